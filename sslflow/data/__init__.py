@@ -1,0 +1,1 @@
+"""From files of any kind to prepared images on disk, and back into memory."""

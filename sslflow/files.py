@@ -1,0 +1,68 @@
+"""Files that are either whole or absent, and hashes of what they hold."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+@contextlib.contextmanager
+def replacing(file: Path) -> Iterator[Path]:
+    """A temporary path beside `file` to write to; on success it is synced to the disk and takes `file`'s place.
+
+    Whatever goes wrong (full disk, Ctrl-C), `file` keeps what it held before.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb") as handle:
+            os.fsync(handle.fileno())
+        temporary.replace(file)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Replace `file` by `text` in UTF-8."""
+    with replacing(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(file: Path, content: Any) -> None:
+    """Replace `file` by sorted, indented JSON; a NaN or an infinity is an error."""
+    write_text(file, json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def write_metrics(file: Path, metrics: Mapping[str, float]) -> None:
+    """Replace `file` by a flat JSON object of finite numbers. Raises `ValueError` naming what is not finite."""
+    wrong = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if wrong:
+        raise ValueError(f"{file}: not a finite number: {', '.join(wrong)}")
+    write_json(file, {name: value if isinstance(value, int) else float(value) for name, value in metrics.items()})
+
+
+def read_json(file: Path) -> Any:
+    """What the JSON file holds."""
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Replace `file` by a comma-separated table with a header line."""
+    with replacing(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        writer.writerow(header)
+        writer.writerows(rows)
+
+
+def sha256(file: Path) -> str:
+    """Hash of a file's bytes, in hexadecimal, read in pieces."""
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -1,0 +1,53 @@
+"""Where stages put their files, relative to the project's folder. `dvc.yaml` names the same places; a test compares them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SAMPLES = Path("data/samples")
+PREPARED = Path("data/prepared")
+ARTIFACTS = Path("artifacts")
+METRICS = ARTIFACTS / "metrics"
+LEADERBOARD = METRICS / "leaderboard.json"
+REPORT = ARTIFACTS / "report"
+WORK = Path("work")
+
+
+def run_name(method: str, seed: int) -> str:
+    """The name that all files of one run share: `simclr-0`."""
+    return f"{method}-{seed}"
+
+
+def encoder(method: str, seed: int) -> Path:
+    """The frozen encoder of a run, safetensors."""
+    return ARTIFACTS / "encoders" / f"{run_name(method, seed)}.safetensors"
+
+
+def curve(method: str, seed: int) -> Path:
+    """The training curve of a run, CSV."""
+    return ARTIFACTS / "curves" / f"{run_name(method, seed)}.csv"
+
+
+def features(method: str, seed: int) -> Path:
+    """The folder with the features of all images by a run's encoder."""
+    return ARTIFACTS / "features" / run_name(method, seed)
+
+
+def pseudolabels(method: str, seed: int) -> Path:
+    """The folder with the clusters of a run's features."""
+    return ARTIFACTS / "pseudolabels" / run_name(method, seed)
+
+
+def predictions(method: str, seed: int) -> Path:
+    """The linear probe's predictions on the test images, CSV."""
+    return ARTIFACTS / "predictions" / f"{run_name(method, seed)}.csv"
+
+
+def views(method: str) -> Path:
+    """The contact sheet of a method's views, PNG."""
+    return ARTIFACTS / "views" / f"{method}.png"
+
+
+def metrics(stage: str, name: str = "") -> Path:
+    """The metrics of a stage, or of one run within it, JSON."""
+    return METRICS / stage / f"{name}.json" if name else METRICS / f"{stage}.json"

@@ -1,0 +1,1 @@
+"""Stages: read params, read files, call the library, write files."""
