@@ -1,0 +1,123 @@
+"""Training curves: read from the runs' files, merged into one table, drawn as inline SVG that follows the page's colours."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from markupsafe import Markup, escape
+
+from sslflow import places
+from sslflow.files import write_csv
+
+SHOWN = {
+    "loss": ("Loss", "what the method minimises; its height can't be compared across methods"),
+    "feature_std": ("Feature std", "spread of the features; a fall to 0 is a collapse"),
+    "rankme": ("RankMe", "how many directions the features use"),
+}
+WIDTH, HEIGHT = 320, 176
+LEFT, RIGHT, TOP, BOTTOM = 42, 8, 10, 24
+POINTS = 240
+
+Points = list[tuple[float, float]]
+
+
+def read_curve(file: Path) -> list[dict[str, str]]:
+    """The rows of a curve file, by column, as text; none where there is no file."""
+    if not file.exists():
+        return []
+    with file.open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def merge(methods: Sequence[str], seeds: Sequence[int], file: Path) -> int:
+    """Write the curves of all runs named to one CSV (run, step, loss, feature_std, rankme), for `dvc plots`; returns its rows."""
+    rows = [
+        [places.run_name(method, seed), row["step"], *(row.get(column, "") for column in SHOWN)]
+        for method in methods
+        for seed in seeds
+        for row in read_curve(places.curve(method, seed))
+    ]
+    write_csv(file, ["run", "step", *SHOWN], rows)
+    return len(rows)
+
+
+def charts(method: str, seeds: Sequence[int]) -> list[tuple[str, str, Markup]]:
+    """Title, explanation and drawing of each diagnostic that the method's curves hold, a line for each seed."""
+    curves = {seed: read_curve(places.curve(method, seed)) for seed in seeds}
+    drawn = []
+    for column, (title, meaning) in SHOWN.items():
+        lines = {seed: points(rows, column) for seed, rows in curves.items()}
+        lines = {seed: line for seed, line in lines.items() if line}
+        if lines:
+            drawn.append((title, meaning, line_chart(lines, f"{title} of {method} by step")))
+    return drawn
+
+
+def points(rows: list[dict[str, str]], column: str) -> Points:
+    """The finite values of a column by step, at most about `POINTS` of them: each the mean of its neighbours."""
+    found: Points = []
+    for row in rows:
+        value = float(row.get(column) or "nan")
+        if math.isfinite(value):
+            found.append((float(row["step"]), value))
+    size = -(-len(found) // POINTS) or 1
+    chunks = [found[start : start + size] for start in range(0, len(found), size)]
+    return [(_mean(x for x, _ in chunk), _mean(y for _, y in chunk)) for chunk in chunks]
+
+
+def line_chart(lines: dict[int, Points], label: str) -> Markup:
+    """An SVG with a line for each seed; `label` is what a screen reader says, followed by where each line ends."""
+    xs = [x for line in lines.values() for x, _ in line]
+    ys = [y for line in lines.values() for _, y in line]
+    x_ticks, y_ticks = ticks(0, max(xs)), ticks(min(ys), max(ys))
+    low, high, right = min(y_ticks[0], *ys), max(y_ticks[-1], *ys), max(xs) or 1.0
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = LEFT + x / right * (WIDTH - LEFT - RIGHT)
+        return across, TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
+
+    ends = "; ".join(f"seed {seed} ends at {line[-1][1]:.4g}" for seed, line in lines.items())
+    words = escape(f"{label}: {ends}")
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{words}">']
+    for tick in y_ticks:
+        _, y = place(0, tick)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{_number(tick)}</text>')
+    for tick in x_ticks:
+        x, _ = place(tick, low)
+        anchor = "end" if x > WIDTH - 24 else "middle"
+        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 7}" text-anchor="{anchor}">{_number(tick)}</text>')
+    for number, line in enumerate(lines.values()):
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line))
+        if len(line) == 1:
+            x, y = place(*line[0])
+            parts.append(f'<circle class="dot s{number % 6}" cx="{x:.1f}" cy="{y:.1f}" r="2.5"/>')
+        else:
+            parts.append(f'<polyline class="line s{number % 6}" points="{path}"/>')
+    parts.append("</svg>")
+    return Markup("".join(parts))  # the only text from outside, the label, is escaped above
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Three to six round numbers that span [low, high]; around a single value, one on each side of it."""
+    if high - low < 1e-9 * max(abs(low), abs(high), 1e-9):
+        margin = abs(low) / 10 or 1.0
+        low, high = low - margin, high + margin
+    rough = (high - low) / 4
+    size = 10.0 ** math.floor(math.log10(rough))
+    step = next(multiple * size for multiple in (1, 2, 2.5, 5, 10) if multiple * size >= rough)
+    return [step * number for number in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 10_000:
+        return f"{value / 1000:g}k"
+    return f"{round(value, 10):g}"
+
+
+def _mean(values: Iterator[float]) -> float:
+    every = list(values)
+    return sum(every) / len(every)

@@ -1,0 +1,192 @@
+"""The leaderboard: what every method of the run reached, over its seeds, beside the control rows."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from sslflow import places
+from sslflow.files import read_json, write_csv, write_json
+from sslflow.params import Natural
+
+Summary = dict[str, float]
+Board = dict[str, dict[str, Summary]]
+
+CONTROLS = {"random": "random weights", "pixels": "raw pixels", "scratch": "from scratch"}
+TITLES = {
+    "linear": "linear",
+    "knn": "kNN",
+    "finetune": "fine-tuned",
+    "rankme": "RankMe",
+    "pretrain_seconds": "pretraining",
+}
+
+
+def run(*, methods: tuple[str, ...], seeds: tuple[Natural, ...], launch: str = "python -m") -> None:
+    """The schema of the section `run`: which methods, with which seeds, started how (`launch` is read by dvc.yaml alone).
+
+    Raises `ValueError` for an empty list and for a name or a seed that stands there twice.
+    """
+    for name, values in (("methods", methods), ("seeds", seeds)):
+        if not values:
+            raise ValueError(f"run.{name} is empty: name at least one")
+        if len(set(values)) < len(values):
+            raise ValueError(f"run.{name} names one twice: {', '.join(map(str, values))}")
+
+
+def fraction_name(fraction: float) -> str:
+    """How the fine-tuning metrics name a labelled fraction: `finetune_10pct` for 0.1, `finetune_0.5pct` for 0.005."""
+    return f"finetune_{100 * fraction:g}pct"
+
+
+def collect(methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[float] = ()) -> Board:
+    """Mean, sample standard deviation (0 for one seed) and count of every metric that the runs named have written.
+
+    `{"simclr": {"linear": {"mean": 0.84, "std": 0.01, "n": 2}, …}, "random": …, "pixels": …, "scratch": …}`; accuracies
+    are fractions in [0, 1], times seconds. `finetune` is the first of the labelled `fractions`. What was not measured (no
+    labels, for example) is absent. Files of methods and seeds that are not named are not read.
+    """
+    tuned = {fraction_name(f): fraction_name(f) if number else "finetune" for number, f in enumerate(fractions)}
+    probed = {"linear": "linear", "knn": "knn"}
+    trained = {"rankme": "rankme", "seconds": "pretrain_seconds"}
+    board = {
+        method: {
+            **_summaries("probe", method, seeds, probed),
+            **_summaries("finetune", method, seeds, tuned),
+            **_summaries("pretrain", method, seeds, trained),
+        }
+        for method in methods
+    }
+    board["random"] = _summaries("probe", "random", seeds, probed)
+    board["pixels"] = _summaries("probe", "pixels", seeds, probed)
+    board["scratch"] = _summaries("finetune", "scratch", seeds, tuned)
+    return {name: row for name, row in board.items() if row}
+
+
+def write_board(board: Board, file: Path = places.LEADERBOARD) -> None:
+    """Write the board as JSON, and beside it as CSV: a line for each row, three columns for each metric."""
+    write_json(file, board)
+    columns = metric_names(board)
+    header = ["name", *(f"{column}_{part}" for column in columns for part in ("mean", "std", "n"))]
+    rows = (
+        [name, *(board[name].get(column, {}).get(part, "") for column in columns for part in ("mean", "std", "n"))]
+        for name in order(board)
+    )
+    write_csv(file.with_suffix(".csv"), header, rows)
+
+
+def order(board: Board) -> list[str]:
+    """Rows from best to worst (by linear accuracy, then kNN, then fine-tuning), the controls after the methods."""
+
+    def score(name: str) -> tuple[float, ...]:
+        return tuple(board[name].get(metric, {}).get("mean", -1.0) for metric in ("linear", "knn", "finetune"))
+
+    methods = sorted((name for name in board if name not in CONTROLS), key=score, reverse=True)
+    return [*methods, *(name for name in CONTROLS if name in board)]
+
+
+def metric_names(board: Board) -> list[str]:
+    """The metrics that any row has, in the order in which they are shown."""
+    present = {metric for row in board.values() for metric in row}
+    smaller = sorted(
+        (metric for metric in present if metric.startswith("finetune_")),
+        key=lambda metric: -float(metric.removeprefix("finetune_").removesuffix("pct")),
+    )
+    shown = ["linear", "knn", "finetune", *smaller, "rankme", "pretrain_seconds"]
+    return [metric for metric in shown if metric in present]
+
+
+def best(board: Board, metric: str) -> set[str]:
+    """The rows, controls included, with the highest mean of an accuracy, as far as one decimal of a percent tells; RankMe and time have no best."""
+    if not is_accuracy(metric):
+        return set()
+    means = {name: round(row[metric]["mean"], 3) for name, row in board.items() if metric in row}
+    return {name for name, mean in means.items() if mean == max(means.values())} if len(means) > 1 else set()
+
+
+def is_accuracy(metric: str) -> bool:
+    """Whether a metric is a share of images, shown in percent."""
+    return metric in ("linear", "knn") or metric.startswith("finetune")
+
+
+def title(metric: str, first_fraction: float | None = None) -> str:
+    """The heading of a metric's column; `first_fraction` is the labelled share behind `finetune`."""
+    if metric == "finetune" and first_fraction is not None:
+        metric = fraction_name(first_fraction)
+    if metric.startswith("finetune_"):
+        return f"fine-tuned {metric.removeprefix('finetune_').removesuffix('pct')} %"
+    return TITLES[metric]
+
+
+def shown(metric: str, summary: Summary | None) -> str:
+    """`84.1 ± 0.3`, `37.2 ± 1.1`, `3 min 12 s ± 2 s`, `84.1` for a single seed, or a dash for what was not measured."""
+    if not summary:
+        return "–"
+    if metric == "pretrain_seconds":
+        return duration(summary["mean"])
+    scale = 100 if is_accuracy(metric) else 1
+    spread = f" ± {scale * summary['std']:.1f}" if summary["n"] > 1 else ""
+    return f"{scale * summary['mean']:.1f}{spread}"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `42 s`, `3 min 12 s`, `2 h 05 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def seeds_of(row: dict[str, Summary]) -> int:
+    """Over how many seeds a row was measured, at most."""
+    return int(max(summary["n"] for summary in row.values()))
+
+
+def leaderboard_text(board: Board) -> str:
+    """The board as an aligned plain-text table with a line that tells how to read it, for a terminal or a log."""
+    if not board:
+        return "leaderboard: nothing has been measured yet"
+    metrics = metric_names(board)
+    best_rows = {metric: best(board, metric) for metric in metrics}
+    table = [["", *(title(metric) for metric in metrics), "seeds"]]
+    for name in order(board):
+        row = board[name]
+        cells = [shown(m, row.get(m)) + ("*" if name in best_rows[m] else " ") for m in metrics]
+        table.append([CONTROLS.get(name, name), *cells, str(seeds_of(row))])
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *_right(row[1:], widths[1:])]).rstrip() for row in table]
+    rule = "-" * max(map(len, lines))
+    methods = sum(name not in CONTROLS for name in board)
+    lines[1:1] = [rule]
+    if methods < len(board):
+        lines.insert(2 + methods, rule.replace("-", "·"))
+    return "\n".join(["leaderboard", *lines, rule, _legend(metrics, methods < len(board))])
+
+
+def _legend(metrics: Iterable[str], controls: bool) -> str:
+    if not any(map(is_accuracy, metrics)):
+        return "no labels: accuracy can't be measured; RankMe counts the directions that the features use"
+    words = "accuracy in % on the test images, mean ± standard deviation over the seeds, * best"
+    return words + ("; below the dots: the controls to beat" if controls else "")
+
+
+def _right(cells: Iterable[str], widths: Iterable[int]) -> list[str]:
+    return [cell.rjust(width) for cell, width in zip(cells, widths, strict=True)]
+
+
+def _summaries(stage: str, name: str, seeds: Sequence[int], keys: dict[str, str]) -> dict[str, Summary]:
+    """The metrics of one row: `keys` maps names in the stage's files to names on the board."""
+    files = [places.metrics(stage, places.run_name(name, seed)) for seed in seeds]
+    found = [read_json(file) for file in files if file.exists()]
+    values = {shown: [metrics[key] for metrics in found if key in metrics] for key, shown in keys.items()}
+    return {shown: _summary(measured) for shown, measured in values.items() if measured}
+
+
+def _summary(values: list[float]) -> Summary:
+    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": statistics.fmean(values), "std": std, "n": len(values)}
