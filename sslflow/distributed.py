@@ -1,0 +1,76 @@
+"""Several processes as one: what `torchrun` starts, seen by code that works for a single process as well."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as dist_autograd
+from torch import Tensor
+
+
+@contextlib.contextmanager
+def process_group(device: torch.device) -> Iterator[None]:
+    """Join the group of processes that `torchrun` started (NCCL on GPUs, gloo elsewhere); nothing for a single process."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def world_size() -> int:
+    """Number of processes."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this process, from 0; only rank 0 writes files."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def barrier() -> None:
+    """Wait until all processes are here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+def gather(rows: Tensor) -> Tensor:
+    """Rows of all processes, in rank order, `(world_size * n, …)`; gradients flow back to the process that the rows came from.
+
+    With a loss on the gathered rows in every process and `average_gradients` afterwards, loss and gradients equal those of
+    one process on the whole batch.
+    """
+    return torch.cat(dist_autograd.all_gather(rows.contiguous())) if world_size() > 1 else rows
+
+
+def all_reduce_sum(tensor: Tensor) -> Tensor:
+    """Sum of the tensor over all processes, in place; returned for convenience."""
+    if world_size() > 1:
+        dist.all_reduce(tensor)
+    return tensor
+
+
+def broadcast(tensor: Tensor, source: int = 0) -> Tensor:
+    """The tensor of process `source`, in place in every process; returned for convenience."""
+    if world_size() > 1:
+        dist.broadcast(tensor, source)
+    return tensor
+
+
+def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
+    """Replace every gradient by its mean over the processes, in one exchange."""
+    if world_size() == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch._utils._flatten_dense_tensors(gradients)
+    dist.all_reduce(flat)
+    flat /= world_size()
+    for gradient, mean in zip(gradients, torch._utils._unflatten_dense_tensors(flat, gradients), strict=True):
+        gradient.copy_(mean)

@@ -1,0 +1,80 @@
+"""Features of prepared images by a frozen encoder, and where they are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sslflow.data.dataset import Dataset
+from sslflow.device import MemoryFormat, Precision, autocast, layout
+from sslflow.encoder import Encoder
+from sslflow.files import read_json, replacing, write_json
+from sslflow.params import Count
+from sslflow.views import Normalise
+
+
+@torch.no_grad()
+def extract(
+    encoder: Encoder,
+    dataset: Dataset,
+    rows: np.ndarray,
+    device: torch.device,
+    out: np.ndarray | None = None,
+    *,
+    batch_size: Count = 256,
+    precision: Precision = "fp32",
+    memory_format: MemoryFormat = "channels_last",
+) -> np.ndarray:
+    """Features of the rows given, float32 `(len(rows), encoder.dim)`, without augmentation; written into `out` where given."""
+    features = np.empty((len(rows), encoder.dim), dtype=np.float32) if out is None else out
+    normalise = Normalise(dataset.mean, dataset.std).to(device)
+    encoder.to(device, memory_format=layout(memory_format)).eval()
+    for start in range(0, len(rows), batch_size):
+        images = normalise(dataset.read(rows[start : start + batch_size]).to(device))
+        with autocast(device, precision):
+            batch = encoder(images.contiguous(memory_format=layout(memory_format)))
+        features[start : start + batch_size] = batch.float().cpu().numpy()
+    return features
+
+
+class FeatureStore:
+    """Features of all images by one encoder: `features.npy`, memory-mapped, rows in manifest order, and `meta.json`."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "meta.json").exists():
+            raise ValueError(f"{folder}: no features here; run `dvc repro extract` first")
+        facts = read_json(folder / "meta.json")
+        self.encoder_sha256: str = facts["encoder_sha256"]
+        self.array: np.ndarray = np.load(folder / "features.npy", mmap_mode="r")
+
+    @property
+    def dim(self) -> int:
+        """Width of the features."""
+        return self.array.shape[1]
+
+
+def write_features(
+    folder: Path,
+    encoder: Encoder,
+    encoder_sha256: str,
+    dataset: Dataset,
+    device: torch.device,
+    *,
+    batch_size: Count = 256,
+    precision: Precision = "fp32",
+    memory_format: MemoryFormat = "channels_last",
+) -> FeatureStore:
+    """Extract all images of `dataset` into `folder` straight to the disk: memory does not grow with their number."""
+    with replacing(folder / "features.npy") as temporary:
+        rows = np.arange(len(dataset))
+        shape = (len(dataset), encoder.dim)
+        out = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        extract(
+            encoder, dataset, rows, device, out,
+            batch_size=batch_size, precision=precision, memory_format=memory_format,
+        )  # fmt: skip
+        out.flush()
+    write_json(folder / "meta.json", {"encoder_sha256": encoder_sha256})
+    return FeatureStore(folder)

@@ -1,0 +1,42 @@
+"""extract METHOD SEED: the features of all prepared images by a run's frozen encoder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sslflow import places
+from sslflow.data.dataset import Dataset
+from sslflow.device import compute
+from sslflow.encoder import load_encoder
+from sslflow.features import extract, write_features
+from sslflow.files import sha256, write_metrics
+from sslflow.params import read
+from sslflow.stages.entry import run
+
+
+def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
+    """The sections of params.yaml that this stage reads, and what they configure."""
+    return {"compute": compute, "extract": extract}
+
+
+def main(method: str, seed: int) -> None:
+    settings = read(schemas(method))
+    device = compute(**settings["compute"])
+    dataset = Dataset()
+    file = places.encoder(method, seed)
+    encoder = load_encoder(file)
+    if (encoder.settings["channels"], encoder.settings["image_size"]) != (dataset.channels, dataset.image_size):
+        raise ValueError(f"{file} was made for other images than those in {dataset.folder}; run `dvc repro pretrain`")
+    started = time.monotonic()
+    name = places.run_name(method, seed)
+    write_features(places.features(method, seed), encoder, sha256(file), dataset, device, **settings["extract"])
+    seconds = time.monotonic() - started
+    metrics = {"images": len(dataset), "dim": encoder.dim, "images_per_second": len(dataset) / seconds}
+    write_metrics(places.metrics("extract", name), metrics)
+    print(f"extract {name}  {len(dataset)} images to {encoder.dim} features in {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    run(main, str, int)

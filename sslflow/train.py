@@ -1,0 +1,153 @@
+"""The training loop, a generator: logging, checkpoints and early stopping are the body of the caller's `for`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sslflow.data.dataset import Dataset
+from sslflow.device import MemoryFormat, Precision, autocast, layout
+from sslflow.distributed import average_gradients, rank, world_size
+from sslflow.method import Batch, Losses, Method
+from sslflow.optim import OptimizerName, make_optimizer, warmup_cosine
+from sslflow.params import Count, Fraction, NonNegative, Positive
+from sslflow.rng import derive, permutation
+from sslflow.views import Views
+
+
+class NonFiniteLoss(ValueError):
+    """The loss became NaN or infinite."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimiser step did."""
+
+    number: int
+    """Steps done, from 1."""
+    steps: int
+    """Steps of the whole run."""
+    batch_size: int
+    """Images in each step, over all processes."""
+    epoch: float
+    """Epochs done, with the share of the present one."""
+    lr: float
+    losses: Losses
+    """Detached scalars, by name, on the device."""
+    state: Callable[[], dict[str, Any]]
+    """Everything that `fit` needs to go on from here. Raises `NonFiniteLoss` rather than give out a broken state."""
+
+
+def fit(
+    method: Method,
+    views: Views,
+    dataset: Dataset,
+    device: torch.device,
+    seed: int,
+    resume: dict[str, Any] | None = None,
+    *,
+    epochs: Count,
+    batch_size: Count,
+    optimizer: OptimizerName = "adamw",
+    lr: Positive,
+    weight_decay: NonNegative = 1e-4,
+    momentum: Fraction = 0.9,
+    warmup: Fraction = 0.1,
+    clip: NonNegative = 0.0,
+    precision: Precision = "fp32",
+    memory_format: MemoryFormat = "channels_last",
+    compile: bool = False,
+) -> Iterator[Step]:
+    """Train `method` on the pretraining images of `dataset`, yielding after each step.
+
+    `batch_size` counts images over all processes; a last batch that is not full is left out. `warmup` is a share of the
+    steps, `clip` the largest gradient norm (0: none), `compile` compiles the encoder. `resume` is a state that an earlier
+    `Step` gave; the run then ends with the same bits as one that was never stopped, since every step draws its random
+    numbers from its own number. Raises `NonFiniteLoss` with the step, and `ValueError` for settings that don't fit together.
+    """
+    rows = dataset.pretraining_rows
+    batch_size = min(batch_size, len(rows))
+    if batch_size % world_size():
+        raise ValueError(f"batch_size {batch_size} can't be shared by {world_size()} processes; choose a multiple")
+    per_epoch = len(rows) // batch_size
+    steps = epochs * per_epoch
+
+    method.to(device, memory_format=layout(memory_format)).train()
+    views.to(device)
+    if device.type == "cuda" and world_size() > 1:
+        nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    parameters = [p for p in method.parameters() if p.requires_grad]
+    updates = make_optimizer(method, optimizer, lr, weight_decay, momentum)
+    done = 0
+    if resume is not None:
+        method.load_state_dict(resume["method"])
+        updates.load_state_dict(resume["optimizer"])
+        done = resume["step"]
+    if compile:
+        method.encoder.compile()
+
+    def rows_of(step: int) -> Tensor:
+        epoch, number = divmod(step, per_epoch)
+        order = permutation(len(rows), seed, "order", epoch)
+        mine = batch_size // world_size()
+        start = number * batch_size + rank() * mine
+        return torch.from_numpy(rows)[order[start : start + mine]]
+
+    previous: tuple[int, Tensor] | None = None
+    for step, images in _read_ahead(dataset, rows_of, range(done, steps), device):
+        torch.manual_seed(derive(seed, "step", step, rank()))
+        rate = lr * warmup_cosine(step, steps, warmup)
+        for group in updates.param_groups:
+            group["lr"] = rate
+        seen = tuple(view.contiguous(memory_format=layout(memory_format)) for view in views(images))
+        with autocast(device, precision):
+            losses = method.training_step(Batch(seen, progress=step / steps))
+        updates.zero_grad()
+        losses["loss"].backward()
+        average_gradients(parameters)
+        if clip:
+            nn.utils.clip_grad_norm_(parameters, clip)
+        updates.step()
+        method.after_step((step + 1) / steps)
+
+        # Looked at one step late: by then the device has the next step to do while the processor waits for the number.
+        if previous is not None:
+            _require_finite(*previous, steps)
+        previous = step + 1, losses["loss"].detach()
+
+        def state(done: int = step + 1, loss: Tensor = previous[1]) -> dict[str, Any]:
+            _require_finite(done, loss, steps)
+            return {"step": done, "method": method.state_dict(), "optimizer": updates.state_dict()}
+
+        detached = {name: value.detach() for name, value in losses.items()}
+        yield Step(step + 1, steps, batch_size, (step + 1) / per_epoch, rate, detached, state)
+    if previous is not None:
+        _require_finite(*previous, steps)
+
+
+def _require_finite(step: int, loss: Tensor, steps: int) -> None:
+    if not loss.isfinite():
+        raise NonFiniteLoss(f"the loss is {loss.item()} at step {step} of {steps}")
+
+
+def _read_ahead(
+    dataset: Dataset, rows_of: Callable[[int], Tensor], steps: range, device: torch.device
+) -> Iterator[tuple[int, Tensor]]:
+    """Images of each step on the device; a thread reads the next step's from the disk meanwhile."""
+
+    def read(step: int) -> Tensor:
+        images = dataset.read(rows_of(step))
+        return images.pin_memory() if device.type == "cuda" else images
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read, steps[0]) if steps else None
+        for step in steps:
+            assert ahead is not None
+            images = ahead.result().to(device, non_blocking=True)
+            ahead = reader.submit(read, step + 1) if step + 1 in steps else None
+            yield step, images

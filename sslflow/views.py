@@ -1,0 +1,127 @@
+"""uint8 images to the float views that a method sees, batched, on the device. The only file that imports Kornia."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import kornia.augmentation as K
+import torch
+from annotated_types import Ge, Gt, Le
+from torch import Tensor, nn
+
+from sslflow.params import Fraction, Natural, NonNegative
+
+Share = Annotated[float, Gt(0), Le(1)]
+Hue = Annotated[float, Ge(0), Le(0.5)]
+
+
+class Normalise(nn.Module):
+    """uint8 `(n, c, h, w)` to float with mean 0 and standard deviation 1 over the data set, channel by channel."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1) * 255, persistent=False)
+        # An image set of one colour has no spread to divide by.
+        self.register_buffer("std", (torch.tensor(std).view(1, -1, 1, 1) * 255).clamp_min(1.0), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images.float() - self.mean) / self.std
+
+    def restore(self, views: Tensor) -> Tensor:
+        """The uint8 images that normalise to `views`, as closely as uint8 allows."""
+        return (views * self.std + self.mean).round().clamp(0, 255).to(torch.uint8)
+
+
+class Views(nn.Module):
+    """Turns uint8 images `(n, c, h, w)` into a tuple of normalised float views; random numbers come from torch's global generator."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.normalise = Normalise(mean, std)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        raise NotImplementedError
+
+
+class CropView(Views):
+    """One view: a random shift with reflected borders, and a flip; little is changed, so that the task stays in the image."""
+
+    def __init__(
+        self,
+        channels: int,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        shift: Fraction = 0.1,
+        flip: Fraction = 0.5,
+    ) -> None:
+        """`shift`: largest move, as a share of the image's side; `flip`: probability of a horizontal flip."""
+        super().__init__(mean, std)
+        padding = round(shift * image_size)
+        self.augment = nn.Sequential(
+            K.RandomCrop((image_size, image_size), padding=padding, padding_mode="reflect") if padding else nn.Identity(),
+            K.RandomHorizontalFlip(p=flip) if flip else nn.Identity(),
+        )
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        return (self.normalise(self.augment(images.float())),)
+
+
+class TwoViews(Views):
+    """Two independent views of every image: crop, flip, colours, blur, as in SimCLR (arXiv:2002.05709).
+
+    Hue and saturation, and turning grey, exist for images of three channels only.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        image_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        *,
+        smallest_crop: Share = 0.2,
+        flip: Fraction = 0.5,
+        brightness: Fraction = 0.4,
+        contrast: Fraction = 0.4,
+        saturation: Fraction = 0.4,
+        hue: Hue = 0.1,
+        jitter: Fraction = 0.8,
+        grey: Fraction = 0.2,
+        blur: Fraction = 0.5,
+        blur_sigma: tuple[NonNegative, NonNegative] = (0.1, 2.0),
+        solarize: Fraction = 0.0,
+    ) -> None:
+        """`smallest_crop`: share of the area; `brightness` to `hue`: strengths; `flip`, `jitter`, `grey`, `blur`, `solarize`: probabilities; `blur_sigma` in pixels."""
+        super().__init__(mean, std)
+        side = (image_size, image_size)
+        steps: list[nn.Module] = [K.RandomResizedCrop(side, scale=(smallest_crop, 1.0))]
+        if flip:
+            steps.append(K.RandomHorizontalFlip(p=flip))
+        if jitter and channels == 3:
+            steps.append(K.ColorJitter(brightness, contrast, saturation, hue, p=jitter))
+        elif jitter:
+            steps.append(K.RandomBrightness((1 - brightness, 1 + brightness), p=jitter))
+            steps.append(K.RandomContrast((1 - contrast, 1 + contrast), p=jitter))
+        if grey and channels == 3:
+            steps.append(K.RandomGrayscale(p=grey))
+        if blur:
+            kernel = max(3, image_size // 10 // 2 * 2 + 1)
+            steps.append(K.RandomGaussianBlur((kernel, kernel), blur_sigma, p=blur))
+        if solarize:
+            steps.append(K.RandomSolarize(p=solarize))
+        self.augment = nn.Sequential(*steps)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        images = images.float() / 255
+        both = self.augment(torch.cat([images, images]))
+        first, second = self.normalise(both * 255).chunk(2)
+        return first, second
