@@ -1,0 +1,97 @@
+"""How the numbers were made: settings, versions, commit, durations, and what is known of the data."""
+
+from __future__ import annotations
+
+import csv
+import io
+import platform
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from sslflow import places
+from sslflow.data.dataset import Dataset
+from sslflow.files import read_json
+
+PACKAGES = ("sslflow", "torch", "timm", "kornia", "numpy", "scikit-learn", "dvc")
+EXAMPLES = 12
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages on which the numbers depend, by name; one that is not installed is left out."""
+    found = {"Python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str:
+    """The commit of the project's folder, marked where files differ from it; '' outside git."""
+    if shutil.which("git") is None:
+        return ""
+    head = _git("rev-parse", "--short=12", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no")
+    return f"{head} with changes" if head and changed else head
+
+
+def settings_text(params: dict[str, Any], sections: Iterable[str], methods: Sequence[str]) -> str:
+    """The sections named as YAML, of the methods only those that are run."""
+    chosen = {name: params[name] for name in sections if params.get(name)}
+    if "methods" in chosen:
+        chosen["methods"] = {name: chosen["methods"][name] for name in methods if name in chosen["methods"]}
+    text = io.StringIO()
+    yaml = YAML(typ="safe")
+    yaml.default_flow_style = False
+    yaml.dump(chosen, text)
+    return text.getvalue()
+
+
+def durations(methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, str, float]]:
+    """Stage, run and seconds of all that wrote down how long it took."""
+    found = []
+    prepare = places.metrics("prepare")
+    if prepare.exists() and "seconds" in read_json(prepare):
+        found.append(("prepare", "", read_json(prepare)["seconds"]))
+    for stage in ("pretrain", "extract", "pseudolabel", "probe", "finetune"):
+        for method in methods:
+            for seed in seeds:
+                run = places.run_name(method, seed)
+                file = places.metrics(stage, run)
+                metrics = read_json(file) if file.exists() else {}
+                if "seconds" in metrics:
+                    found.append((stage, run, metrics["seconds"]))
+    return found
+
+
+def quarantined(folder: Path = places.PREPARED) -> tuple[list[tuple[str, int]], list[dict[str, str]]]:
+    """Reasons for which files were put aside, with counts, most frequent first; and the first few of the files."""
+    file = folder / "quarantine.csv"
+    if not file.exists():
+        return [], []
+    with file.open(newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    reasons = Counter(row.get("reason", "").split(":")[0] for row in rows)
+    return reasons.most_common(), rows[:EXAMPLES]
+
+
+def splits(dataset: Dataset) -> list[tuple[str, int, int]]:
+    """Name, images and labelled images of each split that is there."""
+    return [
+        (name, int(here.sum()), int((dataset.labels[here] >= 0).sum()))
+        for name in ("pool", "train", "test")
+        if (here := dataset.splits == name).any()
+    ]
+
+
+def _git(*words: str) -> str:
+    result = subprocess.run(["git", *words], capture_output=True, text=True, check=False, timeout=20)
+    return result.stdout.strip() if result.returncode == 0 else ""

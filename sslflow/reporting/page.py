@@ -1,0 +1,193 @@
+"""The report: one HTML file that holds everything it shows and asks the network for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+import numpy as np
+import pyarrow.parquet as pq
+
+from sslflow import places
+from sslflow.data.dataset import Dataset
+from sslflow.features import FeatureStore
+from sslflow.files import read_json
+from sslflow.params import Count, Natural
+from sslflow.reporting import atlas, confusion, curves, leaderboard, neighbours, origin, story
+from sslflow.reporting.pictures import sheet
+
+AGREEMENT = {"nmi": "NMI", "ari": "ARI", "accuracy": "accuracy", "purity": "purity"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the report is about: nothing that other methods or seeds have left on the disk is looked at."""
+
+    methods: Sequence[str]
+    seeds: Sequence[int]
+    fractions: Sequence[float]
+    """Labelled fractions of fine-tuning, the main one first."""
+    params: dict[str, Any]
+    """All settings, as they stand in the file."""
+    sections: Sequence[str]
+    """Which of the settings are shown."""
+
+
+def render(
+    run: Run,
+    board: leaderboard.Board,
+    dataset: Dataset,
+    *,
+    seed: Natural = 0,
+    map_images: Count = 1500,
+    queries: Count = 8,
+    neighbour_count: Count = 8,
+) -> str:
+    """The page. `seed` chooses the images of the map (`map_images`) and the sample `queries`, each with `neighbour_count` neighbours.
+
+    What a stage has not made (no labels, a stage left out) is left out of the page; the first seed of each method stands for it
+    where pictures are shown.
+    """
+    best = story.best_method(board, run.methods)
+    maps = _maps(run, dataset, atlas.sample(dataset, map_images, seed), best, seed)
+    asked = neighbours.queries(dataset, queries, seed)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sslflow", "reporting"),
+        autoescape=True,  # names of files and classes come from outside
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["duration"] = leaderboard.duration
+    return environment.get_template("report.html.j2").render(
+        headline=story.headline(board, run.methods),
+        remarks=story.remarks(board, run.methods, run.seeds, run.fractions),
+        absent=story.absent(board, run.methods, run.seeds),
+        labelled=story.labelled(board),
+        run=run,
+        best=best,
+        table=_table(run, board),
+        data=_data(dataset),
+        curves=[(method, curves.charts(method, run.seeds)) for method in run.methods],
+        views=_views(run.methods),
+        map=maps,
+        neighbours=[
+            (method, neighbours.table(dataset, features, asked, neighbour_count))
+            for method in run.methods
+            if (features := _features(run, dataset, method)) is not None
+        ],
+        clusters=_clusters(run),
+        confusion=confusion.confusion((places.predictions(best, one) for one in run.seeds), dataset.classes),
+        settings=origin.settings_text(run.params, run.sections, run.methods),
+        versions=origin.versions(),
+        commit=origin.commit(),
+        durations=origin.durations(run.methods, run.seeds),
+    )
+
+
+def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
+    metrics = leaderboard.metric_names(board)
+    best = {metric: leaderboard.best(board, metric) for metric in metrics}
+    main = run.fractions[0] if run.fractions else None
+    return {
+        "titles": [leaderboard.title(metric, main) for metric in metrics],
+        "rows": [
+            {
+                "name": leaderboard.CONTROLS.get(name, name),
+                "control": name in leaderboard.CONTROLS,
+                "seeds": leaderboard.seeds_of(board[name]),
+                "cells": [(leaderboard.shown(m, board[name].get(m)), name in best[m]) for m in metrics],
+            }
+            for name in leaderboard.order(board)
+        ],
+    }
+
+
+def _data(dataset: Dataset) -> dict[str, Any]:
+    reasons, examples = origin.quarantined(dataset.folder)
+    facts = places.metrics("prepare")
+    return {
+        "images": len(dataset),
+        "size": dataset.image_size,
+        "channels": dataset.channels,
+        "classes": dataset.classes,
+        "splits": origin.splits(dataset),
+        "reasons": reasons,
+        "examples": examples,
+        "quarantined": sum(count for _, count in reasons),
+        "facts": read_json(facts) if facts.exists() else {},
+    }
+
+
+def _views(methods: Sequence[str]) -> list[dict[str, Any]]:
+    found = []
+    for method in methods:
+        file = places.metrics("augment", method)
+        picture = sheet(places.views(method))
+        if picture or file.exists():
+            found.append({"method": method, "picture": picture, "rates": read_json(file) if file.exists() else {}})
+    return found
+
+
+def _features(run: Run, dataset: Dataset, method: str) -> np.ndarray | None:
+    """Features by the method's first seed, or None where there are none for these images."""
+    folder = places.features(method, run.seeds[0])
+    if not (folder / "meta.json").exists():
+        return None
+    features = FeatureStore(folder).array
+    if len(features) != len(dataset):
+        raise ValueError(
+            f"{folder}: features of {len(features)} images, but {len(dataset)} are prepared; run `dvc repro`"
+        )
+    return features
+
+
+def _maps(run: Run, dataset: Dataset, rows: np.ndarray, best: str, seed: int) -> dict[str, Any] | None:
+    """What the map's script draws, the best method first."""
+    found = []
+    for method in sorted(run.methods, key=lambda name: name != best):
+        features = _features(run, dataset, method)
+        if features is not None:
+            places_ = atlas.layout(atlas.embed(np.asarray(features[rows]), seed))
+            found.append({"method": method, "xy": places_, "clusters": _cluster_of(run, method, rows)})
+    if not found:
+        return None
+    picture, columns, cell = atlas.thumbnails(dataset, rows)
+    return {
+        "sprite": picture,
+        "data": {
+            "methods": found,
+            "columns": columns,
+            "cell": cell,
+            "classes": dataset.classes,
+            **atlas.groups(dataset, rows),
+        },
+    }
+
+
+def _cluster_of(run: Run, method: str, rows: np.ndarray) -> list[int]:
+    file = places.pseudolabels(method, run.seeds[0]) / "labels.parquet"
+    if not file.exists():
+        return []
+    table = pq.read_table(file, columns=["row", "cluster"])
+    return atlas.clusters(table["row"].to_numpy(), table["cluster"].to_numpy(), rows)
+
+
+def _clusters(run: Run) -> dict[str, Any]:
+    """A line of numbers for each run, and the sheet of each method's first seed."""
+    lines = []
+    for method in run.methods:
+        for seed in run.seeds:
+            name = places.run_name(method, seed)
+            file = places.metrics("pseudolabel", name)
+            if file.exists():
+                lines.append({"run": name, **read_json(file)})
+    sheets = [
+        (method, picture)
+        for method in run.methods
+        if (picture := sheet(places.pseudolabels(method, run.seeds[0]) / "clusters.png"))
+    ]
+    agreement = {key: title for key, title in AGREEMENT.items() if any(key in line for line in lines)}
+    return {"lines": lines, "sheets": sheets, "agreement": agreement}
