@@ -1,0 +1,255 @@
+"""Runs what is stale, stage by stage, through DVC: `python -m pipelines.runner [targets] [--jobs N]`.
+
+DVC's graph is the only graph and its cache the only cache: each stage is one `dvc --wait-for-lock repro -s STAGE`, so
+plain `dvc repro` does the same job, and a run that was cut off goes on where it stood. A stage that fails takes with it
+what depends on it; the others go on, since DVC keeps what they make. Nothing here knows Prefect.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Literal, NoReturn, get_args
+
+from pipelines import locks, processes
+from pipelines.plan import Planned, plan
+from sslflow import places
+from sslflow.files import read_json
+from sslflow.params import load
+from sslflow.reporting.leaderboard import leaderboard_text
+
+LOGS = places.WORK / "logs"
+INTERRUPTED = 130
+Outcome = Literal["ran", "cached", "failed", "stopped", "not run"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of a stage."""
+
+    stage: str
+    outcome: Outcome
+    """`cached`: DVC found it, or its result, up to date. `not run`: a stage that it needs did not succeed."""
+    message: str = ""
+    seconds: float = 0.0
+
+    @property
+    def good(self) -> bool:
+        """Whether its outputs are there."""
+        return self.outcome in ("ran", "cached")
+
+
+def print_line(stage: str, line: str) -> None:
+    """The default listener: every line with the name of its stage."""
+    print(f"{stage} | {line}", flush=True)
+
+
+@dataclass
+class Workspace:
+    """How stages are run in one folder."""
+
+    stop: processes.Stop = field(default_factory=processes.Stop)
+    limit_s: float | None = None
+    """Seconds that one stage may take."""
+    gpus: Sequence[str] = ()
+    """GPUs to give out, one a stage; fewer than two: every stage sees what there is."""
+    on_line: Callable[[str, str], None] = print_line
+    hold: Sequence[int] = ()
+    """Descriptors of locks that last until the last process of a stage has gone."""
+
+    def run(self, stage: Planned) -> Result:
+        """Bring one stage up to date. Its whole output is in `work/logs/<stage>.log`."""
+        if stage.state == "fresh":
+            return Result(stage.name, "cached", "up to date")
+        with contextlib.ExitStack() as stack:
+            environment = {
+                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+                "PYTHONUNBUFFERED": "1",
+                "DVC_NO_ANALYTICS": "1",
+            }
+            hold = list(self.hold)
+            if len(self.gpus) > 1:
+                environment["CUDA_VISIBLE_DEVICES"], descriptor = stack.enter_context(locks.one_gpu(self.gpus))
+                hold.append(descriptor)
+            heard: list[bool] = []
+
+            def on_line(line: str) -> None:
+                if line.startswith(f"Running stage '{stage.name}'"):
+                    heard.append(True)
+                self.on_line(stage.name, line)
+
+            ended = processes.run(
+                [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage.name],
+                LOGS / f"{stage.name}.log",
+                self.stop,
+                limit_s=self.limit_s,
+                environment=environment,
+                hold=hold,
+                on_line=on_line,
+            )
+        return _result(stage.name, ended, bool(heard))
+
+
+def _result(name: str, ended: processes.Ended, ran: bool) -> Result:
+    if ended.code == 0:
+        return Result(
+            name, "ran" if ran else "cached", "" if ran else "nothing that it reads has changed", ended.seconds
+        )
+    if ended.why == "stopped":
+        return Result(name, "stopped", "stopped before its end", ended.seconds)
+    lines = "\n".join(f"    {line}" for line in ended.tail)
+    why = ended.why or f"exit code {ended.code}"
+    return Result(name, "failed", f"{why}; its last lines (all: {LOGS / name}.log)\n{lines}", ended.seconds)
+
+
+def execute(
+    stages: Sequence[Planned],
+    run: Callable[[Planned], Result],
+    *,
+    jobs: int,
+    stop: Callable[[], None],
+    on_result: Callable[[Result], None] = lambda result: None,
+) -> dict[str, Result]:
+    """Call `run` on every stage after what it needs, up to `jobs` side by side, longest chains first; results by name.
+
+    `run` is called in threads. Whatever ends this early, Ctrl-C and signals that raise included, calls `stop` and waits
+    for the threads first.
+    """
+    results: dict[str, Result] = {}
+    waiting = sorted(stages, key=lambda stage: -_height(stages)[stage.name])
+    running: dict[Future[Result], str] = {}
+
+    def settle(result: Result) -> None:
+        results[result.stage] = result
+        on_result(result)
+
+    with ThreadPoolExecutor(jobs, thread_name_prefix="stage") as pool:
+        try:
+            while waiting or running:
+                for stage in list(waiting):
+                    above = [results[name] for name in stage.after if name in results]
+                    if bad := [result.stage for result in above if not result.good]:
+                        waiting.remove(stage)
+                        settle(Result(stage.name, "not run", f"needs {', '.join(bad)}"))
+                    elif len(above) == len(stage.after) and (len(running) < jobs or stage.state == "fresh"):
+                        waiting.remove(stage)
+                        running[pool.submit(run, stage)] = stage.name
+                for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
+                    del running[future]
+                    settle(future.result())
+        except BaseException:
+            stop()
+            raise
+    return results
+
+
+def _height(stages: Sequence[Planned]) -> dict[str, int]:
+    """Number of stages on the longest way down from each one."""
+    height = dict.fromkeys((stage.name for stage in stages), 0)
+    for stage in reversed(stages):
+        for above in stage.after:
+            height[above] = max(height[above], height[stage.name] + 1)
+    return height
+
+
+def settings(jobs: int = 0) -> tuple[int, list[str]]:
+    """How many stages side by side, and the GPUs to give out, from params.yaml and the machine; `jobs` > 0 overrides.
+
+    On CPUs `cores // compute.threads`; on GPUs one stage a GPU; one at a time where a stage starts several processes.
+    """
+    content = load()
+    compute, launch = content.get("compute") or {}, str((content.get("run") or {}).get("launch", "python -m"))
+    several = not launch.startswith("python")
+    names = [] if str(compute.get("device", "auto")) == "cpu" else locks.gpus()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    threads = compute.get("threads") or cores
+    by_default = 1 if several else len(names) or max(1, cores // threads)
+    return jobs if jobs > 0 else by_default, [] if several else names
+
+
+def check_params() -> None:
+    """Check the whole of params.yaml against every stage that reads it. Raises `ValueError` with all that is wrong.
+
+    In a process of its own: it imports the library, which this one does without.
+    """
+    checked = subprocess.run(
+        [sys.executable, "-m", "sslflow.cli", "check"], capture_output=True, text=True, check=False
+    )
+    if checked.returncode:
+        raise ValueError(checked.stderr.strip() or f"sslflow check: exit code {checked.returncode}")
+
+
+def summary(results: Sequence[Result]) -> str:
+    """How many stages did what, and after that, what went wrong."""
+    counts = {outcome: sum(result.outcome == outcome for result in results) for outcome in get_args(Outcome)}
+    lines = [f"{len(results)} stages: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)]
+    lines += [f"{result.stage}: {result.outcome}: {result.message}" for result in results if not result.good]
+    return "\n".join(lines)
+
+
+def results_text() -> str:
+    """The leaderboard and the report's path, where they have been made."""
+    parts = [leaderboard_text(read_json(places.LEADERBOARD))] if places.LEADERBOARD.exists() else []
+    page = places.REPORT / "index.html"
+    return "\n".join([*parts, *([f"report: {page}"] if page.exists() else [])])
+
+
+def raise_on_sigterm() -> None:
+    """Make a SIGTERM end this process as Ctrl-C does, by an exception, so that what runs is ended first."""
+
+    def stopped(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, stopped)
+
+
+def arguments(description: str) -> argparse.ArgumentParser:
+    """The options that the runner and the flow share."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("targets", nargs="*", help="stages or groups of stages, with all that they need (default: all)")
+    parser.add_argument("--jobs", type=int, default=0, help="stages side by side (default: cores // compute.threads)")
+    parser.add_argument("--limit", type=float, metavar="SECONDS", help="time that one stage may take (default: any)")
+    return parser
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the stages named on the command line; exit code 0, 1 (something failed or is wrong) or 130 (stopped)."""
+    asked = arguments("Run what is stale, stage by stage, through DVC.").parse_args(words)
+    raise_on_sigterm()
+    try:
+        with locks.one_run() as held:
+            stages = plan(asked.targets)
+            jobs, gpus = settings(asked.jobs)
+            if any(stage.state != "fresh" for stage in stages):
+                check_params()
+            workspace = Workspace(limit_s=asked.limit, gpus=gpus, hold=[held])
+            results = execute(stages, workspace.run, jobs=jobs, stop=workspace.stop, on_result=_tell)
+    except KeyboardInterrupt:
+        print("stopped; what was finished is kept, and the next run goes on from there", file=sys.stderr)
+        return INTERRUPTED
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(summary(list(results.values())))
+    good = all(result.good for result in results.values())
+    if good:
+        print(results_text())
+    return 0 if good else 1
+
+
+def _tell(result: Result) -> None:
+    if result.outcome != "cached":
+        print_line(result.stage, f"{result.outcome} in {result.seconds:.1f} s" if result.seconds else result.outcome)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""`sslflow`: what would run and why, run it, list methods, check settings, clear away leftovers."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import pkgutil
+import sys
+from pathlib import Path
+
+from sslflow import __version__, methods
+
+MARKS = {"fresh": " ", "stale": "*", "pending": "?"}
+SAID = {"fresh": "up to date", "stale": "will run", "pending": "may run"}
+
+
+def main() -> int:
+    """Carry out one command; exit code 0, 1 where something is wrong or failed, 2 for a wrong command line."""
+    parser = argparse.ArgumentParser(prog="sslflow", description=__doc__)
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+
+    planned = commands.add_parser("plan", help="what would run, and why; runs nothing")
+    planned.add_argument(
+        "targets", nargs="*", help="stages or groups of stages, with all that they need (default: all)"
+    )
+    commands.add_parser("run", help="run what is stale (the options of python -m pipelines.runner)", add_help=False)
+    commands.add_parser("methods", help="the methods that there are")
+    commands.add_parser("check", help="check the whole of params.yaml")
+    cleaned = commands.add_parser("clean", help="remove what methods and seeds that are no longer run have left behind")
+    cleaned.add_argument("--yes", action="store_true", help="do it; without, only say what would be removed")
+
+    asked, rest = parser.parse_known_args()
+    if asked.command == "run":
+        return run(rest)
+    if rest:
+        parser.error(f"unrecognised: {' '.join(rest)}")
+    try:
+        if asked.command == "plan":
+            show_plan(asked.targets)
+        elif asked.command == "methods":
+            show_methods()
+        elif asked.command == "check":
+            check()
+        else:
+            clean(asked.yes)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+# The imports below stand where they are used: torch and DVC take seconds to load, and `sslflow --help` needs neither.
+
+
+def run(arguments: list[str]) -> int:
+    """`python -m pipelines.runner` with the arguments given."""
+    from pipelines import runner
+
+    return runner.main(arguments)
+
+
+def show_plan(targets: list[str]) -> None:
+    """Print a line for each stage, its reasons after it."""
+    from pipelines.plan import plan
+
+    stages = plan(targets)
+    width = max((len(stage.name) for stage in stages), default=0)
+    for stage in stages:
+        why = f"  {stage.reasons[0]}" if stage.reasons else ""
+        more = f" (and {len(stage.reasons) - 1} more)" if len(stage.reasons) > 4 else ""
+        print(f"{MARKS[stage.state]} {stage.name:<{width}}  {SAID[stage.state]:<10}{why}{more}".rstrip())
+        for reason in stage.reasons[1:] if not more else ():
+            print(f"  {'':<{width}}  {'':<10}  {reason}")
+    counts = [f"{sum(stage.state == state for stage in stages)} {said}" for state, said in SAID.items()]
+    print(f"{len(stages)} stages: {', '.join(counts)}")
+
+
+def show_methods() -> None:
+    """Print the name of each method and the first line of its file, which tells the idea and the source."""
+    found = sorted(pkgutil.iter_modules(methods.__path__), key=lambda module: module.name)
+    width = max(len(module.name) for module in found)
+    for module in found:
+        source = (Path(methods.__path__[0]) / f"{module.name}.py").read_text(encoding="utf-8")
+        first, *_ = (ast.get_docstring(ast.parse(source)) or "").splitlines() or [""]
+        print(f"{module.name:<{width}}  {first}")
+
+
+def check() -> None:
+    """Check params.yaml against everything that reads it."""
+    from sslflow import check as settings
+
+    known = settings.check()
+    print(f"params.yaml is in order: {len(known)} methods, {len(settings.stage_names())} stages")
+
+
+def clean(sure: bool) -> None:
+    """Print, and where it is `sure` remove, what is no longer in `run.methods` and `run.seeds`."""
+    from pipelines import leftovers, locks
+
+    with locks.one_run():
+        found = leftovers.find()
+        for leftover in found:
+            print(f"{leftover.stage}: {', '.join(map(str, leftover.files)) or 'only its entry in dvc.lock'}")
+        if not found:
+            print("nothing is left over")
+        elif sure:
+            leftovers.remove(found)
+            print(f"removed {len(found)} (DVC's cache keeps them until `dvc gc`)")
+        else:
+            print(f"{len(found)} left over; `sslflow clean --yes` removes them")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
