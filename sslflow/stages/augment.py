@@ -1,0 +1,118 @@
+"""augment METHOD: what its encoder will see, as a sheet of views, and how fast augmentation and encoder are here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from sslflow import places
+from sslflow.data.dataset import Dataset
+from sslflow.device import compute
+from sslflow.encoder import Encoder
+from sslflow.evaluation.throughput import Rates, measure
+from sslflow.files import replacing, write_metrics
+from sslflow.method import find
+from sslflow.params import Count, Natural, Positive, read
+from sslflow.rng import derive, permutation
+from sslflow.sheets import contact_sheet
+from sslflow.stages.entry import run
+from sslflow.train import fit
+from sslflow.views import Views
+
+THUMBNAIL = 72
+"""Pixels: smaller images are drawn at the whole multiple that comes closest to it from below."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """The sheet shows `images` images and at least `views` views of each, drawn with `seed`; timing takes about `seconds`."""
+
+    images: Count = 12
+    views: Count = 8
+    seed: Natural = 0
+    seconds: Positive = 4.0
+
+
+def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
+    """The sections of params.yaml that this stage reads, and what they configure."""
+    kind = find(method)
+    block = f"methods.{method}"
+    return {
+        "augment": Look,
+        "compute": compute,
+        "encoder": Encoder,
+        block: kind,
+        f"{block}.views": kind.Views,
+        f"{block}.train": fit,
+    }
+
+
+def main(method: str) -> None:
+    settings = read(schemas(method))
+    device = compute(**settings["compute"])
+    dataset = Dataset()
+    rows = dataset.pretraining_rows
+    if not len(rows):
+        raise ValueError(f"{dataset.folder} holds no images to pretrain on")
+    look = Look(**settings["augment"])
+    facts = (dataset.channels, dataset.image_size, dataset.mean, dataset.std)
+    views = find(method).Views(*facts, **settings[f"methods.{method}.views"]).to(device)
+
+    torch.manual_seed(derive(look.seed, "augment", "views"))
+    shown = rows[permutation(len(rows), look.seed, "augment", "images").numpy()[: look.images]]
+    made = sheet_of(views, dataset, shown, device, look.views)
+
+    train = settings[f"methods.{method}.train"]
+    torch.manual_seed(derive(look.seed, "augment", "encoder"))
+    encoder = Encoder(dataset.channels, dataset.image_size, **settings["encoder"]).to(device)
+    images = dataset.read(np.resize(rows, train["batch_size"])).to(device)
+    rates = measure(views, encoder, images, look.seconds)
+
+    file = places.views(method)
+    with replacing(file) as temporary:
+        made.save(temporary, format="PNG")
+    write_metrics(places.metrics("augment", method), rates.metrics())
+    print(f"augment {method}  {len(shown)} images and their views in {file}")
+    for line in findings(method, rates, train):
+        print(f"augment {method}  {line}")
+
+
+def sheet_of(views: Views, dataset: Dataset, rows: np.ndarray, device: torch.device, count: int) -> Image.Image:
+    """A row for each image: as it was prepared, then at least `count` views of it, brought back to visible colours."""
+    images = dataset.read(rows).to(device)
+    columns = [images]
+    while len(columns) <= count:
+        columns += [views.normalise.restore(view) for view in views(images)]
+    across = torch.stack(columns, dim=1).flatten(0, 1).cpu()
+    titles = ["image", *(f"view {number}" for number in range(1, len(columns)))]
+    scale = max(1, THUMBNAIL // dataset.image_size)
+    return contact_sheet(across, columns=len(columns), scale=scale, column_labels=titles)
+
+
+def findings(method: str, rates: Rates, train: Mapping[str, Any]) -> list[str]:
+    """What was measured, and what of `methods.<method>.train` is worth a change, one line each."""
+    present = train.get("precision", "fp32"), train.get("memory_format", "channels_last")
+    own = rates.of(*present)
+    measured = ", ".join(f"{' '.join(choice)} {rates.of(*choice):.0f}" for choice in rates.encoder)
+    lines = [f"makes {rates.view_rate:.0f} views/s; encoder, forward and backward, images/s: {measured}"]
+    if not own:
+        return [*lines, f"this device can't do {present[0]}: set methods.{method}.train.precision to fp32"]
+    if rates.view_rate < own:
+        share = own / (own + rates.view_rate)
+        lines.append(f"augmentation binds: it takes {100 * share:.0f} % of the time that both take")
+    faster = rates.faster(*present)
+    if faster:
+        lines.append(
+            f"suggestion: precision {faster[0]} and memory_format {faster[1]} in methods.{method}.train are "
+            f"{rates.of(*faster) / own:.1f} times as fast as the {' '.join(present)} that is set"
+        )
+    return lines
+
+
+if __name__ == "__main__":
+    run(main, str)
