@@ -29,6 +29,16 @@ from sslflow.reporting.leaderboard import leaderboard_text
 
 LOGS = places.WORK / "logs"
 INTERRUPTED = 130
+# What DVC says to a person after every stage; with twenty stages it would bury what they say. The logs keep it.
+ADVICE = (
+    "Updating lock file",
+    "To track the changes with git",
+    "\tgit add",
+    "To enable auto staging",
+    "\tdvc config core.autostage",
+    "Use `dvc push`",
+    "Data and pipelines are up to date",
+)
 Outcome = Literal["ran", "cached", "failed", "stopped", "not run"]
 
 
@@ -85,7 +95,8 @@ class Workspace:
             def on_line(line: str) -> None:
                 if line.startswith(f"Running stage '{stage.name}'"):
                     heard.append(True)
-                self.on_line(stage.name, line)
+                if not line.startswith(ADVICE):
+                    self.on_line(stage.name, line)
 
             ended = processes.run(
                 [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage.name],

@@ -1,0 +1,141 @@
+"""The runner with a Prefect skin: a task for each stage, states, logs, retries, artifacts: `python -m pipelines.flows`.
+
+Needs no server to be set up: without `PREFECT_API_URL`, Prefect starts one of its own for as long as the run takes.
+What is to run and what is up to date is DVC's to say; Prefect shows it.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import os
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+# Prefect reads these when it is imported. Its database lies in the project's scratch folder, and it phones nowhere.
+os.environ.setdefault("PREFECT_HOME", str(Path("work/prefect").resolve()))
+os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.states import Completed, Failed
+
+from pipelines import locks, runner
+from pipelines.plan import Planned, plan
+from sslflow import places
+from sslflow.files import read_json
+from sslflow.reporting.leaderboard import metric_names, order, shown, title
+
+RETRY_DELAY_S = 5.0
+
+
+class StageFailed(RuntimeError):
+    """A stage did not succeed; the message has its last lines."""
+
+
+@flow(name="sslflow")
+def pipeline(targets: Sequence[str] = (), jobs: int = 0, limit_s: float | None = None, retries: int = 0) -> State[None]:
+    """Run what is stale of `targets` (none: all) through DVC, up to `jobs` stages side by side (0: as the machine has).
+
+    A stage may take `limit_s` seconds and is tried again `retries` times; a pretraining stage then goes on from its
+    checkpoint. Returns a Failed state where a stage failed. `pipeline.fn()` does the same without Prefect.
+    """
+    in_prefect = FlowRunContext.get() is not None
+    say = _log if in_prefect else runner.print_line
+    with locks.one_run() as held:
+        stages = plan(targets)
+        side_by_side, gpus = runner.settings(jobs)
+        if any(stage.state != "fresh" for stage in stages):
+            runner.check_params()
+        workspace = runner.Workspace(limit_s=limit_s, gpus=gpus, hold=[held], on_line=say)
+        run = in_tasks(workspace, retries) if in_prefect else workspace.run
+        results = runner.execute(stages, run, jobs=side_by_side, stop=workspace.stop)
+    said = runner.summary(list(results.values()))
+    if not all(result.good for result in results.values()):
+        return Failed(message=said)
+    if in_prefect:
+        publish()
+    return Completed(message=said)
+
+
+def in_tasks(workspace: runner.Workspace, retries: int) -> Callable[[Planned], runner.Result]:
+    """`workspace.run` as a Prefect task for each stage, to be called from any thread while the flow runs."""
+    # Threads start with an empty context; in a copy of this one, a task finds the flow run that it belongs to.
+    flow_context = contextvars.copy_context()
+    states: dict[str, State] = {}
+
+    def run(stage: Planned) -> runner.Result:
+        results: list[runner.Result] = []
+
+        @task(
+            name=stage.name.partition("@")[0],
+            task_run_name=stage.name,
+            description="; ".join(stage.reasons) or "up to date",
+            cache_policy=NO_CACHE,
+            retries=retries,
+            retry_delay_seconds=RETRY_DELAY_S,
+            retry_condition_fn=lambda task, task_run, state: not workspace.stop.called,
+        )
+        def bring_up_to_date() -> State[None]:
+            result = workspace.run(stage)
+            results.append(result)
+            if not result.good:
+                raise StageFailed(f"{stage.name}: {result.message}")
+            return Completed(name="Cached" if result.outcome == "cached" else None, message=result.message)
+
+        upstream = [states[name] for name in stage.after]
+        state = flow_context.copy().run(lambda: bring_up_to_date(return_state=True, wait_for=upstream))
+        states[stage.name] = state
+        return results[-1] if results else runner.Result(stage.name, "failed", state.message or "Prefect ran no task")
+
+    return run
+
+
+def publish() -> None:
+    """The leaderboard as a table, and a page with the way to the report, among the flow run's artifacts."""
+    if places.LEADERBOARD.exists():
+        board = read_json(places.LEADERBOARD)
+        rows = [
+            {"name": name, **{title(metric): shown(metric, board[name].get(metric)) for metric in metric_names(board)}}
+            for name in order(board)
+        ]
+        create_table_artifact(rows, key="leaderboard", description="Mean and spread over seeds, beside the controls.")
+    page = (places.REPORT / "index.html").resolve()
+    if page.exists():
+        create_markdown_artifact(
+            f"# Report\n[{page.name}]({page.as_uri()}): one file, on `{platform.node()}` in `{page}`.",
+            key="report",
+            description="Where the report of this run lies.",
+        )
+
+
+def _log(stage: str, line: str) -> None:
+    get_run_logger().info(line)
+
+
+def main() -> int:
+    """Run the flow in this process; exit code 0, 1 (something failed or is wrong) or 130 (stopped)."""
+    parser = runner.arguments("Run what is stale through DVC, shown by Prefect.")
+    parser.add_argument("--retries", type=int, default=0, help="how often a failed stage is tried again (default: 0)")
+    asked = parser.parse_args()
+    runner.raise_on_sigterm()
+    try:
+        state = pipeline(asked.targets, asked.jobs, asked.limit, asked.retries, return_state=True)
+    except KeyboardInterrupt:
+        print("stopped; what was finished is kept, and the next run goes on from there", file=sys.stderr)
+        return runner.INTERRUPTED
+    if not state.is_completed():
+        print(state.message, file=sys.stderr)
+        return 1
+    print(runner.results_text())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
