@@ -55,7 +55,7 @@ def dataset(
 def features(method: str, seed: int, labels: np.ndarray, dim: int = 16, spread: float = 0.4) -> None:
     """Features that stand around a point of their own for each class."""
     draw = np.random.default_rng(seed)
-    centres = draw.normal(size=(labels.max() + 2, dim))
+    centres = draw.normal(size=(int(labels.max()) + 2, dim))
     array = (centres[labels] + spread * draw.normal(size=(len(labels), dim))).astype(np.float32)
     folder = places.features(method, seed)
     folder.mkdir(parents=True)
@@ -92,8 +92,8 @@ def clusters(method: str, seed: int, labels: np.ndarray) -> None:
 
 def predictions(method: str, seed: int, labels: np.ndarray, rows: np.ndarray, classes: Sequence[str]) -> None:
     """Every fifth test image is taken for the next class."""
-    predicted = [(label + (number % 5 == 0)) % len(classes) for number, label in enumerate(labels[rows])]
-    lines = [[row, classes[labels[row]], classes[guess]] for row, guess in zip(rows, predicted, strict=True)]
+    predicted = [int(label + (number % 5 == 0)) % len(classes) for number, label in enumerate(labels[rows])]
+    lines = [[row, classes[int(labels[row])], classes[guess]] for row, guess in zip(rows, predicted, strict=True)]
     write_csv(places.predictions(method, seed), ["row", "actual", "predicted"], lines)
 
 

@@ -1,4 +1,4 @@
-"""How fast augmentation and encoder are here, in each precision and memory format: to choose settings, never to set them."""
+"""How fast augmentation and encoder are here, in each precision and memory format: advice, never a choice."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def measure(
 ) -> Rates:
     """Time both on `images` (uint8 `(n, c, h, w)` on the device), in about `seconds` in all.
 
-    As many of the images are used as the time allows, at least 8. What is compared takes turns, so that another program that
-    slows the machine for a while slows them all. A precision that the device can't do is left out. The encoder's gradients
-    are thrown away; its weights are not changed, but the statistics of its norms are.
+    As many of the images are used as the time allows, at least 8. What is compared takes turns, so that another program
+    that slows the machine for a while slows them all. A precision that the device can't do is left out. The encoder's
+    weights are not changed, but the statistics of its norms are.
     """
     device = images.device
     choices = [choice for choice in product(get_args(Precision), get_args(MemoryFormat)) if _able(device, choice[0])]

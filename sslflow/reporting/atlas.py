@@ -14,6 +14,7 @@ from sslflow.rng import permutation
 
 COMPONENTS = 50
 PERPLEXITY = 30.0
+ITERATIONS = 500
 CELL = 48
 """Pixels: the widest thumbnail in the sprite."""
 
@@ -33,8 +34,8 @@ def thumbnails(dataset: Dataset, rows: np.ndarray) -> tuple[Picture, int, int]:
 def embed(features: np.ndarray, seed: int) -> np.ndarray:
     """Places in the unit square, `(n, 2)`, of features `(n, dim)`: near in direction is near on the map.
 
-    Features are scaled to length 1, as the kNN probe sees them, reduced to 50 principal components, and laid out by t-SNE that
-    starts from the first two. Fewer than five images, or features that are all alike, are shown by their components.
+    Features are scaled to length 1, as the kNN probe sees them, reduced to 50 principal components, and laid out by
+    t-SNE that starts from the first two. Fewer than five images, or features that are all alike, stay there.
     """
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     centred = features / np.maximum(lengths, 1e-12)
@@ -47,7 +48,7 @@ def embed(features: np.ndarray, seed: int) -> np.ndarray:
         if len(features) >= 5 and spread[0] > 1e-6:
             start = (places / places[:, 0].std() * 1e-4).astype(np.float32)
             perplexity = min(PERPLEXITY, (len(features) - 1) / 3)
-            tsne = TSNE(2, init=start, perplexity=perplexity, random_state=seed % 2**32, n_jobs=1)
+            tsne = TSNE(2, init=start, perplexity=perplexity, max_iter=ITERATIONS, random_state=seed % 2**32)
             places = tsne.fit_transform(components.astype(np.float32))
     return _unit(places)
 

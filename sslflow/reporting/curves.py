@@ -1,4 +1,4 @@
-"""Training curves: read from the runs' files, merged into one table, drawn as inline SVG that follows the page's colours."""
+"""Training curves: read from the runs' files, merged into one table, drawn as SVG in the page's colours."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def read_curve(file: Path) -> list[dict[str, str]]:
 
 
 def merge(methods: Sequence[str], seeds: Sequence[int], file: Path) -> int:
-    """Write the curves of all runs named to one CSV (run, step, loss, feature_std, rankme), for `dvc plots`; returns its rows."""
+    """Write the curves of all runs named to one CSV (run, step, loss, feature_std, rankme); returns its rows."""
     rows = [
         [places.run_name(method, seed), row["step"], *(row.get(column, "") for column in SHOWN)]
         for method in methods
@@ -72,7 +72,7 @@ def line_chart(lines: dict[int, Points], label: str) -> Markup:
     """An SVG with a line for each seed; `label` is what a screen reader says, followed by where each line ends."""
     xs = [x for line in lines.values() for x, _ in line]
     ys = [y for line in lines.values() for _, y in line]
-    x_ticks, y_ticks = ticks(0, max(xs)), ticks(min(ys), max(ys))
+    x_ticks, y_ticks = [tick for tick in ticks(0, max(xs)) if tick <= max(xs)], ticks(min(ys), max(ys))
     low, high, right = min(y_ticks[0], *ys), max(y_ticks[-1], *ys), max(xs) or 1.0
 
     def place(x: float, y: float) -> tuple[float, float]:

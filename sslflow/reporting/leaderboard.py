@@ -24,7 +24,7 @@ TITLES = {
 
 
 def run(*, methods: tuple[str, ...], seeds: tuple[Natural, ...], launch: str = "python -m") -> None:
-    """The schema of the section `run`: which methods, with which seeds, started how (`launch` is read by dvc.yaml alone).
+    """The schema of the section `run`: which methods, with which seeds; `launch` (how they start) is for dvc.yaml.
 
     Raises `ValueError` for an empty list and for a name or a seed that stands there twice.
     """
@@ -44,8 +44,8 @@ def collect(methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[fl
     """Mean, sample standard deviation (0 for one seed) and count of every metric that the runs named have written.
 
     `{"simclr": {"linear": {"mean": 0.84, "std": 0.01, "n": 2}, …}, "random": …, "pixels": …, "scratch": …}`; accuracies
-    are fractions in [0, 1], times seconds. `finetune` is the first of the labelled `fractions`. What was not measured (no
-    labels, for example) is absent. Files of methods and seeds that are not named are not read.
+    are fractions in [0, 1], times seconds. `finetune` is the first of the labelled `fractions`. What was not measured
+    (no labels, for example) is absent. Files of methods and seeds that are not named are not read.
     """
     tuned = {fraction_name(f): fraction_name(f) if number else "finetune" for number, f in enumerate(fractions)}
     probed = {"linear": "linear", "knn": "knn"}
@@ -98,7 +98,10 @@ def metric_names(board: Board) -> list[str]:
 
 
 def best(board: Board, metric: str) -> set[str]:
-    """The rows, controls included, with the highest mean of an accuracy, as far as one decimal of a percent tells; RankMe and time have no best."""
+    """The rows, controls included, with the highest mean of an accuracy, as far as one decimal of a percent tells.
+
+    RankMe and time have no best.
+    """
     if not is_accuracy(metric):
         return set()
     means = {name: round(row[metric]["mean"], 3) for name, row in board.items() if metric in row}

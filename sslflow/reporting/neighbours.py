@@ -15,7 +15,7 @@ CHUNK = 16_384
 
 @dataclass(frozen=True)
 class Shown:
-    """One image: how it looks, its name, its class ('' for none), its similarity to the query, and whether its class is another."""
+    """One image: its looks, name, class ('' for none), similarity to the query, and whether its class is another."""
 
     picture: Picture
     name: str
@@ -25,14 +25,14 @@ class Shown:
 
 
 def queries(dataset: Dataset, count: int, seed: int) -> np.ndarray:
-    """Rows of `count` test images (of any, where there is no test split), the same for every method, in random order."""
+    """Rows of `count` test images (of any, where there is no test split), the same for every method."""
     rows = dataset.rows(TEST)
     rows = rows if len(rows) else np.arange(len(dataset))
     return rows[permutation(len(rows), seed, "report", "queries").numpy()[:count]]
 
 
 def nearest(features: np.ndarray, asked: np.ndarray, bank: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and cosine similarities `(len(asked), <= count)` of the closest in `bank`, best first, a query itself left out.
+    """Rows and cosine similarities `(len(asked), <= count)` of the closest in `bank`, never the query itself.
 
     `features` `(n, dim)` may be memory-mapped: it is read in pieces of the bank.
     """

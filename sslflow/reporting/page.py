@@ -45,10 +45,10 @@ def render(
     queries: Count = 8,
     neighbour_count: Count = 8,
 ) -> str:
-    """The page. `seed` chooses the images of the map (`map_images`) and the sample `queries`, each with `neighbour_count` neighbours.
+    """The page. `seed` chooses the images of the map and the queries, which show `neighbour_count` neighbours each.
 
-    What a stage has not made (no labels, a stage left out) is left out of the page; the first seed of each method stands for it
-    where pictures are shown.
+    What a stage has not made (no labels, a stage left out) is left out of the page; where pictures are shown, the first
+    seed of each method stands for it.
     """
     best = story.best_method(board, run.methods)
     maps = _maps(run, dataset, atlas.sample(dataset, map_images, seed), best, seed)

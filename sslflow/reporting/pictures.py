@@ -51,7 +51,7 @@ def image(pixels: np.ndarray) -> Image.Image:
 
 
 def sprite(pixels: np.ndarray, cell: int) -> tuple[Picture, int]:
-    """All images `(n, channels, size, size)` on one picture, each `cell` pixels wide, in reading order; and its columns."""
+    """All images `(n, channels, size, size)` on one picture, `cell` pixels wide each, in reading order; its columns."""
     columns = max(1, int(np.ceil(np.sqrt(len(pixels)))))
     rows = -(-len(pixels) // columns)
     canvas = Image.new("L" if pixels.shape[1] < 3 else "RGB", (columns * cell, rows * cell))

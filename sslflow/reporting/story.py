@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sslflow.reporting.leaderboard import CONTROLS, Board, Summary, fraction_name, is_accuracy, metric_names, order
+from sslflow.reporting.leaderboard import (
+    CONTROLS,
+    Board,
+    Summary,
+    fraction_name,
+    is_accuracy,
+    metric_names,
+    order,
+    title,
+)
 
 
 def labelled(board: Board) -> bool:
@@ -43,28 +52,35 @@ def remarks(board: Board, methods: Sequence[str], seeds: Sequence[int], fraction
     """Sentences below the headline: fine-tuning, how sure the order of the methods is, what to beware of."""
     if not labelled(board):
         return [
-            "Look at the curves, at the neighbours and at the clusters below. For numbers, name a labelled set as data.probe_source."
+            "Look at the curves, the neighbours and the clusters below. For numbers, name a labelled set as "
+            "data.probe_source in params.yaml."
         ]
-    best = best_method(board, methods)
-    found = [*_tuning(board, best, fractions)]
     ranked = [name for name in order(board) if name not in CONTROLS and "linear" in board[name]]
+    sentences = _tuning(board, best_method(board, methods), fractions)
     if len(ranked) > 1:
-        top, second = board[ranked[0]]["linear"], board[ranked[1]]["linear"]
-        gap = 100 * (top["mean"] - second["mean"])
-        within = gap <= 100 * (top["std"] + second["std"])
-        found.append(
-            f"{ranked[0]} stands {gap:.1f} points above {ranked[1]}, "
-            + ("which is within the spread of the seeds." if within else "more than the seeds differ among themselves.")
-            if len(seeds) > 1
-            else f"{ranked[0]} stands {gap:.1f} points above {ranked[1]}, with one seed: run more to know whether that is chance."
-        )
-    below = [
-        f"{name} is below {CONTROLS[control]} ({_percent(board[name]['linear'])} against {_percent(board[control]['linear'])}): it learned nothing that a linear classifier can use"
-        for name in ranked
-        for control in ("random",)
-        if "linear" in board.get(control, {}) and board[name]["linear"]["mean"] < board[control]["linear"]["mean"]
-    ]
-    return [*found, *(f"{sentence}." for sentence in below)]
+        sentences.append(_lead(board, ranked[0], ranked[1], len(seeds)))
+    control = board.get("random", {}).get("linear")
+    for name in ranked:
+        if control and board[name]["linear"]["mean"] <= control["mean"]:
+            sentences.append(
+                f"Beware: {name} does not beat random weights ({_percent(board[name]['linear'])} against "
+                f"{_percent(control)}); its training added nothing that a linear classifier can use."
+            )
+    return sentences
+
+
+def _lead(board: Board, first: str, second: str, seeds: int) -> str:
+    """How far the best stands above the next, and whether that is more than chance."""
+    top, next_ = board[first]["linear"], board[second]["linear"]
+    gap = top["mean"] - next_["mean"]
+    if round(100 * gap, 1) == 0:
+        return f"{first} and {second} are level."
+    sentence = f"{first} stands {100 * gap:.1f} points above {second}, "
+    if seeds == 1:
+        return sentence + "with one seed: more seeds would tell whether that is chance."
+    if gap <= top["std"] + next_["std"]:
+        return sentence + "which is within the spread of the seeds."
+    return sentence + "more than the seeds differ among themselves."
 
 
 def _tuning(board: Board, best: str, fractions: Sequence[float]) -> list[str]:
@@ -93,9 +109,10 @@ def _percent(summary: Summary) -> str:
 
 def absent(board: Board, methods: Sequence[str], seeds: Sequence[int]) -> list[str]:
     """Which of the methods' numbers rest on fewer runs than were asked for."""
-    return [
-        f"{method}: {metric} of {int(board[method][metric]['n']) if metric in board.get(method, {}) else 0} of {len(seeds)} seeds"
-        for method in methods
-        for metric in metric_names(board)
-        if int(board.get(method, {}).get(metric, {"n": 0})["n"]) < len(seeds)
-    ]
+    found = []
+    for method in methods:
+        for metric in metric_names(board):
+            measured = int(board.get(method, {}).get(metric, {"n": 0})["n"])
+            if measured < len(seeds):
+                found.append(f"{method}, {title(metric)}: {measured} of {len(seeds)} seeds")
+    return found

@@ -30,7 +30,7 @@ THUMBNAIL = 72
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """The sheet shows `images` images and at least `views` views of each, drawn with `seed`; timing takes about `seconds`."""
+    """The sheet shows `images` images, at least `views` views of each, drawn with `seed`; timing takes `seconds`."""
 
     images: Count = 12
     views: Count = 8
