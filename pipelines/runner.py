@@ -136,24 +136,26 @@ def execute(
     for the threads first.
     """
     results: dict[str, Result] = {}
-    waiting = sorted(stages, key=lambda stage: -_height(stages)[stage.name])
-    running: dict[Future[Result], str] = {}
+    height = _height(stages)
+    waiting = sorted(stages, key=lambda stage: -height[stage.name])
+    running: dict[Future[Result], Planned] = {}
 
     def settle(result: Result) -> None:
         results[result.stage] = result
         on_result(result)
 
-    with ThreadPoolExecutor(jobs, thread_name_prefix="stage") as pool:
+    with ThreadPoolExecutor(max(1, len(stages)), thread_name_prefix="stage") as pool:
         try:
             while waiting or running:
                 for stage in list(waiting):
+                    busy = sum(other.state != "fresh" for other in running.values())
                     above = [results[name] for name in stage.after if name in results]
                     if bad := [result.stage for result in above if not result.good]:
                         waiting.remove(stage)
                         settle(Result(stage.name, "not run", f"needs {', '.join(bad)}"))
-                    elif len(above) == len(stage.after) and (len(running) < jobs or stage.state == "fresh"):
+                    elif len(above) == len(stage.after) and (busy < jobs or stage.state == "fresh"):
                         waiting.remove(stage)
-                        running[pool.submit(run, stage)] = stage.name
+                        running[pool.submit(run, stage)] = stage
                 for future in wait(running, return_when=FIRST_COMPLETED).done if running else ():
                     del running[future]
                     settle(future.result())

@@ -1,0 +1,230 @@
+"""Execution of plans through DVC: order, failure, limits, locks, and that nothing outlives a run."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import tiny
+
+from pipelines import locks, processes, runner
+from pipelines.plan import Planned, plan
+from pipelines.processes import Stop
+
+STUCK = "mkdir -p encoders; echo started; touch started-$1; sleep 600; echo x > encoders/$1-$2"
+
+
+def run_all(*targets: str, jobs: int = 2, limit_s: float | None = None) -> dict[str, runner.Result]:
+    workspace = runner.Workspace(limit_s=limit_s, on_line=lambda stage, line: None)
+    return runner.execute(plan(targets), workspace.run, jobs=jobs, stop=workspace.stop)
+
+
+def outcomes(results: dict[str, runner.Result]) -> dict[str, str]:
+    return {name: result.outcome for name, result in results.items()}
+
+
+# Order and failure, with stages that are functions
+
+
+def chain(*edges: tuple[str, tuple[str, ...]]) -> list[Planned]:
+    return [Planned(name, after, "stale", ()) for name, after in edges]
+
+
+DIAMOND = chain(("top", ()), ("side", ()), ("left", ("top",)), ("right", ("top",)), ("end", ("left", "right")))
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_stages_run_after_what_they_need_and_side_by_side_up_to_the_limit(jobs: int) -> None:
+    lock, running, most, ended = threading.Lock(), set(), [0], []
+
+    def run(stage: Planned) -> runner.Result:
+        with lock:
+            assert set(stage.after) <= set(ended)
+            running.add(stage.name)
+            most[0] = max(most[0], len(running))
+        time.sleep(0.1)
+        with lock:
+            running.discard(stage.name)
+            ended.append(stage.name)
+        return runner.Result(stage.name, "ran")
+
+    results = runner.execute(DIAMOND, run, jobs=jobs, stop=lambda: None)
+    assert outcomes(results) == dict.fromkeys(("top", "side", "left", "right", "end"), "ran")
+    assert most[0] == min(jobs, 2)
+    assert ended[0] == "top" or jobs > 1, "the longest chain goes first"
+
+
+def test_a_failure_takes_what_depends_on_it_and_nothing_else() -> None:
+    def run(stage: Planned) -> runner.Result:
+        return runner.Result(stage.name, "failed" if stage.name == "left" else "ran", "no disk")
+
+    results = runner.execute(DIAMOND, run, jobs=1, stop=lambda: None)
+    assert outcomes(results) == {"top": "ran", "left": "failed", "right": "ran", "side": "ran", "end": "not run"}
+    assert results["end"].message == "needs left"
+    said = runner.summary(list(results.values()))
+    assert "3 ran, 1 failed, 1 not run" in said
+    assert "left: failed: no disk" in said
+
+
+def test_what_interrupts_a_run_stops_its_stages() -> None:
+    stop = Stop()
+
+    def run(stage: Planned) -> runner.Result:
+        with stop.reaches(released.set):
+            assert released.wait(10)
+        return runner.Result(stage.name, "stopped")
+
+    def interrupt(result: runner.Result) -> None:
+        raise KeyboardInterrupt
+
+    released = threading.Event()
+    fresh = Planned("fresh", (), "fresh", ())
+    quick = {"fresh": runner.Result("fresh", "cached")}
+    with pytest.raises(KeyboardInterrupt):
+        runner.execute(
+            [*DIAMOND, fresh],
+            lambda stage: quick.get(stage.name) or run(stage),
+            jobs=2,
+            stop=stop,
+            on_result=interrupt,
+        )
+    assert released.is_set()
+
+
+# Commands
+
+
+def test_a_failing_stage_shows_its_last_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "mkdir -p encoders; echo working; echo 'no space left' >&2; [ $1 = b ] && echo x > encoders/b-0"
+    monkeypatch.chdir(tiny.make(tmp_path / "project", script))
+    results = run_all()
+    assert outcomes(results) == {"prepare": "ran", "pretrain@a-0": "failed", "pretrain@b-0": "ran", "report": "not run"}
+    message = results["pretrain@a-0"].message
+    assert "working\n    no space left" in message
+    assert "work/logs/pretrain@a-0.log" in message
+    assert "no space left" in Path("work/logs/pretrain@a-0.log").read_text()
+
+
+def test_a_stage_past_its_limit_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny.make(tmp_path / "project", STUCK))
+    results = run_all("pretrain@a-0", limit_s=2)
+    assert results["pretrain@a-0"].outcome == "failed"
+    assert "took longer than 2 s" in results["pretrain@a-0"].message
+    assert tiny.processes_in(tmp_path) == []
+
+
+def test_what_has_left_its_session_is_ended_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    start = time.monotonic()
+    code = "import subprocess as s; s.Popen(['sleep', '600'], start_new_session=True); print('done')"
+    ended = processes.run([sys.executable, "-c", code], tmp_path / "log", Stop())
+    assert (ended.code, ended.why, ended.tail) == (0, "", ("done",))
+    assert tiny.processes_in(tmp_path) == []
+    assert time.monotonic() - start < processes.GRACE_S + 3
+
+
+def test_what_ignores_an_interrupt_is_killed(tmp_path: Path) -> None:
+    stop = Stop()
+    threading.Timer(0.5, stop).start()
+    ended = processes.run(["sh", "-c", "trap '' INT TERM; while :; do sleep 1; done"], tmp_path / "log", stop)
+    assert (ended.code, ended.why) == (128 + signal.SIGKILL, "stopped")
+
+
+def test_output_is_read_whatever_it_holds(tmp_path: Path) -> None:
+    lines: list[str] = []
+    command = ["sh", "-c", r"printf 'a\rb\n\377\n'; seq 30; exit 7"]
+    ended = processes.run(command, tmp_path / "log", Stop(), on_line=lines.append)
+    assert lines[:3] == ["a", "b", "�"]
+    assert ended.code == 7
+    assert ended.tail == tuple(map(str, range(11, 31)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_ended_leaves_no_process_and_can_be_run_again(tmp_path: Path, number: signal.Signals) -> None:
+    folder = tiny.make(tmp_path / "project", STUCK)
+    process = tiny.start("runner", folder, "--jobs", "2")
+    assert tiny.wait_until(lambda: (folder / "started-a").exists() and (folder / "started-b").exists())
+    assert len(tiny.processes_in(folder)) > 4
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=20)
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
+    assert tiny.wait_until(lambda: tiny.processes_in(folder) == [], 8), tiny.processes_in(folder)
+    if number != signal.SIGKILL:
+        assert "stopped; what was finished is kept" in said
+        return
+    (folder / "pretrain.sh").write_text(tiny.PRETRAIN)
+    again = tiny.start("runner", folder)
+    said, _ = again.communicate(timeout=60)
+    assert again.returncode == 0, said
+    assert "3 ran, 1 cached" in said
+
+
+# Locks
+
+
+def test_two_runs_in_one_folder_are_one_too_many(tmp_path: Path) -> None:
+    folder = tiny.make(tmp_path / "project")
+    with locks.one_run(folder):
+        with pytest.raises(locks.Busy, match="another run is at work"), locks.one_run(folder):
+            pass
+        second = tiny.start("runner", folder)
+        said, _ = second.communicate(timeout=60)
+        assert second.returncode == 1
+        assert "another run is at work in this folder (process" in said
+    with locks.one_run(folder):
+        pass
+
+
+def test_a_gpu_is_given_to_one_stage_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
+    assert locks.gpus() == ["2", "5"]
+    got: list[str] = []
+
+    def third() -> None:
+        with locks.one_gpu(["2", "5"]) as (name, _):
+            got.append(name)
+
+    with locks.one_gpu(["2", "5"]) as (first, _):
+        with locks.one_gpu(["2", "5"]) as (second, _):
+            assert {first, second} == {"2", "5"}
+            thread = threading.Thread(target=third)
+            thread.start()
+            thread.join(0.5)
+            assert got == []
+        thread.join(10)
+    assert got == [second]
+
+
+def test_each_stage_sees_the_gpu_that_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "mkdir -p encoders; echo $CUDA_VISIBLE_DEVICES > encoders/$1-$2; sleep 2"
+    folder = tiny.make(tmp_path / "project", script)
+    monkeypatch.chdir(folder)
+    workspace = runner.Workspace(gpus=["0", "1"], on_line=lambda stage, line: None)
+    runner.execute(plan(["pretrain"]), workspace.run, jobs=2, stop=workspace.stop)
+    assert {(folder / "encoders" / name).read_text() for name in ("a-0", "b-0")} == {"0\n", "1\n"}
+
+
+@pytest.mark.parametrize(
+    ("params", "gpus", "expected"),
+    [
+        ("compute: {device: cpu, threads: 1}", "0,1,2", (8, [])),
+        ("compute: {device: cpu, threads: 3}", "", (2, [])),
+        ("compute: {device: cpu, threads: 0}", "", (1, [])),
+        ("compute: {device: auto, threads: 1}", "0,1,2", (3, ["0", "1", "2"])),
+        ("run: {launch: torchrun --nproc-per-node 2 -m}", "0,1", (1, [])),
+    ],
+)
+def test_how_many_stages_side_by_side(
+    params: str, gpus: str, expected: tuple[int, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
+    Path("params.yaml").write_text(params)
+    assert runner.settings() == expected
+    assert runner.settings(jobs=5) == (5, expected[1])

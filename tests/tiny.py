@@ -1,0 +1,96 @@
+"""A small DVC pipeline in a folder of its own, whose stages are shell commands, to test what runs stages."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parent.parent
+
+PARAMS = """
+run: {methods: [a, b], seeds: [0], launch: python -m}
+compute: {device: cpu, threads: 1}
+methods:
+  a: {lr: 2e-3, widths: [1, 2]}
+  b: {lr: 1e-3}
+"""
+
+PIPELINE = """
+stages:
+  prepare:
+    cmd: head -c 1 source.txt > prepared
+    deps: [source.txt]
+    outs: [prepared]
+  pretrain:
+    matrix: {method: "${run.methods}", seed: "${run.seeds}"}
+    cmd: sh pretrain.sh ${item.method} ${item.seed}
+    deps: [prepared, pretrain.sh]
+    params: ["methods.${item.method}"]
+    outs: ["encoders/${item.method}-${item.seed}"]
+  report:
+    cmd: ls encoders > report.txt
+    deps: [encoders]
+    outs: [report.txt]
+"""
+
+PRETRAIN = """
+mkdir -p encoders
+echo "training $1"
+cat prepared > encoders/$1-$2
+"""
+
+
+def make(folder: Path, pretrain: str = PRETRAIN) -> Path:
+    """Write the pipeline into a folder; `pretrain` is the shell script behind its `pretrain@METHOD-0` stages."""
+    (folder / ".dvc").mkdir(parents=True)
+    (folder / ".dvc" / "config").write_text("[core]\n    no_scm = true\n    analytics = false\n")
+    (folder / "params.yaml").write_text(PARAMS)
+    (folder / "dvc.yaml").write_text(PIPELINE)
+    (folder / "pretrain.sh").write_text(pretrain)
+    (folder / "source.txt").write_text("hello")
+    return folder
+
+
+def start(module: str, folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
+    """Start `main` of a pipelines module in the folder, less its check of params.yaml, which knows the real stages."""
+    code = (
+        f"import sys; from pipelines import runner, {module}; runner.check_params = lambda: None; "
+        f"sys.argv[1:] = {list(words)!r}; sys.exit({module}.main())"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def processes_in(folder: Path) -> list[str]:
+    """Command lines of all processes at work in a folder, this one left out."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.cwd().startswith(str(folder)):
+                found.append(" ".join(process.cmdline()))
+        except (psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
+    """Whether `condition()` comes true within some seconds."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.05)
+    return False
