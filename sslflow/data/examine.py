@@ -1,0 +1,115 @@
+"""What the workers of `prepare` do, and how they are run: in order, a bounded number at a time, none left behind."""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import wait
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sslflow.data.decode import Decoded, Refused, decode, regular_file
+from sslflow.data.records import Picture, Record, Rejected, Split, escape
+
+_WINDOW = 4
+"""Tasks a worker that are under way or wait to be fetched: bounds what is in memory."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One image, decoded, with the hashes by which duplicates are found."""
+
+    name: str
+    split: Split
+    label: int
+    decoded: Decoded
+    sha256: str
+    """Of the file's bytes (of the pixels, where there is no file), hexadecimal."""
+    pixels_hash: str
+    """Of the prepared pixels, 128 bits, hexadecimal."""
+
+
+Decoder = Callable[[Picture], Decoded]
+
+
+def examine(records: list[Record], decoder: Decoder) -> list[Examined | Rejected]:
+    """Each record decoded, or rejected with the reason, in the same order."""
+    return [_examined(record, decoder) for record in records]
+
+
+def examine_all(
+    tasks: Iterable[list[Record]], workers: int, max_pixels: int, **settings: int | str
+) -> Generator[Examined | Rejected, None, None]:
+    """Decode lists of records in `workers` processes; the results come in the order of the records.
+
+    Close the generator (`contextlib.closing`) to be sure that no process outlives it. Raises `ValueError` when a
+    process is killed.
+    """
+    job = partial(examine, decoder=partial(decode, max_pixels=max_pixels, **settings))
+    context = multiprocessing.get_context("spawn")  # no copy of the parent's threads and memory
+    before = set(multiprocessing.active_children())
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(max_pixels,))
+    under_way: deque[tuple[list[Record], Future[list[Examined | Rejected]]]] = deque()
+    try:
+        for records in tasks:
+            under_way.append((records, executor.submit(job, records)))
+            if len(under_way) >= _WINDOW * workers:
+                yield from under_way.popleft()[1].result()
+        while under_way:
+            yield from under_way.popleft()[1].result()
+    except BrokenProcessPool:
+        suspect = under_way[0][0][0].name if under_way else "the last"
+        raise ValueError(
+            f"a worker process was killed (out of memory?) on one of the images from {escape(suspect)} on; "
+            "lower data.workers or data.max_pixels, or move the image away"
+        ) from None
+    except BaseException:
+        for process in set(multiprocessing.active_children()) - before:
+            process.terminate()
+        raise
+    finally:
+        executor.shutdown(cancel_futures=True)
+
+
+def _begin(max_pixels: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends its workers in order
+    Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's own check, for sizes that show only while decoding
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _examined(record: Record, decoder: Decoder) -> Examined | Rejected:
+    try:
+        digest = _sha256(record.picture)
+        decoded = decoder(record.picture)
+    except Refused as reason:
+        return Rejected(record.name, str(reason))
+    pixels = hashlib.blake2b(decoded.pixels.tobytes(), digest_size=16).hexdigest()
+    return Examined(record.name, record.split, record.label, decoded, digest, pixels)
+
+
+def _sha256(picture: Picture) -> str:
+    if not isinstance(picture, Path):
+        return hashlib.sha256(picture.tobytes() if isinstance(picture, np.ndarray) else picture).hexdigest()
+    with regular_file(picture) as handle:
+        try:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
+        except OSError as error:
+            raise Refused(f"not readable: {error.strerror}") from None

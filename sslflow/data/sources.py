@@ -1,0 +1,101 @@
+"""Where images come from: the names that `data.source` may have, each a function from a place to a `Source`."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pyarrow.parquet as pq
+
+from sslflow import places
+from sslflow.data import folders, idx
+from sslflow.data.records import POOL, TEST, TRAIN, Item, Record, Source
+from sslflow.params import closest
+
+EmojiLabel = Literal["category", "subcategory"]
+
+KINDS = ("samples:<name>", "folder", "imagefolder", "idx", "torchvision:<name>")
+
+
+def open_source(
+    name: str, path: str | os.PathLike[str], *, seed: int, test_fraction: float, label: EmojiLabel
+) -> Source:
+    """The source called `name`, such as `samples:fashion` or `folder`; `path` is where the last three of the kinds
+    look.
+
+    `seed` and `test_fraction` are for sources without a split of their own, `label` for `samples:emoji`. Raises
+    `ValueError` for a name or a place that isn't there.
+    """
+    kind, _, detail = name.partition(":")
+    if kind == "samples" and detail:
+        return _sample(detail, label)
+    if kind == "torchvision" and detail:
+        return importlib.import_module("sslflow.data.downloads").torchvision_source(detail)
+    if name == "folder":
+        return folders.folder(_directory(path, name))
+    if name == "imagefolder":
+        return folders.imagefolder(_directory(path, name), seed=seed, test_fraction=test_fraction)
+    if name == "idx":
+        return idx.idx(_directory(path, name), seed=seed, test_fraction=test_fraction)
+    raise ValueError(f"there is no source '{name}'{closest(name, KINDS)}")
+
+
+def combine(pool: Source, probe: Source) -> Source:
+    """Images to pretrain on from one source, without its test split, and labelled ones to probe with from another."""
+    if not probe.classes:
+        raise ValueError("data.probe_source has no labels: choose a labelled source, or `same`")
+
+    def records() -> Iterator[Item]:
+        for item in probe.records():
+            if not (isinstance(item, Record) and item.split == POOL):
+                yield item
+        for item in pool.records():
+            if not isinstance(item, Record):
+                yield item
+            elif item.split != TEST:
+                yield Record(item.name, POOL, item.picture)
+
+    return Source(probe.classes, records)
+
+
+def _directory(path: str | os.PathLike[str], name: str) -> Path:
+    folder = Path(path)
+    if not folder.exists():
+        raise ValueError(
+            f"{folder}: there is no such folder (source {name} looks there; set data.path or data.probe_path)"
+        )
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder, found a file")
+    return folder
+
+
+def _sample(detail: str, label: EmojiLabel) -> Source:
+    known = sorted(f"{file.parent.name}/{file.stem}" for file in places.SAMPLES.glob("*/*.parquet"))
+    known += sorted({entry.parent.name for entry in places.SAMPLES.glob("*/SOURCE.md")})
+    if not known:
+        raise ValueError(f"{places.SAMPLES.resolve()}: there are no samples here; run this in the project's folder")
+    if detail not in known:
+        raise ValueError(f"there is no sample '{detail}'{closest(detail, known)}")
+    place = places.SAMPLES / detail
+    if list(place.glob("*-ubyte*")):
+        return idx.idx(place, seed=0, test_fraction=0.0)
+    return _pictures([place.with_suffix(".parquet")] if "/" in detail else sorted(place.glob("*.parquet")), label)
+
+
+def _pictures(files: list[Path], label: EmojiLabel) -> Source:
+    """Encoded images in Parquet files with the columns image, code_point, split and those that `label` may name."""
+    classes = tuple(
+        sorted({value for file in files for value in pq.read_table(file, columns=[label])[label].to_pylist()})
+    )
+    numbers = {name: number for number, name in enumerate(classes)}
+
+    def records() -> Iterator[Record]:
+        for split in (TEST, TRAIN):
+            for file in files:
+                for row in pq.read_table(file, filters=[("split", "==", split)]).to_pylist():
+                    yield Record(f"{file.stem}/{row['code_point']}", split, row["image"], numbers[row[label]])
+
+    return Source(classes, records)
