@@ -87,7 +87,8 @@ def clusters(method: str, seed: int, labels: np.ndarray) -> None:
     table = pa.table({"row": np.arange(len(own)), "cluster": own, "distance": zeros, "margin": zeros})
     pq.write_table(table, folder / "labels.parquet")
     Image.new("RGB", (300, 200), "white").save(folder / "clusters.png")
-    metrics("pseudolabel", method, seed, clusters=int(own.max()) + 1, size_min=1, size_max=9, nmi=0.7, purity=0.8)
+    agreement = {"nmi": 0.7, "purity": 0.8} if (labels >= 0).any() else {}
+    metrics("pseudolabel", method, seed, clusters=int(own.max()) + 1, size_min=1, size_max=9, **agreement)
 
 
 def predictions(method: str, seed: int, labels: np.ndarray, rows: np.ndarray, classes: Sequence[str]) -> None:

@@ -156,7 +156,7 @@ def leaderboard_text(board: Board) -> str:
         return "leaderboard: nothing has been measured yet"
     metrics = metric_names(board)
     best_rows = {metric: best(board, metric) for metric in metrics}
-    table = [["", *(title(metric) for metric in metrics), "seeds"]]
+    table = [["", *(title(metric) + " " for metric in metrics), "seeds"]]
     for name in order(board):
         row = board[name]
         cells = [shown(m, row.get(m)) + ("*" if name in best_rows[m] else " ") for m in metrics]

@@ -69,7 +69,7 @@ def render(
         run=run,
         best=best,
         table=_table(run, board),
-        data=_data(dataset),
+        data=_data(run, dataset),
         curves=[(method, curves.charts(method, run.seeds)) for method in run.methods],
         views=_views(run.methods),
         map=maps,
@@ -105,9 +105,11 @@ def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
     }
 
 
-def _data(dataset: Dataset) -> dict[str, Any]:
+def _data(run: Run, dataset: Dataset) -> dict[str, Any]:
     reasons, examples = origin.quarantined(dataset.folder)
-    facts = places.metrics("prepare")
+    file = places.metrics("prepare")
+    facts = read_json(file) if file.exists() else {}
+    told = {"duplicates": "exact duplicates", "label_conflicts": "equal images with unequal labels"}
     return {
         "images": len(dataset),
         "size": dataset.image_size,
@@ -117,7 +119,9 @@ def _data(dataset: Dataset) -> dict[str, Any]:
         "reasons": reasons,
         "examples": examples,
         "quarantined": sum(count for _, count in reasons),
-        "facts": read_json(facts) if facts.exists() else {},
+        "leaked": facts.get("leaked", 0),
+        "kept": (run.params.get("data") or {}).get("duplicates") == "keep",
+        "found": [f"{facts[key]:,} {words}" for key, words in told.items() if key in facts],
     }
 
 
