@@ -127,4 +127,10 @@ def test_words():
         "finetune_0.5pct",
         "finetune_100pct",
     ]
-    assert [duration(s) for s in (0.44, 42, 59.7, 192, 7500)] == ["0.4 s", "42 s", "1 min 00 s", "3 min 12 s", "2 h 05 min"]
+    assert [duration(s) for s in (0.44, 42, 59.7, 192, 7500)] == [
+        "0.4 s",
+        "42 s",
+        "1 min 00 s",
+        "3 min 12 s",
+        "2 h 05 min",
+    ]

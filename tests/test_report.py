@@ -84,7 +84,13 @@ def test_whole(folder, capsys):
     assert "rotation: a linear classifier on its frozen features is right on 85.5 % of the test images" in headings
     assert "15.5 points above random weights and 10.5 points above raw pixels" in headings
     assert "Fine-tuned with 10 % of the labels it reaches 88.0 %, 8.0 points above training from scratch" in headings
-    for words in ("fine-tuned 1 %", "3 exact duplicates", "1 × truncated", "Leakage, mended.", "Most frequent mistakes"):
+    for words in (
+        "fine-tuned 1 %",
+        "3 exact duplicates",
+        "1 × truncated",
+        "Leakage, mended.",
+        "Most frequent mistakes",
+    ):
         assert words in headings
     identities = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     links = [attributes["href"] for attributes in page.all("a")]
@@ -246,7 +252,9 @@ def test_wrong_neighbours_are_those_of_another_class(folder):
 
 
 def test_confusion_counts(folder):
-    write_csv(folder / "a.csv", ["row", "actual", "predicted"], [[0, "bag", "bag"], [1, "bag", "boot"], [2, "coat", "coat"]])
+    write_csv(
+        folder / "a.csv", ["row", "actual", "predicted"], [[0, "bag", "bag"], [1, "bag", "boot"], [2, "coat", "coat"]]
+    )
     found = confusion([folder / "a.csv", folder / "absent.csv"], CLASSES)
     assert found is not None
     assert found.counts.tolist() == [[0, 0, 0], [1, 1, 0], [0, 0, 1]]

@@ -71,7 +71,7 @@ def render(
         table=_table(run, board),
         data=_data(run, dataset),
         curves=[(method, curves.charts(method, run.seeds)) for method in run.methods],
-        views=_views(run.methods),
+        views=_views(run),
         map=maps,
         neighbours=[
             (method, neighbours.table(dataset, features, asked, neighbour_count))
@@ -109,7 +109,7 @@ def _data(run: Run, dataset: Dataset) -> dict[str, Any]:
     reasons, examples = origin.quarantined(dataset.folder)
     file = places.metrics("prepare")
     facts = read_json(file) if file.exists() else {}
-    told = {"duplicates": "exact duplicates", "label_conflicts": "equal images with unequal labels"}
+    told = {"duplicates": "exact duplicates", "label_conflicts": "images whose exact double has another label"}
     return {
         "images": len(dataset),
         "size": dataset.image_size,
@@ -125,14 +125,27 @@ def _data(run: Run, dataset: Dataset) -> dict[str, Any]:
     }
 
 
-def _views(methods: Sequence[str]) -> list[dict[str, Any]]:
+def _views(run: Run) -> list[dict[str, Any]]:
     found = []
-    for method in methods:
+    for method in run.methods:
         file = places.metrics("augment", method)
         picture = sheet(places.views(method))
         if picture or file.exists():
-            found.append({"method": method, "picture": picture, "rates": read_json(file) if file.exists() else {}})
+            rates = _rates(run, method, read_json(file)) if file.exists() else []
+            found.append({"method": method, "picture": picture, "rates": rates})
     return found
+
+
+def _rates(run: Run, method: str, measured: dict[str, float]) -> list[tuple[str, float, bool]]:
+    """Name, images a second, and whether the run is set so; the views first."""
+    train = run.params.get("methods", {}).get(method, {}).get("train") or {}
+    present = f"encoder_{train.get('precision', 'fp32')}_{train.get('memory_format', 'channels_last')}"
+    lines = [("views made", rate, False) for name, rate in measured.items() if name == "views"]
+    for name, rate in measured.items():
+        if name != "views":
+            words = name.removeprefix("encoder_").replace("_", ", ", 1)
+            lines.append((f"encoder, {words}", rate, name == present))
+    return lines
 
 
 def _features(run: Run, dataset: Dataset, method: str) -> np.ndarray | None:
