@@ -16,7 +16,8 @@ from sslflow.files import replacing, sha256
 
 
 class Checkpoint:
-    """The latest state of one run. Its folder's name is a fingerprint of all that the run depends on, so that no other run resumes from it."""
+    """The latest state of one run. Its folder's name is a fingerprint of all that the run depends on, so that no
+    other run resumes from it."""
 
     def __init__(self, stage: str, fingerprint: str) -> None:
         self.file = places.WORK / stage / fingerprint / "checkpoint.pt"
@@ -37,10 +38,7 @@ class Checkpoint:
 
 def fingerprint(settings: Any, *deps: Path) -> str:
     """Hash of the settings, of the files in `deps`, of torch's version and of the code of sslflow that is loaded."""
-    code = {
-        name: sha256(Path(module.__file__))
-        for name, module in sorted(sys.modules.items())
-        if name.split(".")[0] == "sslflow" and getattr(module, "__file__", None)
-    }
+    loaded = {name: module.__file__ for name, module in sys.modules.items() if name.split(".")[0] == "sslflow"}
+    code = {name: sha256(Path(file)) for name, file in loaded.items() if file}
     content = [settings, [sha256(file) for file in deps], torch.__version__, code]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:24]

@@ -7,6 +7,7 @@ import os
 from typing import Literal
 
 import torch
+from torch import nn
 
 from sslflow.params import Natural
 
@@ -17,9 +18,9 @@ MemoryFormat = Literal["channels_last", "contiguous"]
 def compute(*, device: str = "auto", threads: Natural = 0) -> torch.device:
     """Set up torch for one process and return its device.
 
-    `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`; under `torchrun` each process takes the GPU of
-    its local rank. `threads` is the number of CPU threads, 0 for as many as cores; it is a setting since sums over another
-    number of threads differ in their last bits. Raises `ValueError` for a device that is not there.
+    `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`; under `torchrun` each process takes the
+    GPU of its local rank. `threads` is the number of CPU threads, 0 for as many as cores; it is a setting since sums
+    over another number of threads differ in their last bits. Raises `ValueError` for a device that is not there.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -41,7 +42,8 @@ def compute(*, device: str = "auto", threads: Natural = 0) -> torch.device:
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:
-    """The context in which a model's forward pass runs at `precision`. Raises `ValueError` where it is not supported."""
+    """The context in which a model's forward pass runs at `precision`. Raises `ValueError` where it is not
+    supported."""
     if precision == "fp32":
         return contextlib.nullcontext()
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
@@ -52,3 +54,8 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 def layout(memory_format: MemoryFormat) -> torch.memory_format:
     """The torch name of a memory format."""
     return torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+
+
+def place(module: nn.Module, device: torch.device, memory_format: MemoryFormat) -> None:
+    """Move the module's tensors to the device, those of four dimensions in the memory format; in place."""
+    module.to(device, memory_format=layout(memory_format))  # pyright: ignore[reportCallIssue]  (not in torch's stubs)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 
 def rankme(features: Tensor) -> float:
-    """Effective rank of features `(n, dim)`: exp of the entropy of their singular values' shares (arXiv:2210.02885), in [1, min(n, dim)].
+    """Effective rank of features `(n, dim)`: exp of the entropy of their singular values' shares (arXiv:2210.02885),
+    in [1, min(n, dim)].
 
     1 means that all features lie on one line: collapse. Raises `ValueError` for features that are not finite.
     """
@@ -19,7 +20,8 @@ def rankme(features: Tensor) -> float:
 
 
 def feature_std(features: Tensor) -> float:
-    """Mean over dimensions of the standard deviation of the normalised features `(n, dim)`, times sqrt(dim), as in SimSiam (arXiv:2011.10566).
+    """Mean over dimensions of the standard deviation of the normalised features `(n, dim)`, times sqrt(dim), as in
+    SimSiam (arXiv:2011.10566).
 
     About 1 for features spread evenly over the sphere, 0 when all are the same: collapse.
     """

@@ -14,7 +14,8 @@ from torch import Tensor
 
 @contextlib.contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the group of processes that `torchrun` started (NCCL on GPUs, gloo elsewhere); nothing for a single process."""
+    """Join the group of processes that `torchrun` started (NCCL on GPUs, gloo elsewhere); nothing for a single
+    process."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
@@ -42,10 +43,11 @@ def barrier() -> None:
 
 
 def gather(rows: Tensor) -> Tensor:
-    """Rows of all processes, in rank order, `(world_size * n, …)`; gradients flow back to the process that the rows came from.
+    """Rows of all processes, in rank order, `(world_size * n, …)`; gradients flow back to the process that the rows
+    came from.
 
-    With a loss on the gathered rows in every process and `average_gradients` afterwards, loss and gradients equal those of
-    one process on the whole batch.
+    With a loss on the gathered rows in every process and `average_gradients` afterwards, loss and gradients equal
+    those of one process on the whole batch.
     """
     return torch.cat(dist_autograd.all_gather(rows.contiguous())) if world_size() > 1 else rows
 
@@ -69,8 +71,8 @@ def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
     if world_size() == 1:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = torch._utils._flatten_dense_tensors(gradients)
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
     dist.all_reduce(flat)
     flat /= world_size()
-    for gradient, mean in zip(gradients, torch._utils._unflatten_dense_tensors(flat, gradients), strict=True):
-        gradient.copy_(mean)
+    for gradient, mean in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(mean.view_as(gradient))

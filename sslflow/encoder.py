@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import timm
-import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from timm.models.resnet import BasicBlock, ResNet
@@ -31,15 +30,26 @@ class Encoder(nn.Module):
         name: str = "resnet18",
         width: Count = 64,
         stem_stride: Literal[1, 2, 4] = 4,
+        grid: Count = 1,
     ) -> None:
-        """`resnet10`, `resnet18`, `resnet34` take a width (channels of the first block; features are 8 times as wide) and a stem: stride 4 is
-        the usual 7x7 convolution with max-pooling, 1 and 2 are a 3x3 convolution for small images. Any other `name` is timm's, as timm builds it.
+        """`resnet10`, `resnet18` and `resnet34` take a `width` (channels of the first block; the last has 8 times as many),
+        a stem (stride 4 is the usual 7x7 convolution with max-pooling, 1 and 2 are a 3x3 convolution for small images)
+        and a `grid`: features are averages over grid x grid cells of the last map, `8 * width * grid**2` wide, so that
+        above 1 they keep where something is. Any other `name` is timm's, as timm builds it.
+
         Raises `ValueError` for a name that neither knows.
         """
         super().__init__()
-        self.settings = {"channels": channels, "image_size": image_size, "name": name, "width": width, "stem_stride": stem_stride}
+        self.settings = {
+            "channels": channels,
+            "image_size": image_size,
+            "name": name,
+            "width": width,
+            "stem_stride": stem_stride,
+            "grid": grid,
+        }
         if name in SMALL_RESNETS:
-            self.network: Any = _small_resnet(channels, name, width, stem_stride)
+            self.network: Any = _small_resnet(channels, name, width, stem_stride, grid)
         else:
             self.network = _from_timm(channels, image_size, name)
         self.dim: int = self.network.num_features
@@ -50,7 +60,8 @@ class Encoder(nn.Module):
 
 
 def save_encoder(encoder: Encoder, file: Path) -> None:
-    """Write the weights, and the settings that rebuild the encoder, to one safetensors file, the same bytes for the same weights."""
+    """Write the weights, and the settings that rebuild the encoder, to one safetensors file, the same bytes for the
+    same weights."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     with replacing(file) as temporary:
         save_file(weights, temporary, metadata={"sslflow.encoder": json.dumps(encoder.settings, sort_keys=True)})
@@ -68,9 +79,9 @@ def load_encoder(file: Path) -> Encoder:
     return encoder.eval()
 
 
-def _small_resnet(channels: int, name: str, width: int, stem_stride: int) -> nn.Module:
-    network = ResNet(
-        BasicBlock,
+def _small_resnet(channels: int, name: str, width: int, stem_stride: int, grid: int) -> nn.Module:
+    network: Any = ResNet(
+        BasicBlock,  # pyright: ignore[reportArgumentType]  (timm annotates the class as an instance)
         SMALL_RESNETS[name],
         num_classes=0,
         in_chans=channels,
@@ -84,6 +95,8 @@ def _small_resnet(channels: int, name: str, width: int, stem_stride: int) -> nn.
     network.layer1[0] = BasicBlock(width, width)
     if stem_stride != 4:
         network.maxpool = nn.Identity()
+    network.global_pool = nn.Sequential(nn.AdaptiveAvgPool2d(grid), nn.Flatten())
+    network.num_features = 8 * width * grid * grid
     network.init_weights(zero_init_last=False)
     return network
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sslflow.data.dataset import Dataset
-from sslflow.device import MemoryFormat, Precision, autocast, layout
+from sslflow.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.encoder import Encoder
 from sslflow.files import read_json, replacing, write_json
 from sslflow.params import Count
@@ -27,10 +27,11 @@ def extract(
     precision: Precision = "fp32",
     memory_format: MemoryFormat = "channels_last",
 ) -> np.ndarray:
-    """Features of the rows given, float32 `(len(rows), encoder.dim)`, without augmentation; written into `out` where given."""
+    """Features of the rows given, float32 `(len(rows), encoder.dim)`, without augmentation; written into `out` where
+    given."""
     features = np.empty((len(rows), encoder.dim), dtype=np.float32) if out is None else out
     normalise = Normalise(dataset.mean, dataset.std).to(device)
-    encoder.to(device, memory_format=layout(memory_format)).eval()
+    place(encoder.eval(), device, memory_format)
     for start in range(0, len(rows), batch_size):
         images = normalise(dataset.read(rows[start : start + batch_size]).to(device))
         with autocast(device, precision):

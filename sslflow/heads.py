@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 from torch import nn
 
 
 def mlp(*widths: int) -> nn.Sequential:
     """Linear layers of the widths given, input first, with BatchNorm and ReLU between them; the last layer is bare."""
     layers: list[nn.Module] = []
-    for narrow, (before, after) in enumerate(zip(widths, widths[1:], strict=False), start=2):
+    for narrow, (before, after) in enumerate(itertools.pairwise(widths), start=2):
         last = narrow == len(widths)
         layers.append(nn.Linear(before, after, bias=last))
         if not last:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,13 +13,15 @@ from torch import Tensor, nn
 
 from sslflow.encoder import Encoder
 from sslflow.params import closest
+from sslflow.views import Views
 
 Losses = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What a method sees of a step: views of the same images in the same order, and the progress of the run; no labels."""
+    """What a method sees of a step: views of the same images in the same order, and the progress of the run; no
+    labels."""
 
     views: tuple[Tensor, ...]
     """Each float, normalised, `(images, channels, height, width)`."""
@@ -27,10 +30,11 @@ class Batch:
 
 
 class Method(nn.Module, ABC):
-    """A way to train an encoder without labels. It owns every trainable tensor and every buffer that a checkpoint needs."""
+    """A way to train an encoder without labels. It owns every trainable tensor and every buffer that a checkpoint
+    needs."""
 
-    Views: ClassVar[type[nn.Module]]
-    """How its views are made: `Views(dataset facts, *, settings)`, see `sslflow.views`."""
+    Views: ClassVar[Callable[..., Views]]
+    """How its views are made: `Views(channels, image_size, mean, std, *, settings)`."""
 
     encoder: Encoder
 
@@ -48,7 +52,8 @@ def names() -> list[str]:
 
 
 def find(name: str) -> type[Method]:
-    """The method class in `sslflow/methods/<name>.py`. Raises `ValueError` with a suggestion for a name that is unknown."""
+    """The method class in `sslflow/methods/<name>.py`. Raises `ValueError` with a suggestion for a name that is
+    unknown."""
     if name not in names():
         raise ValueError(f"there is no method '{name}'{closest(name, names())}")
     module = importlib.import_module(f"sslflow.methods.{name}")

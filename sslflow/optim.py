@@ -31,7 +31,8 @@ def make_optimizer(
 
 
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:
-    """Factor on the learning rate at `step` of `steps`: linear over the first `warmup` share, then half a cosine towards 0."""
+    """Factor on the learning rate at `step` of `steps`: linear over the first `warmup` share, then half a cosine
+    towards 0."""
     warm = round(warmup * steps)
     if step < warm:
         return (step + 1) / warm
@@ -44,7 +45,9 @@ class LARS(torch.optim.Optimizer):
     Tensors of one dimension are neither decayed nor scaled, as SimCLR, BYOL and Barlow Twins have it.
     """
 
-    def __init__(self, params, *, lr: float, momentum: float = 0.9, weight_decay: float = 0.0, trust: float = 1e-3) -> None:
+    def __init__(
+        self, params, *, lr: float, momentum: float = 0.9, weight_decay: float = 0.0, trust: float = 1e-3
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
 
     @torch.no_grad()
@@ -57,11 +60,10 @@ class LARS(torch.optim.Optimizer):
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is not None:
-                    self._update(p, group)
+                    self._update(p, p.grad, group)
         return loss
 
-    def _update(self, p: torch.Tensor, group: dict) -> None:
-        update = p.grad
+    def _update(self, p: torch.Tensor, update: torch.Tensor, group: dict) -> None:
         if p.ndim > 1:
             update = update.add(p, alpha=group["weight_decay"])
             weights, gradient = p.norm(), update.norm()

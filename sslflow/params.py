@@ -42,7 +42,9 @@ def load(file: Path = FILE) -> dict[str, Any]:
     try:
         content = YAML(typ="safe").load(file.read_text())
     except FileNotFoundError:
-        raise ParamsError([f"there is no such file in {Path.cwd()}: run this from the project's folder"], file) from None
+        raise ParamsError(
+            [f"there is no such file in {Path.cwd()}: run this from the project's folder"], file
+        ) from None
     except YAMLError as error:
         raise ParamsError([f"not valid YAML: {' '.join(str(error).split())}"], file) from None
     if not isinstance(content, dict):
@@ -53,8 +55,9 @@ def load(file: Path = FILE) -> dict[str, Any]:
 def read(schemas: Mapping[str, Callable[..., Any]], file: Path = FILE) -> dict[str, dict[str, Any]]:
     """Settings of the sections named, checked, ready to be passed as keyword arguments.
 
-    `schemas` maps a section (`"probe"`, or dotted, `"methods.simclr.train"`) to the callable that it configures. A section inside
-    another that is also named belongs to its own callable. Raises `ParamsError` with all problems of all sections at once.
+    `schemas` maps a section (`"probe"`, or dotted, `"methods.simclr.train"`) to the callable that it configures. A
+    section inside another that is also named belongs to its own callable. Raises `ParamsError` with all problems of
+    all sections at once.
     """
     content = load(file)
     problems: list[str] = []

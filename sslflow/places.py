@@ -1,4 +1,5 @@
-"""Where stages put their files, relative to the project's folder. `dvc.yaml` names the same places; a test compares them."""
+"""Where stages put their files, relative to the project's folder. `dvc.yaml` names the same places; a test compares
+them."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sslflow.data.dataset import Dataset
-from sslflow.device import MemoryFormat, Precision, autocast, layout
+from sslflow.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.distributed import average_gradients, rank, world_size
 from sslflow.method import Batch, Losses, Method
 from sslflow.optim import OptimizerName, make_optimizer, warmup_cosine
@@ -65,10 +65,11 @@ def fit(
 ) -> Iterator[Step]:
     """Train `method` on the pretraining images of `dataset`, yielding after each step.
 
-    `batch_size` counts images over all processes; a last batch that is not full is left out. `warmup` is a share of the
-    steps, `clip` the largest gradient norm (0: none), `compile` compiles the encoder. `resume` is a state that an earlier
-    `Step` gave; the run then ends with the same bits as one that was never stopped, since every step draws its random
-    numbers from its own number. Raises `NonFiniteLoss` with the step, and `ValueError` for settings that don't fit together.
+    `batch_size` counts images over all processes; a last batch that is not full is left out. `warmup` is a share of
+    the steps, `clip` the largest gradient norm (0: none), `compile` compiles the encoder. `resume` is a state that an
+    earlier `Step` gave; the run then ends with the same bits as one that was never stopped, since every step draws
+    its random numbers from its own number. Raises `NonFiniteLoss` with the step, and `ValueError` for settings that
+    don't fit together.
     """
     rows = dataset.pretraining_rows
     batch_size = min(batch_size, len(rows))
@@ -77,7 +78,7 @@ def fit(
     per_epoch = len(rows) // batch_size
     steps = epochs * per_epoch
 
-    method.to(device, memory_format=layout(memory_format)).train()
+    place(method.train(), device, memory_format)
     views.to(device)
     if device.type == "cuda" and world_size() > 1:
         nn.SyncBatchNorm.convert_sync_batchnorm(method)

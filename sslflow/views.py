@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 import kornia.augmentation as K
 import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
-from sslflow.params import Fraction, Natural, NonNegative
+from sslflow.params import Fraction, NonNegative
 
 Share = Annotated[float, Gt(0), Le(1)]
 Hue = Annotated[float, Ge(0), Le(0.5)]
@@ -37,7 +37,8 @@ class Normalise(nn.Module):
 
 
 class Views(nn.Module):
-    """Turns uint8 images `(n, c, h, w)` into a tuple of normalised float views; random numbers come from torch's global generator."""
+    """Turns uint8 images `(n, c, h, w)` into a tuple of normalised float views; random numbers come from torch's
+    global generator."""
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -49,7 +50,8 @@ class Views(nn.Module):
 
 
 class CropView(Views):
-    """One view: a random shift with reflected borders, and a flip; little is changed, so that the task stays in the image."""
+    """One view: a random shift with reflected borders, and a flip; little is changed, so that the task stays in the
+    image."""
 
     def __init__(
         self,
@@ -65,7 +67,9 @@ class CropView(Views):
         super().__init__(mean, std)
         padding = round(shift * image_size)
         self.augment = nn.Sequential(
-            K.RandomCrop((image_size, image_size), padding=padding, padding_mode="reflect") if padding else nn.Identity(),
+            K.RandomCrop((image_size, image_size), padding=padding, padding_mode="reflect")
+            if padding
+            else nn.Identity(),
             K.RandomHorizontalFlip(p=flip) if flip else nn.Identity(),
         )
 
@@ -99,7 +103,8 @@ class TwoViews(Views):
         blur_sigma: tuple[NonNegative, NonNegative] = (0.1, 2.0),
         solarize: Fraction = 0.0,
     ) -> None:
-        """`smallest_crop`: share of the area; `brightness` to `hue`: strengths; `flip`, `jitter`, `grey`, `blur`, `solarize`: probabilities; `blur_sigma` in pixels."""
+        """`smallest_crop`: share of the area; `brightness` to `hue`: strengths; `flip`, `jitter`, `grey`, `blur`,
+        `solarize`: probabilities; `blur_sigma` in pixels."""
         super().__init__(mean, std)
         side = (image_size, image_size)
         steps: list[nn.Module] = [K.RandomResizedCrop(side, scale=(smallest_crop, 1.0))]

@@ -6,10 +6,11 @@ import io
 import os
 import stat
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -23,7 +24,7 @@ SixteenBit = Literal["full", "stretch"]
 SUFFIXES = frozenset([".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"])
 """Endings that make a file an image to us; what it is, is then told by its content."""
 
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF")
 """The decoders that may run: not all of Pillow's, since some of them start other programs."""
 
 MAX_PIXELS = 100_000_000
@@ -97,7 +98,7 @@ def decode(
 
 
 @contextmanager
-def _opened(picture: Picture):
+def _opened(picture: Picture) -> Iterator[Image.Image]:
     if isinstance(picture, np.ndarray):
         yield Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture)
         return
@@ -114,7 +115,7 @@ def _opened(picture: Picture):
             yield image
 
 
-def regular_file(path: Path) -> BinaryIO:
+def regular_file(path: Path) -> io.BufferedReader:
     """The file, opened for reading. Raises `Refused` for what can't be read; never waits on a pipe or a device."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -124,11 +125,10 @@ def regular_file(path: Path) -> BinaryIO:
         raise Refused("not readable: no permission") from None
     except OSError as error:
         raise Refused(f"not readable: {error.strerror}") from None
-    handle = os.fdopen(descriptor, "rb")
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        handle.close()
+        os.close(descriptor)
         raise Refused("not a regular file")
-    return handle
+    return os.fdopen(descriptor, "rb")
 
 
 def _unidentified(start: bytes) -> str:
@@ -156,7 +156,7 @@ def _prepared(
         raise Refused(f"too large: {width} x {height} pixels, more than max_pixels = {max_pixels}")
     if width < 1 or height < 1:
         raise Refused(f"no pixels: {width} x {height}")
-    if image.format == "JPEG":
+    if image.format in ("JPEG", "MPO"):
         image.draft(None, (2 * size, 2 * size))  # the decoder may halve as it reads, while twice what is needed remains
     image.load()
     turn = _TURNS.get(_orientation(image))

@@ -65,13 +65,15 @@ def examine_all(
         for records in tasks:
             under_way.append((records, executor.submit(job, records)))
             if len(under_way) >= _WINDOW * workers:
-                yield from under_way.popleft()[1].result()
+                yield from under_way[0][1].result()
+                under_way.popleft()
         while under_way:
-            yield from under_way.popleft()[1].result()
+            yield from under_way[0][1].result()
+            under_way.popleft()
     except BrokenProcessPool:
-        suspect = under_way[0][0][0].name if under_way else "the last"
+        first, last = (escape(under_way[place][0][place].name) for place in (0, -1))
         raise ValueError(
-            f"a worker process was killed (out of memory?) on one of the images from {escape(suspect)} on; "
+            f"a worker process was killed (out of memory?) at one of the images from {first} to {last}; "
             "lower data.workers or data.max_pixels, or move the image away"
         ) from None
     except BaseException:

@@ -62,8 +62,8 @@ class Source:
 def escape(name: str) -> str:
     r"""A name as printable Unicode on one line, from which `unescape` gives back the very bytes of the file's name.
 
-    A backslash becomes `\\`, a newline `\n`, a carriage return `\r`, a tab `\t`, and
-    any other unprintable character and any byte that is not UTF-8 becomes `\xNN` for each of its bytes. Other scripts stay as they are.
+    A backslash becomes `\\`, a newline `\n`, a carriage return `\r`, a tab `\t`, and any other unprintable character
+    and any byte that is not UTF-8 becomes `\xNN` for each of its bytes. Other scripts stay as they are.
     """
     return "".join(_ESCAPES.get(letter) or _escaped(letter) for letter in name)
 

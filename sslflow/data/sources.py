@@ -40,7 +40,8 @@ def open_source(
         return folders.imagefolder(_directory(path, name), seed=seed, test_fraction=test_fraction)
     if name == "idx":
         return idx.idx(_directory(path, name), seed=seed, test_fraction=test_fraction)
-    raise ValueError(f"there is no source '{name}'{closest(name, KINDS)}")
+    words = [known.partition(":")[0] for known in KINDS]
+    raise ValueError(f"there is no source '{name}'{closest(name, KINDS) if kind in words else closest(kind, words)}")
 
 
 def combine(pool: Source, probe: Source) -> Source:

@@ -30,7 +30,8 @@ class SimCLR(Method):
 
 
 def nt_xent(za: Tensor, zb: Tensor, temperature: float) -> Tensor:
-    """Normalised, temperature-scaled cross entropy of `za[i]`, `zb[i]`, both `(n, dim)`: scalar, the mean over all 2n anchors.
+    """Normalised, temperature-scaled cross entropy of `za[i]`, `zb[i]`, both `(n, dim)`: scalar, the mean over all 2n
+    anchors.
 
     Each anchor's other view stands against the 2n − 2 views of other images; at random it is about ln(2n − 1).
     """

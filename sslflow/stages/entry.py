@@ -6,14 +6,16 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 
 def run(main: Callable[..., None], *arguments: Callable[[str], object]) -> None:
     """Call `main` with the command line's words, each converted by its entry in `arguments`, and exit 0, 1 or 130.
 
-    What a user can mend (`ValueError`, `OSError`) is one message with no traceback; `SSLFLOW_TRACEBACK=1` shows it in full.
+    What a user can mend (`ValueError`, `OSError`) is one message with no traceback; `SSLFLOW_TRACEBACK=1` shows it in
+    full.
     """
-    stage = main.__module__ if main.__module__ != "__main__" else os.path.basename(sys.argv[0]).removesuffix(".py")
+    stage = main.__module__ if main.__module__ != "__main__" else Path(sys.argv[0]).stem
     words = sys.argv[1:]
     if len(words) != len(arguments):
         sys.exit(f"{stage}: expected {len(arguments)} arguments, found {len(words)}: {' '.join(words)}")
@@ -26,6 +28,8 @@ def run(main: Callable[..., None], *arguments: Callable[[str], object]) -> None:
         if os.environ.get("SSLFLOW_TRACEBACK"):
             raise
         frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{os.path.basename(frame.filename)}:{frame.lineno}"
-        print(f"{stage}: error: {error}\n  (raised at {where}; SSLFLOW_TRACEBACK=1 shows the whole way)", file=sys.stderr)
+        where = f"{Path(frame.filename).name}:{frame.lineno}"
+        print(
+            f"{stage}: error: {error}\n  (raised at {where}; SSLFLOW_TRACEBACK=1 shows the whole way)", file=sys.stderr
+        )
         sys.exit(1)

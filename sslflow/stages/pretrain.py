@@ -98,13 +98,18 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
                 curve.append(_row(step, features))
                 speed = (step.number - state["step"]) * step.batch_size / (now - started)
                 progress.say(
-                    step.number, f"loss {curve[-1]['loss']:.4f}  lr {step.lr:.1e}  rank {curve[-1]['rankme']:.1f}  {speed:.0f} img/s"
+                    step.number,
+                    f"loss {curve[-1]['loss']:.4f}  lr {step.lr:.1e}  rank {curve[-1]['rankme']:.1f}  {speed:.0f} img/s",
                 )
             if now - saved > journal.checkpoint_seconds:
                 checkpoint.save({**step.state(), "curve": curve, "seconds": seconds})
                 saved = now
     except NonFiniteLoss as error:
-        kept = f"the last good checkpoint is {checkpoint.file}" if checkpoint.file.exists() else "no checkpoint was made yet"
+        kept = (
+            f"the last good checkpoint is {checkpoint.file}"
+            if checkpoint.file.exists()
+            else "no checkpoint was made yet"
+        )
         advice = f"try a smaller lr, a longer warmup or clip in methods.{name}.train"
         raise ValueError(f"{name}, seed {seed}: {error}; {advice}; {kept}") from None
     finally:
@@ -128,9 +133,7 @@ def _row(step: Step, features: torch.Tensor) -> dict[str, float]:
     }
 
 
-def _write(
-    name: str, seed: int, encoder: Encoder, curve: list[dict[str, float]], seconds: float, images: int
-) -> None:
+def _write(name: str, seed: int, encoder: Encoder, curve: list[dict[str, float]], seconds: float, images: int) -> None:
     save_encoder(encoder, places.encoder(name, seed))
     write_csv(places.curve(name, seed), list(curve[-1]), [list(row.values()) for row in curve])
     last = curve[-1]

@@ -1,6 +1,9 @@
-"""Gather what the run's methods and seeds have written: leaderboard, merged curves, and the page that shows it all."""
+"""report: what the run's methods and seeds have written, gathered: leaderboard, merged curves, the page that shows it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from sslflow import places
 from sslflow.data.dataset import Dataset
@@ -11,26 +14,30 @@ from sslflow.reporting.curves import merge
 from sslflow.reporting.page import Run, render
 from sslflow.stages.entry import run
 
-SECTIONS = ("run", "report", "compute", "data", "encoder", "methods", "extract", "pseudolabel", "probe", "finetune")
-"""`run` and `report` steer the report; the others stand in it, as the settings behind its numbers."""
+SHOWN = ("run", "compute", "data", "encoder", "pretrain", "methods", "extract", "pseudolabel", "probe", "finetune")
+"""Sections that stand in the report as the settings behind its numbers; dvc.yaml declares them too."""
+
+
+def schemas() -> Mapping[str, Callable[..., Any]]:
+    """The sections of params.yaml that this stage reads, and what they configure."""
+    return {"run": leaderboard.run, "report": render}
 
 
 def main() -> None:
-    """Write the leaderboard, `artifacts/curves.csv` and the page, and print the leaderboard."""
-    params = read({"run": leaderboard.run, "report": render})
-    leaderboard.run(**params["run"])
-    methods, seeds = params["run"]["methods"], params["run"]["seeds"]
+    settings = read(schemas())
+    leaderboard.run(**settings["run"])
+    methods, seeds = settings["run"]["methods"], settings["run"]["seeds"]
     dataset = Dataset()
-    settings = load()
-    fractions = tuple((settings.get("finetune") or {}).get("fractions", ()))
+    params = load()
+    fractions = tuple((params.get("finetune") or {}).get("fractions", ()))
 
     board = leaderboard.collect(methods, seeds, fractions)
     leaderboard.write_board(board)
     points = merge(methods, seeds, places.ARTIFACTS / "curves.csv")
-    page = render(Run(methods, seeds, fractions, settings, SECTIONS), board, dataset, **params["report"])
+    page = render(Run(methods, seeds, fractions, params, SHOWN), board, dataset, **settings["report"])
     file = places.REPORT / "index.html"
     write_text(file, page)
-    print(f"report: {len(methods) * len(seeds)} runs, {points} points of curves, {len(page) / 1e6:.1f} MB")
+    print(f"report  {len(methods) * len(seeds)} runs, {points} points of curves, {len(page) / 1e6:.1f} MB")
     print(leaderboard.leaderboard_text(board))
     print(f"report: {file}")
 

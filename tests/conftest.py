@@ -1,0 +1,67 @@
+"""What many tests share: one thread, and a few real images as `prepare` writes them."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from sslflow.data.dataset import Dataset
+from sslflow.files import write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "data" / "samples" / "fashion"
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def fashion() -> tuple[np.ndarray, np.ndarray]:
+    """The first 512 training images of the sample, uint8 `(512, 1, 28, 28)`, and their labels."""
+    images = gzip.decompress((SAMPLE / "train-images-idx3-ubyte.gz").read_bytes())[16 : 16 + 512 * 784]
+    labels = gzip.decompress((SAMPLE / "train-labels-idx1-ubyte.gz").read_bytes())[8 : 8 + 512]
+    return (
+        np.frombuffer(images, np.uint8).reshape(-1, 1, 28, 28).copy(),
+        np.frombuffer(labels, np.uint8).astype(np.int64),
+    )
+
+
+def write_dataset(folder: Path, images: np.ndarray, labels: np.ndarray, splits: list[str], shard: int = 50) -> Dataset:
+    """Prepared images in `folder`, in several shards, so that reading across their borders is always part of a test."""
+    folder.mkdir(parents=True)
+    rows = np.arange(len(images))
+    for number in range(-(-len(images) // shard)):
+        np.save(folder / f"shard-{number:05d}.npy", images[number * shard : (number + 1) * shard])
+    columns = {
+        "row": rows,
+        "shard": rows // shard,
+        "index": rows % shard,
+        "path": [f"{row}.png" for row in rows],
+        "split": splits,
+        "label": labels,
+    }
+    pq.write_table(pa.table(columns), folder / "manifest.parquet")
+    facts = {
+        "classes": [f"class {label}" for label in range(labels.max() + 1)],
+        "channels": images.shape[1],
+        "image_size": images.shape[2],
+        "mean": (images.mean(axis=(0, 2, 3)) / 255).tolist(),
+        "std": (images.std(axis=(0, 2, 3)) / 255).tolist(),
+    }
+    write_json(folder / "dataset.json", facts)
+    return Dataset(folder)
+
+
+@pytest.fixture
+def dataset(tmp_path, fashion) -> Dataset:
+    """160 labelled real images: 120 to train on, 40 to test on."""
+    images, labels = fashion
+    return write_dataset(tmp_path / "data/prepared", images[:160], labels[:160], ["train"] * 120 + ["test"] * 40)
