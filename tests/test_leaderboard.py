@@ -13,6 +13,7 @@ from sslflow.reporting.leaderboard import (
     collect,
     duration,
     fraction_name,
+    fractions_of,
     leaderboard_text,
     order,
     run,
@@ -51,6 +52,11 @@ def test_the_first_fraction_is_the_main_one_whatever_its_size(two_runs):
     board = collect(["simclr"], [0], (0.01, 0.1))
     assert board["simclr"]["finetune"]["mean"] == 0.5
     assert board["simclr"]["finetune_10pct"]["mean"] == 0.9
+
+
+def test_fractions_are_found_where_no_setting_names_them(two_runs):
+    metrics("finetune", "stale", 0, finetune_50pct=0.9)
+    assert fractions_of(["simclr"], [0, 1]) == [0.1, 0.01]
 
 
 def test_other_methods_and_seeds_on_the_disk_are_not_read(two_runs):

@@ -181,6 +181,15 @@ def test_no_features_no_map(folder):
     assert not page.all("canvas")
 
 
+def test_labelled_but_not_probed(folder):
+    params("simclr", "0")
+    labels = fakerun.dataset(places.PREPARED, {"train": 20, "test": 4}, CLASSES)
+    fakerun.features("simclr", 0, labels)
+    page = made()
+    assert "1 method, not probed yet." in page.text
+    assert "No labels" not in page.text
+
+
 def test_what_other_runs_left_is_not_looked_at(folder):
     fakerun.whole(["stale", "simclr"], [0, 3], CLASSES, {"train": 40, "test": 10})
     params("simclr", "0")
@@ -288,7 +297,7 @@ def test_remarks_warn_of_what_is_not_better_than_random_weights():
         return {"linear": {"mean": linear, "std": std, "n": 2}}
 
     board = {"simclr": row(0.62, 0.02), "rotation": row(0.60, 0.02), "random": row(0.61)}
-    sentences = " ".join(story.remarks(board, ["simclr", "rotation"], [0, 1], ()))
+    sentences = " ".join(story.remarks(board, ["simclr", "rotation"], [0, 1], (), True))
     assert "within the spread of the seeds" in sentences
     assert "rotation does not beat random weights (60.0 % against 61.0 %)" in sentences
     assert "simclr does not beat" not in sentences

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from sslflow.params import Natural
 
 Summary = dict[str, float]
 Board = dict[str, dict[str, Summary]]
+
+_TUNED = re.compile(r"finetune_[0-9.]+pct")
 
 CONTROLS = {"random": "random weights", "pixels": "raw pixels", "scratch": "from scratch"}
 TITLES = {
@@ -38,6 +41,13 @@ def run(*, methods: tuple[str, ...], seeds: tuple[Natural, ...], launch: str = "
 def fraction_name(fraction: float) -> str:
     """How the fine-tuning metrics name a labelled fraction: `finetune_10pct` for 0.1, `finetune_0.5pct` for 0.005."""
     return f"finetune_{100 * fraction:g}pct"
+
+
+def fractions_of(methods: Sequence[str], seeds: Sequence[int]) -> list[float]:
+    """The labelled fractions with which the runs named were fine-tuned, largest first, by their metrics."""
+    files = (places.metrics("finetune", places.run_name(method, seed)) for method in methods for seed in seeds)
+    names = {name for file in files if file.exists() for name in read_json(file) if _TUNED.fullmatch(name)}
+    return sorted((float(name[9:-3]) / 100 for name in names), reverse=True)
 
 
 def collect(methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[float] = ()) -> Board:

@@ -62,10 +62,11 @@ def render(
     )
     environment.filters["duration"] = leaderboard.duration
     return environment.get_template("report.html.j2").render(
-        headline=story.headline(board, run.methods),
-        remarks=story.remarks(board, run.methods, run.seeds, run.fractions),
+        headline=story.headline(board, run.methods, dataset.labelled),
+        remarks=story.remarks(board, run.methods, run.seeds, run.fractions, dataset.labelled),
         absent=story.absent(board, run.methods, run.seeds),
-        labelled=story.labelled(board),
+        measured=story.labelled(board),
+        labelled=dataset.labelled,
         run=run,
         best=best,
         table=_table(run, board),

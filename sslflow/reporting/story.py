@@ -27,15 +27,17 @@ def best_method(board: Board, methods: Sequence[str]) -> str:
     return ranked[0] if ranked and labelled(board) else methods[0]
 
 
-def headline(board: Board, methods: Sequence[str]) -> str:
-    """One sentence with the best method and its accuracy, or that there are no labels."""
+def headline(board: Board, methods: Sequence[str], has_labels: bool) -> str:
+    """One sentence with the best method and its accuracy, or why there is none; `has_labels`: whether the data have."""
     if not labelled(board):
         count = "1 method" if len(methods) == 1 else f"{len(methods)} methods"
+        if has_labels:
+            return f"{count}, not probed yet."
         return f"{count} trained. No labels: how good the features are can be looked at here, but not measured."
     best = best_method(board, methods)
     metric = next((m for m in ("linear", "knn", "finetune") if m in board.get(best, {})), None)
     if metric is None:
-        return "The methods have not been probed yet."
+        return f"{best} has not been probed yet."
     words = {"linear": "a linear classifier on its frozen features", "knn": "kNN on its frozen features"}
     measured = words.get(metric, "fine-tuned, it")
     summary = board[best][metric]
@@ -48,13 +50,19 @@ def headline(board: Board, methods: Sequence[str]) -> str:
     return first + (f", {' and '.join(gaps)}." if gaps else ".")
 
 
-def remarks(board: Board, methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[float]) -> list[str]:
+def remarks(
+    board: Board, methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[float], has_labels: bool
+) -> list[str]:
     """Sentences below the headline: fine-tuning, how sure the order of the methods is, what to beware of."""
     if not labelled(board):
-        return [
-            "Look at the curves, the neighbours and the clusters below. For numbers, name a labelled set as "
-            "data.probe_source in params.yaml."
-        ]
+        return (
+            []
+            if has_labels
+            else [
+                "Look at the curves, the neighbours and the clusters below. For numbers, name a labelled set as "
+                "data.probe_source in params.yaml."
+            ]
+        )
     ranked = [name for name in order(board) if name not in CONTROLS and "linear" in board[name]]
     sentences = _tuning(board, best_method(board, methods), fractions)
     if len(ranked) > 1:

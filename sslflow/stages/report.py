@@ -1,4 +1,4 @@
-"""report: what the run's methods and seeds have written, gathered: leaderboard, merged curves, the page that shows it."""
+"""report: what the run's methods and seeds have written, as a leaderboard, merged curves and a page to look at."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> None:
     methods, seeds = settings["run"]["methods"], settings["run"]["seeds"]
     dataset = Dataset()
     params = load()
-    fractions = tuple((params.get("finetune") or {}).get("fractions", ()))
+    fractions = (params.get("finetune") or {}).get("fractions") or leaderboard.fractions_of(methods, seeds)
 
     board = leaderboard.collect(methods, seeds, fractions)
     leaderboard.write_board(board)
