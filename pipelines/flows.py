@@ -24,7 +24,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 
 from pipelines import locks, runner
 from pipelines.plan import Planned, plan
@@ -33,10 +33,6 @@ from sslflow.files import read_json
 from sslflow.reporting.leaderboard import metric_names, order, shown, title
 
 RETRY_DELAY_S = 5.0
-
-
-class StageFailed(RuntimeError):
-    """A stage did not succeed; the message has its last lines."""
 
 
 @flow(name="sslflow")
@@ -85,9 +81,11 @@ def in_tasks(workspace: runner.Workspace, retries: int) -> Callable[[Planned], r
         def bring_up_to_date() -> State[None]:
             result = workspace.run(stage)
             results.append(result)
+            if result.outcome == "stopped":
+                return Cancelled(message=result.message)
             if not result.good:
-                raise StageFailed(f"{stage.name}: {result.message}")
-            return Completed(name="Cached" if result.outcome == "cached" else None, message=result.message)
+                return Failed(message=result.message)
+            return Completed(name="Cached" if result.outcome == "cached" else None, message=result.message or None)
 
         upstream = [states[name] for name in stage.after]
         state = flow_context.copy().run(lambda: bring_up_to_date(return_state=True, wait_for=upstream))
@@ -124,6 +122,7 @@ def main() -> int:
     parser = runner.arguments("Run what is stale through DVC, shown by Prefect.")
     parser.add_argument("--retries", type=int, default=0, help="how often a failed stage is tried again (default: 0)")
     asked = parser.parse_args()
+    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     runner.raise_on_sigterm()
     try:
         state = pipeline(asked.targets, asked.jobs, asked.limit, asked.retries, return_state=True)

@@ -14,6 +14,7 @@ from dvc.repo import Repo
 from sslflow.params import closest
 
 State = Literal["fresh", "stale", "pending"]
+NEVER = "never ran"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def plan(targets: Sequence[str] = (), folder: Path = Path()) -> list[Planned]:
                 own = tuple(_reasons(stages[name], {str(out) for stage in above for out in stages[stage.name].outs}))
                 waits = tuple(f"upstream {it.name} {'will' if it.state == 'stale' else 'may'} run" for it in above)
                 state: State = "stale" if own else "pending" if waits else "fresh"
-                planned[name] = Planned(name, upstream[name], state, own + waits)
+                reasons = own if own == (NEVER,) else own + waits
+                planned[name] = Planned(name, upstream[name], state, reasons)
             return list(planned.values())
     except DvcException as error:
         raise PlanError(" ".join(str(error).split())) from error
@@ -91,7 +93,7 @@ def _group(name: str) -> str:
 def _reasons(stage: Any, remade: set[str]) -> Iterator[str]:
     """Why DVC would run this stage now; what upstream stages are about to write, `remade`, does not count."""
     if all(not out.hash_info for out in stage.outs) and stage.outs:
-        yield "never ran"
+        yield NEVER
         return
     if stage.always_changed or stage.is_callback:
         yield "always runs"

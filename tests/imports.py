@@ -1,0 +1,78 @@
+"""What each file of the project imports, read from its text; as a script, the `deps` of a stage for dvc.yaml.
+
+python tests/imports.py pretrain
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+METHOD = "sslflow.method"
+"""The module that finds methods by name: who imports it may load any file in sslflow/methods."""
+
+
+@cache
+def modules() -> dict[str, Path]:
+    """All modules of the project's packages, `sslflow.data.dataset` → path; packages are named without `__init__`."""
+    found = {}
+    for package in ("sslflow", "pipelines"):
+        for file in sorted((ROOT / package).rglob("*.py")):
+            parts = file.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return found
+
+
+@cache
+def imported(module: str) -> frozenset[str]:
+    """The project's modules that a module imports, anywhere in its text; packages left out."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(name for name in names if name in modules() and modules()[name].name != "__init__.py")
+
+
+def reached(*start: str) -> set[str]:
+    """The modules given and all that they import, directly or not."""
+    found: set[str] = set()
+    waiting = list(start)
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            waiting += imported(module)
+    return found
+
+
+def methods() -> list[str]:
+    """The modules in sslflow/methods."""
+    return [name for name in modules() if name.startswith("sslflow.methods.")]
+
+
+def needed_files(stage: str, method: str = "${item.method}") -> list[str]:
+    """The project's own files that a stage's result depends on, `method` in place of the name of the method it runs.
+
+    A dvc.yaml has one list for all methods, so it names what any method imports. `__init__.py` files hold nothing.
+    """
+    found = reached(f"sslflow.stages.{stage}")
+    any_method = METHOD in found
+    if any_method:
+        found = reached(*found, *methods()) - set(methods())
+    files = {modules()[name].relative_to(ROOT).as_posix() for name in found}
+    for name in found:
+        for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".j2"):
+                files |= {file.relative_to(ROOT).as_posix() for file in (ROOT / "sslflow").rglob(Path(node.value).name)}
+    return sorted(files | ({f"sslflow/methods/{method}.py"} if any_method else set()))
+
+
+if __name__ == "__main__":
+    print("    deps:")
+    for file in needed_files(sys.argv[1]):
+        print(f"      - {file}")

@@ -1,0 +1,127 @@
+"""The Prefect skin: states, names, artifacts, retries; and the flow without Prefect."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+from prefect import get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.testing.utilities import prefect_test_harness
+
+from pipelines import flows, runner
+
+BOARD = {
+    "simclr": {"linear": {"mean": 0.8412, "std": 0.01, "n": 2}, "knn": {"mean": 0.8, "std": 0.0, "n": 2}},
+    "random": {"linear": {"mean": 0.7, "std": 0.01, "n": 2}},
+}
+# Fails the first time only, as something that is out of order for a moment does.
+FLAKY = "mkdir -p encoders; if mkdir tried-$1; then echo flaky; exit 1; fi; echo x > encoders/$1-$2"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[None]:
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tiny.make(tmp_path / "project"))
+    monkeypatch.setattr(runner, "check_params", lambda: None)
+    return tmp_path / "project"
+
+
+def task_runs(state: State) -> dict[str, TaskRun]:
+    """By name, those of the flow run that ended in `state`."""
+    flow_run = state.state_details.flow_run_id
+    assert flow_run is not None
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(flow_run_filter=FlowRunFilter.model_validate({"id": {"any_": [flow_run]}}))
+    return {run.name: run for run in runs}
+
+
+def states(state: State) -> dict[str, str]:
+    return {name: str(run.state.name) for name, run in task_runs(state).items() if run.state}
+
+
+@pytest.mark.usefixtures("server")
+def test_a_task_for_each_stage_and_cached_for_what_is_fresh(folder: Path) -> None:
+    first = flows.pipeline(jobs=2, return_state=True)
+    assert first.is_completed()
+    assert states(first) == dict.fromkeys(("prepare", "pretrain@a-0", "pretrain@b-0", "report"), "Completed")
+    needs = task_runs(first)["report"].task_inputs["wait_for"]
+    assert len(needs) == 2, "the page shows what each stage waited for"
+
+    (folder / "params.yaml").write_text(tiny.PARAMS.replace("lr: 2e-3", "lr: 1e-2"))
+    second = flows.pipeline(jobs=2, return_state=True)
+    assert second.is_completed()
+    assert second.message == "4 stages: 1 ran, 3 cached"
+    assert states(second) == {
+        "prepare": "Cached",
+        "pretrain@a-0": "Completed",
+        "pretrain@b-0": "Cached",
+        "report": "Cached",
+    }
+
+
+@pytest.mark.usefixtures("server")
+def test_a_failing_stage_fails_the_flow_and_shows_its_last_lines(folder: Path) -> None:
+    (folder / "pretrain.sh").write_text("mkdir -p encoders; echo no space left; exit 1")
+    state = flows.pipeline(["pretrain@a-0"], return_state=True)
+    assert state.is_failed()
+    assert "1 ran, 1 failed" in (state.message or "")
+    assert "no space left" in (state.message or "")
+    (stage,) = (run for name, run in task_runs(state).items() if name == "pretrain@a-0")
+    assert stage.state
+    assert stage.state.is_failed()
+    assert "no space left" in (stage.state.message or "")
+
+
+@pytest.mark.usefixtures("server")
+def test_a_stage_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows, "RETRY_DELAY_S", 0.1)
+    (folder / "pretrain.sh").write_text(FLAKY)
+    state = flows.pipeline(["pretrain@a-0"], retries=1, return_state=True)
+    assert state.is_completed()
+    assert task_runs(state)["pretrain@a-0"].run_count == 2
+
+
+@pytest.mark.usefixtures("server")
+def test_the_leaderboard_and_the_report_are_artifacts(folder: Path) -> None:
+    (folder / "artifacts/metrics").mkdir(parents=True)
+    (folder / "artifacts/metrics/leaderboard.json").write_text(json.dumps(BOARD))
+    (folder / "artifacts/report").mkdir()
+    (folder / "artifacts/report/index.html").write_text("<p>report")
+    state = flows.pipeline(["prepare"], return_state=True)
+    with get_client(sync_client=True) as client:
+        found = {artifact.key: artifact for artifact in client.read_artifacts()}
+    assert {str(artifact.flow_run_id) for artifact in found.values()} == {str(state.state_details.flow_run_id)}
+    rows = json.loads(str(found["leaderboard"].data))
+    assert [row["name"] for row in rows] == ["simclr", "random"]
+    assert rows[0]["linear"] == "84.1 ± 1.0"
+    assert rows[1]["kNN"] == "–"
+    assert (folder / "artifacts/report/index.html").as_uri() in str(found["report"].data)
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_flow_without_prefect() -> None:
+    state = flows.pipeline.fn(["pretrain@a-0"])
+    assert (state.name, state.message) == ("Completed", "2 stages: 2 ran")
+    assert flows.pipeline.fn(["pretrain@a-0"]).message == "2 stages: 2 cached"
+
+
+def test_a_flow_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
+    folder = tiny.make(tmp_path / "project", "mkdir -p encoders; touch started; sleep 600")
+    process = tiny.start("flows", folder)
+    started = tiny.wait_until((folder / "started").exists, 150)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=30)
+    assert started, said
+    assert process.returncode == 130, said
+    assert tiny.wait_until(lambda: tiny.processes_in(folder) == [], 8), tiny.processes_in(folder)
