@@ -39,7 +39,8 @@ def commit() -> str:
     if shutil.which("git") is None:
         return ""
     head = _git("rev-parse", "--short=12", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no")
+    # dvc.lock changes with every stage that runs, before anyone can commit it.
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
     return f"{head} with changes" if head and changed else head
 
 

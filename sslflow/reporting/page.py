@@ -62,6 +62,8 @@ def render(
     )
     environment.filters["duration"] = leaderboard.duration
     return environment.get_template("report.html.j2").render(
+        style="report.css.j2",
+        script="report.js.j2",
         headline=story.headline(board, run.methods, dataset.labelled),
         remarks=story.remarks(board, run.methods, run.seeds, run.fractions, dataset.labelled),
         absent=story.absent(board, run.methods, run.seeds),

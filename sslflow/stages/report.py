@@ -15,7 +15,9 @@ from sslflow.reporting.page import Run, render
 from sslflow.stages.entry import run
 
 SHOWN = ("run", "compute", "data", "encoder", "pretrain", "methods", "extract", "pseudolabel", "probe", "finetune")
-"""Sections that stand in the report as the settings behind its numbers; dvc.yaml declares them too."""
+"""Sections that stand in the report as the settings behind its numbers."""
+
+SECTIONS = ("report", *SHOWN)
 
 
 def schemas() -> Mapping[str, Callable[..., Any]]:
