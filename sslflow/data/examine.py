@@ -63,7 +63,7 @@ def examine_all(
     under_way: deque[tuple[list[Record], Future[list[Examined | Rejected]]]] = deque()
     try:
         for records in tasks:
-            under_way.append((records, executor.submit(job, records)))
+            under_way.append((records, _undisturbed(executor, job, records)))
             if len(under_way) >= _WINDOW * workers:
                 yield from under_way[0][1].result()
                 under_way.popleft()
@@ -84,8 +84,19 @@ def examine_all(
         executor.shutdown(cancel_futures=True)
 
 
+def _undisturbed(
+    executor: ProcessPoolExecutor, job: Callable[[list[Record]], list[Examined | Rejected]], records: list[Record]
+) -> Future[list[Examined | Rejected]]:
+    """Submit; a worker that is started now inherits that Ctrl-C is blocked (it reaches the whole group), from its first
+    moment on: the parent hears it and ends its workers."""
+    former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return executor.submit(job, records)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
 def _begin(max_pixels: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group: the parent ends its workers in order
     Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's own check, for sizes that show only while decoding
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -48,9 +48,9 @@ class ShardWriter:
     A context manager: leaving it without an error writes what is left. Raises `OSError` where the disk is full.
     """
 
-    def __init__(self, folder: Path, channels: int, size: int, shard_bytes: int = SHARD_BYTES) -> None:
+    def __init__(self, folder: Path, channels: int, size: int) -> None:
         self._folder = folder
-        capacity = max(1, shard_bytes // (channels * size * size))
+        capacity = max(1, SHARD_BYTES // (channels * size * size))
         self._shard = np.empty((capacity, channels, size, size), np.uint8)
         self._shards = self._filled = 0
         self._columns: dict[str, list] = {name: [] for name in MANIFEST.names}

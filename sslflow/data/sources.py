@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +32,9 @@ def open_source(
     if kind == "samples" and detail:
         return _sample(detail, label)
     if kind == "torchvision" and detail:
-        return importlib.import_module("sslflow.data.downloads").torchvision_source(detail)
+        from sslflow.data.downloads import torchvision_source  # brings torch, which the other sources do without
+
+        return torchvision_source(detail)
     if name == "folder":
         return folders.folder(_directory(path, name))
     if name == "imagefolder":
