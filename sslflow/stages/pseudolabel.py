@@ -1,0 +1,179 @@
+"""pseudolabel METHOD SEED: clusters of a run's features, as labels for all images, and what the clusters look like."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from torch import Tensor
+
+from sslflow import places
+from sslflow.data.dataset import TRAIN, Dataset
+from sslflow.device import compute
+from sslflow.evaluation.agreement import agreement
+from sslflow.features import FeatureStore
+from sslflow.files import replacing, write_csv, write_metrics
+from sslflow.kmeans import Clustering, Metric, TooFewPointsError, assign, kmeans
+from sslflow.params import Count, Natural, NonNegative, read
+from sslflow.sheets import contact_sheet
+from sslflow.stages.entry import run
+
+WITHOUT_CLASSES = 10
+"""Clusters where neither the settings nor classes say how many."""
+BLOCK = 65_536
+"""Rows that are read from the disk at a time."""
+SHOWN, NEAREST, LEAST_SURE, THUMBNAIL = 20, 10, 6, 56
+"""The sheet: clusters, images of each by distance and by margin, and the pixels of an image, about."""
+
+
+def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
+    """The sections of params.yaml that this stage reads, and what they configure."""
+    return {"compute": compute, "pseudolabel": fit}
+
+
+def fit(
+    features: Tensor,
+    seed: int,
+    classes: int,
+    *,
+    clusters: Natural = 0,
+    metric: Metric = "cosine",
+    restarts: Count = 4,
+    iterations: Count = 100,
+    tolerance: NonNegative = 1e-6,
+    minibatch_above: Count = 200_000,
+    batch_size: Count = 8192,
+) -> tuple[Clustering, Metric]:
+    """K-means with as many clusters as there are classes (10 without classes) where `clusters` is 0, or with as many as
+    there are distinct features where these are fewer; a line says so. The metric comes back with the clustering."""
+    wanted = clusters or classes or WITHOUT_CLASSES
+
+    def attempt(count: int) -> Clustering:
+        return kmeans(
+            features, seed, clusters=count, metric=metric, restarts=restarts, iterations=iterations,
+            tolerance=tolerance, minibatch_above=minibatch_above, batch_size=batch_size,
+        )  # fmt: skip
+
+    try:
+        return attempt(wanted), metric
+    except TooFewPointsError as error:
+        print(f"pseudolabel  {error.distinct} distinct features: {error.distinct} clusters instead of {wanted}")
+        return attempt(error.distinct), metric
+
+
+def main(method: str, seed: int) -> None:
+    settings = read(schemas(method))
+    device = compute(**settings["compute"])
+    dataset, store = Dataset(), FeatureStore(places.features(method, seed))
+    if len(store.array) != len(dataset):
+        raise ValueError(
+            f"{places.features(method, seed)} has {len(store.array)} rows for {len(dataset)} images; "
+            "run `dvc repro extract`"
+        )
+    fitted_rows = torch.from_numpy(store.array[dataset.pretraining_rows]).to(device)
+    classes = len(dataset.classes) if dataset.labelled else 0
+    clustering, metric = fit(fitted_rows, seed, classes, **settings["pseudolabel"])
+    cluster, distance, margin = assign_all(store, clustering.centroids, metric)
+
+    name, folder = places.run_name(method, seed), places.pseudolabels(method, seed)
+    columns = {"row": np.arange(len(dataset)), "cluster": cluster, "distance": distance, "margin": margin}
+    with replacing(folder / "labels.parquet") as temporary:
+        pq.write_table(pa.table(columns), temporary)
+    with replacing(folder / "centroids.npy") as temporary, temporary.open("wb") as handle:
+        np.save(handle, clustering.centroids.cpu().numpy())
+    majority = majorities(dataset, cluster, len(clustering.centroids)) if classes else {}
+    sizes = np.bincount(cluster, minlength=len(clustering.centroids))
+    header = ["cluster", "size", "share"] + (["majority", "purity"] if classes else [])
+    lines = [
+        [number, size, round(size / len(dataset), 6), *majority.get(number, [])]
+        for number, size in enumerate(sizes.tolist())
+    ]
+    write_csv(folder / "sizes.csv", header, lines)
+    with replacing(folder / "clusters.png") as temporary:
+        sheet_of(dataset, sizes, cluster, distance, margin, majority).save(temporary, format="PNG")
+
+    metrics = {
+        "clusters": len(sizes),
+        "inertia": clustering.inertia,
+        "size_min": int(sizes.min()),
+        "size_max": int(sizes.max()),
+        "reseeded": clustering.reseeded,
+    }
+    words = ""
+    if classes:
+        rows = labelled_rows(dataset)
+        found = agreement(dataset.labels[rows], cluster[rows])
+        metrics |= found
+        words = f", NMI {found['nmi']:.3f} with the classes"
+    write_metrics(places.metrics("pseudolabel", name), metrics)
+    print(
+        f"pseudolabel {name}  {len(dataset)} images in {len(sizes)} clusters of {sizes.min()} to {sizes.max()}, "
+        f"{clustering.iterations} iterations{words}"
+    )
+
+
+def assign_all(store: FeatureStore, centroids: Tensor, metric: Metric) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cluster, distance and margin of every row, read from the disk a block at a time."""
+    found = []
+    for start in range(0, len(store.array), BLOCK):
+        block = torch.from_numpy(np.array(store.array[start : start + BLOCK])).to(centroids.device)
+        found.append([column.cpu().numpy() for column in assign(block, centroids, metric)])
+    cluster, distance, margin = (np.concatenate(column) for column in zip(*found, strict=True))
+    return cluster, distance, margin
+
+
+def labelled_rows(dataset: Dataset) -> np.ndarray:
+    """Training rows with a class: what clusters are compared with."""
+    rows = dataset.rows(TRAIN)
+    return rows[dataset.labels[rows] >= 0]
+
+
+def majorities(dataset: Dataset, cluster: np.ndarray, clusters: int) -> dict[int, list[Any]]:
+    """The commonest class of each cluster's labelled training rows and its share of them; empty words without any."""
+    rows = labelled_rows(dataset)
+    table = np.zeros((clusters, len(dataset.classes)), dtype=np.int64)
+    np.add.at(table, (cluster[rows], dataset.labels[rows]), 1)
+    return {
+        number: [dataset.classes[counts.argmax()], round(float(counts.max() / counts.sum()), 6)]
+        if counts.any()
+        else ["", ""]
+        for number, counts in enumerate(table)
+    }
+
+
+def sheet_of(
+    dataset: Dataset,
+    sizes: np.ndarray,
+    cluster: np.ndarray,
+    distance: np.ndarray,
+    margin: np.ndarray,
+    majority: Mapping[int, list[Any]],
+) -> Image.Image:
+    """A row for each of the largest clusters: the images nearest to its centroid, then the least sure of the others."""
+    largest = np.argsort(-sizes, kind="stable")[:SHOWN].tolist()
+    shape = (len(largest), NEAREST + LEAST_SURE, dataset.channels, dataset.image_size, dataset.image_size)
+    tiles = np.full(shape, 255, dtype=np.uint8)
+    labels = []
+    for place, number in enumerate(largest):
+        rows = np.flatnonzero(cluster == number)
+        rows = rows[np.argsort(distance[rows], kind="stable")]
+        nearest, others = rows[:NEAREST], rows[NEAREST:]
+        unsure = others[np.argsort(margin[others], kind="stable")][:LEAST_SURE]
+        tiles[place, : len(nearest)] = dataset.read(nearest).numpy()
+        tiles[place, NEAREST : NEAREST + len(unsure)] = dataset.read(unsure).numpy()
+        word = majority[number] if number in majority and majority[number][0] else None
+        labels.append(f"{number}: {sizes[number]}" + (f", {100 * word[1]:.0f} % {word[0]}" if word else ""))
+    scale = max(1, THUMBNAIL // dataset.image_size)
+    title = f"{NEAREST} images nearest to the centroid, then the {LEAST_SURE} least sure"
+    if len(largest) < len(sizes):
+        title += f"; the {len(largest)} largest of {len(sizes)} clusters"
+    return contact_sheet(tiles.reshape(-1, *shape[2:]), columns=shape[1], scale=scale, row_labels=labels, title=title)
+
+
+if __name__ == "__main__":
+    run(main, str, int)
