@@ -108,7 +108,7 @@ def test_without_labels_there_are_no_accuracies_and_the_text_says_so(tmp_path, m
             "pretrain_seconds": {"mean": 3.0, "std": 0.0, "n": 1},
         }
     }
-    assert "no labels" in leaderboard_text(board)
+    assert "without labels" in leaderboard_text(board)
     assert "%" not in leaderboard_text(board)
 
 

@@ -17,7 +17,7 @@ from sslflow.device import MemoryFormat, Precision, autocast, layout
 WORTHWHILE = 1.1
 """A choice that is faster by less than this factor is not suggested: on a busy machine it may be noise."""
 FEWEST = 8
-ROUNDS = 5
+ROUNDS = 4
 
 Choice = tuple[Precision, MemoryFormat]
 
@@ -58,9 +58,9 @@ def measure(
 ) -> Rates:
     """Time both on `images` (uint8 `(n, c, h, w)` on the device), in about `seconds` in all.
 
-    As many of the images are used as the time allows, at least 8. What is compared takes turns, so that another program
-    that slows the machine for a while slows them all. A precision that the device can't do is left out. The encoder's
-    weights are not changed, but the statistics of its norms are.
+    As many of the images are used as the time allows, at least 8, since small batches are slow. What is compared takes
+    turns, so that another program that slows the machine for a while slows them all. A precision that the device can't
+    do is left out. The encoder's weights are not changed, but the statistics of its norms are.
     """
     device = images.device
     choices = [choice for choice in product(get_args(Precision), get_args(MemoryFormat)) if _able(device, choice[0])]
@@ -80,11 +80,15 @@ def measure(
         encoder.to(memory_format=layout(choice[1]))
         return batch.contiguous(memory_format=layout(choice[1]))
 
+    def slowest(batch: Tensor) -> float:
+        return max(_seconds(lambda c=choice: step(c, ready(c, batch)), device) for choice in choices)
+
     seen = views(images)
-    few = seen[0][:FEWEST]
-    for _ in range(2):  # the first time, memory is found and kernels are chosen
-        slowest = max(_seconds(lambda c=choice: step(c, ready(c, few)), device) for choice in choices)
-    batch = seen[0][: max(FEWEST, int(len(few) * turn / slowest))]
+    view, count = seen[0], min(FEWEST, len(images))
+    slowest(view[:count])  # the first time, memory is found and kernels are chosen
+    while count < len(view) and 2 * slowest(view[:count]) < turn:
+        count = min(2 * count, len(view))
+    batch = view[:count]
     rates: dict[Choice, list[float]] = {choice: [] for choice in choices}
     making: list[float] = []
     for _ in range(ROUNDS):

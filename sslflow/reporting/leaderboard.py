@@ -183,7 +183,7 @@ def leaderboard_text(board: Board) -> str:
 
 def _legend(metrics: Iterable[str], controls: bool) -> str:
     if not any(map(is_accuracy, metrics)):
-        return "no labels: accuracy can't be measured; RankMe counts the directions that the features use"
+        return "no accuracies: without labels they can't be measured; RankMe: directions that the features use"
     words = "accuracy in % on the test images, mean ± standard deviation over the seeds, * best"
     return words + ("; below the dots: the controls to beat" if controls else "")
 

@@ -35,7 +35,7 @@ class Look:
     images: Count = 12
     views: Count = 8
     seed: Natural = 0
-    seconds: Positive = 4.0
+    seconds: Positive = 6.0
 
 
 def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
