@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sslflow.data.decode import Decoded, Refused, decode, regular_file
+from sslflow.data.decode import Decoded, Refused, regular_file
 from sslflow.data.records import Picture, Record, Rejected, Split, escape
 
 _WINDOW = 4
@@ -49,14 +49,15 @@ def examine(records: list[Record], decoder: Decoder) -> list[Examined | Rejected
 
 
 def examine_all(
-    tasks: Iterable[list[Record]], workers: int, max_pixels: int, **settings: int | str
+    tasks: Iterable[list[Record]], decoder: Decoder, workers: int, max_pixels: int
 ) -> Generator[Examined | Rejected, None, None]:
     """Decode lists of records in `workers` processes; the results come in the order of the records.
 
+    `decoder` must be picklable: `decode` or a `partial` of it; Pillow refuses more than `max_pixels` by itself as well.
     Close the generator (`contextlib.closing`) to be sure that no process outlives it. Raises `ValueError` when a
     process is killed.
     """
-    job = partial(examine, decoder=partial(decode, max_pixels=max_pixels, **settings))
+    job = partial(examine, decoder=decoder)
     context = multiprocessing.get_context("spawn")  # no copy of the parent's threads and memory
     before = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(max_pixels,))
@@ -74,7 +75,8 @@ def examine_all(
         first, last = (escape(under_way[place][0][place].name) for place in (0, -1))
         raise ValueError(
             f"a worker process was killed (out of memory?) at one of the images from {first} to {last}; "
-            "lower data.workers or data.max_pixels, or move the image away"
+            "lower data.workers or data.max_pixels, or move the image away (in a script of your own: start from "
+            "`if __name__ == '__main__'`)"
         ) from None
     except BaseException:
         for process in set(multiprocessing.active_children()) - before:

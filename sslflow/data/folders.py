@@ -136,7 +136,7 @@ def _walk(root: Path, prefix: str) -> Iterator[str | Rejected | Other]:
                     ((entry.name, entry.is_dir()) for entry in entries), key=lambda pair: os.fsencode(pair[0])
                 )
         except OSError as error:
-            yield Rejected(f"{prefix}{inner}", f"folder not readable: {error.strerror}")
+            yield Rejected(f"{prefix}{inner}" or ".", f"folder not readable: {error.strerror}")
             continue
         start = f"{inner}/" if inner else ""
         for name, is_folder in found:

@@ -8,14 +8,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import pyarrow.parquet as pq
 
-from sslflow.data.decode import MAX_PIXELS, Background, Fit, SixteenBit
+from sslflow.data.decode import MAX_PIXELS, Background, Fit, SixteenBit, decode
 from sslflow.data.examine import Examined, examine_all
-from sslflow.data.records import POOL, TEST, TRAIN, Other, Record, Rejected, Source, escape
+from sslflow.data.records import POOL, TEST, TRAIN, Other, Record, Rejected, Source, Split, escape
 from sslflow.data.shards import ShardWriter
 from sslflow.data.sources import EmojiLabel, combine, open_source
 from sslflow.data.workspace import replacing_folder
@@ -64,19 +65,20 @@ def prepare(
         probe = open_source(probe_source, probe_path, seed=seed, test_fraction=test_fraction, label=label)
         images = combine(images, probe)
     where = source if source.partition(":")[1] else f"{source} {path}"
+    decoder = partial(
+        decode,
+        size=image_size,
+        channels=channels,
+        fit=fit,
+        background=background,
+        sixteen_bit=sixteen_bit,
+        max_pixels=max_pixels,
+    )
     with replacing_folder(folder) as temporary:
         book = _Book(drop=duplicates == "drop")
         with ShardWriter(temporary, channels, image_size) as writer:
-            found = examine_all(
-                _tasks(images, book, channels * image_size**2),
-                workers or _cores(),
-                max_pixels,
-                size=image_size,
-                channels=channels,
-                fit=fit,
-                background=background,
-                sixteen_bit=sixteen_bit,
-            )
+            tasks = _tasks(images, book, channels * image_size**2)
+            found = examine_all(tasks, decoder, workers or _cores(), max_pixels)
             with contextlib.closing(found):
                 _take(found, book, writer, tell)
             _check(book, writer.rows, where, max_bad)
@@ -129,8 +131,8 @@ class _Book:
     drop: bool
     rejected: list[Rejected] = field(default_factory=list)
     other_files: int = 0
-    first: dict[tuple[str, bytes], int] = field(default_factory=dict)
-    """Split and hash of the prepared pixels → row of the first image like that."""
+    first: dict[Split, dict[bytes, int]] = field(default_factory=lambda: {TEST: {}, TRAIN: {}, POOL: {}})
+    """Of each split, hash of the prepared pixels → row of the first image like that."""
     repeats: list[_Repeat] = field(default_factory=list)
 
 
@@ -169,8 +171,8 @@ def _keep_or_drop(item: Examined, book: _Book, writer: ShardWriter) -> None:
     """An image is compared with those to test on and those of its own split. One to train on may be in the pool as
     well: there its label is not used, and without it pretraining would miss it."""
     key = bytes.fromhex(item.pixels_hash)
-    tested = book.first.get((TEST, key))
-    row = tested if tested is not None else book.first.get((item.split, key))
+    tested = book.first[TEST].get(key)
+    row = tested if tested is not None else book.first[item.split].get(key)
     if row is not None:
         leaked = tested is not None and item.split != TEST
         book.repeats.append(_Repeat(item.name, item.split, item.label, item.sha256, row, leaked))
@@ -178,7 +180,7 @@ def _keep_or_drop(item: Examined, book: _Book, writer: ShardWriter) -> None:
             return
     added = writer.add(
         item.decoded.pixels,
-        item.split,
+        split=item.split,
         path=escape(item.name),
         label=item.label,
         width=item.decoded.width,
@@ -186,7 +188,7 @@ def _keep_or_drop(item: Examined, book: _Book, writer: ShardWriter) -> None:
         sha256=item.sha256,
         pixels=item.pixels_hash,
     )
-    book.first.setdefault((item.split, key), added)
+    book.first[item.split].setdefault(key, added)
 
 
 def _check(book: _Book, kept: int, where: str, max_bad: float) -> None:

@@ -71,12 +71,24 @@ class ShardWriter:
         finally:
             self._manifest.close()
 
-    def add(self, image: np.ndarray, split: Split, **facts: str | int) -> int:
-        """Append one image, uint8 `(channels, size, size)`, with its other columns of the manifest; its row."""
+    def add(
+        self,
+        image: np.ndarray,
+        *,
+        split: Split,
+        path: str,
+        label: int,
+        width: int,
+        height: int,
+        sha256: str,
+        pixels: str,
+    ) -> int:
+        """Append one image, uint8 `(channels, size, size)`, with its columns of the manifest; its row."""
         self._shard[self._filled] = image
-        own = {"row": self.rows, "shard": self._shards, "index": self._filled, "split": split, **facts}
-        for name, column in self._columns.items():
-            column.append(own[name])
+        place = (self.rows, self._shards, self._filled)
+        values = (*place, path, split, label, width, height, sha256, pixels)
+        for column, value in zip(self._columns.values(), values, strict=True):
+            column.append(value)
         moments = self._moments.setdefault(split, _Moments())
         flat = image.reshape(len(image), -1).astype(np.int64)
         moments.images += 1
