@@ -113,7 +113,8 @@ class _Points:
     """This process's rows as points to cluster, numbered over all processes."""
 
     def __init__(self, features: Tensor, metric: Metric, centre: Tensor | None = None) -> None:
-        self.features, self.metric = features, metric
+        self.features = features
+        self.metric: Metric = metric
         counts = gather(torch.tensor([len(features)], device=features.device))
         self.total, self.offset = int(counts.sum()), int(counts[: rank()].sum())
         if centre is None:
@@ -162,10 +163,10 @@ class _Points:
         """Numbers of the points on which fractions of the total weight, float64 in [0, 1), fall."""
         reached = weights.double().cumsum(dim=0)
         own = reached[-1:] if len(reached) else reached.new_zeros(1)
-        totals = gather(own)
-        before, target = totals[: rank()].sum(), numbers.to(weights.device) * totals.sum()
-        mine = (target >= before) & (target < before + own)
-        # The end of the last process is not a border: rounding may put a target just on it.
+        # The same borders in every process: no target is in two of them, or in none.
+        borders = F.pad(gather(own), (1, 0)).cumsum(dim=0)
+        before, target = borders[rank()], numbers.to(weights.device) * borders[-1]
+        mine = (target >= before) & (target < borders[rank() + 1])
         found = torch.searchsorted(reached, target[mine] - before, right=True).clamp_(max=max(len(reached) - 1, 0))
         drawn = torch.zeros(len(target), dtype=torch.int64, device=weights.device)
         drawn[mine] = found + self.offset
