@@ -97,10 +97,10 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
                 method.train()
                 curve.append(_row(step, features))
                 speed = (step.number - state["step"]) * step.batch_size / (now - started)
-                progress.say(
-                    step.number,
-                    f"loss {curve[-1]['loss']:.4f}  lr {step.lr:.1e}  rank {curve[-1]['rankme']:.1f}  {speed:.0f} img/s",
+                text = (
+                    f"loss {curve[-1]['loss']:.4f}  lr {step.lr:.1e}  rank {curve[-1]['rankme']:.1f}  {speed:.0f} img/s"
                 )
+                progress.say(step.number, text)
             if now - saved > journal.checkpoint_seconds:
                 checkpoint.save({**step.state(), "curve": curve, "seconds": seconds})
                 saved = now

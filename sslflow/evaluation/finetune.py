@@ -1,0 +1,167 @@
+"""An encoder and a linear classifier trained together on a few labelled images; what a user would do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from annotated_types import Gt, Le
+from torch import Tensor, nn
+
+from sslflow.data.dataset import TEST, TRAIN, Dataset
+from sslflow.device import MemoryFormat, Precision, autocast, layout, place
+from sslflow.encoder import Encoder
+from sslflow.optim import warmup_cosine
+from sslflow.params import Count, Fraction, NonNegative, Positive
+from sslflow.rng import derive, permutation
+from sslflow.views import CropView, Normalise
+
+Share = Annotated[float, Gt(0), Le(1)]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What came of one share of the labels."""
+
+    fraction: float
+    labels: int
+    """Labelled images that were trained on."""
+    steps: int
+    loss: float
+    """Mean training loss over the last tenth of the steps."""
+    accuracy: float
+    """On the test images, looked at once, after the last step."""
+
+
+class Classifier(nn.Module):
+    """An encoder and a linear layer on its features, brought to one scale first, so that one learning rate suits
+    encoders whose features differ in size."""
+
+    def __init__(self, encoder: Encoder, classes: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.head = nn.Sequential(nn.BatchNorm1d(encoder.dim, affine=False), nn.Linear(encoder.dim, classes))
+        nn.init.zeros_(self.head[1].weight)  # pyright: ignore[reportArgumentType]
+        nn.init.zeros_(self.head[1].bias)  # pyright: ignore[reportArgumentType]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits `(n, classes)` of normalised images."""
+        return self.head(self.encoder(images))
+
+
+def finetune(
+    make_encoder: Callable[[], Encoder],
+    dataset: Dataset,
+    device: torch.device,
+    seed: int,
+    from_scratch: bool = False,
+    *,
+    fractions: tuple[Share, ...] = (0.1, 0.01),
+    epochs: Count = 20,
+    min_steps: Count = 200,
+    batch_size: Count = 64,
+    lr: Positive = 1e-2,
+    encoder_lr: Positive = 1e-3,
+    scratch_lr: Positive = 3e-3,
+    weight_decay: NonNegative = 1e-2,
+    warmup: Fraction = 0.1,
+    shift: Fraction = 0.1,
+    flip: Fraction = 0.5,
+    precision: Precision = "fp32",
+    memory_format: MemoryFormat = "channels_last",
+) -> Iterator[Tuned]:
+    """Fine-tune a fresh encoder on each of the `fractions` of the labelled training images, and test it.
+
+    The images chosen depend on the seed alone, so every method meets the same ones; a smaller share is part of a larger
+    one. AdamW, `lr` for the classifier and `encoder_lr` for the encoder, warm-up and cosine; `epochs` over the chosen
+    images, but `min_steps` at least; `shift` and `flip` as in `CropView`. Nothing is chosen by a look at test images.
+
+    `from_scratch` is the control that pretraining has to beat: an encoder with random weights (which `make_encoder`
+    must give) under the same labels, steps and views. Its learning rate is `scratch_lr`: random weights have far
+    to go, and with the small `encoder_lr`, which keeps what was learnt in pretraining, they would hardly move and
+    be a control that anything beats.
+
+    Raises `ValueError` where there are no labels or the loss becomes NaN or infinite.
+    """
+    if not dataset.labelled:
+        raise ValueError("fine-tuning needs labelled images to train on and to test on, and there are none")
+    for fraction in fractions:
+        rows = labelled_subset(dataset, fraction, seed)
+        if len(rows) < 2:
+            raise ValueError(f"finetune.fractions: {fraction:g} of the labels is a single image; take a larger share")
+        torch.manual_seed(derive(seed, "finetune"))
+        model = Classifier(make_encoder(), len(dataset.classes))
+        place(model, device, memory_format)
+        views = CropView(dataset.channels, dataset.image_size, dataset.mean, dataset.std, shift=shift, flip=flip).to(
+            device
+        )
+        # The smallest batch is two images: normalisation over a batch needs more than one.
+        per_epoch = max(1, len(rows) // batch_size)
+        size = min(batch_size, len(rows))
+        steps = max(epochs * per_epoch, min_steps)
+        groups = [
+            {"params": model.encoder.parameters(), "peak": scratch_lr if from_scratch else encoder_lr},
+            {"params": model.head.parameters(), "peak": lr},
+        ]
+        updates = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
+        labels = torch.from_numpy(dataset.labels[rows])
+        losses = torch.zeros(steps, device=device)
+        model.train()
+        for step in range(steps):
+            epoch, number = divmod(step, per_epoch)
+            chosen = permutation(len(rows), seed, "finetune", "order", epoch)[number * size : (number + 1) * size]
+            torch.manual_seed(derive(seed, "finetune", "step", step))
+            (seen,) = views(dataset.read(rows[chosen.numpy()]).to(device))
+            for group in updates.param_groups:
+                group["lr"] = group["peak"] * warmup_cosine(step, steps, warmup)
+            with autocast(device, precision):
+                logits = model(seen.contiguous(memory_format=layout(memory_format)))
+            loss = F.cross_entropy(logits.float(), labels[chosen].to(device))
+            updates.zero_grad()
+            loss.backward()
+            updates.step()
+            losses[step] = loss.detach()
+        if not losses.isfinite().all():
+            bad = int((~losses.isfinite()).nonzero()[0]) + 1
+            raise ValueError(f"fine-tuning: the loss is not finite from step {bad} of {steps} on; try smaller rates")
+        accuracy = _accuracy(model, dataset, device, batch_size, precision, memory_format)
+        yield Tuned(fraction, len(rows), steps, float(losses[-max(1, steps // 10) :].mean()), accuracy)
+
+
+def labelled_subset(dataset: Dataset, fraction: float, seed: int) -> np.ndarray:
+    """Rows of `fraction` of the labelled training images of every class, rounded, but one of each class at least."""
+    rows = dataset.rows(TRAIN)
+    labels = dataset.labels[rows]
+    chosen = []
+    for label in np.unique(labels[labels >= 0]).tolist():
+        own = rows[labels == label]
+        order = permutation(len(own), seed, "labels", label).numpy()
+        chosen.append(own[order[: max(1, round(fraction * len(own)))]])
+    return np.sort(np.concatenate(chosen))
+
+
+@torch.no_grad()
+def _accuracy(
+    model: Classifier,
+    dataset: Dataset,
+    device: torch.device,
+    batch_size: int,
+    precision: Precision,
+    memory_format: MemoryFormat,
+) -> float:
+    rows = dataset.rows(TEST)
+    rows = rows[dataset.labels[rows] >= 0]
+    normalise = Normalise(dataset.mean, dataset.std).to(device)
+    model.eval()
+    correct = 0
+    for start in range(0, len(rows), batch_size):
+        batch = rows[start : start + batch_size]
+        images = normalise(dataset.read(batch).to(device)).contiguous(memory_format=layout(memory_format))
+        with autocast(device, precision):
+            predicted = model(images).argmax(dim=1)
+        correct += int((predicted.cpu() == torch.from_numpy(dataset.labels[batch])).sum())
+    return correct / len(rows)

@@ -1,0 +1,130 @@
+"""A linear classifier on frozen features, its regularisation chosen on a part of the training images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sslflow.params import Count, Fraction, NonNegative, Positive
+from sslflow.rng import permutation
+
+PATIENCE = 2
+"""Weaker and weaker regularisation is tried until this many values in a row are no better: the weakest take longest."""
+
+
+@dataclass(frozen=True)
+class LinearProbe:
+    """A fitted classifier and how it was chosen."""
+
+    weight: Tensor
+    """`(dim, classes)`, for standardised features."""
+    bias: Tensor
+    mean: Tensor
+    scale: Tensor
+    """The standardisation: mean and standard deviation of the training features."""
+    regularisation: float
+    """The weight of the squared norm that did best on the validation part."""
+    validation_accuracy: float
+    converged: bool
+    """Whether the gradient fell below the tolerance within the iterations allowed, in the final fit."""
+
+    def predict(self, features: Tensor) -> Tensor:
+        """Class of each row of features `(n, dim)`, int64 `(n,)`."""
+        return (((features.float() - self.mean) / self.scale) @ self.weight + self.bias).argmax(dim=1)
+
+
+def fit_linear(
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    seed: int,
+    *,
+    regularisation: tuple[NonNegative, ...] = (0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4),
+    validation: Fraction = 0.2,
+    iterations: Count = 1000,
+    tolerance: Positive = 1e-4,
+) -> LinearProbe:
+    """Multinomial logistic regression with a squared-norm penalty, solved by L-BFGS to convergence, on `(n, dim)`
+    features.
+
+    Of the `regularisation` values, the one with the best accuracy on a stratified `validation` share of these training
+    rows is taken (the stronger of equals), and the classifier is fitted again on all of them. Converged means that no
+    entry of the gradient of the mean loss exceeds `tolerance`. Features may lie on any device.
+    """
+    mean, scale = features.float().mean(dim=0), features.float().std(dim=0, correction=0)
+    # A feature that never changes tells nothing: it is centred to 0 and must not be blown up.
+    scale = torch.where(scale > 1e-6 * scale.max().clamp_min(1e-12), scale, torch.inf)
+    standard = (features.float() - mean) / scale
+    held_out = stratified(labels, validation, seed)
+    best, best_score, start, worse = max(regularisation), 0.0, None, 0
+    for strength in sorted(regularisation, reverse=True):
+        if not held_out.any() or worse == PATIENCE:
+            break
+        start = _solve(standard[~held_out], labels[~held_out], classes, strength, iterations, tolerance, start)
+        correct = _logits(standard[held_out], start).argmax(dim=1) == labels[held_out]
+        score = float(correct.float().mean())
+        best, best_score, worse = (strength, score, 0) if score > best_score else (best, best_score, worse + 1)
+    solution = _solve(standard, labels, classes, best, iterations, tolerance, None)
+    converged = _steepest(standard, labels, solution, best) <= tolerance
+    return LinearProbe(solution[:-1], solution[-1], mean, scale, best, best_score, converged)
+
+
+def stratified(labels: Tensor, share: float, seed: int) -> Tensor:
+    """A random mask, bool `(n,)`, of about `share` of the rows of every class; never the last row of a class."""
+    mask = torch.zeros(len(labels), dtype=torch.bool)
+    for number in labels.unique().tolist():
+        rows = (labels.cpu() == number).nonzero().flatten()
+        chosen = permutation(len(rows), seed, "validation", number)[: min(round(share * len(rows)), len(rows) - 1)]
+        mask[rows[chosen]] = True
+    return mask.to(labels.device)
+
+
+def _logits(features: Tensor, solution: Tensor) -> Tensor:
+    return features @ solution[:-1] + solution[-1]
+
+
+def _loss(features: Tensor, labels: Tensor, solution: Tensor, strength: float) -> Tensor:
+    return F.cross_entropy(_logits(features, solution), labels) + 0.5 * strength * solution[:-1].square().sum()
+
+
+def _solve(
+    features: Tensor,
+    labels: Tensor,
+    classes: int,
+    strength: float,
+    iterations: int,
+    tolerance: float,
+    start: Tensor | None,
+) -> Tensor:
+    """Weights `(dim, classes)` with the bias as a last row."""
+    shape = (features.shape[1] + 1, classes)
+    solution = torch.zeros(shape, device=features.device) if start is None else start.clone()
+    solution.requires_grad_()
+    solver = torch.optim.LBFGS(
+        [solution],
+        max_iter=iterations,
+        max_eval=2 * iterations,
+        tolerance_grad=tolerance,
+        tolerance_change=0.0,
+        history_size=20,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        loss = _loss(features, labels, solution, strength)
+        loss.backward()
+        return loss
+
+    solver.step(closure)
+    return solution.detach()
+
+
+def _steepest(features: Tensor, labels: Tensor, solution: Tensor, strength: float) -> float:
+    """Largest absolute entry of the gradient at the solution."""
+    solution = solution.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(_loss(features, labels, solution, strength), solution)
+    return float(gradient.abs().max())

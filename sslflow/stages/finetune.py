@@ -1,0 +1,61 @@
+"""finetune METHOD SEED: a run's encoder, fine-tuned on shares of the labels; METHOD `scratch`: random weights
+instead."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from sslflow import places
+from sslflow.data.dataset import Dataset
+from sslflow.device import compute
+from sslflow.encoder import Encoder, load_encoder
+from sslflow.evaluation.finetune import finetune, metric_name
+from sslflow.files import write_metrics
+from sslflow.params import read
+from sslflow.rng import derive
+from sslflow.stages.entry import run
+
+SCRATCH = "scratch"
+
+
+def schemas() -> Mapping[str, Callable[..., Any]]:
+    """The sections of params.yaml that this stage reads, and what they configure."""
+    return {"compute": compute, "encoder": Encoder, "finetune": finetune}
+
+
+def main(method: str, seed: int) -> None:
+    settings = read(schemas())
+    device = compute(**settings["compute"])
+    dataset = Dataset()
+    name = places.run_name(method, seed)
+    file = places.metrics("finetune", name)
+    if not dataset.labelled:
+        write_metrics(file, {})
+        print(f"finetune {name}  skipped: no labelled images to train on and to test on")
+        return
+
+    def make_encoder() -> Encoder:
+        if method != SCRATCH:
+            return load_encoder(places.encoder(method, seed))
+        # The weights that pretraining starts from: the methods differ from the control by pretraining alone.
+        torch.manual_seed(derive(seed, "init"))
+        return Encoder(dataset.channels, dataset.image_size, **settings["encoder"])
+
+    metrics: dict[str, float] = {}
+    started = time.monotonic()
+    for tuned in finetune(make_encoder, dataset, device, seed, method == SCRATCH, **settings["finetune"]):
+        metric = metric_name(tuned.fraction)
+        metrics |= {metric: tuned.accuracy, f"labels_{metric}": tuned.labels, f"loss_{metric}": tuned.loss}
+        print(
+            f"finetune {name}  {tuned.labels} labels, {tuned.steps} steps: test accuracy {100 * tuned.accuracy:.1f} %",
+            flush=True,
+        )
+    write_metrics(file, {**metrics, "seconds": time.monotonic() - started})
+
+
+if __name__ == "__main__":
+    run(main, str, int)

@@ -1,0 +1,129 @@
+"""probe NAME SEED: how well frozen features tell the classes apart; NAME is a method, or the control `random` or
+`pixels`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslflow import places
+from sslflow.data.dataset import TEST, TRAIN, Dataset
+from sslflow.device import compute
+from sslflow.encoder import Encoder
+from sslflow.evaluation.knn import knn_predict
+from sslflow.evaluation.linear import fit_linear
+from sslflow.features import FeatureStore, extract
+from sslflow.files import sha256, write_csv, write_metrics
+from sslflow.params import Count, Positive, read
+from sslflow.rng import derive
+from sslflow.stages.entry import run
+
+CONTROLS = ("random", "pixels")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knn:
+    """The k-nearest-neighbours vote: `k` neighbours, weights exp(cosine / `temperature`)."""
+
+    k: Count = 20
+    temperature: Positive = 0.1
+
+
+def schemas() -> Mapping[str, Callable[..., Any]]:
+    """The sections of params.yaml that this stage reads, and what they configure."""
+    return {
+        "compute": compute,
+        "encoder": Encoder,
+        "extract": extract,
+        "probe": probe,
+        "probe.knn": Knn,
+        "probe.linear": fit_linear,
+    }
+
+
+def probe() -> None:
+    """The section `probe` has no settings of its own."""
+
+
+def main(name: str, seed: int) -> None:
+    settings = read(schemas())
+    device = compute(**settings["compute"])
+    dataset = Dataset()
+    title = places.run_name(name, seed)
+    if not dataset.labelled:
+        print(f"probe {title}  skipped: the images have no labels to train a probe on and to test it on")
+        write_csv(places.predictions(name, seed), ("row", "actual", "predicted"), ())
+        write_metrics(places.metrics("probe", title), {})
+        return
+
+    features = _features(name, seed, dataset, device, settings)
+    train, test = (_labelled(dataset, split) for split in (TRAIN, TEST))
+    x_train, y_train = features(train), torch.from_numpy(dataset.labels[train]).to(device)
+    classes = len(dataset.classes)
+    fitted = fit_linear(x_train, y_train, classes, derive(seed, "probe"), **settings["probe.linear"])
+    if not fitted.converged:
+        print(f"probe {title}  the linear classifier did not converge: raise probe.linear.iterations")
+
+    # The test images are looked at here and nowhere above.
+    x_test, y_test = features(test), torch.from_numpy(dataset.labels[test]).to(device)
+    predicted = fitted.predict(x_test)
+    neighbours = knn_predict(x_train, y_train, x_test, classes, **settings["probe.knn"])
+    metrics = {
+        "linear": _accuracy(predicted, y_test),
+        "knn": _accuracy(neighbours, y_test),
+        "linear_train": _accuracy(fitted.predict(x_train), y_train),
+        "linear_validation": fitted.validation_accuracy,
+        "regularisation": fitted.regularisation,
+        "converged": int(fitted.converged),
+        "dim": x_train.shape[1],
+        "train_images": len(train),
+        "test_images": len(test),
+    }
+    names = [dataset.classes[number] for number in range(classes)]
+    rows = zip(test.tolist(), y_test.tolist(), predicted.tolist(), strict=True)
+    table = [(row, names[actual], names[guess]) for row, actual, guess in rows]
+    write_csv(places.predictions(name, seed), ("row", "actual", "predicted"), table)
+    write_metrics(places.metrics("probe", title), metrics)
+    print(
+        f"probe {title}  linear {100 * metrics['linear']:.1f} %, kNN {100 * metrics['knn']:.1f} % on {len(test)} images"
+    )
+
+
+def _features(
+    name: str, seed: int, dataset: Dataset, device: torch.device, settings: dict[str, dict[str, Any]]
+) -> Callable[[np.ndarray], Tensor]:
+    """Rows to features `(rows, dim)` on the device: of a method's frozen encoder, or of a control."""
+    if name == "pixels":
+        return lambda rows: dataset.read(rows).flatten(1).float().to(device)
+    if name == "random":
+        # The weights that every method of this seed starts from.
+        torch.manual_seed(derive(seed, "init"))
+        encoder = Encoder(dataset.channels, dataset.image_size, **settings["encoder"])
+        return lambda rows: torch.from_numpy(extract(encoder, dataset, rows, device, **settings["extract"])).to(device)
+    store = FeatureStore(places.features(name, seed))
+    file = places.encoder(name, seed)
+
+    def read_features(rows: np.ndarray) -> Tensor:
+        if sha256(file) != store.encoder_sha256:
+            raise ValueError(f"{file} is not the encoder that {places.features(name, seed)} came from; run `dvc repro`")
+        return torch.from_numpy(store.array[rows]).to(device)
+
+    return read_features
+
+
+def _labelled(dataset: Dataset, split: str) -> np.ndarray:
+    rows = dataset.rows(split)
+    return rows[dataset.labels[rows] >= 0]
+
+
+def _accuracy(predicted: Tensor, actual: Tensor) -> float:
+    return float((predicted == actual).float().mean())
+
+
+if __name__ == "__main__":
+    run(main, str, int)
