@@ -95,6 +95,7 @@ def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
     best = {metric: leaderboard.best(board, metric) for metric in metrics}
     main = run.fractions[0] if run.fractions else None
     return {
+        "tuned": any(metric.startswith("finetune") for metric in metrics),
         "titles": [leaderboard.title(metric, main) for metric in metrics],
         "rows": [
             {
