@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 
 from sslflow import places
+from sslflow.data.records import POOL, TEST, TRAIN
 from sslflow.files import read_json
-
-POOL, TRAIN, TEST = "pool", "train", "test"
 
 
 class Dataset:
     """What `prepare` wrote: `manifest.parquet`, `dataset.json` and `shard-*.npy` of `(n, channels, size, size)` uint8.
 
     The manifest's columns: row, shard, index (within the shard), path, split, label (−1: none), width, height (of the
-    file), sha256 (of the file's bytes), pixels (hash of the prepared pixels). Splits: `pool` (pretraining only, labels unused),
-    `train` and `test` (labelled). Without a `pool`, pretraining sees `train`.
+    file), sha256 (of the file's bytes), pixels (hash of the prepared pixels). Splits: `pool` (pretraining only,
+    labels unused), `train` and `test` (labelled). Without a `pool`, pretraining sees `train`.
     """
 
     def __init__(self, folder: Path = places.PREPARED) -> None:

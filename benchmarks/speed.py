@@ -1,0 +1,131 @@
+"""What the pipeline adds to the bare arithmetic, as ratios measured side by side: `python -m benchmarks.speed`.
+
+Each pair of rivals takes turns, so that a machine whose speed drifts treats both alike; the ratio is the median of the
+rounds' ratios. One CPU thread, the encoder and the method settings of params.yaml, real images from the fashion sample.
+"""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision.transforms import v2
+
+from sslflow.data.dataset import Dataset
+from sslflow.data.prepare import prepare
+from sslflow.device import layout, place
+from sslflow.encoder import Encoder
+from sslflow.features import extract
+from sslflow.method import Batch, Method, find
+from sslflow.params import read
+from sslflow.train import fit
+from sslflow.views import Normalise, TwoViews
+
+CPU = torch.device("cpu")
+ROUNDS = 7
+
+
+def ratio(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int = ROUNDS) -> tuple[float, float, float]:
+    """Median over the rounds of seconds of `ours` by seconds of `theirs`, and both medians in seconds."""
+    times: list[tuple[float, float]] = []
+    for number in range(rounds + 2):
+        pair = tuple(_seconds(run) for run in (ours, theirs))
+        if number >= 2:
+            times.append(pair)  # pyright: ignore[reportArgumentType]
+    return (
+        statistics.median(a / b for a, b in times),
+        statistics.median(a for a, _ in times),
+        statistics.median(b for _, b in times),
+    )
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def build(name: str, dataset: Dataset) -> tuple[Method, Any, dict[str, Any]]:
+    """A method, its views and its training settings, as params.yaml has them."""
+    kind, block = find(name), f"methods.{name}"
+    settings = read({"encoder": Encoder, block: kind, f"{block}.views": kind.Views, f"{block}.train": fit})
+    encoder = Encoder(dataset.channels, dataset.image_size, **settings["encoder"])
+    facts = (dataset.channels, dataset.image_size, dataset.mean, dataset.std)
+    return kind(encoder, **settings[block]), kind.Views(*facts, **settings[f"{block}.views"]), settings[f"{block}.train"]
+
+
+def pretraining(name: str, dataset: Dataset) -> tuple[float, float, float]:
+    """A step of `fit` beside forward and backward of the same method on views that lie in memory."""
+    method, views, train = build(name, dataset)
+    steps = fit(method, views, dataset, CPU, 0, **{**train, "epochs": 1000})
+    next(steps)
+    memory_format = layout(train.get("memory_format", "channels_last"))
+    images = dataset.read(dataset.pretraining_rows[: train["batch_size"]])
+    ready = Batch(tuple(view.contiguous(memory_format=memory_format) for view in views(images)), 0.0)
+
+    def bare() -> None:
+        method.zero_grad()
+        method.training_step(ready)["loss"].backward()
+
+    return ratio(lambda: next(steps), bare)
+
+
+def extraction(dataset: Dataset) -> tuple[float, float, float]:
+    """Extraction from prepared files beside the encoder's forward pass on a tensor in memory."""
+    encoder = build("simclr", dataset)[0].encoder
+    rows = np.arange(2048)
+    place(encoder.eval(), CPU, "channels_last")
+    images = Normalise(dataset.mean, dataset.std)(dataset.read(rows)).contiguous(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def bare() -> None:
+        for part in images.split(256):
+            encoder(part.contiguous(memory_format=torch.channels_last))
+
+    return ratio(lambda: extract(encoder, dataset, rows, CPU, batch_size=256), bare)
+
+
+def augmentation(dataset: Dataset) -> tuple[float, float, float]:
+    """Two views of a batch by torchvision, image by image, beside ours of the whole batch, with the same operations."""
+    images = dataset.read(dataset.pretraining_rows[:256])
+    ours = TwoViews(dataset.channels, dataset.image_size, dataset.mean, dataset.std)
+    size = dataset.image_size
+    theirs = v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=(0.2, 1.0), antialias=True),
+            v2.RandomHorizontalFlip(),
+            v2.RandomApply([v2.ColorJitter(0.4, 0.4)], p=0.8),
+            v2.RandomApply([v2.GaussianBlur(3, (0.1, 2.0))], p=0.5),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(dataset.mean, dataset.std),
+        ]
+    )
+    return ratio(lambda: [torch.stack([theirs(image) for image in images]) for _ in range(2)], lambda: ours(images))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = Path(folder) / "prepared"
+        prepare(prepared, lambda line: None, source="samples:fashion", image_size=28, channels=1)
+        dataset = Dataset(prepared)
+        print(f"{platform.machine()}, Python {sys.version.split()[0]}, torch {torch.__version__}, 1 thread, {ROUNDS} rounds")
+        for name in ("rotation", "simclr", "barlow_twins"):
+            value, ours, bare = pretraining(name, dataset)
+            print(f"pretraining step, {name:12}  {value:5.2f} x bare      ({1e3 * ours:.0f} ms, {1e3 * bare:.0f} ms)")
+        value, ours, bare = extraction(dataset)
+        print(f"extraction                      {1 / value:5.2f} of bare     ({2048 / ours:.0f} img/s, {2048 / bare:.0f} img/s)")
+        value, theirs, ours = augmentation(dataset)
+        print(f"augmentation, two views         {value:5.1f} x torchvision per image  ({1e3 * ours:.0f} ms, {1e3 * theirs:.0f} ms)")
+
+
+if __name__ == "__main__":
+    main()
