@@ -12,7 +12,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from sslflow.device import MemoryFormat, Precision, autocast, layout
+from sslflow.device import MemoryFormat, Precision, autocast, layout, place
 
 WORTHWHILE = 1.1
 """A choice that is faster by less than this factor is not suggested: on a busy machine it may be noise."""
@@ -77,7 +77,7 @@ def measure(
         encoder.zero_grad(set_to_none=True)
 
     def ready(choice: Choice, batch: Tensor) -> Tensor:
-        encoder.to(memory_format=layout(choice[1]))
+        place(encoder, device, choice[1])
         return batch.contiguous(memory_format=layout(choice[1]))
 
     def slowest(batch: Tensor) -> float:
