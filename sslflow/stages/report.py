@@ -14,7 +14,7 @@ from sslflow.reporting.curves import merge
 from sslflow.reporting.page import Run, render
 from sslflow.stages.entry import run
 
-SHOWN = ("run", "compute", "data", "encoder", "pretrain", "methods", "extract", "pseudolabel", "probe", "finetune")
+SHOWN = ("run", "compute", "data", "encoder", "methods", "extract", "pseudolabel", "probe", "finetune")
 """Sections that stand in the report as the settings behind its numbers."""
 
 SECTIONS = ("report", *SHOWN)
