@@ -1,11 +1,12 @@
 """The runner with a Prefect skin: a task for each stage, states, logs, retries, artifacts: `python -m pipelines.flows`.
 
-Needs no server to be set up: without `PREFECT_API_URL`, Prefect starts one of its own for as long as the run takes.
+Needs no server to be set up: without `PREFECT_API_URL` there is one for as long as the run takes.
 What is to run and what is up to date is DVC's to say; Prefect shows it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import os
 import platform
@@ -15,7 +16,6 @@ from pathlib import Path
 
 # Prefect reads these when it is imported. Its database lies in the project's scratch folder, and it phones nowhere.
 os.environ.setdefault("PREFECT_HOME", str(Path("work/prefect").resolve()))
-os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "120")
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
@@ -24,9 +24,10 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Failed
 
-from pipelines import locks, runner
+from pipelines import locks, machine, runner, server
 from pipelines.plan import Planned, plan
 from sslflow import places
 from sslflow.files import read_json
@@ -40,16 +41,24 @@ def pipeline(targets: Sequence[str] = (), jobs: int = 0, limit_s: float | None =
     """Run what is stale of `targets` (none: all) through DVC, up to `jobs` stages side by side (0: as the machine has).
 
     A stage may take `limit_s` seconds and is tried again `retries` times; a pretraining stage then goes on from its
-    checkpoint. Returns a Failed state where a stage failed. `pipeline.fn()` does the same without Prefect.
+    checkpoint. Returns a Failed state where a stage failed or the settings are wrong. `pipeline.fn()` does the same
+    without Prefect.
     """
+    try:
+        return _run(targets, jobs, limit_s, retries)
+    except ValueError as error:
+        return Failed(message=str(error))
+
+
+def _run(targets: Sequence[str], jobs: int, limit_s: float | None, retries: int) -> State[None]:
     in_prefect = FlowRunContext.get() is not None
-    say = _log if in_prefect else runner.print_line
     with locks.one_run() as held:
         stages = plan(targets)
-        side_by_side, gpus = runner.settings(jobs)
+        side_by_side, gpus = machine.shares(jobs)
         if any(stage.state != "fresh" for stage in stages):
             runner.check_params()
-        workspace = runner.Workspace(limit_s=limit_s, gpus=gpus, hold=[held], on_line=say)
+        on_line = _log if in_prefect else runner.print_line
+        workspace = runner.Workspace(limit_s=limit_s, gpus=gpus, hold=[held], on_line=on_line)
         run = in_tasks(workspace, retries) if in_prefect else workspace.run
         results = runner.execute(stages, run, jobs=side_by_side, stop=workspace.stop)
     said = runner.summary(list(results.values()))
@@ -125,7 +134,11 @@ def main() -> int:
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     runner.raise_on_sigterm()
     try:
-        state = pipeline(asked.targets, asked.jobs, asked.limit, asked.retries, return_state=True)
+        with contextlib.ExitStack() as stack:
+            if not PREFECT_API_URL.value():
+                address = stack.enter_context(server.temporary(runner.LOGS / "prefect-server.log"))
+                stack.enter_context(temporary_settings({PREFECT_API_URL: address}))
+            state = pipeline(asked.targets, asked.jobs, asked.limit, asked.retries, return_state=True)
     except KeyboardInterrupt:
         print("stopped; what was finished is kept, and the next run goes on from there", file=sys.stderr)
         return runner.INTERRUPTED

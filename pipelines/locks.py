@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -34,19 +32,6 @@ def one_run(folder: Path = Path()) -> Iterator[int]:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield descriptor
-
-
-def gpus() -> list[str]:
-    """GPUs to spread stages over, as `CUDA_VISIBLE_DEVICES` names them: its entries, or all of the machine's."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [name.strip() for name in visible.split(",") if name.strip()]
-    tool = shutil.which("nvidia-smi")
-    if not tool:
-        return []
-    listed = subprocess.run([tool, "-L"], capture_output=True, text=True, timeout=30, check=False)
-    lines = [line for line in listed.stdout.splitlines() if line.startswith("GPU ")]
-    return [str(number) for number in range(len(lines))]
 
 
 @contextlib.contextmanager

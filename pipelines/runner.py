@@ -20,11 +20,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal, NoReturn, get_args
 
-from pipelines import locks, processes
+from pipelines import locks, machine, processes
 from pipelines.plan import Planned, plan
 from sslflow import places
 from sslflow.files import read_json
-from sslflow.params import load
 from sslflow.reporting.leaderboard import leaderboard_text
 
 LOGS = places.WORK / "logs"
@@ -174,21 +173,6 @@ def _height(stages: Sequence[Planned]) -> dict[str, int]:
     return height
 
 
-def settings(jobs: int = 0) -> tuple[int, list[str]]:
-    """How many stages side by side, and the GPUs to give out, from params.yaml and the machine; `jobs` > 0 overrides.
-
-    On CPUs `cores // compute.threads`; on GPUs one stage a GPU; one at a time where a stage starts several processes.
-    """
-    content = load()
-    compute, launch = content.get("compute") or {}, str((content.get("run") or {}).get("launch", "python -m"))
-    several = not launch.startswith("python")
-    names = [] if str(compute.get("device", "auto")) == "cpu" else locks.gpus()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = compute.get("threads") or cores
-    by_default = 1 if several else len(names) or max(1, cores // threads)
-    return jobs if jobs > 0 else by_default, [] if several else names
-
-
 def check_params() -> None:
     """Check the whole of params.yaml against every stage that reads it. Raises `ValueError` with all that is wrong.
 
@@ -241,7 +225,7 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         with locks.one_run() as held:
             stages = plan(asked.targets)
-            jobs, gpus = settings(asked.jobs)
+            jobs, gpus = machine.shares(asked.jobs)
             if any(stage.state != "fresh" for stage in stages):
                 check_params()
             workspace = Workspace(limit_s=asked.limit, gpus=gpus, hold=[held])
@@ -249,7 +233,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped; what was finished is kept, and the next run goes on from there", file=sys.stderr)
         return INTERRUPTED
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     print(summary(list(results.values())))

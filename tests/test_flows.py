@@ -12,6 +12,7 @@ import tiny
 from prefect import get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
 from pipelines import flows, runner
@@ -116,12 +117,21 @@ def test_the_flow_without_prefect() -> None:
     assert flows.pipeline.fn(["pretrain@a-0"]).message == "2 stages: 2 cached"
 
 
-def test_a_flow_that_is_stopped_leaves_no_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_flow_that_is_ended_leaves_no_process(
+    number: signal.Signals, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Killed, it can't end Prefect's server either; stopped, it uses one that is there, which is to stay."""
     folder = tiny.make(tmp_path / "project", "mkdir -p encoders; touch started; sleep 600")
-    process = tiny.start("flows", folder)
+    address = {}
+    if number == signal.SIGTERM:
+        request.getfixturevalue("server")
+        address = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    process = tiny.start("flows", folder, **address)
     started = tiny.wait_until((folder / "started").exists, 150)
-    process.send_signal(signal.SIGTERM)
+    assert len(tiny.processes_in(folder)) > 4
+    process.send_signal(number)
     said, _ = process.communicate(timeout=30)
     assert started, said
-    assert process.returncode == 130, said
-    assert tiny.wait_until(lambda: tiny.processes_in(folder) == [], 8), tiny.processes_in(folder)
+    assert process.returncode == (130 if number == signal.SIGTERM else -signal.SIGKILL), said
+    assert tiny.wait_until(lambda: tiny.processes_in(folder) == [], 10), tiny.processes_in(folder)

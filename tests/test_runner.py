@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import tiny
 
-from pipelines import locks, processes, runner
+from pipelines import locks, machine, processes, runner
 from pipelines.plan import Planned, plan
 from pipelines.processes import Stop
 
@@ -54,7 +54,7 @@ def test_stages_run_after_what_they_need_and_side_by_side_up_to_the_limit(jobs: 
 
     results = runner.execute(DIAMOND, run, jobs=jobs, stop=lambda: None)
     assert outcomes(results) == dict.fromkeys(("top", "side", "left", "right", "end"), "ran")
-    assert most[0] == min(jobs, 2)
+    assert min(jobs, 2) <= most[0] <= jobs
     assert ended[0] == "top" or jobs > 1, "the longest chain goes first"
 
 
@@ -182,7 +182,7 @@ def test_two_runs_in_one_folder_are_one_too_many(tmp_path: Path) -> None:
 def test_a_gpu_is_given_to_one_stage_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
-    assert locks.gpus() == ["2", "5"]
+    assert machine.gpus() == ["2", "5"]
     got: list[str] = []
 
     def third() -> None:
@@ -226,5 +226,5 @@ def test_how_many_stages_side_by_side(
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
     monkeypatch.setattr("os.sched_getaffinity", lambda process: set(range(8)))
     Path("params.yaml").write_text(params)
-    assert runner.settings() == expected
-    assert runner.settings(jobs=5) == (5, expected[1])
+    assert machine.shares() == expected
+    assert machine.shares(jobs=5) == (5, expected[1])

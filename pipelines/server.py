@@ -1,0 +1,56 @@
+"""A Prefect server for as long as one run takes. Prefect's own temporary one stays behind where the run is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import socket
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipelines import processes
+
+HOST = "127.0.0.1"
+POLL_S = 0.1
+
+
+@contextlib.contextmanager
+def temporary(log: Path, start_s: float = 120) -> Iterator[str]:
+    """Start a server on a free port of this machine, yield the address of its API, and end it.
+
+    It ends too where this process is killed. Raises `RuntimeError` with its last lines where it does not answer within
+    `start_s` seconds.
+    """
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    options = ["--no-ui", "--no-scheduler", "--no-late-runs", "--analytics-off", "--log-level", "ERROR"]
+    stop, ended = processes.Stop(), []
+    thread = threading.Thread(target=lambda: ended.append(processes.run([*command, *options], log, stop)))
+    thread.start()
+    try:
+        address = f"http://{HOST}:{port}/api"
+        deadline = time.monotonic() + start_s
+        while not _answers(f"{address}/health"):
+            if ended or time.monotonic() > deadline:
+                last = "\n".join(ended[0].tail) if ended else "it does not answer"
+                raise RuntimeError(f"Prefect's server did not start within {start_s:g} s (log: {log}):\n{last}")
+            time.sleep(POLL_S)
+        yield address
+    finally:
+        stop()
+        thread.join()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return answer.status == http.client.OK
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
