@@ -132,6 +132,11 @@ def finetune(
         yield Tuned(fraction, len(rows), steps, float(losses[-max(1, steps // 10) :].mean()), accuracy)
 
 
+def metric_name(fraction: float) -> str:
+    """How the accuracy with a share of the labels is named: `finetune_10pct` for 0.1, `finetune_0.5pct` for 0.005."""
+    return f"finetune_{100 * fraction:g}pct"
+
+
 def labelled_subset(dataset: Dataset, fraction: float, seed: int) -> np.ndarray:
     """Rows of `fraction` of the labelled training images of every class, rounded, but one of each class at least."""
     rows = dataset.rows(TRAIN)
