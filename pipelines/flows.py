@@ -31,7 +31,7 @@ from pipelines import locks, machine, runner, server
 from pipelines.plan import Planned, plan
 from sslflow import places
 from sslflow.files import read_json
-from sslflow.reporting.leaderboard import metric_names, order, shown, title
+from sslflow.reporting.leaderboard import CONTROLS, metric_names, order, shown, title
 
 RETRY_DELAY_S = 5.0
 
@@ -109,7 +109,10 @@ def publish() -> None:
     if places.LEADERBOARD.exists():
         board = read_json(places.LEADERBOARD)
         rows = [
-            {"name": name, **{title(metric): shown(metric, board[name].get(metric)) for metric in metric_names(board)}}
+            {
+                "name": CONTROLS.get(name, name),
+                **{title(metric): shown(metric, board[name].get(metric)) for metric in metric_names(board)},
+            }
             for name in order(board)
         ]
         create_table_artifact(rows, key="leaderboard", description="Mean and spread over seeds, beside the controls.")

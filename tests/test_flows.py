@@ -104,7 +104,7 @@ def test_the_leaderboard_and_the_report_are_artifacts(folder: Path) -> None:
         found = {artifact.key: artifact for artifact in client.read_artifacts()}
     assert {str(artifact.flow_run_id) for artifact in found.values()} == {str(state.state_details.flow_run_id)}
     rows = json.loads(str(found["leaderboard"].data))
-    assert [row["name"] for row in rows] == ["simclr", "random"]
+    assert [row["name"] for row in rows] == ["simclr", "random weights"]
     assert rows[0]["linear"] == "84.1 ± 1.0"
     assert rows[1]["kNN"] == "–"
     assert (folder / "artifacts/report/index.html").as_uri() in str(found["report"].data)
