@@ -59,7 +59,11 @@ def build(name: str, dataset: Dataset) -> tuple[Method, Any, dict[str, Any]]:
     settings = read({"encoder": Encoder, block: kind, f"{block}.views": kind.Views, f"{block}.train": fit})
     encoder = Encoder(dataset.channels, dataset.image_size, **settings["encoder"])
     facts = (dataset.channels, dataset.image_size, dataset.mean, dataset.std)
-    return kind(encoder, **settings[block]), kind.Views(*facts, **settings[f"{block}.views"]), settings[f"{block}.train"]
+    return (
+        kind(encoder, **settings[block]),
+        kind.Views(*facts, **settings[f"{block}.views"]),
+        settings[f"{block}.train"],
+    )
 
 
 def pretraining(name: str, dataset: Dataset) -> tuple[float, float, float]:
@@ -117,14 +121,15 @@ def main() -> None:
         prepared = Path(folder) / "prepared"
         prepare(prepared, lambda line: None, source="samples:fashion", image_size=28, channels=1)
         dataset = Dataset(prepared)
-        print(f"{platform.machine()}, Python {sys.version.split()[0]}, torch {torch.__version__}, 1 thread, {ROUNDS} rounds")
+        versions = f"Python {sys.version.split()[0]}, torch {torch.__version__}"
+        print(f"{platform.machine()}, {versions}, 1 thread, median of {ROUNDS} rounds")
         for name in ("rotation", "simclr", "barlow_twins"):
             value, ours, bare = pretraining(name, dataset)
-            print(f"pretraining step, {name:12}  {value:5.2f} x bare      ({1e3 * ours:.0f} ms, {1e3 * bare:.0f} ms)")
+            print(f"pretraining step {name:12}  {value:5.2f} x bare     ({1e3 * ours:.0f} ms, {1e3 * bare:.0f} ms)")
         value, ours, bare = extraction(dataset)
-        print(f"extraction                      {1 / value:5.2f} of bare     ({2048 / ours:.0f} img/s, {2048 / bare:.0f} img/s)")
+        print(f"extraction        {1 / value:17.2f} of bare    ({2048 / ours:.0f} img/s, {2048 / bare:.0f} img/s)")
         value, theirs, ours = augmentation(dataset)
-        print(f"augmentation, two views         {value:5.1f} x torchvision per image  ({1e3 * ours:.0f} ms, {1e3 * theirs:.0f} ms)")
+        print(f"two views         {value:17.1f} x per image ({1e3 * ours:.0f} ms, {1e3 * theirs:.0f} ms)")
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ class Encoder(nn.Module):
         stem_stride: Literal[1, 2, 4] = 4,
         grid: Count = 1,
     ) -> None:
-        """`resnet10`, `resnet18` and `resnet34` take a `width` (channels of the first block; the last has 8 times as many),
-        a stem (stride 4 is the usual 7x7 convolution with max-pooling, 1 and 2 are a 3x3 convolution for small images)
-        and a `grid`: features are averages over grid x grid cells of the last map, `8 * width * grid**2` wide, so that
-        above 1 they keep where something is. Any other `name` is timm's, as timm builds it.
+        """`resnet10`, `resnet18` and `resnet34` take a `width` (channels of the first block; the last has 8 times as
+        many), a stem (stride 4 is the usual 7x7 convolution with max-pooling, 1 and 2 are a 3x3 convolution for small
+        images) and a `grid`: features are averages over grid x grid cells of the last map, `8 * width * grid**2`
+        wide, so that above 1 they keep where something is. Any other `name` is timm's, as timm builds it.
 
         Raises `ValueError` for a name that neither knows.
         """

@@ -24,9 +24,9 @@ def contact_sheet(
 ) -> Image.Image:
     """Images in reading order on white, `columns` to a row, each pixel drawn `scale` times as wide and as high.
 
-    `images` is uint8 `(n, channels, height, width)`, an array or a CPU tensor, of 1 (grey) or 3 (colour) channels; the last
-    row may be short. `row_labels` stand left of the rows and `column_labels` above the columns (cut where the next one
-    begins), from the first on. Returns an RGB picture. Raises `ValueError` for other shapes and types.
+    `images` is uint8 `(n, channels, height, width)`, an array or a CPU tensor, of 1 (grey) or 3 (colour) channels;
+    the last row may be short. `row_labels` stand left of the rows and `column_labels` above the columns (cut where
+    the next one begins), from the first on. Returns an RGB picture. Raises `ValueError` for other shapes and types.
     """
     pixels = np.asarray(images)
     if pixels.ndim != 4 or pixels.shape[1] not in (1, 3) or pixels.dtype != np.uint8:

@@ -22,7 +22,8 @@ def test_grey_tensors_are_enlarged_and_words_make_room():
     worded = contact_sheet(
         images, columns=2, scale=20, row_labels=["one", "two"], column_labels=["left", "a long word"]
     )
-    assert worded.width > plain.width and worded.height > plain.height
+    assert worded.width > plain.width
+    assert worded.height > plain.height
     pixels = np.asarray(worded)
     corner = pixels[-6 - 60 : -6, -6 - 60 : -6]
     assert (corner == images[3].numpy().repeat(20, 1).repeat(20, 2).transpose(1, 2, 0)).all()

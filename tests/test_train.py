@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -88,10 +89,10 @@ def test_a_loss_that_is_not_finite_stops_with_its_step_and_spoils_no_state(datas
         return {"loss": losses["loss"] * (float("nan") if count[0] == 5 else 1.0)}
 
     monkeypatch.setattr(method, "training_step", broken)
-    states = []
+    states: list[int] = []
+    steps = (step.state()["step"] for step in fit(method, views, dataset, CPU, 0, **SETTINGS))
     with pytest.raises(NonFiniteLoss, match="nan at step 5 of 9"):
-        for step in fit(method, views, dataset, CPU, 0, **SETTINGS):
-            states.append(step.state()["step"])
+        states.extend(steps)
     assert states == [1, 2, 3, 4]
 
 
@@ -115,7 +116,7 @@ def test_warmup_rises_and_cosine_falls_to_nothing():
     factors = [warmup_cosine(step, 100, 0.1) for step in range(100)]
     assert factors[:10] == pytest.approx([0.1 * (i + 1) for i in range(10)])
     assert factors[10] == 1.0
-    assert all(a > b for a, b in zip(factors[10:], factors[11:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(factors[10:]))
     assert factors[-1] < 1e-3
 
 
