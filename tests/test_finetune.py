@@ -93,6 +93,28 @@ def test_the_same_seed_gives_the_same_bits(dataset):
     assert tune(dataset, seed=1) != one
 
 
+def test_all_encoders_meet_the_same_views(dataset):
+    """However many random numbers an encoder's making took."""
+
+    def costly() -> Encoder:
+        made = encoder()
+        torch.manual_seed(99)
+        return made
+
+    assert tune(dataset, costly) == tune(dataset)
+
+
+def test_batch_statistics_serve_training_and_never_a_test(dataset):
+    class Watched(Encoder):
+        def forward(self, images):
+            modes.append(self.training)
+            return super().forward(images)
+
+    modes: list[bool] = []
+    tune(dataset, lambda: Watched(1, 28, name="resnet10", width=4, stem_stride=2))
+    assert modes == [True] * 4 + [False] * 3
+
+
 def test_every_fraction_starts_from_the_same_encoder(dataset):
     both = tune(dataset, fractions=(0.25, 0.1))
     assert both == [*tune(dataset, fractions=(0.25,)), *tune(dataset, fractions=(0.1,))]

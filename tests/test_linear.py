@@ -8,7 +8,7 @@ from sklearn.preprocessing import StandardScaler
 
 from sslflow.evaluation.linear import fit_linear, stratified
 
-STRENGTHS = (1.0, 0.1, 0.01)
+STRENGTHS = (30.0, 1.0, 0.1, 0.01)
 
 
 @pytest.fixture
@@ -46,6 +46,7 @@ def test_the_strength_chosen_is_the_best_on_the_validation_part(halves):
         scores[strength] = other.fit(rows[~held], labels[~held]).score(rows[held], labels[held])
     probe = fit_linear(x, y, 10, 3, regularisation=STRENGTHS, validation=0.25, tolerance=1e-4)
     assert probe.validation_accuracy == pytest.approx(max(scores.values()), abs=1.5 / held.sum())
+    assert scores[30.0] < max(scores.values()) - 3 / held.sum(), "the strongest is to be a wrong choice here"
     assert scores[probe.regularisation] >= max(scores.values()) - 1.5 / held.sum()
 
 
@@ -98,5 +99,5 @@ def test_the_validation_part_is_a_share_of_every_class_and_never_the_last_row():
 
 def test_with_nothing_to_hold_out_the_strongest_penalty_is_taken():
     probe = fit_linear(torch.eye(3), torch.arange(3), 3, 0, regularisation=STRENGTHS)
-    assert probe.regularisation == 1.0
+    assert probe.regularisation == max(STRENGTHS)
     assert probe.predict(torch.eye(3)).tolist() == [0, 1, 2]
