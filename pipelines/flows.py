@@ -28,7 +28,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Failed
 
 from pipelines import locks, machine, runner, server
-from pipelines.plan import Planned, plan
+from pipelines.plan import Planned
 from sslflow import places
 from sslflow.files import read_json
 from sslflow.reporting.leaderboard import CONTROLS, metric_names, order, shown, title
@@ -53,14 +53,11 @@ def pipeline(targets: Sequence[str] = (), jobs: int = 0, limit_s: float | None =
 def _run(targets: Sequence[str], jobs: int, limit_s: float | None, retries: int) -> State[None]:
     in_prefect = FlowRunContext.get() is not None
     with locks.one_run() as held:
-        stages = plan(targets)
         side_by_side, gpus = machine.shares(jobs)
-        if any(stage.state != "fresh" for stage in stages):
-            runner.check_params()
         on_line = _log if in_prefect else runner.print_line
         workspace = runner.Workspace(limit_s=limit_s, gpus=gpus, hold=[held], on_line=on_line)
         run = in_tasks(workspace, retries) if in_prefect else workspace.run
-        results = runner.execute(stages, run, jobs=side_by_side, stop=workspace.stop)
+        results = runner.bring_up_to_date(targets, run, jobs=side_by_side, stop=workspace.stop)
     said = runner.summary(list(results.values()))
     if not all(result.good for result in results.values()):
         return Failed(message=said)

@@ -15,6 +15,7 @@ from sslflow.params import closest
 
 State = Literal["fresh", "stale", "pending"]
 NEVER = "never ran"
+LOOKS = "looks every time whether the images have changed"
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,13 @@ class Planned:
     """`fresh`: up to date. `stale`: will run. `pending`: runs if what its upstream makes turns out different."""
     reasons: tuple[str, ...]
     """In plain words, most telling first; none where it is fresh."""
+    always: bool = False
+    """Whether it runs every time, to look at what DVC does not: what it then makes decides about the stages below."""
+
+    @property
+    def only_looks(self) -> bool:
+        """Whether it runs for no other reason; most likely nothing below will."""
+        return self.reasons == (LOOKS,)
 
 
 class PlanError(ValueError):
@@ -48,12 +56,16 @@ def plan(targets: Sequence[str] = (), folder: Path = Path()) -> list[Planned]:
             stages = {stage.addressing: stage for stage in repo.index.stages}
             planned: dict[str, Planned] = {}
             for name in _needed(targets, upstream):
-                above = [planned[key] for key in upstream[name] if planned[key].state != "fresh"]
+                above = [
+                    planned[key]
+                    for key in upstream[name]
+                    if planned[key].state != "fresh" and not planned[key].only_looks
+                ]
                 own = tuple(_reasons(stages[name], {str(out) for stage in above for out in stages[stage.name].outs}))
                 waits = tuple(f"upstream {it.name} {'will' if it.state == 'stale' else 'may'} run" for it in above)
                 state: State = "stale" if own else "pending" if waits else "fresh"
                 reasons = own if own == (NEVER,) else own + waits
-                planned[name] = Planned(name, upstream[name], state, reasons)
+                planned[name] = Planned(name, upstream[name], state, reasons, _always(stages[name]))
             return list(planned.values())
     except DvcException as error:
         raise PlanError(" ".join(str(error).split())) from error
@@ -95,8 +107,6 @@ def _reasons(stage: Any, remade: set[str]) -> Iterator[str]:
     if all(not out.hash_info for out in stage.outs) and stage.outs:
         yield NEVER
         return
-    if stage.always_changed or stage.is_callback:
-        yield "always runs"
     if stage.cmd_changed:
         yield "changed: its command"
     for dependency in stage.deps:
@@ -109,6 +119,12 @@ def _reasons(stage: Any, remade: set[str]) -> Iterator[str]:
     for out in stage.outs:
         for path, state in out.status().items():
             yield f"{'output was changed' if state == 'modified' else 'output is missing'}: {path}"
+    if _always(stage):
+        yield LOOKS
+
+
+def _always(stage: Any) -> bool:
+    return bool(stage.always_changed or stage.is_callback)
 
 
 def _params(dependency: ParamsDependency) -> Iterator[str]:

@@ -13,11 +13,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from typing import Literal, NoReturn, get_args
 
 from pipelines import locks, machine, processes
@@ -128,15 +128,16 @@ def execute(
     jobs: int,
     stop: Callable[[], None],
     on_result: Callable[[Result], None] = lambda result: None,
+    done: Mapping[str, Result] = MappingProxyType({}),
 ) -> dict[str, Result]:
     """Call `run` on every stage after what it needs, up to `jobs` side by side, longest chains first; results by name.
 
-    `run` is called in threads. Whatever ends this early, Ctrl-C and signals that raise included, calls `stop` and waits
-    for the threads first.
+    Those in `done` have their results already. `run` is called in threads. Whatever ends this early, Ctrl-C and signals
+    that raise included, calls `stop` and waits for the threads first.
     """
-    results: dict[str, Result] = {}
+    results = dict(done)
     height = _height(stages)
-    waiting = sorted(stages, key=lambda stage: -height[stage.name])
+    waiting = sorted((stage for stage in stages if stage.name not in done), key=lambda stage: -height[stage.name])
     running: dict[Future[Result], Planned] = {}
 
     def settle(result: Result) -> None:
@@ -162,6 +163,45 @@ def execute(
             stop()
             raise
     return results
+
+
+def bring_up_to_date(
+    targets: Sequence[str],
+    run: Callable[[Planned], Result],
+    *,
+    jobs: int,
+    stop: Callable[[], None],
+    on_result: Callable[[Result], None] = lambda result: None,
+) -> dict[str, Result]:
+    """Plan and execute what `targets` need, stages that always run first: what they find is in the plan of the others.
+
+    Raises `ValueError` where there is something to do and params.yaml is not in order.
+    """
+    stages = plan(targets)
+    checked = _check_if_needed(stages)
+    done = execute(_always_and_above(stages), run, jobs=jobs, stop=stop, on_result=on_result)
+    if done:
+        stages = plan(targets)
+        if not checked:
+            _check_if_needed(stages)
+    return execute(stages, run, jobs=jobs, stop=stop, on_result=on_result, done=done)
+
+
+def _check_if_needed(stages: Sequence[Planned]) -> bool:
+    """Check params.yaml, which takes seconds, unless nothing will run but a look; whether it was checked."""
+    needed = any(stage.state != "fresh" and not stage.only_looks for stage in stages)
+    if needed:
+        check_params()
+    return needed
+
+
+def _always_and_above(stages: Sequence[Planned]) -> list[Planned]:
+    """The stages that run every time, and what they need."""
+    needed: set[str] = set()
+    for stage in reversed(stages):
+        if stage.always or stage.name in needed:
+            needed |= {stage.name, *stage.after}
+    return [stage for stage in stages if stage.name in needed]
 
 
 def _height(stages: Sequence[Planned]) -> dict[str, int]:
@@ -224,12 +264,9 @@ def main(words: Sequence[str] | None = None) -> int:
     raise_on_sigterm()
     try:
         with locks.one_run() as held:
-            stages = plan(asked.targets)
             jobs, gpus = machine.shares(asked.jobs)
-            if any(stage.state != "fresh" for stage in stages):
-                check_params()
             workspace = Workspace(limit_s=asked.limit, gpus=gpus, hold=[held])
-            results = execute(stages, workspace.run, jobs=jobs, stop=workspace.stop, on_result=_tell)
+            results = bring_up_to_date(asked.targets, workspace.run, jobs=jobs, stop=workspace.stop, on_result=_tell)
     except KeyboardInterrupt:
         print("stopped; what was finished is kept, and the next run goes on from there", file=sys.stderr)
         return INTERRUPTED

@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 SAMPLES = Path("data/samples")
+LISTING = Path("data/listing.csv")
 PREPARED = Path("data/prepared")
 ARTIFACTS = Path("artifacts")
 METRICS = ARTIFACTS / "metrics"

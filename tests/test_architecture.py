@@ -137,6 +137,12 @@ def test_outs_are_where_places_says() -> None:
     known |= {places.metrics(stage) for stage in check.stage_names()}
     known |= {places.metrics(stage, places.run_name(*one)) for stage in check.stage_names() for one in runs}
     known |= {places.metrics("augment", method) for method in run["methods"]}
-    known |= {places.PREPARED, places.LEADERBOARD, places.LEADERBOARD.with_suffix(".csv"), places.REPORT}
+    known |= {
+        places.LISTING,
+        places.PREPARED,
+        places.LEADERBOARD,
+        places.LEADERBOARD.with_suffix(".csv"),
+        places.REPORT,
+    }
     known |= {places.ARTIFACTS / "curves.csv"}
     assert not {Path(out) for out in outputs(ROOT)} - known

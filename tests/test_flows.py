@@ -72,6 +72,16 @@ def test_a_task_for_each_stage_and_cached_for_what_is_fresh(folder: Path) -> Non
 
 
 @pytest.mark.usefixtures("server")
+def test_a_look_is_a_task_and_what_it_finds_is_acted_on(folder: Path) -> None:
+    (folder / "raw").mkdir()
+    (folder / "dvc.yaml").write_text(tiny.LOOKING)
+    flows.pipeline(["prepare"], return_state=True)
+    assert states(flows.pipeline(["prepare"], return_state=True)) == {"look": "Completed", "prepare": "Cached"}
+    (folder / "raw/new").touch()
+    assert states(flows.pipeline(["prepare"], return_state=True)) == {"look": "Completed", "prepare": "Completed"}
+
+
+@pytest.mark.usefixtures("server")
 def test_a_failing_stage_fails_the_flow_and_shows_its_last_lines(folder: Path) -> None:
     (folder / "pretrain.sh").write_text("mkdir -p encoders; echo no space left; exit 1")
     state = flows.pipeline(["pretrain@a-0"], return_state=True)

@@ -77,6 +77,26 @@ def test_what_upstream_makes_alike_runs_nothing_below(folder: Path) -> None:
     assert outcomes(run_all("pretrain@a-0")) == {"prepare": "ran", "pretrain@a-0": "cached"}
 
 
+def test_a_stage_that_runs_every_time_makes_no_fresh_stage_pending(folder: Path) -> None:
+    (folder / "raw").mkdir()
+    (folder / "dvc.yaml").write_text(tiny.LOOKING)
+    assert (states()["look"], reasons()["look"]) == ("stale", ("never ran",))
+    run_all()
+    assert states() == {
+        "look": "stale",
+        "prepare": "fresh",
+        "pretrain@a-0": "fresh",
+        "pretrain@b-0": "fresh",
+        "report": "fresh",
+    }
+    assert reasons()["look"] == ("looks every time whether the images have changed",)
+    (folder / "list").unlink()
+    assert reasons()["look"][0] == "output is missing: list"
+    assert (states()["prepare"], reasons()["prepare"]) == ("pending", ("upstream look will run",))
+    (folder / "list").write_text("another")
+    assert reasons()["look"][0] == "output was changed: list"
+
+
 @pytest.mark.usefixtures("folder")
 def test_targets_are_stages_and_groups() -> None:
     assert [stage.name for stage in plan(["pretrain"])] == ["prepare", "pretrain@a-0", "pretrain@b-0"]

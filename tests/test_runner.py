@@ -163,6 +163,37 @@ def test_a_run_that_is_ended_leaves_no_process_and_can_be_run_again(tmp_path: Pa
     assert "3 ran, 1 cached" in said
 
 
+# Stages that run every time
+
+
+def test_what_a_look_finds_is_acted_on_in_the_same_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tiny.make(tmp_path / "project")
+    (folder / "raw").mkdir()
+    (folder / "dvc.yaml").write_text(tiny.LOOKING.replace("head -c 1 source.txt", "cat list"))
+    monkeypatch.chdir(folder)
+    checks: list[bool] = []
+    monkeypatch.setattr(runner, "check_params", lambda: checks.append(True))
+
+    def run() -> dict[str, str]:
+        workspace = runner.Workspace(on_line=lambda stage, line: None)
+        told: list[runner.Result] = []
+        results = runner.bring_up_to_date(
+            ["pretrain@a-0"], workspace.run, jobs=2, stop=workspace.stop, on_result=told.append
+        )
+        assert told == list(results.values()), "each result is told once"
+        return outcomes(results)
+
+    assert run() == {"look": "ran", "prepare": "ran", "pretrain@a-0": "ran"}
+    assert run() == {"look": "ran", "prepare": "cached", "pretrain@a-0": "cached"}
+    assert len(checks) == 1, "a look alone needs no check of all settings"
+    (folder / "raw" / "new").touch()
+    assert run() == {"look": "ran", "prepare": "ran", "pretrain@a-0": "ran"}
+    assert (len(checks), (folder / "looked").read_text()) == (2, "x\n" * 3)
+    (folder / "raw" / "new").unlink()
+    (folder / "raw").rmdir()
+    assert run() == {"look": "failed", "prepare": "not run", "pretrain@a-0": "not run"}
+
+
 # Locks
 
 

@@ -39,6 +39,12 @@ stages:
     outs: [report.txt]
 """
 
+# Before them a stage that runs every time: it lists a folder of which DVC knows nothing, and `prepare` reads the list.
+LOOKING = PIPELINE.replace(
+    "stages:\n",
+    "stages:\n  look:\n    cmd: echo x >> looked; ls raw > list\n    always_changed: true\n    outs: [list]\n",
+).replace("deps: [source.txt]", "deps: [source.txt, list]")
+
 PRETRAIN = """
 mkdir -p encoders
 echo "training $1"

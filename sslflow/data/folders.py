@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -96,13 +97,13 @@ def _classes(places: list[Path], root: Path) -> tuple[str, ...]:
 
 def _folders(place: Path) -> list[Path]:
     with os.scandir(place) as entries:
-        return sorted(place / entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+        return sorted(place / entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
 
 
 def _loose(place: Path, root: Path) -> Iterator[Item]:
     """The files directly in a folder in which only class folders are expected."""
     with os.scandir(place) as entries:
-        names = sorted(entry.name for entry in entries if not entry.is_dir() and not entry.name.startswith("."))
+        names = sorted(entry.name for entry in entries if not _is_folder(entry) and not entry.name.startswith("."))
     for name in names:
         shown = str((place / name).relative_to(root))
         yield Rejected(shown, "not in a class folder") if _is_image(name) else Other(shown)
@@ -113,33 +114,64 @@ def _is_image(name: str) -> bool:
 
 
 def _walk(root: Path, prefix: str) -> Iterator[str | Rejected | Other]:
-    """Names of the image files below `root`, each after `prefix`, in the order of their bytes, folder by folder.
+    """Names of the image files below `root`, each after `prefix`, in the order of `visit`."""
+    for folder in visit(root):
+        if folder.unreadable:
+            yield Rejected(f"{prefix}{folder.path}".rstrip("/") or ".", f"folder not readable: {folder.unreadable}")
+        for name in folder.files:
+            shown = f"{prefix}{folder.path}{name}"
+            yield shown if _is_image(name) else Other(shown)
+
+
+@dataclass(frozen=True)
+class Visited:
+    """A folder on the way through all folders below another one."""
+
+    path: str
+    """Relative to where the way began: `""` there, else with a slash at its end."""
+    files: tuple[str, ...] = ()
+    """Names of what is no folder and not hidden, in the order of their bytes; broken links are among them."""
+    same_as: str | None = None
+    """The path under which this folder's files have been told already."""
+    unreadable: str = ""
+    """Why it can't be read."""
+
+
+def visit(root: Path) -> Iterator[Visited]:
+    """`root` and the folders below it, in the order of their bytes, each before its own.
 
     Hidden files and folders are passed over. Links are followed wherever they lead (that is how people and DVC build
     folders of images), but each real folder is entered once only, so a loop of links ends.
     """
-    seen: set[tuple[int, int]] = set()
+    seen: dict[tuple[int, int], str] = {}
     stack = [iter([""])]
     while stack:
-        inner = next(stack[-1], None)
-        if inner is None:
+        path = next(stack[-1], None)
+        if path is None:
             stack.pop()
             continue
-        path = root / inner
         try:
-            facts = path.stat()
-            if (facts.st_dev, facts.st_ino) in seen:
+            facts = (root / path).stat()
+            key = (facts.st_dev, facts.st_ino)
+            if key in seen:
+                yield Visited(path, same_as=seen[key])
                 continue
-            seen.add((facts.st_dev, facts.st_ino))
-            with os.scandir(path) as entries:
+            seen[key] = path
+            with os.scandir(root / path) as entries:
                 found = sorted(
-                    ((entry.name, entry.is_dir()) for entry in entries), key=lambda pair: os.fsencode(pair[0])
+                    ((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith(".")),
+                    key=lambda pair: os.fsencode(pair[0]),
                 )
         except OSError as error:
-            yield Rejected(f"{prefix}{inner}" or ".", f"folder not readable: {error.strerror}")
+            yield Visited(path, unreadable=error.strerror or "for no reason that the system would tell")
             continue
-        start = f"{inner}/" if inner else ""
-        for name, is_folder in found:
-            if not name.startswith(".") and not is_folder:
-                yield f"{prefix}{start}{name}" if _is_image(name) else Other(f"{prefix}{start}{name}")
-        stack.append(iter([f"{start}{name}" for name, is_folder in found if is_folder and not name.startswith(".")]))
+        yield Visited(path, tuple(name for name, is_folder in found if not is_folder))
+        stack.append(iter([f"{path}{name}/" for name, is_folder in found if is_folder]))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder or a link to one; a link that leads in a circle is a file, one that can't be read."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

@@ -36,11 +36,11 @@ def open_source(
 
         return torchvision_source(detail)
     if name == "folder":
-        return folders.folder(_directory(path, name))
+        return folders.folder(directory(path, name))
     if name == "imagefolder":
-        return folders.imagefolder(_directory(path, name), seed=seed, test_fraction=test_fraction)
+        return folders.imagefolder(directory(path, name), seed=seed, test_fraction=test_fraction)
     if name == "idx":
-        return idx.idx(_directory(path, name), seed=seed, test_fraction=test_fraction)
+        return idx.idx(directory(path, name), seed=seed, test_fraction=test_fraction)
     words = [known.partition(":")[0] for known in KINDS]
     raise ValueError(f"there is no source '{name}'{closest(name, KINDS) if kind in words else closest(kind, words)}")
 
@@ -63,7 +63,8 @@ def combine(pool: Source, probe: Source) -> Source:
     return Source(probe.classes, records)
 
 
-def _directory(path: str | os.PathLike[str], name: str) -> Path:
+def directory(path: str | os.PathLike[str], name: str) -> Path:
+    """The folder in which the source `name` looks. Raises `ValueError` where it isn't there."""
     folder = Path(path)
     if not folder.exists():
         raise ValueError(
