@@ -54,6 +54,8 @@ def fit_linear(
     rows is taken (the stronger of equals), and the classifier is fitted again on all of them. Converged means that no
     entry of the gradient of the mean loss exceeds `tolerance`. Features may lie on any device.
     """
+    if not regularisation:
+        raise ValueError("probe.linear.regularisation is empty: name at least one value to choose from")
     mean, scale = features.float().mean(dim=0), features.float().std(dim=0, correction=0)
     # A feature that never changes tells nothing: it is centred to 0 and must not be blown up.
     scale = torch.where(scale > 1e-6 * scale.max().clamp_min(1e-12), scale, torch.inf)
