@@ -24,6 +24,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
+from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Failed
 
@@ -138,6 +139,8 @@ def main() -> int:
             if not PREFECT_API_URL.value():
                 address = stack.enter_context(server.temporary(runner.LOGS / "prefect-server.log"))
                 stack.enter_context(temporary_settings({PREFECT_API_URL: address}))
+            # Lines that still wait to be sent have nowhere to go once the server is gone.
+            stack.callback(APILogHandler().flush)
             state = pipeline(asked.targets, asked.jobs, asked.limit, asked.retries, return_state=True)
     except KeyboardInterrupt:
         print("stopped; what was finished is kept, and the next run goes on from there", file=sys.stderr)

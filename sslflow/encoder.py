@@ -7,16 +7,18 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-import timm
 from safetensors import safe_open
 from safetensors.torch import save_file
-from timm.models.resnet import BasicBlock, ResNet
 from torch import Tensor, nn
 
 from sslflow.files import replacing
 from sslflow.params import Count, closest
 
 SMALL_RESNETS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
+
+
+# timm is imported where an encoder is built: it takes longer to load than torch, and stages that only read features and
+# settings build none.
 
 
 class Encoder(nn.Module):
@@ -80,6 +82,8 @@ def load_encoder(file: Path) -> Encoder:
 
 
 def _small_resnet(channels: int, name: str, width: int, stem_stride: int, grid: int) -> nn.Module:
+    from timm.models.resnet import BasicBlock, ResNet
+
     network: Any = ResNet(
         BasicBlock,  # pyright: ignore[reportArgumentType]  (timm annotates the class as an instance)
         SMALL_RESNETS[name],
@@ -102,6 +106,8 @@ def _small_resnet(channels: int, name: str, width: int, stem_stride: int, grid: 
 
 
 def _from_timm(channels: int, image_size: int, name: str) -> nn.Module:
+    import timm
+
     if not timm.is_model(name):
         raise ValueError(f"encoder.name: there is no encoder '{name}'{closest(name, _similar(name))}")
     try:
@@ -111,5 +117,7 @@ def _from_timm(channels: int, image_size: int, name: str) -> nn.Module:
 
 
 def _similar(name: str) -> list[str]:
+    import timm
+
     family = re.match(r"[a-z]*", name.lower())
     return [*SMALL_RESNETS, *(timm.list_models(f"{family.group()[:6]}*") if family else [])][:60]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,10 @@ from sslflow.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "samples" / "fashion"
+
+# A shell starts background jobs with Ctrl-C ignored, and they hand that on to their children: tests that send one would
+# pass or fail by how pytest was started.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

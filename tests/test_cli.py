@@ -106,15 +106,15 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
             tmp_path,
             ("image_size: 28", "image_sise: 28"),
             ("temperature: 0.2", "temperature: -1"),
-            ("epochs: 6", "epochs: six"),
+            ("lr: 3e-3\n  weight_decay: 1e-4", "lr: fast\n  weight_decay: 1e-4"),
             ("\nprobe:", "\nprobes:"),
             ("seeds: [0, 1]", "seeds: [0, 0]"),
         )
     )
     assert "data.image_sise: unknown, did you mean 'image_size'?" in found
     assert "methods.simclr.temperature: should be greater than 0, found -1" in found
-    assert "methods.rotation.train.epochs: should be" in found
-    assert "methods.barlow_twins.train.epochs: should be" in found
+    assert "methods.rotation.train.lr: should be" in found
+    assert "methods.barlow_twins.train.lr: should be" in found
     assert "probes: no stage reads this section, did you mean 'probe'?" in found
     assert "run.seeds names one twice" in found
 
