@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -36,7 +37,7 @@ class Normalise(nn.Module):
         return (views * self.std + self.mean).round().clamp(0, 255).to(torch.uint8)
 
 
-class Views(nn.Module):
+class Views(nn.Module, ABC):
     """Turns uint8 images `(n, c, h, w)` into a tuple of normalised float views; random numbers come from torch's
     global generator."""
 
@@ -44,9 +45,9 @@ class Views(nn.Module):
         super().__init__()
         self.normalise = Normalise(mean, std)
 
-    @torch.no_grad()
+    @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        raise NotImplementedError
+        """The views, each of the images' shape."""
 
 
 class CropView(Views):
