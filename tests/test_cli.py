@@ -123,7 +123,7 @@ def test_a_method_that_does_not_exist_or_has_no_settings(tmp_path: Path) -> None
     found = problems(
         tmp_path,
         ("methods: [rotation, simclr", "methods: [rotation, simclrr, barlow_twins"),
-        ("  barlow_twins:\n", "  barlow_twin:\n"),
+        ("\n  barlow_twins:", "\n  barlow_twin:"),
     )
     assert "run.methods: there is no method 'simclrr', did you mean 'simclr'?" in found
     assert "methods.barlow_twin: there is no such method, did you mean 'barlow_twins'?" in found
