@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.multiprocessing.spawn import spawn
 
 from sslflow.distributed import all_reduce_sum, average_gradients, gather, rank, world_size
 from sslflow.methods.barlow_twins import barlow_terms
@@ -50,7 +51,7 @@ def process(number: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> list[dict[str, tuple[Tensor, Tensor]]]:
     folder = tmp_path_factory.mktemp("gloo")
-    torch.multiprocessing.spawn(process, args=(str(folder),), nprocs=2)
+    spawn(process, args=(str(folder),), nprocs=2)
     return [torch.load(folder / f"{number}.pt", weights_only=True) for number in range(2)]
 
 
