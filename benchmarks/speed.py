@@ -58,10 +58,9 @@ def build(name: str, dataset: Dataset) -> tuple[Method, Any, dict[str, Any]]:
     kind, block = find(name), f"methods.{name}"
     settings = read({"encoder": Encoder, block: kind, f"{block}.views": kind.Views, f"{block}.train": fit})
     encoder = Encoder(dataset.channels, dataset.image_size, **settings["encoder"])
-    facts = (dataset.channels, dataset.image_size, dataset.mean, dataset.std)
     return (
         kind(encoder, **settings[block]),
-        kind.Views(*facts, **settings[f"{block}.views"]),
+        kind.Views(dataset.format, **settings[f"{block}.views"]),
         settings[f"{block}.train"],
     )
 
@@ -73,7 +72,9 @@ def pretraining(name: str, dataset: Dataset) -> tuple[float, float, float]:
     next(steps)
     memory_format = layout(train.get("memory_format", "channels_last"))
     images = dataset.read(dataset.pretraining_rows[: train["batch_size"]])
-    ready = Batch(tuple(view.contiguous(memory_format=memory_format) for view in views(images)), 0.0)
+    ready = Batch(
+        tuple(view.contiguous(memory_format=memory_format) for view in views(images)), torch.arange(len(images)), 0.0
+    )
 
     def bare() -> None:
         method.zero_grad()
@@ -87,7 +88,9 @@ def extraction(dataset: Dataset) -> tuple[float, float, float]:
     encoder = build("simclr", dataset)[0].encoder
     rows = np.arange(2048)
     place(encoder.eval(), CPU, "channels_last")
-    images = Normalise(dataset.mean, dataset.std)(dataset.read(rows)).contiguous(memory_format=torch.channels_last)
+    images = Normalise(dataset.format.mean, dataset.format.std)(dataset.read(rows)).contiguous(
+        memory_format=torch.channels_last
+    )
 
     @torch.no_grad()
     def bare() -> None:
@@ -100,7 +103,7 @@ def extraction(dataset: Dataset) -> tuple[float, float, float]:
 def augmentation(dataset: Dataset) -> tuple[float, float, float]:
     """Two views of a batch by torchvision, image by image, beside ours of the whole batch, with the same operations."""
     images = dataset.read(dataset.pretraining_rows[:256])
-    ours = TwoViews(dataset.channels, dataset.image_size, dataset.mean, dataset.std)
+    ours = TwoViews(dataset.format)
     size = dataset.image_size
     theirs = v2.Compose(
         [
@@ -109,7 +112,7 @@ def augmentation(dataset: Dataset) -> tuple[float, float, float]:
             v2.RandomApply([v2.ColorJitter(0.4, 0.4)], p=0.8),
             v2.RandomApply([v2.GaussianBlur(3, (0.1, 2.0))], p=0.5),
             v2.ToDtype(torch.float32, scale=True),
-            v2.Normalize(dataset.mean, dataset.std),
+            v2.Normalize(dataset.format.mean, dataset.format.std),
         ]
     )
     return ratio(lambda: [torch.stack([theirs(image) for image in images]) for _ in range(2)], lambda: ours(images))

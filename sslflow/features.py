@@ -30,7 +30,7 @@ def extract(
     """Features of the rows given, float32 `(len(rows), encoder.dim)`, without augmentation; written into `out` where
     given."""
     features = np.empty((len(rows), encoder.dim), dtype=np.float32) if out is None else out
-    normalise = Normalise(dataset.mean, dataset.std).to(device)
+    normalise = Normalise(dataset.format.mean, dataset.format.std).to(device)
     place(encoder.eval(), device, memory_format)
     for start in range(0, len(rows), batch_size):
         images = normalise(dataset.read(rows[start : start + batch_size]).to(device))

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from sslflow.encoder import Encoder
 from sslflow.params import closest
+from sslflow.pictures import partners
 from sslflow.views import Views
 
 Losses = dict[str, Tensor]
@@ -24,17 +26,42 @@ class Batch:
     labels."""
 
     views: tuple[Tensor, ...]
-    """Each float, normalised, `(images, channels, height, width)`."""
+    """What the method's `Views` made, `(images, …)` each."""
+    rows: Tensor
+    """Which of the run's images they are, int64 `(images,)`."""
     progress: float
     """Share of the steps that are done, from 0 to 1."""
 
 
+@dataclass(frozen=True)
+class Pool:
+    """All images of a run, for a method that looks at them between epochs."""
+
+    size: int
+    """Images over all processes."""
+    mine: Tensor
+    """Which of them are this process's to look at, int64; each image is one process's."""
+    features: Callable[[], Tensor]
+    """Their features by the encoder as it is now, without augmentation, `(len(mine), dim)`."""
+    seed: int
+    """Of whatever is drawn by chance; another one for each epoch, the same in all processes."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Among how many answers a method's loss asks for the right one: who guesses has a loss of ln `count`."""
+
+    count: int
+    among: str
+    """What they are: `"views of the batch"`."""
+
+
 class Method(nn.Module, ABC):
     """A way to train an encoder without labels. It owns every trainable tensor and every buffer that a checkpoint
-    needs."""
+    needs, and draws nothing by chance in a step: that is for its views."""
 
     Views: ClassVar[Callable[..., Views]]
-    """How its views are made: `Views(channels, image_size, mean, std, *, settings)`."""
+    """How its views are made: `Views(format, *, settings)`."""
 
     encoder: Encoder
 
@@ -44,6 +71,24 @@ class Method(nn.Module, ABC):
 
     def after_step(self, progress: float) -> None:
         """Called after every optimiser step: the place where a teacher or a queue moves."""
+
+    def start_epoch(self, pool: Pool) -> list[nn.Parameter]:
+        """Called before the first step of every epoch. Returns the parameters that it has set anew, whose history the
+        optimiser forgets."""
+        return []
+
+    def order(self, size: int, numbers: torch.Generator) -> Tensor:
+        """Which images an epoch sees, in which order, int64 `(size,)`; each one once, unless a method has reasons."""
+        return torch.randperm(size, generator=numbers)
+
+    def choices(self, images: int) -> Choices | None:
+        """What its loss chooses among in a step of so many images over all processes; None for other kinds of loss."""
+        return None
+
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """What the method makes of a batch, for people to look at: columns by title, normalised images
+        `(rows, c, side, side)`. Without a picture of its own: which view it takes for a view's partner."""
+        return partners(self.encoder, batch.views)
 
 
 def names() -> list[str]:

@@ -7,16 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sslflow.data.dataset import Dataset
 from sslflow.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.distributed import average_gradients, rank, world_size
-from sslflow.method import Batch, Losses, Method
+from sslflow.features import extract
+from sslflow.method import Batch, Losses, Method, Pool
 from sslflow.optim import OptimizerName, make_optimizer, warmup_cosine
 from sslflow.params import Count, Fraction, NonNegative, Positive
-from sslflow.rng import derive, permutation
+from sslflow.rng import derive, generator
+from sslflow.schedules import cosine
 from sslflow.views import Views
 
 
@@ -56,6 +59,7 @@ def fit(
     optimizer: OptimizerName = "adamw",
     lr: Positive,
     weight_decay: NonNegative = 1e-4,
+    weight_decay_end: NonNegative | None = None,
     momentum: Fraction = 0.9,
     warmup: Fraction = 0.1,
     clip: NonNegative = 0.0,
@@ -66,10 +70,10 @@ def fit(
     """Train `method` on the pretraining images of `dataset`, yielding after each step.
 
     `batch_size` counts images over all processes; a last batch that is not full is left out. `warmup` is a share of
-    the steps, `clip` the largest gradient norm (0: none), `compile` compiles the encoder. `resume` is a state that an
-    earlier `Step` gave; the run then ends with the same bits as one that was never stopped, since every step draws
-    its random numbers from its own number. Raises `NonFiniteLoss` with the step, and `ValueError` for settings that
-    don't fit together.
+    the steps, `clip` the largest gradient norm (0: none), `compile` compiles the encoder; `weight_decay` moves along
+    half a cosine to `weight_decay_end` where one is given. `resume` is a state that an earlier `Step` gave; the run
+    then ends with the same bits as one that was never stopped, since every step draws its random numbers from its own
+    number. Raises `NonFiniteLoss` with the step, and `ValueError` for settings that don't fit together.
     """
     rows = dataset.pretraining_rows
     batch_size = min(batch_size, len(rows))
@@ -92,22 +96,48 @@ def fit(
     if compile:
         method.encoder.compile()
 
-    def rows_of(step: int) -> Tensor:
-        epoch, number = divmod(step, per_epoch)
-        order = permutation(len(rows), seed, "order", epoch)
+    def pool(epoch: int) -> Pool:
+        mine = torch.arange(len(rows)).tensor_split(world_size())[rank()]
+
+        def features() -> Tensor:
+            found = extract(
+                method.encoder, dataset, rows[mine.numpy()], device, precision=precision, memory_format=memory_format
+            )
+            method.train()
+            return torch.from_numpy(found).to(device)
+
+        return Pool(len(rows), mine.to(device), features, derive(seed, "pool", epoch))
+
+    def epoch_steps(epoch: int, start: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        order = method.order(len(rows), generator(seed, "order", epoch))
         mine = batch_size // world_size()
-        start = number * batch_size + rank() * mine
-        return torch.from_numpy(rows)[order[start : start + mine]]
+
+        def rows_of(step: int) -> Tensor:
+            first = (step - epoch * per_epoch) * batch_size + rank() * mine
+            return order[first : first + mine]
+
+        return _read_ahead(dataset, rows, rows_of, range(start, (epoch + 1) * per_epoch), device)
+
+    def all_steps() -> Iterator[tuple[int, Tensor, Tensor]]:
+        for epoch in range(done // per_epoch, epochs):
+            start = max(done, epoch * per_epoch)
+            if start == epoch * per_epoch:
+                torch.manual_seed(derive(seed, "epoch", epoch))
+                for parameter in method.start_epoch(pool(epoch)):
+                    updates.state.pop(parameter, None)
+            yield from epoch_steps(epoch, start)
 
     previous: tuple[int, Tensor] | None = None
-    for step, images in _read_ahead(dataset, rows_of, range(done, steps), device):
+    for step, numbers, images in all_steps():
         torch.manual_seed(derive(seed, "step", step, rank()))
         rate = lr * warmup_cosine(step, steps, warmup)
         for group in updates.param_groups:
             group["lr"] = rate
-        seen = tuple(view.contiguous(memory_format=layout(memory_format)) for view in views(images))
+            if weight_decay_end is not None and group["weight_decay"]:
+                group["weight_decay"] = cosine(weight_decay, weight_decay_end, step / steps)
+        seen = tuple(_laid_out(view, memory_format) for view in views(images))
         with autocast(device, precision):
-            losses = method.training_step(Batch(seen, progress=step / steps))
+            losses = method.training_step(Batch(seen, numbers, progress=step / steps))
         updates.zero_grad()
         losses["loss"].backward()
         average_gradients(parameters)
@@ -136,19 +166,26 @@ def _require_finite(step: int, loss: Tensor, steps: int) -> None:
         raise NonFiniteLoss(f"the loss is {loss.item()} at step {step} of {steps}")
 
 
-def _read_ahead(
-    dataset: Dataset, rows_of: Callable[[int], Tensor], steps: range, device: torch.device
-) -> Iterator[tuple[int, Tensor]]:
-    """Images of each step on the device; a thread reads the next step's from the disk meanwhile."""
+def _laid_out(view: Tensor, memory_format: MemoryFormat) -> Tensor:
+    """Images in the memory format; masks and orders as they are."""
+    return view.contiguous(memory_format=layout(memory_format)) if view.ndim == 4 else view
 
-    def read(step: int) -> Tensor:
-        images = dataset.read(rows_of(step))
-        return images.pin_memory() if device.type == "cuda" else images
+
+def _read_ahead(
+    dataset: Dataset, rows: np.ndarray, rows_of: Callable[[int], Tensor], steps: range, device: torch.device
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Which of the `rows` each step sees, and their images, on the device; a thread reads the next step's from the disk
+    meanwhile."""
+
+    def read(step: int) -> tuple[Tensor, Tensor]:
+        numbers = rows_of(step)
+        images = dataset.read(rows[numbers.numpy()])
+        return (numbers.pin_memory(), images.pin_memory()) if device.type == "cuda" else (numbers, images)
 
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(read, steps[0]) if steps else None
         for step in steps:
             assert ahead is not None
-            images = ahead.result().to(device, non_blocking=True)
+            numbers, images = (tensor.to(device, non_blocking=True) for tensor in ahead.result())
             ahead = reader.submit(read, step + 1) if step + 1 in steps else None
-            yield step, images
+            yield step, numbers, images

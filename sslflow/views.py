@@ -11,6 +11,7 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
+from sslflow.data.dataset import ImageFormat
 from sslflow.params import Fraction, NonNegative
 
 Share = Annotated[float, Gt(0), Le(1)]
@@ -38,16 +39,21 @@ class Normalise(nn.Module):
 
 
 class Views(nn.Module, ABC):
-    """Turns uint8 images `(n, c, h, w)` into a tuple of normalised float views; random numbers come from torch's
-    global generator."""
+    """Turns uint8 images `(n, c, h, w)` into a tuple of tensors that a method computes its loss from: normalised float
+    views, and whatever else is drawn by chance (a mask, an order). All that is random in a step is drawn here, from
+    torch's global generator; row i of every tensor belongs to image i."""
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+    def __init__(self, format: ImageFormat) -> None:
         super().__init__()
-        self.normalise = Normalise(mean, std)
+        self.normalise = Normalise(format.mean, format.std)
 
     @abstractmethod
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The views, each of the images' shape."""
+        """The views, `(n, …)` each."""
+
+    def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:
+        """What of the views can be looked at, uint8 `(n, c, side, side)` each."""
+        return [self.normalise.restore(view) for view in views]
 
 
 class CropView(Views):
@@ -56,19 +62,16 @@ class CropView(Views):
 
     def __init__(
         self,
-        channels: int,
-        image_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        format: ImageFormat,
         *,
         shift: Fraction = 0.1,
         flip: Fraction = 0.5,
     ) -> None:
         """`shift`: largest move, as a share of the image's side; `flip`: probability of a horizontal flip."""
-        super().__init__(mean, std)
-        padding = round(shift * image_size)
+        super().__init__(format)
+        padding = round(shift * format.size)
         self.augment = nn.Sequential(
-            K.RandomCrop((image_size, image_size), padding=padding, padding_mode="reflect")
+            K.RandomCrop((format.size, format.size), padding=padding, padding_mode="reflect")
             if padding
             else nn.Identity(),
             K.RandomHorizontalFlip(p=flip) if flip else nn.Identity(),
@@ -87,10 +90,7 @@ class TwoViews(Views):
 
     def __init__(
         self,
-        channels: int,
-        image_size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
+        format: ImageFormat,
         *,
         smallest_crop: Share = 0.2,
         flip: Fraction = 0.5,
@@ -106,8 +106,8 @@ class TwoViews(Views):
     ) -> None:
         """`smallest_crop`: share of the area; `brightness` to `hue`: strengths; `flip`, `jitter`, `grey`, `blur`,
         `solarize`: probabilities; `blur_sigma` in pixels."""
-        super().__init__(mean, std)
-        side = (image_size, image_size)
+        super().__init__(format)
+        channels, side = format.channels, (format.size, format.size)
         steps: list[nn.Module] = [K.RandomResizedCrop(side, scale=(smallest_crop, 1.0))]
         if flip:
             steps.append(K.RandomHorizontalFlip(p=flip))
@@ -119,7 +119,7 @@ class TwoViews(Views):
         if grey and channels == 3:
             steps.append(K.RandomGrayscale(p=grey))
         if blur:
-            kernel = max(3, image_size // 10 // 2 * 2 + 1)
+            kernel = max(3, format.size // 10 // 2 * 2 + 1)
             steps.append(K.RandomGaussianBlur((kernel, kernel), blur_sigma, p=blur))
         if solarize:
             steps.append(K.RandomSolarize(p=solarize))

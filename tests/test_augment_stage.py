@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from sslflow import places
-from sslflow.data.dataset import Dataset
+from sslflow.data.dataset import Dataset, ImageFormat
 from sslflow.encoder import Encoder
 from sslflow.evaluation.throughput import Rates, measure
 from sslflow.params import ParamsError
@@ -60,7 +60,7 @@ def test_the_first_column_is_the_image_as_prepared(prepared, monkeypatch):
     shown = {}
     monkeypatch.setattr(augment, "contact_sheet", lambda images, **words: shown.update(words, images=images))
     dataset = Dataset()
-    views = TwoViews(1, 16, dataset.mean, dataset.std, smallest_crop=1.0, flip=0, jitter=0, blur=0)
+    views = TwoViews(dataset.format, smallest_crop=1.0, flip=0, jitter=0, blur=0)
     augment.sheet_of(views, dataset, np.array([4, 2]), torch.device("cpu"), 2)
     assert shown["columns"] == 3
     assert shown["column_labels"] == ["image", "view 1", "view 2"]
@@ -90,7 +90,7 @@ def test_measuring_leaves_the_weights_alone():
     encoder = Encoder(1, 16, name="resnet10", width=4)
     before = {name: parameter.clone() for name, parameter in encoder.named_parameters()}
     images = torch.zeros(16, 1, 16, 16, dtype=torch.uint8)
-    measure(TwoViews(1, 16, [0.5], [0.2]), encoder, images, seconds=0.2)
+    measure(TwoViews(ImageFormat(1, 16, (0.5,), (0.2,))), encoder, images, seconds=0.2)
     assert all(torch.equal(parameter, before[name]) for name, parameter in encoder.named_parameters())
     assert all(parameter.grad is None for parameter in encoder.parameters())
 

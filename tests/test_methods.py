@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from sslflow.data.dataset import ImageFormat
 from sslflow.diagnostics import feature_std
 from sslflow.encoder import Encoder
 from sslflow.features import extract
@@ -27,12 +28,14 @@ def make(name: str, channels: int = 1, size: int = 28, seed: int = 0) -> tuple[M
     schemas = {block: kind, f"{block}.views": kind.Views, f"{block}.train": fit}
     settings = read(schemas, ROOT / "params.yaml")
     method = kind(Encoder(channels, size, name="resnet10", width=8, stem_stride=2), **settings[block])
-    return method, kind.Views(channels, size, [0.3] * channels, [0.3] * channels, **settings[f"{block}.views"])
+    return method, kind.Views(
+        ImageFormat(channels, size, (0.3,) * channels, (0.3,) * channels), **settings[f"{block}.views"]
+    )
 
 
 def batch(views: Views, images: torch.Tensor) -> Batch:
     torch.manual_seed(1)
-    return Batch(views(images), progress=0.0)
+    return Batch(views(images), torch.arange(len(images)), progress=0.0)
 
 
 @pytest.fixture
@@ -85,7 +88,7 @@ def test_order_of_the_batch_does_not_matter(name, images):
     method, views = make(name)
     given = batch(views, images)
     order = torch.randperm(len(images))
-    shuffled = Batch(tuple(view[order] for view in given.views), given.progress)
+    shuffled = Batch(tuple(view[order] for view in given.views), given.rows[order], given.progress)
     torch.manual_seed(2)
     first = copy.deepcopy(method).training_step(given)["loss"]
     torch.manual_seed(2)

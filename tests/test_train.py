@@ -33,7 +33,7 @@ SETTINGS = {"epochs": 3, "batch_size": 40, "lr": 1e-3, "clip": 1.0}
 def simclr(dataset, width: int = 4):
     torch.manual_seed(derive(0, "init"))
     method = SimCLR(Encoder(1, 28, name="resnet10", width=width, stem_stride=2), projector=(16, 8))
-    return method, SimCLR.Views(1, 28, dataset.mean, dataset.std)
+    return method, SimCLR.Views(dataset.format)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "lars"])

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
+from sslflow.data.dataset import ImageFormat
 from sslflow.views import CropView, Normalise, TwoViews
+
+GREY = ImageFormat(1, 28, (0.3,), (0.3,))
 
 
 @pytest.fixture
@@ -17,7 +20,7 @@ def images(fashion) -> torch.Tensor:
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32), (4, 16)])
 def test_views_have_the_images_shape_and_are_floats(kind, channels, size):
     images = torch.randint(0, 256, (6, channels, size, size), dtype=torch.uint8)
-    views = kind(channels, size, [0.5] * channels, [0.25] * channels)(images)
+    views = kind(ImageFormat(channels, size, (0.5,) * channels, (0.25,) * channels))(images)
     assert all(view.shape == images.shape and view.dtype == torch.float32 for view in views)
     assert all(view.isfinite().all() for view in views)
 
@@ -36,7 +39,7 @@ def test_a_set_of_one_colour_stays_finite():
 
 
 def test_the_same_seed_gives_the_same_views_and_another_gives_others(images):
-    views = TwoViews(1, 28, [0.3], [0.3])
+    views = TwoViews(GREY)
 
     def drawn(seed: int) -> torch.Tensor:
         torch.manual_seed(seed)
@@ -49,22 +52,22 @@ def test_the_same_seed_gives_the_same_views_and_another_gives_others(images):
 def test_the_two_views_of_an_image_differ_and_so_do_images_that_are_alike(images):
     torch.manual_seed(0)
     alike = images[:1].expand(16, -1, -1, -1)
-    first, second = TwoViews(1, 28, [0.3], [0.3])(alike)
+    first, second = TwoViews(GREY)(alike)
     every = torch.cat([first, second]).flatten(1)
     assert len(torch.unique(every, dim=0)) == 32
 
 
 def test_views_stay_within_the_range_of_images(images):
-    views = TwoViews(1, 28, [0.0], [1 / 255])(images)
+    views = TwoViews(ImageFormat(1, 28, (0.0,), (1 / 255,)))(images)
     assert min(float(view.min()) for view in views) >= 0
     assert max(float(view.max()) for view in views) <= 255.001
 
 
 def test_without_settings_that_change_it_an_image_is_only_normalised(images):
-    (view,) = CropView(1, 28, [0.3], [0.3], shift=0.0, flip=0.0)(images)
+    (view,) = CropView(GREY, shift=0.0, flip=0.0)(images)
     assert torch.equal(view, Normalise([0.3], [0.3])(images))
 
 
 def test_a_flip_of_certainty_flips(images):
-    (view,) = CropView(1, 28, [0.3], [0.3], shift=0.0, flip=1.0)(images)
+    (view,) = CropView(GREY, shift=0.0, flip=1.0)(images)
     assert torch.equal(view, Normalise([0.3], [0.3])(images).flip(3))

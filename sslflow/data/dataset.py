@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +14,18 @@ from torch import Tensor
 from sslflow import places
 from sslflow.data.records import POOL, TEST, TRAIN
 from sslflow.files import read_json
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What all prepared images have in common."""
+
+    channels: int
+    size: int
+    """Pixels: images are squares."""
+    mean: tuple[float, ...]
+    """Of each channel, over the images to pretrain on, as shares of white."""
+    std: tuple[float, ...]
 
 
 class Dataset:
@@ -32,8 +45,7 @@ class Dataset:
         self.classes: list[str] = facts["classes"]
         self.channels: int = facts["channels"]
         self.image_size: int = facts["image_size"]
-        self.mean: list[float] = facts["mean"]
-        self.std: list[float] = facts["std"]
+        self.format = ImageFormat(self.channels, self.image_size, tuple(facts["mean"]), tuple(facts["std"]))
 
     def __len__(self) -> int:
         return self.manifest.num_rows

@@ -96,9 +96,7 @@ def finetune(
         torch.manual_seed(derive(seed, "finetune"))
         model = Classifier(make_encoder(), len(dataset.classes))
         place(model, device, memory_format)
-        views = CropView(dataset.channels, dataset.image_size, dataset.mean, dataset.std, shift=shift, flip=flip).to(
-            device
-        )
+        views = CropView(dataset.format, shift=shift, flip=flip).to(device)
         # The smallest batch is two images: normalisation over a batch needs more than one.
         per_epoch = max(1, len(rows) // batch_size)
         size = min(batch_size, len(rows))
@@ -160,7 +158,7 @@ def _accuracy(
 ) -> float:
     rows = dataset.rows(TEST)
     rows = rows[dataset.labels[rows] >= 0]
-    normalise = Normalise(dataset.mean, dataset.std).to(device)
+    normalise = Normalise(dataset.format.mean, dataset.format.std).to(device)
     model.eval()
     correct = 0
     for start in range(0, len(rows), batch_size):

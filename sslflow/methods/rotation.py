@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslflow.encoder import Encoder
-from sslflow.method import Batch, Losses, Method
+from sslflow.method import Batch, Choices, Losses, Method
 from sslflow.views import CropView
 
 
@@ -26,6 +26,22 @@ class Rotation(Method):
         logits = self.classifier(self.encoder(images)).float()
         accuracy = (logits.argmax(dim=1) == turns).float().mean()
         return {"loss": F.cross_entropy(logits, turns), "accuracy": accuracy}
+
+    def choices(self, images: int) -> Choices:
+        return Choices(4, "quarter turns")
+
+    @torch.no_grad()
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """Images turned by chance, and turned back by what the classifier says: upright where it is right."""
+        (view,) = batch.views
+        images, _ = rotations(view)
+        pick = torch.arange(len(view), device=view.device)
+        turned = images.unflatten(0, (4, len(view)))[pick % 4, pick]
+        told = self.classifier(self.encoder(turned)).argmax(dim=1)
+        back = torch.stack(
+            [torch.rot90(one, -int(turns), dims=(1, 2)) for one, turns in zip(turned, told, strict=True)]
+        )
+        return {"shown": turned, "turned back": back, "upright": view}
 
 
 def rotations(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from sslflow.distributed import gather
 from sslflow.encoder import Encoder
 from sslflow.heads import mlp
-from sslflow.method import Batch, Losses, Method
+from sslflow.method import Batch, Choices, Losses, Method
 from sslflow.params import Positive, Widths
 from sslflow.views import TwoViews
 
@@ -27,6 +27,9 @@ class SimCLR(Method):
     def training_step(self, batch: Batch) -> Losses:
         za, zb = (gather(self.projector(self.encoder(view))) for view in batch.views)
         return {"loss": nt_xent(za, zb, self.temperature)}
+
+    def choices(self, images: int) -> Choices:
+        return Choices(2 * images - 1, "views of the batch")
 
 
 def nt_xent(za: Tensor, zb: Tensor, temperature: float) -> Tensor:

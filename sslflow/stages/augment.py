@@ -60,8 +60,7 @@ def main(method: str) -> None:
     if not len(rows):
         raise ValueError(f"{dataset.folder} holds no images to pretrain on")
     look = Look(**settings["augment"])
-    facts = (dataset.channels, dataset.image_size, dataset.mean, dataset.std)
-    views = find(method).Views(*facts, **settings[f"methods.{method}.views"]).to(device)
+    views = find(method).Views(dataset.format, **settings[f"methods.{method}.views"]).to(device)
 
     torch.manual_seed(derive(look.seed, "augment", "views"))
     shown = rows[permutation(len(rows), look.seed, "augment", "images").numpy()[: look.images]]
@@ -87,7 +86,7 @@ def sheet_of(views: Views, dataset: Dataset, rows: np.ndarray, device: torch.dev
     images = dataset.read(rows).to(device)
     columns = [images]
     while len(columns) <= count:
-        columns += [views.normalise.restore(view) for view in views(images)]
+        columns += views.shown(views(images))
     across = torch.stack(columns, dim=1).flatten(0, 1).cpu()
     titles = ["image", *(f"view {number}" for number in range(1, len(columns)))]
     scale = max(1, THUMBNAIL // dataset.image_size)

@@ -69,8 +69,7 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     torch.manual_seed(derive(seed, "init"))
     encoder = Encoder(dataset.channels, dataset.image_size, **settings["encoder"])
     method = kind(encoder, **settings[f"methods.{name}"])
-    facts = (dataset.channels, dataset.image_size, dataset.mean, dataset.std)
-    views = kind.Views(*facts, **settings[f"methods.{name}.views"])
+    views = kind.Views(dataset.format, **settings[f"methods.{name}.views"])
 
     depends_on = [name, seed, world_size(), str(device), settings]
     checkpoint = Checkpoint(
