@@ -62,6 +62,8 @@ class Method(nn.Module, ABC):
 
     Views: ClassVar[Callable[..., Views]]
     """How its views are made: `Views(format, *, settings)`."""
+    needs_labels: ClassVar[bool] = False
+    """Whether it is a control that learns from labels, which it is given as `kind(encoder, labels, *, settings)`."""
 
     encoder: Encoder
 

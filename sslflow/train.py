@@ -53,6 +53,7 @@ def fit(
     device: torch.device,
     seed: int,
     resume: dict[str, Any] | None = None,
+    rows: np.ndarray | None = None,
     *,
     epochs: Count,
     batch_size: Count,
@@ -67,7 +68,7 @@ def fit(
     memory_format: MemoryFormat = "channels_last",
     compile: bool = False,
 ) -> Iterator[Step]:
-    """Train `method` on the pretraining images of `dataset`, yielding after each step.
+    """Train `method` on the pretraining images of `dataset`, or on the `rows` given, yielding after each step.
 
     `batch_size` counts images over all processes; a last batch that is not full is left out. `warmup` is a share of
     the steps, `clip` the largest gradient norm (0: none), `compile` compiles the encoder; `weight_decay` moves along
@@ -75,7 +76,7 @@ def fit(
     then ends with the same bits as one that was never stopped, since every step draws its random numbers from its own
     number. Raises `NonFiniteLoss` with the step, and `ValueError` for settings that don't fit together.
     """
-    rows = dataset.pretraining_rows
+    rows = dataset.pretraining_rows if rows is None else rows
     batch_size = min(batch_size, len(rows))
     if batch_size % world_size():
         raise ValueError(f"batch_size {batch_size} can't be shared by {world_size()} processes; choose a multiple")

@@ -74,6 +74,11 @@ class Dataset:
         """Rows of one split, in manifest order."""
         return np.flatnonzero(self.splits == split)
 
+    def labelled_rows(self, split: str) -> np.ndarray:
+        """Rows of one split that have a label, in manifest order."""
+        rows = self.rows(split)
+        return rows[self.labels[rows] >= 0]
+
     @property
     def pretraining_rows(self) -> np.ndarray:
         """Rows that pretraining may see: the pool, or else the training split; never a test image."""
