@@ -21,7 +21,7 @@ from sslflow.params import load
 GROUND = {"checkpoint", "data", "device", "diagnostics", "distributed", "files", "kmeans", "optim", "params", "places"}
 LAYERS = (
     GROUND | {"progress", "rng", "sheets"},
-    {"encoder", "heads", "method", "pictures", "schedules", "teacher", "views"},
+    {"decoder", "encoder", "heads", "method", "pictures", "schedules", "teacher", "views"},
     {"methods"},
     {"evaluation", "features", "reporting", "train"},
     {"stages"},

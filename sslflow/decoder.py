@@ -1,0 +1,44 @@
+"""Maps of an encoder back to the size of images."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Decoder(nn.Module):
+    """Maps `(n, dim, h, w)` of any size, 1x1 too, to `(n, channels, side, side)`: 3x3 convolutions, the size doubled
+    before each until it is `side`; the last layer is bare.
+
+    Pixels are repeated, not spread by a transposed convolution: no chequerboard, and the same sums in the same order
+    on every device. `width` is that of the first layers; the last two have a half and a quarter of it, since nearly
+    all of the arithmetic is where the image is large.
+    """
+
+    def __init__(self, dim: int, channels: int, side: int, *, width: int = 64) -> None:
+        super().__init__()
+        # Halved from the end, as an encoder's strides halve: 2, 4, 7, 14, 28.
+        self.sizes = [side]
+        while self.sizes[0] > 2:
+            self.sizes.insert(0, -(-self.sizes[0] // 2))
+        widths = [max(1, width // max(1, 4 >> left)) for left in reversed(range(len(self.sizes)))]
+        self.narrow = nn.Conv2d(dim, widths[0], 1)
+        self.blocks = nn.ModuleList(_block(*pair) for pair in itertools.pairwise([widths[0], *widths]))
+        self.last = nn.Conv2d(widths[-1], channels, 1)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Images, of unbounded values."""
+        x = self.narrow(maps)
+        for size, block in zip(self.sizes, self.blocks, strict=True):
+            # A map that is larger than a step's size keeps its own, so that every layer is used whatever the encoder.
+            wanted = [min(max(size, present), self.sizes[-1]) for present in x.shape[-2:]]
+            x = block(F.interpolate(x, size=wanted, mode="nearest"))
+        return self.last(x)
+
+
+def _block(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
+    )
