@@ -16,7 +16,12 @@ Board = dict[str, dict[str, Summary]]
 
 _TUNED = re.compile(r"finetune_[0-9.]+pct")
 
-CONTROLS = {"random": "random weights", "pixels": "raw pixels", "scratch": "from scratch"}
+CONTROLS = {
+    "random": "random weights",
+    "pixels": "raw pixels",
+    "scratch": "from scratch",
+    "supervised": "supervised, all labels",
+}
 TITLES = {
     "linear": "linear",
     "knn": "kNN",

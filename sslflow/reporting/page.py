@@ -15,7 +15,7 @@ from sslflow.data.dataset import Dataset
 from sslflow.features import FeatureStore
 from sslflow.files import read_json
 from sslflow.params import Count, Natural
-from sslflow.reporting import atlas, confusion, curves, leaderboard, neighbours, origin, story
+from sslflow.reporting import atlas, confusion, curves, leaderboard, neighbours, origin, story, verdicts
 from sslflow.reporting.pictures import sheet
 
 AGREEMENT = {"nmi": "NMI", "ari": "ARI", "accuracy": "accuracy", "purity": "purity"}
@@ -74,6 +74,7 @@ def render(
         table=_table(run, board),
         data=_data(run, dataset),
         curves=[(method, curves.charts(method, run.seeds)) for method in run.methods],
+        verdicts=verdicts.collect(run.methods, run.seeds),
         views=_views(run),
         map=maps,
         neighbours=[
@@ -133,10 +134,10 @@ def _views(run: Run) -> list[dict[str, Any]]:
     found = []
     for method in run.methods:
         file = places.metrics("augment", method)
-        picture = sheet(places.views(method))
-        if picture or file.exists():
+        picture, doing = sheet(places.views(method)), sheet(places.pictures(method, run.seeds[0]))
+        if picture or doing or file.exists():
             rates = _rates(run, method, read_json(file)) if file.exists() else []
-            found.append({"method": method, "picture": picture, "rates": rates})
+            found.append({"method": method, "picture": picture, "doing": doing, "rates": rates})
     return found
 
 

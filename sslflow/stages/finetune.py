@@ -15,6 +15,7 @@ from sslflow.device import compute
 from sslflow.encoder import Encoder, load_encoder
 from sslflow.evaluation.finetune import finetune, metric_name
 from sslflow.files import write_metrics
+from sslflow.method import find
 from sslflow.params import read
 from sslflow.rng import derive
 from sslflow.stages.entry import run
@@ -36,6 +37,11 @@ def main(method: str, seed: int) -> None:
     if not dataset.labelled:
         write_metrics(file, {})
         print(f"finetune {name}  skipped: no labelled images to train on and to test on")
+        return
+
+    if method != SCRATCH and find(method).needs_labels:
+        write_metrics(file, {})
+        print(f"finetune {name}  skipped: its encoder has seen all labels, a share of them tells nothing")
         return
 
     def make_encoder() -> Encoder:

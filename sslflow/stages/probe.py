@@ -62,7 +62,7 @@ def main(name: str, seed: int) -> None:
         return
 
     features = _features(name, seed, dataset, device, settings)
-    train, test = (_labelled(dataset, split) for split in (TRAIN, TEST))
+    train, test = (dataset.labelled_rows(split) for split in (TRAIN, TEST))
     x_train, y_train = features(train), torch.from_numpy(dataset.labels[train]).to(device)
     classes = len(dataset.classes)
     fitted = fit_linear(x_train, y_train, classes, derive(seed, "probe"), **settings["probe.linear"])
@@ -114,11 +114,6 @@ def _features(
         return torch.from_numpy(store.array[rows]).to(device)
 
     return read_features
-
-
-def _labelled(dataset: Dataset, split: str) -> np.ndarray:
-    rows = dataset.rows(split)
-    return rows[dataset.labels[rows] >= 0]
 
 
 def _accuracy(predicted: Tensor, actual: Tensor) -> float:

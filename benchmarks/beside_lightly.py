@@ -1,0 +1,399 @@
+"""Our methods beside lightly's parts for the same methods: `python -m benchmarks.beside_lightly`.
+
+On both sides the same encoder, images, number of images seen, batch size, optimiser and learning rates, widths of heads
+and strengths of augmentation (those of params.yaml), on the fashion sample, one CPU thread. Lightly's side is the plain
+loop of its own examples: its transforms on PIL images in a DataLoader, its heads and its losses.
+
+Speed: steps of both take turns in one process, the ratio is the median of the rounds' ratios. Accuracy: a linear
+classifier and kNN on the frozen features, tested on the test images; runs that are done are kept in
+work/benchmarks/lightly and not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import datetime
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import lightly
+import torch
+from lightly import loss as losses
+from lightly import transforms
+from lightly.models import modules, utils
+from lightly.models.modules import heads
+from lightly.models.modules.masked_vision_transformer_decoder_timm import MaskedVisionTransformerDecoderTIMM
+from lightly.utils.scheduler import cosine_schedule
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from benchmarks.methods import ENCODERS
+from sslflow.data.dataset import Dataset
+from sslflow.data.prepare import prepare
+from sslflow.encoder import Encoder
+from sslflow.evaluation.knn import knn_predict
+from sslflow.evaluation.linear import fit_linear
+from sslflow.features import extract
+from sslflow.files import read_json, write_json
+from sslflow.method import find
+from sslflow.optim import make_optimizer, warmup_cosine
+from sslflow.params import read
+from sslflow.rng import derive
+from sslflow.train import fit
+
+WORK = Path("work/benchmarks/lightly")
+CPU = torch.device("cpu")
+EPOCHS = 4
+ROUNDS = 7
+METHODS = ("simclr", "moco_v2", "byol", "barlow_twins", "vicreg", "dino", "swav", "mae")
+
+Step = Callable[[list[Tensor], float], Tensor]
+"""Views and progress to the loss."""
+
+
+class Pictures(TorchDataset):
+    """Images as lightly's transforms want them, in memory."""
+
+    def __init__(self, dataset: Dataset, transform: Callable[[Image.Image], Any]) -> None:
+        images = dataset.read(dataset.pretraining_rows).numpy()
+        self.images = [Image.fromarray(image[0]) for image in images]
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.transform(self.images[number])
+
+
+class Theirs(nn.Module):
+    """One method put together from lightly's parts."""
+
+    def __init__(self, name: str, encoder: Encoder, settings: dict[str, Any]) -> None:
+        super().__init__()
+        self.encoder, self.settings = encoder, settings
+        self.step: Step = getattr(self, f"_{name}")(encoder.dim, **settings)
+
+    def _simclr(self, dim: int, *, projector: tuple[int, ...], temperature: float) -> Step:
+        self.head = heads.SimCLRProjectionHead(dim, *projector)
+        loss = losses.NTXentLoss(temperature)
+        return lambda views, _: loss(*(self.head(self.encoder(view)) for view in views))
+
+    def _barlow_twins(self, dim: int, *, projector: tuple[int, ...], redundancy: float) -> Step:
+        self.head = heads.BarlowTwinsProjectionHead(dim, projector[0], projector[-1])
+        loss = losses.BarlowTwinsLoss(redundancy)
+        return lambda views, _: loss(*(self.head(self.encoder(view)) for view in views))
+
+    def _vicreg(
+        self, dim: int, *, projector: tuple[int, ...], invariance: float, variance: float, covariance: float
+    ) -> Step:
+        self.head = heads.VICRegProjectionHead(dim, projector[0], projector[-1], num_layers=len(projector))
+        loss = losses.VICRegLoss(invariance, variance, covariance)
+        return lambda views, _: loss(*(self.head(self.encoder(view)) for view in views))
+
+    def _byol(self, dim: int, *, projector: tuple[int, ...], predictor: int, momentum: float) -> Step:
+        self.head = heads.BYOLProjectionHead(dim, *projector)
+        self.predictor = heads.BYOLPredictionHead(projector[-1], predictor, projector[-1])
+        self._add_teacher()
+        loss = losses.NegativeCosineSimilarity()
+
+        def step(views: list[Tensor], progress: float) -> Tensor:
+            self._move_teacher(cosine_schedule(round(1000 * progress), 1001, momentum, 1.0))
+            predicted = [self.predictor(self.head(self.encoder(view))) for view in views]
+            targets = [self._taught(view) for view in views]
+            return 0.5 * (loss(predicted[0], targets[1]) + loss(predicted[1], targets[0]))
+
+        return step
+
+    def _moco_v2(
+        self, dim: int, *, projector: tuple[int, ...], queue: int, temperature: float, momentum: float
+    ) -> Step:
+        self.head = heads.MoCoProjectionHead(dim, *projector, batch_norm=True)
+        self._add_teacher()
+        loss = losses.NTXentLoss(temperature, memory_bank_size=(queue, projector[-1]))
+
+        def step(views: list[Tensor], progress: float) -> Tensor:
+            self._move_teacher(momentum)
+            return loss(self.head(self.encoder(views[0])), self._taught(views[1]))
+
+        return step
+
+    def _dino(
+        self,
+        dim: int,
+        *,
+        projector: tuple[int, ...],
+        prototypes: int,
+        temperature: float,
+        teacher_temperature: float,
+        momentum: float,
+        centre_momentum: float,
+        **_: Any,
+    ) -> Step:
+        self.head = heads.DINOProjectionHead(dim, projector[0], projector[-1], prototypes, batch_norm=True)
+        self._add_teacher()
+        loss = losses.DINOLoss(prototypes, student_temp=temperature, center_momentum=centre_momentum)
+
+        def step(views: list[Tensor], progress: float) -> Tensor:
+            self._move_teacher(cosine_schedule(round(1000 * progress), 1001, momentum, 1.0))
+            answers = [self.head(self.encoder(view)) for view in views]
+            return loss([self._taught(view) for view in views[:2]], answers, teacher_temp=teacher_temperature)
+
+        return step
+
+    def _swav(
+        self,
+        dim: int,
+        *,
+        projector: tuple[int, ...],
+        prototypes: int,
+        temperature: float,
+        epsilon: float,
+        iterations: int,
+        **_: Any,
+    ) -> Step:
+        self.head = heads.SwaVProjectionHead(dim, *projector)
+        self.prototypes = heads.SwaVPrototypes(projector[-1], prototypes)
+        loss = losses.SwaVLoss(temperature, iterations, epsilon)
+
+        def step(views: list[Tensor], progress: float) -> Tensor:
+            self.prototypes.normalize()
+            z = [nn.functional.normalize(self.head(self.encoder(view)), dim=1) for view in views]
+            scores: list[Any] = [self.prototypes(one) for one in z]
+            return loss(scores[:2], scores[2:])
+
+        return step
+
+    def _mae(self, dim: int, *, mask: float, decoder_width: int, decoder_depth: int) -> Step:
+        encoder = self.encoder
+        patch, width, channels = encoder.settings["patch_size"], encoder.map_dim, encoder.channels
+        self.vit = modules.MaskedVisionTransformerTIMM(encoder.network)
+        count = (encoder.image_size // patch) ** 2
+        self.embed = nn.Linear(width, decoder_width)
+        self.decoder = MaskedVisionTransformerDecoderTIMM(count, decoder_width, decoder_depth, decoder_width // 32)
+        self.draw = nn.Linear(decoder_width, channels * patch**2)
+
+        def step(views: list[Tensor], progress: float) -> Tensor:
+            (images,) = views
+            n = len(images)
+            keep, hidden = utils.random_token_mask((n, count + 1), mask_ratio=mask)
+            seen = self.embed(self.vit.encode(images, idx_keep=keep))
+            tokens = utils.repeat_token(self.decoder.mask_token, (n, count + 1)).type_as(seen)
+            drawn = self.decoder(utils.set_at_index(tokens, keep, seen))
+            patches = utils.normalize_mean_var(utils.patchify(images, patch))
+            target = utils.get_at_index(patches, hidden - 1)
+            return nn.functional.mse_loss(self.draw(utils.get_at_index(drawn, hidden)), target)
+
+        return step
+
+    def _add_teacher(self) -> None:
+        self.teacher = copy.deepcopy(nn.Sequential(self.encoder, self.head)).requires_grad_(False)
+
+    def _move_teacher(self, momentum: float) -> None:
+        utils.update_momentum(self.encoder, self.teacher[0], momentum)  # pyright: ignore[reportArgumentType]
+        utils.update_momentum(self.head, self.teacher[1], momentum)  # pyright: ignore[reportArgumentType]
+
+    @torch.no_grad()
+    def _taught(self, view: Tensor) -> Tensor:
+        return self.teacher(view)
+
+
+def transform_of(name: str, dataset: Dataset, views: dict[str, Any]) -> Callable[[Image.Image], Any]:
+    """Lightly's transform for a method, as strong as ours."""
+    size = dataset.image_size
+    normalize = {"mean": list(dataset.format.mean), "std": list(dataset.format.std)}
+    if name == "mae":
+        return transforms.MAETransform(size, min_scale=0.6, normalize=normalize)
+    colours = {
+        "cj_prob": views.get("jitter", 0.8),
+        "cj_strength": 1.0,
+        "cj_bright": views["brightness"],
+        "cj_contrast": views["contrast"],
+        "cj_sat": 0.0,
+        "cj_hue": 0.0,
+        "random_gray_scale": 0.0,
+        "normalize": normalize,
+    }
+    if name in ("dino", "swav"):
+        local, scale = round(views.get("local_size", 0.5) * size), views.get("local_scale", (0.05, 0.4))
+        count, smallest = views.get("local_crops", 6), views["smallest_crop"]
+        if name == "swav":
+            return transforms.SwaVTransform(
+                (size, local), (2, count), (smallest, scale[0]), (1.0, scale[1]), gaussian_blur=0.0, **colours
+            )
+        return transforms.DINOTransform(
+            size, (smallest, 1.0), local, scale, count, gaussian_blur=(0.0, 0.0, 0.0), solarization_prob=0.0, **colours
+        )
+    return transforms.SimCLRTransform(size, min_scale=views["smallest_crop"], gaussian_blur=0.0, **colours)
+
+
+def settings_of(name: str) -> dict[str, dict[str, Any]]:
+    """The method's own settings, its views and its training, as params.yaml has them."""
+    kind, block = find(name), f"methods.{name}"
+    found = read({block: kind, f"{block}.views": kind.Views, f"{block}.train": fit})
+    return {"method": found[block], "views": found[f"{block}.views"], "train": found[f"{block}.train"]}
+
+
+def make_encoder(name: str, seed: int, dataset: Dataset) -> Encoder:
+    """The same weights for both sides."""
+    torch.manual_seed(derive(seed, "init"))
+    return Encoder(dataset.channels, dataset.image_size, **ENCODERS["vit" if name == "mae" else "resnet"])
+
+
+def ours(name: str, seed: int, dataset: Dataset, epochs: int) -> tuple[Encoder, Iterator[Any]]:
+    """Our method's encoder, and its steps."""
+    settings, kind = settings_of(name), find(name)
+    method = kind(make_encoder(name, seed, dataset), **settings["method"])
+    views = kind.Views(dataset.format, **settings["views"])
+    return method.encoder, fit(method, views, dataset, CPU, seed, **{**settings["train"], "epochs": epochs})
+
+
+def theirs(name: str, seed: int, dataset: Dataset, epochs: int) -> tuple[Encoder, Iterator[Any]]:
+    """Lightly's encoder, and its steps."""
+    settings = settings_of(name)
+    method = Theirs(name, make_encoder(name, seed, dataset), settings["method"])
+    return method.encoder, _plain_loop(name, method, dataset, settings, epochs)
+
+
+def _plain_loop(name: str, method: Theirs, dataset: Dataset, settings: dict[str, Any], epochs: int) -> Iterator[None]:
+    train = settings["train"]
+    pictures = Pictures(dataset, transform_of(name, dataset, settings["views"]))
+    loader = DataLoader(pictures, batch_size=train["batch_size"], shuffle=True, drop_last=True)
+    updates = make_optimizer(method, train["optimizer"], train["lr"], train["weight_decay"], train.get("momentum", 0.9))
+    steps, done = epochs * len(loader), 0
+    for _ in range(epochs):
+        for views in loader:
+            for group in updates.param_groups:
+                group["lr"] = train["lr"] * warmup_cosine(done, steps, train["warmup"])
+            loss = method.step(views, done / steps)
+            updates.zero_grad()
+            loss.backward()
+            updates.step()
+            done += 1
+            yield
+
+
+SIDES = {"sslflow": ours, "lightly": theirs}
+
+
+def prepared() -> Dataset:
+    """The fashion sample."""
+    folder = WORK / "prepared"
+    if not (folder / "dataset.json").exists():
+        prepare(folder, print, source="samples:fashion", image_size=28, channels=1)
+    return Dataset(folder)
+
+
+def result_file(name: str, side: str, seed: int) -> Path:
+    """Where a run's result is kept: another name for other settings."""
+    content = json.dumps([settings_of(name), ENCODERS, EPOCHS], sort_keys=True, default=str)
+    return WORK / f"{name}-{side}-{seed}-{derive(0, content):016x}.json"
+
+
+def accuracy(name: str, side: str, seed: int) -> dict[str, float]:
+    """Train one side, probe it, keep the result."""
+    file = result_file(name, side, seed)
+    if file.exists():
+        return read_json(file)
+    torch.set_num_threads(1)
+    dataset = prepared()
+    started = time.process_time()
+    encoder, steps = SIDES[side](name, seed, dataset, EPOCHS)
+    torch.manual_seed(seed)
+    for _ in steps:
+        pass
+    seconds = time.process_time() - started
+    train, test = dataset.labelled_rows("train"), dataset.labelled_rows("test")
+    x_train, x_test = (torch.from_numpy(extract(encoder, dataset, rows, CPU)) for rows in (train, test))
+    y_train, y_test = (torch.from_numpy(dataset.labels[rows]) for rows in (train, test))
+    classes = len(dataset.classes)
+    probe = fit_linear(x_train, y_train, classes, derive(seed, "probe"), tolerance=3e-4)
+    found = {
+        "linear": float((probe.predict(x_test) == y_test).float().mean()),
+        "knn": float((knn_predict(x_train, y_train, x_test, classes) == y_test).float().mean()),
+        "seconds": seconds,
+    }
+    write_json(file, found)
+    print(f"{name} {side} {seed}: linear {100 * found['linear']:.1f} %, {seconds:.0f} s", flush=True)
+    return found
+
+
+def speed(name: str) -> tuple[float, float, float]:
+    """Images a second of ours, of theirs, and the median over the rounds of their ratio; steps take turns."""
+    dataset = prepared()
+    steps = [side(name, 0, dataset, 1000)[1] for side in SIDES.values()]
+    batch = settings_of(name)["train"]["batch_size"]
+    rounds: list[list[float]] = []
+    for number in range(ROUNDS + 1):
+        pair = []
+        for one in steps:
+            started = time.perf_counter()
+            next(one)
+            pair.append(time.perf_counter() - started)
+        if number:
+            rounds.append(pair)
+    ours_, theirs_ = (statistics.median(batch / pair[side] for pair in rounds) for side in (0, 1))
+    return ours_, theirs_, statistics.median(pair[1] / pair[0] for pair in rounds)
+
+
+def table(methods: list[str], seeds: list[int], speeds: dict[str, tuple[float, float, float]]) -> Iterator[str]:
+    """The comparison in Markdown."""
+    now = datetime.datetime.now(datetime.UTC).date()
+    yield (
+        f"{platform.machine()}, one thread, Python {platform.python_version()}, torch {torch.__version__}, lightly "
+        f"{lightly.__version__}; {now}. fashion, {EPOCHS} epochs, {len(seeds)} seeds, accuracy on the test images in %."
+    )
+    yield ""
+    pairs = [f"{metric}, {side}" for metric in ("linear", "kNN", "img/s") for side in SIDES]
+    yield f"| | {' | '.join(pairs)} | ratio |"
+    yield f"|---|{'---|' * len(pairs)}---|"
+    for name in methods:
+        cells = []
+        for metric in ("linear", "knn"):
+            for side in SIDES:
+                values = [100 * read_json(result_file(name, side, seed))[metric] for seed in seeds]
+                spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+                cells.append(f"{statistics.fmean(values):.1f}{spread}")
+        fast, slow, ratio = speeds[name]
+        yield f"| {name} | {' | '.join(cells)} | {fast:.0f} | {slow:.0f} | {ratio:.1f} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side, one thread each")
+    parser.add_argument("--table", type=Path, help="write the table to this file, between its marks")
+    asked = parser.parse_args()
+    prepared()
+    with ProcessPoolExecutor(asked.jobs) as workers:
+        for outcome in [
+            workers.submit(accuracy, name, side, seed)
+            for seed in asked.seeds
+            for name in asked.methods
+            for side in SIDES
+        ]:
+            outcome.result()
+    torch.set_num_threads(1)
+    lines = "\n".join(table(asked.methods, asked.seeds, {name: speed(name) for name in asked.methods}))
+    print(lines)
+    if asked.table:
+        before, mark, rest = asked.table.read_text(encoding="utf-8").partition("<!-- lightly: begin -->\n")
+        if not mark:
+            raise SystemExit(f"{asked.table} has no line <!-- lightly: begin -->")
+        after = rest.partition("<!-- lightly: end -->")[2]
+        asked.table.write_text(f"{before}{mark}{lines}\n<!-- lightly: end -->{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

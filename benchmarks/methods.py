@@ -1,0 +1,292 @@
+"""Every method on the same encoder, data and number of images, beside its controls: `python -m benchmarks.methods`.
+
+Each run is the pipeline's own: the stages pretrain, extract and probe in a folder of their own under work/benchmarks.
+What has been measured with the same settings and the same file of its method is not measured again (`--fresh` does);
+a run that was stopped resumes. `--table docs/benchmarks.md` writes the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import datetime
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ruamel.yaml import YAML
+
+from sslflow import places
+from sslflow.data.dataset import Dataset
+from sslflow.data.prepare import prepare
+from sslflow.files import read_json, write_json
+from sslflow.method import names
+from sslflow.params import load
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = Path("work/benchmarks/methods")
+IMAGES_SEEN = 72_000
+SEEDS = (0, 1, 2)
+SETS: dict[str, dict[str, Any]] = {
+    "fashion": {"source": "samples:fashion", "image_size": 28, "channels": 1},
+    "emoji": {"source": "samples:emoji", "image_size": 32, "channels": 3},
+    "fashion-full": {"source": "idx", "path": str(ROOT / "data/raw"), "image_size": 28, "channels": 1},
+}
+ENCODERS: dict[str, dict[str, Any]] = {
+    "resnet": {"name": "resnet10", "width": 16, "stem_stride": 2, "grid": 2},
+    "vit": {"name": "vit_tiny", "width": 64, "depth": 4, "patch_size": 4, "grid": 2},
+}
+ON_VIT = ("mae", "dino", "moco_v3")
+ONLY_VIT = ("mae",)
+ONLY_COLOUR = ("colorization",)
+JOINT_EMBEDDING = ("simclr", "moco_v2", "moco_v3", "byol", "barlow_twins", "vicreg", "simsiam", "dino", "swav")
+CONTROLS = ("random", "pixels", "supervised")
+FAMILIES = {
+    "pretext": ("rotation", "context_prediction", "jigsaw", "colorization", "inpainting", "denoising", "autoencoder"),
+    "contrastive": ("simclr", "moco_v2", "moco_v3"),
+    "non-contrastive": ("byol", "barlow_twins", "vicreg", "simsiam", "dino"),
+    "masked": ("mae",),
+    "clustering": ("deepcluster", "swav"),
+}
+METHODS = [method for family in FAMILIES.values() for method in family]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One method, or control, with one seed, on one data set and encoder."""
+
+    data: str
+    encoder: str
+    method: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Where its stages run."""
+        return WORK / f"{self.data}-{self.encoder}"
+
+    @property
+    def result(self) -> Path:
+        """What was measured."""
+        return self.folder / "results" / f"{self.method}-{self.seed}.json"
+
+
+def jobs(sets: list[str], methods: list[str], seeds: list[int]) -> list[Job]:
+    """All that is to be measured, the first seed of everything first."""
+    found = []
+    for seed in seeds:
+        for data in sets:
+            for method in methods:
+                if method in ONLY_COLOUR and SETS[data]["channels"] != 3:
+                    continue
+                if method not in ONLY_VIT:
+                    found.append(Job(data, "resnet", method, seed))
+                if method in (*ON_VIT, "random", "supervised"):
+                    found.append(Job(data, "vit", method, seed))
+    return found
+
+
+def make_folder(data: str, encoder: str) -> None:
+    """A folder in which stages find prepared images and their settings."""
+    folder = WORK / f"{data}-{encoder}"
+    folder.mkdir(parents=True, exist_ok=True)
+    prepared = WORK / "prepared" / data
+    if not (prepared / "dataset.json").exists():
+        prepare(prepared, print, **SETS[data])
+    link = folder / places.PREPARED
+    link.parent.mkdir(exist_ok=True)
+    if not link.exists():
+        link.symlink_to(prepared.resolve(), target_is_directory=True)
+    params = load(ROOT / "params.yaml")
+    images = len(Dataset(prepared).pretraining_rows)
+    params["encoder"] = ENCODERS[encoder]
+    params["compute"] |= {"device": "auto", "threads": 1}
+    for settings in params["methods"].values():
+        settings["train"] = {**settings["train"], "epochs": max(1, round(IMAGES_SEEN / images))}
+    with (folder / "params.yaml").open("w") as handle:
+        YAML(typ="safe").dump(params, handle)
+
+
+def key(job: Job) -> str:
+    """Changes when the run's settings or the code of its method do, comments and docstrings left out."""
+    params = load(job.folder / "params.yaml")
+    content: list[Any] = [job.data, job.method, job.seed, SETS[job.data], params["encoder"], params["probe"]]
+    if job.method in names():
+        tree = ast.parse((ROOT / f"sslflow/methods/{job.method}.py").read_text(encoding="utf-8"))
+        for node in ast.walk(tree):
+            body = getattr(node, "body", None)
+            if isinstance(body, list):
+                node.body = [one for one in body if not _is_words(one)]  # pyright: ignore[reportAttributeAccessIssue]
+        content += [ast.dump(tree), params["methods"][job.method]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _is_words(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def measured(job: Job) -> dict[str, Any] | None:
+    """The result, where it was measured with the present settings."""
+    found = read_json(job.result) if job.result.exists() else None
+    return found if found and found["key"] == key(job) else None
+
+
+def run(job: Job) -> None:
+    """Measure one job and write its result."""
+    title = places.run_name(job.method, job.seed)
+    result: dict[str, Any] = {"key": key(job)}
+    if job.method not in ("random", "pixels"):
+        seconds, memory = _stage(job, "pretrain")
+        trained = read_json(job.folder / places.metrics("pretrain", title))
+        result |= {"seconds": seconds, "memory": memory, "rankme": trained["rankme"]}
+        findings = read_json(job.folder / places.verdict(job.method, job.seed))
+        result["findings"] = [finding["kind"] for finding in findings if finding["sick"]]
+        _stage(job, "extract")
+    _stage(job, "probe")
+    probed = read_json(job.folder / places.metrics("probe", title))
+    result |= {name: probed[name] for name in ("linear", "knn", "linear_validation", "converged")}
+    result["commit"] = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    shutil.rmtree(job.folder / places.features(job.method, job.seed), ignore_errors=True)
+    job.result.parent.mkdir(exist_ok=True)
+    write_json(job.result, result)
+    print(
+        f"{job.data} {job.encoder} {title}  validation {100 * result['linear_validation']:.1f} %  RankMe "
+        f"{result.get('rankme', 0):.0f}  {result.get('seconds', 0):.0f} s  {' '.join(result.get('findings', []))}",
+        flush=True,
+    )
+
+
+def _stage(job: Job, stage: str) -> tuple[float, float]:
+    """Run a stage; seconds of processor time and the largest memory in MiB."""
+    log = job.folder / "logs" / f"{stage}-{job.method}-{job.seed}.txt"
+    log.parent.mkdir(exist_ok=True)
+    with log.open("w") as handle:
+        child = subprocess.Popen(
+            [sys.executable, "-m", f"sslflow.stages.{stage}", job.method, str(job.seed)],
+            cwd=job.folder,
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        )
+        _, status, usage = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode:
+        raise RuntimeError(f"{stage} {job.method}-{job.seed} on {job.data} failed:\n{log.read_text()[-3000:]}")
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+
+
+def table(sets: list[str], seeds: list[int]) -> Iterator[str]:
+    """The tables in Markdown, one for each data set."""
+    now = datetime.datetime.now(datetime.UTC).date()
+    yield (
+        f"{platform.machine()}, {os.cpu_count()} cores, one thread a run, {_device()}, Python "
+        f"{platform.python_version()}, torch {torch.__version__}; {now}. {IMAGES_SEEN:,} images seen, up to "
+        f"{len(seeds)} seeds: mean ± standard "
+        "deviation, accuracy on the test images in %."
+    )
+    for data in sets:
+        for encoder in ENCODERS:
+            rows = {
+                method: found
+                for method in (*METHODS, *CONTROLS)
+                if (found := [done for seed in seeds if (done := measured(Job(data, encoder, method, seed)))])
+            }
+            if rows:
+                yield from ("", f"### {data}, {encoder}: {_words(ENCODERS[encoder])}", "")
+                yield from _rows(rows)
+
+
+def _words(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" if name != "name" else str(value) for name, value in settings.items())
+
+
+def _device() -> str:
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+
+
+def _rows(rows: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+    yield "| | linear | kNN | RankMe | CPU s | MiB | above random | above pixels | verdict |"
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for method, found in rows.items():
+        name = f"*{method}*" if method in CONTROLS else method
+        cells = [_spread(found, "linear", 100), _spread(found, "knn", 100)]
+        cells += [_spread(found, "rankme", 1), _mean(found, "seconds"), _mean(found, "memory")]
+        for control in ("random", "pixels"):
+            cells.append(_gap(found, rows[control]) if control in rows and method not in ("random", "pixels") else "")
+        sick = sorted({kind for one in found for kind in one.get("findings", [])})
+        cells.append(", ".join(sick) or ("healthy" if "findings" in found[0] else ""))
+        yield f"| {name} | {' | '.join(cells)} |"
+
+
+def _spread(found: list[dict[str, Any]], metric: str, scale: float) -> str:
+    values = [scale * one[metric] for one in found if metric in one]
+    if not values:
+        return ""
+    return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def _mean(found: list[dict[str, Any]], metric: str) -> str:
+    values = [one[metric] for one in found if metric in one]
+    return f"{statistics.fmean(values):.0f}" if values else ""
+
+
+def _gap(found: list[dict[str, Any]], control: list[dict[str, Any]]) -> str:
+    """Points of linear accuracy between two rows, and how many standard errors of the difference that is."""
+    ours, theirs = ([100 * one["linear"] for one in rows] for rows in (found, control))
+    gap = statistics.fmean(ours) - statistics.fmean(theirs)
+    if min(len(ours), len(theirs)) < 2:
+        return f"{gap:+.1f}"
+    error = math.sqrt(sum(statistics.variance(values) / len(values) for values in (ours, theirs)))
+    return f"{gap:+.1f} ({gap / error:+.0f} SE)" if error else f"{gap:+.1f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", default=["fashion", "emoji"], choices=SETS)
+    parser.add_argument("--methods", nargs="+", default=[*CONTROLS, *METHODS])
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side, one thread each")
+    parser.add_argument("--fresh", action="store_true", help="measure again what has been measured")
+    parser.add_argument("--table", type=Path, help="write the tables to this file, between its marks")
+    asked = parser.parse_args()
+    for data in asked.sets:
+        for encoder in ENCODERS:
+            make_folder(data, encoder)
+    wanted = jobs(asked.sets, [name for name in asked.methods if name in (*CONTROLS, *names())], asked.seeds)
+    missing = [job for job in wanted if asked.fresh or measured(job) is None]
+    print(f"{len(wanted)} runs, {len(missing)} to measure", flush=True)
+    failed = 0
+    with ThreadPoolExecutor(asked.jobs) as workers:
+        for outcome in [workers.submit(run, job) for job in missing]:
+            try:
+                outcome.result()
+            except RuntimeError as error:
+                failed += 1
+                print(error, flush=True)
+    lines = "\n".join(table(asked.sets, asked.seeds))
+    print(lines)
+    if asked.table:
+        before, mark, rest = asked.table.read_text(encoding="utf-8").partition("<!-- methods: begin -->\n")
+        after = rest.partition("<!-- methods: end -->")[2]
+        if not mark:
+            raise SystemExit(f"{asked.table} has no line <!-- methods: begin -->")
+        asked.table.write_text(f"{before}{mark}{lines}\n<!-- methods: end -->{after}", encoding="utf-8")
+    raise SystemExit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""What the pretraining stage found out about each run, gathered over the seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sslflow import places
+from sslflow.files import read_json
+
+
+@dataclass(frozen=True)
+class Said:
+    """One finding about a method."""
+
+    words: str
+    advice: str
+    sick: bool
+    seeds: tuple[int, ...]
+    """The runs of which it was said, the words being those about the first."""
+
+
+def collect(methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, list[Said]]]:
+    """The findings about each method, what is sick first; methods without a verdict are left out."""
+    told = []
+    for method in methods:
+        found: dict[str, dict[int, dict]] = {}
+        for seed in seeds:
+            file = places.verdict(method, seed)
+            for finding in read_json(file) if file.exists() else []:
+                found.setdefault(finding["kind"], {})[seed] = finding
+        said = []
+        for of_seed in found.values():
+            first = next(iter(of_seed.values()))
+            said.append(Said(first["words"], first["advice"], first["sick"], tuple(of_seed)))
+        if said:
+            told.append((method, sorted(said, key=lambda one: not one.sick)))
+    return told
