@@ -75,7 +75,8 @@ class Encoder(nn.Module):
         else:
             self.network = _from_timm(channels, image_size, name)
         self.map_dim: int = self.network.num_features
-        self.dim = self.map_dim
+        # Some of timm's networks put another layer between the last map and the features.
+        self.dim: int = getattr(self.network, "head_hidden_size", None) or self.map_dim
         if grid and (name in SMALL_RESNETS or name in VITS):
             self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(grid), nn.Flatten())
             self.dim = self.map_dim * grid * grid
@@ -85,9 +86,15 @@ class Encoder(nn.Module):
         return self.network(images) if self.pool is None else self.pool(self.map(images))
 
     def map(self, images: Tensor) -> Tensor:
-        """The last map, before features are averaged from it, `(n, map_dim, rows, columns)`; of a ViT its patches."""
+        """The last map, before features are averaged from it, `(n, map_dim, rows, columns)`; of a ViT its patches.
+        Raises `ValueError` for the few of timm's networks that have none."""
         found = self.network.forward_features(images)
         if found.ndim == 3:
+            if not hasattr(getattr(self.network, "patch_embed", None), "dynamic_feat_size"):
+                raise ValueError(
+                    f"encoder.name {self.settings['name']} makes no map of the image, which this method needs; "
+                    "choose another, such as resnet18 or vit_tiny"
+                )
             rows, columns = self.network.patch_embed.dynamic_feat_size(images.shape[-2:])
             patches = found[:, self.network.num_prefix_tokens :]
             return patches.transpose(1, 2).unflatten(2, (rows, columns))

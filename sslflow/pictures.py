@@ -30,6 +30,8 @@ def attention(encoder: Encoder, images: Tensor) -> Tensor:
     """
     weights = encoder.attention(images)
     weights = weights / weights.amax(dim=(1, 2), keepdim=True).clamp_min(1e-12)
-    mask = F.interpolate(weights[:, None], size=images.shape[-2:], mode="nearest")
+    # Patches at the lower and right border may lie partly outside.
+    patch, (height, width) = encoder.settings["patch_size"], images.shape[-2:]
+    mask = weights[:, None].repeat_interleave(patch, 2).repeat_interleave(patch, 3)[..., :height, :width]
     darkest = images.amin(dim=(2, 3), keepdim=True)
     return darkest + (images - darkest) * mask
