@@ -1,4 +1,4 @@
-"""Maps of an encoder back to the size of images."""
+"""From what an encoder makes, its maps or features, back to images."""
 
 from __future__ import annotations
 
@@ -36,6 +36,13 @@ class Decoder(nn.Module):
             wanted = [min(max(size, present), self.sizes[-1]) for present in x.shape[-2:]]
             x = block(F.interpolate(x, size=wanted, mode="nearest"))
         return self.last(x)
+
+
+def from_features(dim: int, channels: int, side: int, *, width: int = 64) -> nn.Sequential:
+    """Features `(n, dim)` to images `(n, channels, side, side)`: one linear layer makes a map of 4x4 of them."""
+    return nn.Sequential(
+        nn.Linear(dim, 16 * width), nn.Unflatten(1, (width, 4, 4)), Decoder(width, channels, side, width=width)
+    )
 
 
 def _block(before: int, after: int) -> nn.Sequential:
