@@ -17,8 +17,18 @@ def partners(encoder: Encoder, views: tuple[Tensor, ...]) -> dict[str, Tensor]:
         return {"view": views[0]}
     first, second = (F.normalize(encoder(view).float(), dim=1) for view in views[:2])
     nearest = (first @ second.T).topk(min(3, len(second)), dim=1).indices
-    found = {f"taken for it, {rank + 1}": views[1][nearest[:, rank]] for rank in range(nearest.shape[1])}
-    return {"view": views[0], "its other view": views[1], **found}
+    found = {f"guess {rank + 1}": views[1][nearest[:, rank]] for rank in range(nearest.shape[1])}
+    return {"view": views[0], "partner": views[1], **found}
+
+
+@torch.no_grad()
+def typical(images: Tensor, scores: Tensor, rows: int = 8, columns: int = 8) -> dict[str, Tensor]:
+    """The images `(n, c, h, w)` with the highest `scores`, `(n, answers)`, a row for each of the answers that the most
+    images give."""
+    given = F.one_hot(scores.argmax(dim=1), scores.shape[1]).sum(dim=0)
+    answers = given.topk(min(rows, int((given > 0).sum()))).indices
+    best = scores[:, answers].topk(min(columns, len(images)), dim=0).indices
+    return {f"top {rank + 1}": images[chosen] for rank, chosen in enumerate(best)}
 
 
 @torch.no_grad()

@@ -50,6 +50,11 @@ def views(method: str) -> Path:
     return ARTIFACTS / "views" / f"{method}.png"
 
 
+def pictures(method: str, seed: int) -> Path:
+    """What a run's method makes of a few images, PNG."""
+    return ARTIFACTS / "pictures" / f"{run_name(method, seed)}.png"
+
+
 def metrics(stage: str, name: str = "") -> Path:
     """The metrics of a stage, or of one run within it, JSON."""
     return METRICS / stage / f"{name}.json" if name else METRICS / f"{stage}.json"

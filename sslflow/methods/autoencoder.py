@@ -31,7 +31,7 @@ class Autoencoder(Method):
     @torch.no_grad()
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         (view,) = batch.views
-        return {"image": view, "drawn from its features": self.decoder(self.encoder(view)).float()}
+        return {"image": view, "drawn": self.decoder(self.encoder(view)).float()}
 
 
 def squared_error(drawn: Tensor, images: Tensor) -> Tensor:

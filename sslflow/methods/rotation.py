@@ -41,7 +41,7 @@ class Rotation(Method):
         back = torch.stack(
             [torch.rot90(one, -int(turns), dims=(1, 2)) for one, turns in zip(turned, told, strict=True)]
         )
-        return {"shown": turned, "turned back": back, "upright": view}
+        return {"shown": turned, "righted": back, "upright": view}
 
 
 def rotations(images: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,35 +5,45 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sslflow import places
 from sslflow.checkpoint import Checkpoint, fingerprint
-from sslflow.data.dataset import Dataset
+from sslflow.data.dataset import TRAIN, Dataset
 from sslflow.device import compute
-from sslflow.diagnostics import feature_std, rankme
 from sslflow.distributed import process_group, rank, world_size
 from sslflow.encoder import Encoder, save_encoder
-from sslflow.features import extract
-from sslflow.files import write_csv, write_metrics
-from sslflow.method import find
+from sslflow.files import replacing, write_csv, write_metrics
+from sslflow.journal import Watch, first_row, row
+from sslflow.method import Batch, Method, find
 from sslflow.params import Count, Positive, read
+from sslflow.pictures import attention
 from sslflow.progress import Progress
 from sslflow.rng import derive, permutation
+from sslflow.sheets import contact_sheet
 from sslflow.stages.entry import run
-from sslflow.train import NonFiniteLoss, Step, fit
+from sslflow.train import NonFiniteLoss, fit
+from sslflow.views import Views
+
+THUMBNAIL = 72
+"""Pixels: smaller images are drawn at the whole multiple that comes closest to it from below."""
+ROWS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Journal:
     """What is written down while a run goes on: a row of the curve every `log_every` steps, with the diagnostics of the
-    features of `diagnostics` images, and a checkpoint every `checkpoint_seconds`."""
+    features of `diagnostics` images, and a checkpoint every `checkpoint_seconds`; at its end, what the method makes of
+    `pictures` images."""
 
     log_every: Count = 20
     diagnostics: Count = 512
     checkpoint_seconds: Positive = 60
+    pictures: Count = 64
 
 
 def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
@@ -59,16 +69,17 @@ def main(method: str, seed: int) -> None:
 
 def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device: torch.device) -> None:
     dataset = Dataset()
-    images = dataset.pretraining_rows
+    kind = find(name)
+    images = dataset.labelled_rows(TRAIN) if kind.needs_labels else dataset.pretraining_rows
     if len(images) < 2:
         raise ValueError(f"pretraining needs at least two images, and there are {len(images)}")
     journal = Journal(**settings["pretrain"])
     looked_at = images[permutation(len(images), seed, "diagnostics")[: journal.diagnostics].numpy()]
 
-    kind = find(name)
     torch.manual_seed(derive(seed, "init"))
     encoder = Encoder(dataset.channels, dataset.image_size, **settings["encoder"])
-    method = kind(encoder, **settings[f"methods.{name}"])
+    given = (torch.from_numpy(dataset.labels[images]),) if kind.needs_labels else ()
+    method = kind(encoder, *given, **settings[f"methods.{name}"])
     views = kind.Views(dataset.format, **settings[f"methods.{name}.views"])
 
     depends_on = [name, seed, world_size(), str(device), settings]
@@ -80,21 +91,22 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     if state["step"]:
         print(f"pretrain {name}-{seed}  goes on after step {state['step']}", flush=True)
 
+    train = settings[f"methods.{name}.train"]
+    watch = Watch(encoder, views, dataset, looked_at, device, seed, train.get("memory_format", "channels_last"))
     started = saved = time.monotonic()
     progress = None
+    if not curve and not rank():
+        curve.append(first_row(watch.before()))
     try:
-        for step in fit(
-            method, views, dataset, device, seed, state if state["step"] else None, **settings[f"methods.{name}.train"]
-        ):
+        for step in fit(method, views, dataset, device, seed, state if state["step"] else None, images, **train):
             if rank():
                 continue
             progress = progress or Progress(f"pretrain {name}-{seed}", step.steps, "step", state["step"])
             now = time.monotonic()
             seconds = state["seconds"] + now - started
             if step.number % journal.log_every == 0 or step.number == step.steps:
-                features = torch.from_numpy(extract(encoder, dataset, looked_at, device))
+                curve.append(row(step, watch()))
                 method.train()
-                curve.append(_row(step, features))
                 speed = (step.number - state["step"]) * step.batch_size / (now - started)
                 text = (
                     f"loss {curve[-1]['loss']:.4f}  lr {step.lr:.1e}  rank {curve[-1]['rankme']:.1f}  {speed:.0f} img/s"
@@ -116,29 +128,36 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
             progress.close()
     if rank() == 0:
         _write(name, seed, encoder, curve, state["seconds"] + time.monotonic() - started, len(images))
+        torch.manual_seed(derive(seed, "pictures"))
+        _draw(places.pictures(name, seed), method, views, dataset.read(looked_at[: journal.pictures]).to(device))
         checkpoint.remove()
-
-
-def _row(step: Step, features: torch.Tensor) -> dict[str, float]:
-    losses = {name: float(value) for name, value in step.losses.items()}
-    return {
-        "step": step.number,
-        "epoch": step.epoch,
-        "loss": losses.pop("loss"),
-        "lr": step.lr,
-        "feature_std": feature_std(features),
-        "rankme": rankme(features),
-        **losses,
-    }
 
 
 def _write(name: str, seed: int, encoder: Encoder, curve: list[dict[str, float]], seconds: float, images: int) -> None:
     save_encoder(encoder, places.encoder(name, seed))
-    write_csv(places.curve(name, seed), list(curve[-1]), [list(row.values()) for row in curve])
+    columns = list(curve[-1])
+    write_csv(places.curve(name, seed), columns, [[row.get(column, "") for column in columns] for row in curve])
     last = curve[-1]
     metrics = {**last, "seconds": seconds, "images_per_second": last["epoch"] * images / max(seconds, 1e-9)}
     write_metrics(places.metrics("pretrain", places.run_name(name, seed)), metrics)
     print(f"pretrain {name}-{seed}  {last['step']} steps in {seconds:.0f} s, wrote {places.encoder(name, seed)}")
+
+
+def _draw(file: Path, method: Method, views: Views, images: Tensor) -> None:
+    """A sheet of what the method makes of images; with a ViT, also of where it looks."""
+    method.eval()
+    rows = torch.arange(len(images), device=images.device)
+    columns = dict(method.pictures(Batch(views(images), rows, progress=1.0)))
+    if method.encoder.is_vit:
+        columns |= {"image": views.normalise(images), "looked at": attention(method.encoder, views.normalise(images))}
+    made = [views.normalise.restore(column.float())[:ROWS] for column in columns.values()]
+    # Cut to the fewest rows of any column, and to colours that can be drawn.
+    height = min(len(column) for column in made)
+    drawn = torch.stack([column[:height, : 3 if column.shape[1] > 2 else 1] for column in made], dim=1)
+    scale = max(1, THUMBNAIL // drawn.shape[-1])
+    sheet = contact_sheet(drawn.flatten(0, 1).cpu(), columns=len(made), scale=scale, column_labels=list(columns))
+    with replacing(file) as temporary:
+        sheet.save(temporary, format="PNG")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,97 @@
+"""The curve of a pretraining run: what is looked at, row by row."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from sslflow.data.dataset import Dataset
+from sslflow.device import MemoryFormat, layout
+from sslflow.diagnostics import alignment, alpha_req, feature_std, rankme, uniformity
+from sslflow.encoder import Encoder
+from sslflow.features import extract
+from sslflow.rng import derive
+from sslflow.train import Step
+from sslflow.views import Views
+
+VIEWED = 256
+"""Images of which two views are made: a mean over so many pairs hardly moves with more."""
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Diagnostics of an encoder as it is now, always on the same images and on the same two views of them. The run's
+    own random numbers are not touched; the encoder is left in evaluation mode."""
+
+    encoder: Encoder
+    views: Views
+    dataset: Dataset
+    rows: np.ndarray
+    device: torch.device
+    seed: int
+    memory_format: MemoryFormat = "channels_last"
+
+    def __call__(self) -> dict[str, float]:
+        """`feature_std`, `rankme` and `alpha_req` of the images; `alignment` and `uniformity` of two views of them,
+        where the views hold two pictures of an image. Raises `ValueError` for features that are not finite."""
+        found = extract(self.encoder, self.dataset, self.rows, self.device, memory_format=self.memory_format)
+        features = torch.from_numpy(found).to(self.device)
+        signs = {"feature_std": feature_std(features), "rankme": rankme(features), "alpha_req": alpha_req(features)}
+        both = self._two_views()
+        if both:
+            za, zb = (self._features(view) for view in both)
+            signs |= {"alignment": alignment(za, zb), "uniformity": (uniformity(za) + uniformity(zb)) / 2}
+        return signs
+
+    def before(self) -> dict[str, float]:
+        """The same before the first step.
+
+        By then BatchNorm's running means and variances are not those of any images, which alone changes every sign;
+        the images pass through a copy that takes note of theirs, so that what differs later comes from training.
+        """
+        copied = copy.deepcopy(self.encoder).to(self.device).train()
+        for module in copied.modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.momentum = None  # a plain mean over what passes
+        watch = replace(self, encoder=copied)
+        with self._own_numbers():
+            watch._features(self.views.to(self.device).normalise(self._images()))
+        return watch()
+
+    @torch.no_grad()
+    def _features(self, view: Tensor) -> Tensor:
+        return self.encoder(view.contiguous(memory_format=layout(self.memory_format))).float()
+
+    def _two_views(self) -> list[Tensor]:
+        """Two views of the images, or nothing where the views are of another kind."""
+        images = self._images()
+        with self._own_numbers():
+            made = self.views.to(self.device)(images)
+        shown = [view for view in self.views.shown(made) if view.shape == images.shape]
+        return [self.views.normalise(view) for view in shown[:2]] if len(shown) > 1 else []
+
+    def _images(self) -> Tensor:
+        return self.dataset.read(self.rows[:VIEWED]).to(self.device)
+
+    @contextlib.contextmanager
+    def _own_numbers(self) -> Iterator[None]:
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(derive(self.seed, "diagnostics", "views"))
+            yield
+
+
+def first_row(signs: dict[str, float]) -> dict[str, float]:
+    """The curve's row before the first step: no loss yet."""
+    return {"step": 0, "epoch": 0.0, **signs}
+
+
+def row(step: Step, signs: dict[str, float]) -> dict[str, float]:
+    """The curve's row after a step."""
+    losses = {name: float(value) for name, value in step.losses.items()}
+    return {"step": step.number, "epoch": step.epoch, "loss": losses.pop("loss"), "lr": step.lr, **signs, **losses}
