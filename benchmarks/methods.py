@@ -143,6 +143,12 @@ def measured(job: Job) -> dict[str, Any] | None:
     return found if found and found["key"] == key(job) else None
 
 
+def sick(job: Job) -> list[str]:
+    """What the verdict on a run found sick."""
+    file = job.folder / places.verdict(job.method, job.seed)
+    return [finding["kind"] for finding in read_json(file) if finding["sick"]] if file.exists() else []
+
+
 def run(job: Job) -> None:
     """Measure one job and write its result."""
     title = places.run_name(job.method, job.seed)
@@ -151,8 +157,6 @@ def run(job: Job) -> None:
         seconds, memory = _stage(job, "pretrain")
         trained = read_json(job.folder / places.metrics("pretrain", title))
         result |= {"seconds": seconds, "memory": memory, "rankme": trained["rankme"]}
-        findings = read_json(job.folder / places.verdict(job.method, job.seed))
-        result["findings"] = [finding["kind"] for finding in findings if finding["sick"]]
         _stage(job, "extract")
     _stage(job, "probe")
     probed = read_json(job.folder / places.metrics("probe", title))
@@ -165,7 +169,7 @@ def run(job: Job) -> None:
     write_json(job.result, result)
     print(
         f"{job.data} {job.encoder} {title}  validation {100 * result['linear_validation']:.1f} %  RankMe "
-        f"{result.get('rankme', 0):.0f}  {result.get('seconds', 0):.0f} s  {' '.join(result.get('findings', []))}",
+        f"{result.get('rankme', 0):.0f}  {result.get('seconds', 0):.0f} s  {' '.join(sick(job))}",
         flush=True,
     )
 
@@ -203,11 +207,18 @@ def table(sets: list[str], seeds: list[int]) -> Iterator[str]:
             rows = {
                 method: found
                 for method in (*METHODS, *CONTROLS)
-                if (found := [done for seed in seeds if (done := measured(Job(data, encoder, method, seed)))])
+                if (found := list(_found(data, encoder, method, seeds)))
             }
             if rows:
                 yield from ("", f"### {data}, {encoder}: {_words(ENCODERS[encoder])}", "")
                 yield from _rows(rows)
+
+
+def _found(data: str, encoder: str, method: str, seeds: list[int]) -> Iterator[dict[str, Any]]:
+    for seed in seeds:
+        job = Job(data, encoder, method, seed)
+        if done := measured(job):
+            yield {**done, "findings": sick(job)}
 
 
 def _words(settings: dict[str, Any]) -> str:
@@ -227,8 +238,8 @@ def _rows(rows: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
         cells += [_spread(found, "rankme", 1), _mean(found, "seconds"), _mean(found, "memory")]
         for control in ("random", "pixels"):
             cells.append(_gap(found, rows[control]) if control in rows and method not in ("random", "pixels") else "")
-        sick = sorted({kind for one in found for kind in one.get("findings", [])})
-        cells.append(", ".join(sick) or ("healthy" if "findings" in found[0] else ""))
+        kinds = sorted({kind for one in found for kind in one["findings"]})
+        cells.append(", ".join(kinds) or ("healthy" if "seconds" in found[0] else ""))
         yield f"| {name} | {' | '.join(cells)} |"
 
 

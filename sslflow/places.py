@@ -50,6 +50,11 @@ def views(method: str) -> Path:
     return ARTIFACTS / "views" / f"{method}.png"
 
 
+def verdict(method: str, seed: int) -> Path:
+    """What a run's curve says about it, JSON."""
+    return ARTIFACTS / "verdicts" / f"{run_name(method, seed)}.json"
+
+
 def pictures(method: str, seed: int) -> Path:
     """What a run's method makes of a few images, PNG."""
     return ARTIFACTS / "pictures" / f"{run_name(method, seed)}.png"
