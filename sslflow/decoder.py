@@ -13,17 +13,18 @@ class Decoder(nn.Module):
     before each until it is `side`; the last layer is bare.
 
     Pixels are repeated, not spread by a transposed convolution: no chequerboard, and the same sums in the same order
-    on every device. `width` is that of the first layers; the last two have a half and a quarter of it, since nearly
-    all of the arithmetic is where the image is large.
+    on every device. `width` is that of the first layers; the last two have a half and a quarter of it, but not fewer
+    than 16, since nearly all of the arithmetic is where the image is large. `smallest` is the largest size that the
+    first layer may work at: maps that are known to be as large need no layers below.
     """
 
-    def __init__(self, dim: int, channels: int, side: int, *, width: int = 64) -> None:
+    def __init__(self, dim: int, channels: int, side: int, *, width: int = 64, smallest: int = 2) -> None:
         super().__init__()
         # Halved from the end, as an encoder's strides halve: 2, 4, 7, 14, 28.
         self.sizes = [side]
-        while self.sizes[0] > 2:
+        while self.sizes[0] > smallest:
             self.sizes.insert(0, -(-self.sizes[0] // 2))
-        widths = [max(1, width // max(1, 4 >> left)) for left in reversed(range(len(self.sizes)))]
+        widths = [max(min(width, 16), width // max(1, 4 >> left)) for left in reversed(range(len(self.sizes)))]
         self.narrow = nn.Conv2d(dim, widths[0], 1)
         self.blocks = nn.ModuleList(_block(*pair) for pair in itertools.pairwise([widths[0], *widths]))
         self.last = nn.Conv2d(widths[-1], channels, 1)
@@ -39,9 +40,16 @@ class Decoder(nn.Module):
 
 
 def from_features(dim: int, channels: int, side: int, *, width: int = 64) -> nn.Sequential:
-    """Features `(n, dim)` to images `(n, channels, side, side)`: one linear layer makes a map of 4x4 of them."""
+    """Features `(n, dim)` to images `(n, channels, side, side)`: one layer makes maps of at most 8x8, and a decoder
+    takes it from there. The larger these maps, the fewer steps it takes to learn to draw."""
+    decoder = Decoder(width, channels, side, width=width, smallest=8)
+    across = decoder.sizes[0]
     return nn.Sequential(
-        nn.Linear(dim, 16 * width), nn.Unflatten(1, (width, 4, 4)), Decoder(width, channels, side, width=width)
+        nn.Linear(dim, width * across**2, bias=False),
+        nn.BatchNorm1d(width * across**2),
+        nn.ReLU(inplace=True),
+        nn.Unflatten(1, (width, across, across)),
+        decoder,
     )
 
 

@@ -57,6 +57,17 @@ def test_a_decoder_brings_any_map_to_its_side_with_all_its_layers(side, size):
 def test_a_decoder_doubles_up_to_sides_that_are_no_power_of_two():
     assert Decoder(4, 1, 28).sizes == [2, 4, 7, 14, 28]
     assert Decoder(4, 1, 33).sizes == [2, 3, 5, 9, 17, 33]
+    assert Decoder(4, 1, 33, smallest=8).sizes == [5, 9, 17, 33]
+
+
+@pytest.mark.parametrize("side", [5, 28, 96])
+def test_features_become_images_with_all_layers(side):
+    torch.manual_seed(0)
+    decoder = from_features(6, 3, side, width=8)
+    drawn = decoder(torch.randn(4, 6))
+    assert drawn.shape == (4, 3, side, side)
+    drawn.square().sum().backward()
+    assert not [name for name, p in decoder.named_parameters() if p.grad is None or not p.grad.any()]
 
 
 def test_a_decoder_repeats_its_gradients_to_the_bit():

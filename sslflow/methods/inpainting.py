@@ -52,8 +52,8 @@ class HoledViews(CropView):
 
 
 class Inpainting(Method):
-    """The paper's reconstruction term, without its adversarial one, which sharpens pictures and, by its own account,
-    did not help features. Setting: `decoder`, the width of its first layers."""
+    """The paper's reconstruction term, without its adversarial one: that makes pictures sharp, and the authors learned
+    their features without it. Setting: `decoder`, the width of its first layers."""
 
     Views = HoledViews
 
