@@ -32,4 +32,6 @@ class Prototypes(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Cosine similarities, in float32."""
-        return F.normalize(inputs.float(), dim=1) @ F.normalize(self.weight.float(), dim=1).T
+        # Under autocast the product would be bf16, too coarse to be divided by a small temperature.
+        with torch.autocast(inputs.device.type, enabled=False):
+            return F.normalize(inputs.float(), dim=1) @ F.normalize(self.weight.float(), dim=1).T

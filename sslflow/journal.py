@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from sslflow.data.dataset import Dataset
 from sslflow.device import MemoryFormat, layout
 from sslflow.diagnostics import alignment, alpha_req, feature_std, rankme, uniformity
-from sslflow.encoder import Encoder
 from sslflow.features import extract
+from sslflow.method import Method
 from sslflow.rng import derive
 from sslflow.train import Step
 from sslflow.views import Views
@@ -26,10 +26,10 @@ VIEWED = 256
 
 @dataclass(frozen=True)
 class Watch:
-    """Diagnostics of an encoder as it is now, always on the same images and on the same two views of them. The run's
-    own random numbers are not touched; the encoder is left in evaluation mode."""
+    """Diagnostics of a method's encoder as it is now, always on the same images and on the same two views of them. The
+    run's own random numbers are not touched; the method is left in evaluation mode."""
 
-    encoder: Encoder
+    method: Method
     views: Views
     dataset: Dataset
     rows: np.ndarray
@@ -37,36 +37,45 @@ class Watch:
     seed: int
     memory_format: MemoryFormat = "channels_last"
 
+    @torch.no_grad()
     def __call__(self) -> dict[str, float]:
-        """`feature_std`, `rankme` and `alpha_req` of the images; `alignment` and `uniformity` of two views of them,
-        where the views hold two pictures of an image. Raises `ValueError` for features that are not finite."""
-        found = extract(self.encoder, self.dataset, self.rows, self.device, memory_format=self.memory_format)
+        """Of the images: `feature_std`, `rankme` and `alpha_req` of their features; `projection_std` and
+        `projection_rankme` of what the loss sees of these, where a method has projections: a collapse begins there. Of
+        two views of them: `alignment` and `uniformity`, where the views hold two pictures of an image.
+
+        Raises `ValueError` for features that are not finite.
+        """
+        self.method.eval()
+        found = extract(self.method.encoder, self.dataset, self.rows, self.device, memory_format=self.memory_format)
         features = torch.from_numpy(found).to(self.device)
         signs = {"feature_std": feature_std(features), "rankme": rankme(features), "alpha_req": alpha_req(features)}
+        projections = self.method.projections(features)
+        if projections is not None:
+            signs |= {"projection_std": feature_std(projections), "projection_rankme": rankme(projections)}
         both = self._two_views()
         if both:
-            za, zb = (self._features(view) for view in both)
+            za, zb = map(self._features, both)
             signs |= {"alignment": alignment(za, zb), "uniformity": (uniformity(za) + uniformity(zb)) / 2}
         return signs
 
+    @torch.no_grad()
     def before(self) -> dict[str, float]:
         """The same before the first step.
 
         By then BatchNorm's running means and variances are not those of any images, which alone changes every sign;
         the images pass through a copy that takes note of theirs, so that what differs later comes from training.
         """
-        copied = copy.deepcopy(self.encoder).to(self.device).train()
+        copied = copy.deepcopy(self.method).to(self.device).train()
         for module in copied.modules():
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.momentum = None  # a plain mean over what passes
-        watch = replace(self, encoder=copied)
+        watch = replace(self, method=copied)
         with self._own_numbers():
-            watch._features(self.views.to(self.device).normalise(self._images()))
+            copied.projections(watch._features(self.views.to(self.device).normalise(self._images())))
         return watch()
 
-    @torch.no_grad()
     def _features(self, view: Tensor) -> Tensor:
-        return self.encoder(view.contiguous(memory_format=layout(self.memory_format))).float()
+        return self.method.encoder(view.contiguous(memory_format=layout(self.memory_format))).float()
 
     def _two_views(self) -> list[Tensor]:
         """Two views of the images, or nothing where the views are of another kind."""
@@ -86,9 +95,9 @@ class Watch:
             yield
 
 
-def first_row(signs: dict[str, float]) -> dict[str, float]:
-    """The curve's row before the first step: no loss yet."""
-    return {"step": 0, "epoch": 0.0, **signs}
+def first_row(step: Step, signs: dict[str, float]) -> dict[str, float]:
+    """The curve's row before the first update: the first step's loss is that of the weights at the start."""
+    return {**row(step, signs), "step": 0, "epoch": 0.0}
 
 
 def row(step: Step, signs: dict[str, float]) -> dict[str, float]:

@@ -87,6 +87,12 @@ class Method(nn.Module, ABC):
         """What its loss chooses among in a step of so many images over all processes; None for other kinds of loss."""
         return None
 
+    def projections(self, features: Tensor) -> Tensor | None:
+        """What its loss sees of features `(n, dim)`, for the diagnostics: by its `projector`, if it has one. None where
+        the loss sees the features themselves, or something else."""
+        projector = getattr(self, "projector", None)
+        return None if projector is None else projector(features)
+
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """What the method makes of a batch, for people to look at: columns by title, normalised images
         `(rows, c, side, side)`. Without a picture of its own: which view it takes for a view's partner."""

@@ -27,6 +27,11 @@ class Progress:
         parts = (self.label, f"{self.unit} {done}/{self.total}", text, f"eta {duration(left)}")
         print("  ".join(part for part in parts if part), flush=True)
 
+    def note(self, done: int, text: str) -> None:
+        """Print a line that stays, on a terminal too: above the bar."""
+        self.bar.write("  ".join((self.label, f"{self.unit} {done}/{self.total}", text)), file=sys.stdout)
+        sys.stdout.flush()
+
     def close(self) -> None:
         """Remove the bar."""
         self.bar.close()

@@ -8,11 +8,12 @@ from typing import Annotated
 
 import kornia.augmentation as K
 import torch
+import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from sslflow.data.dataset import ImageFormat
-from sslflow.params import Fraction, NonNegative
+from sslflow.params import Fraction, Natural, NonNegative
 
 Share = Annotated[float, Gt(0), Le(1)]
 Hue = Annotated[float, Ge(0), Le(0.5)]
@@ -131,3 +132,51 @@ class TwoViews(Views):
         both = self.augment(torch.cat([images, images]))
         first, second = self.normalise(both * 255).chunk(2)
         return first, second
+
+
+class MultiCrop(TwoViews):
+    """Two views as `TwoViews` makes them, the global crops, and smaller ones of small parts, the local crops, as in SwAV
+    (arXiv:2006.09882): flips and colours are the same for both."""
+
+    def __init__(
+        self,
+        format: ImageFormat,
+        *,
+        smallest_crop: Share = 0.4,
+        local_crops: Natural = 6,
+        local_size: Share = 0.5,
+        local_scale: tuple[Share, Share] = (0.05, 0.4),
+        flip: Fraction = 0.5,
+        brightness: Fraction = 0.4,
+        contrast: Fraction = 0.4,
+        saturation: Fraction = 0.4,
+        hue: Hue = 0.1,
+        jitter: Fraction = 0.8,
+        grey: Fraction = 0.2,
+        blur: Fraction = 0.5,
+        blur_sigma: tuple[NonNegative, NonNegative] = (0.1, 2.0),
+        solarize: Fraction = 0.0,
+    ) -> None:
+        """`local_size`: side of a local crop, as a share of the image's; `local_scale`: smallest and largest share of
+        the area that it shows; the rest as for `TwoViews`."""
+        super().__init__(
+            format, smallest_crop=smallest_crop, flip=flip, brightness=brightness, contrast=contrast,
+            saturation=saturation, hue=hue, jitter=jitter, grey=grey, blur=blur, blur_sigma=blur_sigma,
+            solarize=solarize,
+        )  # fmt: skip
+        side = max(1, round(local_size * format.size))
+        self.local_crops = local_crops
+        self.augment_local = nn.Sequential(K.RandomResizedCrop((side, side), scale=local_scale), *self.augment[1:])
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Both global crops, then the local ones."""
+        views = super().forward(images)
+        if not self.local_crops:
+            return views
+        local = self.augment_local((images.float() / 255).repeat(self.local_crops, 1, 1, 1))
+        return *views, *self.normalise(local * 255).chunk(self.local_crops)
+
+    def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:
+        """All crops, the local ones as large as the others."""
+        return super().shown(tuple(F.interpolate(view, size=views[0].shape[-2:]) for view in views))

@@ -21,9 +21,9 @@ from sslflow.params import load
 GROUND = {"checkpoint", "data", "device", "diagnostics", "distributed", "files", "kmeans", "optim", "params", "places"}
 LAYERS = (
     GROUND | {"progress", "rng", "sheets"},
-    {"decoder", "encoder", "heads", "method", "pictures", "schedules", "teacher", "views"},
+    {"decoder", "encoder", "heads", "method", "pictures", "schedules", "teacher", "verdict", "views"},
     {"methods"},
-    {"evaluation", "features", "reporting", "train"},
+    {"evaluation", "features", "journal", "reporting", "train"},
     {"stages"},
     {"check"},
 )

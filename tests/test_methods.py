@@ -13,7 +13,7 @@ from sslflow.data.dataset import ImageFormat
 from sslflow.diagnostics import feature_std
 from sslflow.encoder import Encoder
 from sslflow.features import extract
-from sslflow.method import Batch, Method, find, names
+from sslflow.method import Batch, Method, Pool, find, names
 from sslflow.params import read
 from sslflow.rng import derive
 from sslflow.train import fit
@@ -24,9 +24,15 @@ CPU = torch.device("cpu")
 
 
 def make(
-    name: str, channels: int = 1, size: int = 28, seed: int = 0, labels: np.ndarray | None = None
+    name: str,
+    channels: int = 1,
+    size: int = 28,
+    seed: int = 0,
+    labels: np.ndarray | None = None,
+    start: bool = True,
 ) -> tuple[Method, Views]:
-    """The method with its settings from params.yaml, on a small encoder of a kind that it can train."""
+    """The method with its settings from params.yaml, on a small encoder of a kind that it can train; unless `fit` is to
+    do it, started as before an epoch of 16 images."""
     kind, block = find(name), f"methods.{name}"
     schemas = {block: kind, f"{block}.views": kind.Views, f"{block}.train": fit}
     settings = read(schemas, ROOT / "params.yaml")
@@ -38,7 +44,12 @@ def make(
         torch.manual_seed(derive(seed, "init"))
         format = ImageFormat(channels, size, (0.3,) * channels, (0.3,) * channels)
         views = kind.Views(format, **settings[f"{block}.views"])
-        return kind(Encoder(channels, size, **encoder), *given, **settings[block]), views
+        method = kind(Encoder(channels, size, **encoder), *given, **settings[block])
+        if start:
+            images = torch.randint(0, 256, (16, channels, size, size), dtype=torch.uint8)
+            features = method.encoder.eval()(views.normalise(images)).detach()
+            method.train().start_epoch(Pool(16, torch.arange(16), lambda: features, seed=0))
+        return method, views
 
     try:
         return built(channels, name="resnet10", width=8, stem_stride=2)
@@ -137,7 +148,7 @@ def test_state_round_trip_gives_the_same_loss(name, images):
 @pytest.mark.parametrize("name", names())
 def test_a_few_dozen_steps_learn_without_collapse(name, tmp_path, fashion):
     images, labels = fashion[0][:64], fashion[1][:64]
-    method, views = make(name, labels=labels)
+    method, views = make(name, labels=labels, start=False)
     if method.encoder.channels == 3:
         images = tinted(torch.from_numpy(images)).numpy()
     dataset = write_dataset(tmp_path / "prepared", images, labels, ["train"] * 64)

@@ -41,8 +41,8 @@ def project(tmp_path) -> Path:
     subprocess.run(["git", "init", "--quiet", folder], check=True)
 
     params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    # These two lend their values to others by an anchor, which is gone once the file is written anew.
-    del params["train"], params["two_views"]
+    # These lend their values to others by an anchor, which is gone once the file is written anew.
+    del params["train"], params["two_views"], params["multi_crop"]
     params["run"] |= {"methods": ["simclr"], "seeds": [3]}
     params["encoder"] |= {"width": 4}
     params["methods"]["simclr"]["train"] |= {"epochs": 2, "batch_size": 30}

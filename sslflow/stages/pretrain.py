@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge
 from torch import Tensor
 
 from sslflow import places
@@ -17,7 +18,7 @@ from sslflow.data.dataset import TRAIN, Dataset
 from sslflow.device import compute
 from sslflow.distributed import process_group, rank, world_size
 from sslflow.encoder import Encoder, save_encoder
-from sslflow.files import replacing, write_csv, write_metrics
+from sslflow.files import replacing, write_csv, write_json, write_metrics
 from sslflow.journal import Watch, first_row, row
 from sslflow.method import Batch, Method, find
 from sslflow.params import Count, Positive, read
@@ -27,6 +28,7 @@ from sslflow.rng import derive, permutation
 from sslflow.sheets import contact_sheet
 from sslflow.stages.entry import run
 from sslflow.train import NonFiniteLoss, fit
+from sslflow.verdict import findings
 from sslflow.views import Views
 
 THUMBNAIL = 72
@@ -41,7 +43,7 @@ class Journal:
     `pictures` images."""
 
     log_every: Count = 20
-    diagnostics: Count = 512
+    diagnostics: Annotated[int, Ge(2)] = 512
     checkpoint_seconds: Positive = 60
     pictures: Count = 64
 
@@ -92,11 +94,11 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
         print(f"pretrain {name}-{seed}  goes on after step {state['step']}", flush=True)
 
     train = settings[f"methods.{name}.train"]
-    watch = Watch(encoder, views, dataset, looked_at, device, seed, train.get("memory_format", "channels_last"))
+    watch = Watch(method, views, dataset, looked_at, device, seed, train.get("memory_format", "channels_last"))
+    before = {} if curve or rank() else watch.before()
+    choices, said = method.choices(min(train["batch_size"], len(images))), set[str]()
     started = saved = time.monotonic()
     progress = None
-    if not curve and not rank():
-        curve.append(first_row(watch.before()))
     try:
         for step in fit(method, views, dataset, device, seed, state if state["step"] else None, images, **train):
             if rank():
@@ -104,6 +106,8 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
             progress = progress or Progress(f"pretrain {name}-{seed}", step.steps, "step", state["step"])
             now = time.monotonic()
             seconds = state["seconds"] + now - started
+            if step.number == 1:
+                curve.append(first_row(step, before))
             if step.number % journal.log_every == 0 or step.number == step.steps:
                 curve.append(row(step, watch()))
                 method.train()
@@ -112,6 +116,10 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
                     f"loss {curve[-1]['loss']:.4f}  lr {step.lr:.1e}  rank {curve[-1]['rankme']:.1f}  {speed:.0f} img/s"
                 )
                 progress.say(step.number, text)
+                for finding in findings(curve, choices, step.steps) if step.number < step.steps else []:
+                    if finding.kind not in said:
+                        progress.note(step.number, f"warning: {finding.words} {finding.advice}")
+                        said.add(finding.kind)
             if now - saved > journal.checkpoint_seconds:
                 checkpoint.save({**step.state(), "curve": curve, "seconds": seconds})
                 saved = now
@@ -128,6 +136,10 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
             progress.close()
     if rank() == 0:
         _write(name, seed, encoder, curve, state["seconds"] + time.monotonic() - started, len(images))
+        verdict = findings(curve, choices, int(curve[-1]["step"]))
+        write_json(places.verdict(name, seed), [asdict(finding) for finding in verdict])
+        for finding in verdict:
+            print(f"pretrain {name}-{seed}  verdict: {finding.words} {finding.advice}".rstrip())
         torch.manual_seed(derive(seed, "pictures"))
         _draw(places.pictures(name, seed), method, views, dataset.read(looked_at[: journal.pictures]).to(device))
         checkpoint.remove()
@@ -135,8 +147,7 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
 
 def _write(name: str, seed: int, encoder: Encoder, curve: list[dict[str, float]], seconds: float, images: int) -> None:
     save_encoder(encoder, places.encoder(name, seed))
-    columns = list(curve[-1])
-    write_csv(places.curve(name, seed), columns, [[row.get(column, "") for column in columns] for row in curve])
+    write_csv(places.curve(name, seed), list(curve[-1]), [list(row.values()) for row in curve])
     last = curve[-1]
     metrics = {**last, "seconds": seconds, "images_per_second": last["epoch"] * images / max(seconds, 1e-9)}
     write_metrics(places.metrics("pretrain", places.run_name(name, seed)), metrics)
