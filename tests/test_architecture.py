@@ -21,7 +21,7 @@ from sslflow.params import load
 GROUND = {"checkpoint", "data", "device", "diagnostics", "distributed", "files", "kmeans", "optim", "params", "places"}
 LAYERS = (
     GROUND | {"progress", "rng", "sheets"},
-    {"decoder", "encoder", "heads", "method", "pictures", "schedules", "teacher", "verdict", "views"},
+    {"crops", "decoder", "encoder", "heads", "method", "pictures", "schedules", "teacher", "tiles", "verdict", "views"},
     {"methods"},
     {"evaluation", "features", "journal", "reporting", "train"},
     {"stages"},

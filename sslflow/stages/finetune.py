@@ -15,12 +15,11 @@ from sslflow.device import compute
 from sslflow.encoder import Encoder, load_encoder
 from sslflow.evaluation.finetune import finetune, metric_name
 from sslflow.files import write_metrics
-from sslflow.method import find
 from sslflow.params import read
 from sslflow.rng import derive
 from sslflow.stages.entry import run
 
-SCRATCH = "scratch"
+SCRATCH, SUPERVISED = "scratch", "supervised"
 
 
 def schemas() -> Mapping[str, Callable[..., Any]]:
@@ -39,7 +38,7 @@ def main(method: str, seed: int) -> None:
         print(f"finetune {name}  skipped: no labelled images to train on and to test on")
         return
 
-    if method != SCRATCH and find(method).needs_labels:
+    if method == SUPERVISED:
         write_metrics(file, {})
         print(f"finetune {name}  skipped: its encoder has seen all labels, a share of them tells nothing")
         return
