@@ -131,7 +131,8 @@ def test_params_are_what_the_script_reads(name: str) -> None:
 def test_outs_are_where_places_says() -> None:
     run = load(ROOT / "params.yaml")["run"]
     runs = [(method, seed) for method in [*run["methods"], "random", "pixels", "scratch"] for seed in run["seeds"]]
-    per_run = (places.encoder, places.curve, places.features, places.pseudolabels, places.predictions)
+    trained = (places.encoder, places.curve, places.pictures, places.verdict)
+    per_run = (*trained, places.features, places.pseudolabels, places.predictions)
     known = {place(method, seed) for place in per_run for method, seed in runs}
     known |= {places.views(method) for method in run["methods"]}
     known |= {places.metrics(stage) for stage in check.stage_names()}

@@ -73,6 +73,9 @@ class DINO(Method):
     def after_step(self, progress: float) -> None:
         self.teacher.follow(self.student, cosine(self.momentum, 1.0, progress))
 
+    def projections(self, features: Tensor) -> Tensor:
+        return self.head(features)
+
     def choices(self, images: int) -> Choices:
         return Choices(self.prototypes, "prototypes")
 
