@@ -78,6 +78,13 @@ def metrics(stage: str, name: str, seed: int, **values: float) -> None:
     write_metrics(places.metrics(stage, places.run_name(name, seed)), values)
 
 
+def verdict(method: str, seed: int, *sick: str) -> None:
+    """The verdict on a run: healthy, or what is named as sick."""
+    found = [{"kind": kind, "words": f"It is {kind}.", "advice": "Try less.", "sick": True} for kind in sick]
+    healthy = [{"kind": "healthy", "words": "Healthy: it learns.", "advice": "", "sick": False}]
+    write_json(places.verdict(method, seed), found or healthy)
+
+
 def clusters(method: str, seed: int, labels: np.ndarray) -> None:
     """Clusters that are the classes, their sheet and their metrics."""
     folder = places.pseudolabels(method, seed)
@@ -109,6 +116,9 @@ def whole(methods: Sequence[str], seeds: Sequence[int], classes: Sequence[str], 
         for seed in seeds:
             features(method, seed, labels, spread=0.4 + 0.2 * place)
             curve(method, seed)
+            verdict(method, seed, *(["frozen"] if place and seed else []))
+            places.pictures(method, seed).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (200, 100), "white").save(places.pictures(method, seed))
             clusters(method, seed, labels)
             predictions(method, seed, labels, test, classes)
             metrics("pretrain", method, seed, rankme=30.0 + seed, seconds=90.0, loss=1.0, feature_std=0.3)

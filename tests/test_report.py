@@ -90,13 +90,17 @@ def test_whole(folder, capsys):
         "1 × truncated",
         "Leakage, mended.",
         "Most frequent mistakes",
+        "rotation Healthy: it learns.",
+        "simclr Sick. It is frozen. Try less. (seed 1) Healthy: it learns. (seed 0)",
     ):
         assert words in headings
     identities = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     links = [attributes["href"] for attributes in page.all("a")]
-    assert len(links) == 9
+    assert len(links) == 10
     assert all(link.startswith("#") and link[1:] in identities for link in links)
     assert len(page.all("svg")) == 2 * 3
+    pictures = [attributes["alt"] for attributes in page.all("img")]
+    assert "What rotation makes of a few images" in pictures
 
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "report: artifacts/report/index.html"
