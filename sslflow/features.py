@@ -6,13 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from sslflow.data.dataset import Dataset
 from sslflow.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.encoder import Encoder
 from sslflow.files import read_json, replacing, write_json
 from sslflow.params import Count
+from sslflow.rng import permutation
 from sslflow.views import Normalise
+
+CALIBRATED = 4096
+"""Images whose means and variances BatchNorm keeps: more hardly change them."""
 
 
 @torch.no_grad()
@@ -38,6 +43,41 @@ def extract(
             batch = encoder(images.contiguous(memory_format=layout(memory_format)))
         features[start : start + batch_size] = batch.float().cpu().numpy()
     return features
+
+
+@torch.no_grad()
+def calibrate(
+    encoder: Encoder,
+    dataset: Dataset,
+    rows: np.ndarray,
+    device: torch.device,
+    *,
+    batch_size: Count = 256,
+    memory_format: MemoryFormat = "channels_last",
+) -> None:
+    """Set the running means and variances of the encoder's BatchNorm layers to those of whole, unchanged images: of the
+    rows given, or of `CALIBRATED` of them ("precise BatchNorm", arXiv:2105.07576).
+
+    Training saw tiles, small crops or images with holes, whose statistics are others. With several processes all must
+    call it, with the same rows.
+    """
+    norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain mean over the batches
+    place(encoder.train(), device, memory_format)
+    normalise = Normalise(dataset.format.mean, dataset.format.std).to(device)
+    chosen = rows[permutation(len(rows), 0, "calibrate").numpy()[:CALIBRATED]]
+    # Batches of one size: each counts the same in the mean.
+    for part in np.array_split(chosen, -(-len(chosen) // batch_size)):
+        images = normalise(dataset.read(part).to(device))
+        encoder(images.contiguous(memory_format=layout(memory_format)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    encoder.eval()
 
 
 class FeatureStore:

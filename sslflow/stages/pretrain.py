@@ -18,6 +18,7 @@ from sslflow.data.dataset import TRAIN, Dataset
 from sslflow.device import compute
 from sslflow.distributed import process_group, rank, world_size
 from sslflow.encoder import Encoder, save_encoder
+from sslflow.features import calibrate
 from sslflow.files import replacing, write_csv, write_json, write_metrics
 from sslflow.journal import Watch, first_row, row
 from sslflow.method import Batch, Method, find
@@ -134,6 +135,7 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     finally:
         if progress:
             progress.close()
+    calibrate(encoder, dataset, images, device, memory_format=watch.memory_format)
     if rank() == 0:
         _write(name, seed, encoder, curve, state["seconds"] + time.monotonic() - started, len(images))
         verdict = findings(curve, choices, int(curve[-1]["step"]))
