@@ -27,8 +27,8 @@ def alpha_req(features: Tensor) -> float:
     goes like i^−a (α-ReQ, arXiv:2202.05808).
 
     About 1 is healthy; far below it, noise fills directions; far above it, few directions carry all. All features the
-    same count as a single direction: the steepest fall that floats can tell. 0 where there is no second direction to
-    compare with. Raises `ValueError` for features that are not finite.
+    same count as a single direction, a fall to what floats can't tell from nothing; without a second direction to
+    compare with it is 0. Raises `ValueError` for features that are not finite.
     """
     _require_finite(features)
     features = features.float()

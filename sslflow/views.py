@@ -10,6 +10,7 @@ import kornia.augmentation as K
 import torch
 import torch.nn.functional as F
 from annotated_types import Ge, Gt, Le
+from kornia.color import lab_to_rgb, rgb_to_lab
 from torch import Tensor, nn
 
 from sslflow.data.dataset import ImageFormat
@@ -135,8 +136,8 @@ class TwoViews(Views):
 
 
 class MultiCrop(TwoViews):
-    """Two views as `TwoViews` makes them, the global crops, and smaller ones of small parts, the local crops, as in SwAV
-    (arXiv:2006.09882): flips and colours are the same for both."""
+    """Two views as `TwoViews` makes them, the global crops, and smaller ones of small parts, the local crops, as in
+    SwAV (arXiv:2006.09882): flips and colours are the same for both."""
 
     def __init__(
         self,
@@ -180,3 +181,14 @@ class MultiCrop(TwoViews):
     def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:
         """All crops, the local ones as large as the others."""
         return super().shown(tuple(F.interpolate(view, size=views[0].shape[-2:]) for view in views))
+
+
+def lab(images: Tensor) -> Tensor:
+    """Images `(n, 3, h, w)` of values from 0 to 1 in CIE Lab: lightness, from 0 to 100, and the colours a and b, 0 for
+    grey."""
+    return rgb_to_lab(images)
+
+
+def rgb_from_lab(images: Tensor) -> Tensor:
+    """The opposite of `lab`; colours that no screen can show become ones that it can."""
+    return lab_to_rgb(images)
