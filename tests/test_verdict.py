@@ -186,8 +186,8 @@ class Run:
     settings: dict[str, Any]
     views: dict[str, Any] = field(default_factory=lambda: TWO_VIEWS)
     lr: float = 3e-3
-    batch_size: int = 64
-    epochs: int = 6
+    batch_size: int = 48
+    epochs: int = 5
 
     def findings(self, dataset: Dataset) -> list[list[Finding]]:
         """What is said each time that a row is written."""
@@ -199,7 +199,7 @@ class Run:
         for step in fit(method, views, dataset, CPU, 0, epochs=self.epochs, batch_size=self.batch_size, lr=self.lr):
             if step.number == 1:
                 rows.append(first_row(step, before))
-            if step.number % (step.steps // 8) == 0:
+            if step.number % (step.steps // 6) == 0:
                 rows.append(row(step, watch()))
                 said.append(findings(rows, method.choices(step.batch_size), step.steps))
                 method.train()
@@ -258,7 +258,7 @@ TWO_VIEWS = {"smallest_crop": 0.4, "blur": 0.0}
 CROPS = {**TWO_VIEWS, "local_crops": 0}
 
 HEALTHY = {
-    "rotation": Run(Rotation, {}, {}, batch_size=16, epochs=3),
+    "rotation": Run(Rotation, {}, {}, batch_size=16, epochs=2),
     "simclr": Run(SimCLR, CONTRAST),
     "barlow_twins": Run(BarlowTwins, WIDE, lr=1e-2),
     "byol": Run(BYOL, SLOW_SELF),
@@ -268,10 +268,10 @@ HEALTHY = {
     "swav": Run(SwAV, CODES, CROPS),
 }
 SICK = {
-    "rate_too_high": (Run(Rotation, {}, {}, lr=1.0, batch_size=16, epochs=3), {"constant"}),
-    "rate_too_low": (Run(SimCLR, CONTRAST, lr=1e-6, epochs=3), {"still"}),
-    "dead_encoder": (Run(Dead, CONTRAST, epochs=2), {"frozen", "constant"}),
-    "temperature_too_high": (Run(SimCLR, {**HEAD, "temperature": 100.0}, epochs=3), {"frozen"}),
+    "rate_too_high": (Run(Rotation, {}, {}, lr=1.0, batch_size=16, epochs=2), {"constant"}),
+    "rate_too_low": (Run(SimCLR, CONTRAST, lr=1e-6, epochs=2), {"still"}),
+    "dead_encoder": (Run(Dead, CONTRAST, epochs=1), {"frozen", "constant"}),
+    "temperature_too_high": (Run(SimCLR, {**HEAD, "temperature": 100.0}, epochs=2), {"frozen"}),
     "without_redundancy_term": (Run(BarlowTwins, {**WIDE, "redundancy": 0.0}, lr=1e-2), {"collapse"}),
     "without_stopped_gradient": (Run(WithoutStoppedGradient, SLOW_SELF, epochs=3), {"collapse"}),
     "without_predictor": (Run(WithoutPredictor, {**SLOW_SELF, "momentum": 0.5}, epochs=3), {"collapse"}),

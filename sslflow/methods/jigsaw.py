@@ -17,6 +17,9 @@ from sslflow.params import Count, Fraction
 from sslflow.tiles import TILES, TileViews, assembled, cells
 from sslflow.views import Share
 
+CANDIDATES = 40_000
+"""Permutations from which the distant ones are chosen; from all 362,880 they would hardly be further apart."""
+
 
 class Puzzles(TileViews):
     """Tiles in their true order; numbers below 2^62 `(n, puzzles)`, from which the method takes the orders that it
@@ -102,21 +105,18 @@ def shuffled(tiles: Tensor, orders: Tensor) -> Tensor:
 def distant_permutations(count: int) -> Tensor:
     """Permutations of nine tiles that differ in as many places as can be, `(count, 9)`, always the same ones.
 
-    Each is, of all 9!, the one whose nearest among those before it is furthest from it; of equals the one that is
-    furthest from all of them together.
+    Each is the one of many whose nearest among those before it is furthest from it; of equals the one that is furthest
+    from all of them together.
     """
-    every = torch.zeros(1, 1, dtype=torch.uint8)
-    for tile in range(1, TILES):
-        new = torch.full((len(every), 1), tile, dtype=torch.uint8)
-        every = torch.cat([torch.cat([every[:, :at], new, every[:, at:]], dim=1) for at in range(tile + 1)])
-    places = every.T.contiguous()
-    nearest = torch.full((len(every),), TILES, dtype=torch.uint8)
-    together = torch.zeros(len(every), dtype=torch.int32)
+    many = torch.rand(CANDIDATES, TILES, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
+    # In bytes, with the places as rows: three times as fast.
+    places = many.to(torch.uint8).T.contiguous()
+    nearest = torch.full((CANDIDATES,), TILES, dtype=torch.uint8)
+    together = torch.zeros(CANDIDATES, dtype=torch.int32)
     chosen = [0]
     while len(chosen) < count:
-        # In bytes, with the places as rows: for 1,000 permutations this is done 362,880,000 times.
         apart = (places != places[:, chosen[-1], None]).view(torch.uint8).sum(dim=0, dtype=torch.uint8)
         nearest = torch.minimum(nearest, apart)
         together += apart
         chosen.append(int((nearest.int() * (TILES * count + 1) + together).argmax()))
-    return every[chosen].long()
+    return many[chosen]
