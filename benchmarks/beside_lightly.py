@@ -85,7 +85,7 @@ class Theirs(nn.Module):
         self.step: Step = getattr(self, f"_{name}")(encoder.dim, **settings)
 
     def _simclr(self, dim: int, *, projector: tuple[int, ...], temperature: float) -> Step:
-        self.head = heads.SimCLRProjectionHead(dim, *projector)
+        self.head = heads.SimCLRProjectionHead(dim, projector[0], projector[1])
         loss = losses.NTXentLoss(temperature)
         return lambda views, _: loss(*(self.head(self.encoder(view)) for view in views))
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sslflow.data.dataset import Dataset
-from sslflow.device import MemoryFormat, layout
+from sslflow.device import MemoryFormat, layout, place
 from sslflow.diagnostics import alignment, alpha_req, feature_std, rankme, uniformity
 from sslflow.features import extract
 from sslflow.method import Method
@@ -26,8 +26,11 @@ VIEWED = 256
 
 @dataclass(frozen=True)
 class Watch:
-    """Diagnostics of a method's encoder as it is now, always on the same images and on the same two views of them. The
-    run's own random numbers are not touched; the method is left in evaluation mode."""
+    """Diagnostics of a method's encoder as it is now, always on the same images and on the same two views of them.
+
+    Nothing of the run is touched but the mode, which is evaluation afterwards: neither its random numbers nor
+    BatchNorm's running statistics. With several processes all must look.
+    """
 
     method: Method
     views: Views
@@ -45,45 +48,29 @@ class Watch:
 
         Raises `ValueError` for features that are not finite.
         """
-        self.method.eval()
-        found = extract(self.method.encoder, self.dataset, self.rows, self.device, memory_format=self.memory_format)
-        features = torch.from_numpy(found).to(self.device)
-        signs = {"feature_std": feature_std(features), "rankme": rankme(features), "alpha_req": alpha_req(features)}
-        projections = self.method.projections(features)
-        if projections is not None:
-            signs |= {"projection_std": feature_std(projections), "projection_rankme": rankme(projections)}
-        both = self._two_views()
-        if both:
-            za, zb = map(self._features, both)
-            signs |= {"alignment": alignment(za, zb), "uniformity": (uniformity(za) + uniformity(zb)) / 2}
+        place(self.method, self.device, self.memory_format)
+        self.views.to(self.device)
+        with self._own_numbers(), self._own_statistics():
+            found = extract(self.method.encoder, self.dataset, self.rows, self.device, memory_format=self.memory_format)
+            features = torch.from_numpy(found).to(self.device)
+            signs = {"feature_std": feature_std(features), "rankme": rankme(features), "alpha_req": alpha_req(features)}
+            projections = self.method.projections(features)
+            if projections is not None:
+                signs |= {"projection_std": feature_std(projections), "projection_rankme": rankme(projections)}
+            both = self._two_views()
+            if both:
+                za, zb = map(self._features, both)
+                signs |= {"alignment": alignment(za, zb), "uniformity": (uniformity(za) + uniformity(zb)) / 2}
         return signs
-
-    @torch.no_grad()
-    def before(self) -> dict[str, float]:
-        """The same before the first step.
-
-        By then BatchNorm's running means and variances are not those of any images, which alone changes every sign;
-        the images pass through a copy that takes note of theirs, so that what differs later comes from training.
-        """
-        copied = copy.deepcopy(self.method).to(self.device).train()
-        for module in copied.modules():
-            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-                module.momentum = None  # a plain mean over what passes
-        watch = replace(self, method=copied)
-        with self._own_numbers():
-            copied.projections(watch._features(self.views.to(self.device).normalise(self._images())))
-        return watch()
-
-    def _features(self, view: Tensor) -> Tensor:
-        return self.method.encoder(view.contiguous(memory_format=layout(self.memory_format))).float()
 
     def _two_views(self) -> list[Tensor]:
         """Two views of the images, or nothing where the views are of another kind."""
         images = self._images()
-        with self._own_numbers():
-            made = self.views.to(self.device)(images)
-        shown = [view for view in self.views.shown(made) if view.shape == images.shape]
+        shown = [view for view in self.views.shown(self.views(images)) if view.shape == images.shape]
         return [self.views.normalise(view) for view in shown[:2]] if len(shown) > 1 else []
+
+    def _features(self, view: Tensor) -> Tensor:
+        return self.method.encoder(view.contiguous(memory_format=layout(self.memory_format))).float()
 
     def _images(self) -> Tensor:
         return self.dataset.read(self.rows[:VIEWED]).to(self.device)
@@ -93,6 +80,25 @@ class Watch:
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(derive(self.seed, "diagnostics", "views"))
             yield
+
+    @contextlib.contextmanager
+    def _own_statistics(self) -> Iterator[None]:
+        """Evaluation mode, in which BatchNorm's means and variances are those of the images that are looked at: those
+        of a run lag behind its weights, are of nothing at its start, and of tiles or small crops in some methods."""
+        norms = [module for module in self.method.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+        kept = [(norm.momentum, copy.deepcopy(norm.state_dict())) for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over what passes
+        self.method.train()
+        self.method.projections(self._features(self.views.normalise(self._images())))
+        self.method.eval()
+        try:
+            yield
+        finally:
+            for norm, (momentum, state) in zip(norms, kept, strict=True):
+                norm.momentum = momentum
+                norm.load_state_dict(state)
 
 
 def first_row(step: Step, signs: dict[str, float]) -> dict[str, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,7 +12,7 @@ from sslflow.encoder import Encoder
 
 
 @torch.no_grad()
-def partners(encoder: Encoder, views: tuple[Tensor, ...]) -> dict[str, Tensor]:
+def partners(encoder: Encoder, views: Sequence[Tensor]) -> dict[str, Tensor]:
     """A first view of each image, its second view, and the three second views of the batch whose features are most
     like the first's; just the view where there is only one. Views are normalised images `(n, c, h, w)`."""
     if len(views) < 2:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -38,7 +39,7 @@ def contact_sheet(
 
     height, width = pixels.shape[1:3]
     rows = max(-(-len(pixels) // columns), len(row_labels))
-    font = ImageFont.load_default(size=12)
+    font: Any = ImageFont.load_default(size=12)
     line = sum(font.getmetrics()) + 4
     left = MARGIN + max((int(font.getlength(label)) + MARGIN for label in row_labels), default=0)
     title_height = line if title else 0
@@ -61,7 +62,7 @@ def contact_sheet(
     return sheet
 
 
-def _fit(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _fit(text: str, width: int, font: Any) -> str:
     """The longest beginning of `text` that is no wider than `width` pixels."""
     while text and font.getlength(text) > width:
         text = text[:-1]

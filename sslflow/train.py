@@ -86,7 +86,10 @@ def fit(
     place(method.train(), device, memory_format)
     views.to(device)
     if device.type == "cuda" and world_size() > 1:
-        nn.SyncBatchNorm.convert_sync_batchnorm(method)
+        # timm's own conversion: torch's would drop the activation that some of timm's norms hold.
+        from timm.layers.norm_act import convert_sync_batchnorm
+
+        convert_sync_batchnorm(method)
     parameters = [p for p in method.parameters() if p.requires_grad]
     updates = make_optimizer(method, optimizer, lr, weight_decay, momentum)
     done = 0

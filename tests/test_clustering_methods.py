@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ from sslflow.views import MultiCrop, TwoViews
 
 CPU = torch.device("cpu")
 GREY = ImageFormat(1, 28, (0.3,), (0.3,))
-PLAIN = {"flip": 0.0, "jitter": 0.0, "blur": 0.0}
+PLAIN: Any = {"flip": 0.0, "jitter": 0.0, "blur": 0.0}
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -69,7 +70,7 @@ def test_local_crops_show_less_of_an_image_and_each_another_part():
     ramp = (torch.arange(28, dtype=torch.uint8) * 9).expand(16, 1, 28, 28).contiguous()
     views = MultiCrop(GREY, **PLAIN, smallest_crop=0.9, local_crops=4, local_scale=(0.05, 0.1))
     torch.manual_seed(0)
-    starts, ends = (torch.stack(views.shown(views(ramp))).flatten(2).float().aminmax(dim=2))
+    starts, ends = torch.stack(views.shown(views(ramp))).flatten(2).float().aminmax(dim=2)
     spans = ends - starts
     assert float(spans[:2].min()) > 0.7 * 243
     # A tenth of the area at most, at most 4/3 as wide as high.
@@ -266,8 +267,7 @@ def test_a_full_queue_balances_the_codes_and_holds_the_latest_rows():
     held = torch.cat([steps[1], steps[0][:, :4]], dim=1)
     assert torch.equal(method.queue, held)
     expected = [
-        sinkhorn(method.prototypes(torch.cat([new, old])), 0.05, 3)[:6]
-        for new, old in zip(steps[2], held, strict=True)
+        sinkhorn(method.prototypes(torch.cat([new, old])), 0.05, 3)[:6] for new, old in zip(steps[2], held, strict=True)
     ]
     found = method.codes(steps[2])
     assert torch.equal(found, torch.stack(expected))
@@ -412,7 +412,8 @@ def test_a_resumed_run_ends_with_the_same_bits(dataset, tmp_path, monkeypatch, n
         for parameter in resumed.parameters():
             parameter.add_(1)
     state = Checkpoint("pretrain", "x").load()
-    assert [step.number for step in fit(resumed, views, dataset, CPU, 0, state, **settings)] == list(range(stop + 1, 13))
+    numbers = [step.number for step in fit(resumed, views, dataset, CPU, 0, state, **settings)]
+    assert numbers == list(range(stop + 1, 13))
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
 

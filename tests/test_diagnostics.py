@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from sslflow.data.dataset import Dataset
 from sslflow.diagnostics import alignment, alpha_req, feature_std, rankme, uniformity
 from sslflow.encoder import Encoder
 from sslflow.journal import Watch, first_row, row
+from sslflow.method import Method, names
 from sslflow.methods.byol import BYOL
 from sslflow.methods.mae import MAE
 from sslflow.methods.rotation import Rotation
 from sslflow.methods.simclr import SimCLR
 from sslflow.rng import derive
 from sslflow.train import fit
+from tests.conftest import write_dataset
+from tests.test_methods import make, tinted
 
 CPU = torch.device("cpu")
 SETTINGS = {"epochs": 2, "batch_size": 40, "lr": 1e-3}
@@ -95,12 +100,12 @@ def test_features_that_are_not_finite_are_counted(of):
 # What is looked at while a run goes on
 
 
-def method(kind=SimCLR, **settings):
+def method(kind: type[Method] = SimCLR, **settings: Any) -> Any:
     torch.manual_seed(derive(0, "init"))
     return kind(Encoder(1, 28, name="resnet10", width=4, stem_stride=2), **settings)
 
 
-def watch_of(one, dataset, rows: int = 60) -> Watch:
+def watch_of(one: Any, dataset: Dataset, rows: int = 60) -> Watch:
     return Watch(one, one.Views(dataset.format), dataset, dataset.pretraining_rows[:rows], CPU, 0)
 
 
@@ -124,20 +129,13 @@ def test_the_first_row_is_that_of_the_untrained_weights(dataset):
     one = method(projector=(16, 8))
     watch = watch_of(one, dataset)
     kept = {key: value.clone() for key, value in one.state_dict().items()}
-    before = watch.before()
+    before = watch()
     assert all(torch.equal(value, kept[key]) for key, value in one.state_dict().items())
 
     step = next(iter(fit(one, watch.views, dataset, CPU, 0, **SETTINGS)))
     first, second = first_row(step, before), row(step, watch())
     assert list(first) == list(second)
     assert (first["step"], first["epoch"], first["loss"]) == (0, 0.0, second["loss"])
-
-    # With BatchNorm's means of the very images that are looked at, its batch statistics would give the same.
-    again = method(projector=(16, 8)).train()
-    with torch.no_grad():
-        features = again.encoder(watch.views.normalise(dataset.read(watch.rows)))
-        assert before["rankme"] == pytest.approx(rankme(features), rel=0.05)
-        assert before["projection_std"] == pytest.approx(feature_std(again.projector(features)), rel=0.05)
 
 
 def test_signs_are_those_that_a_method_has(dataset):
@@ -150,18 +148,39 @@ def test_signs_are_those_that_a_method_has(dataset):
     assert set(watch_of(MAE(vit, decoder_width=32, decoder_depth=1), dataset)()) == of_features
 
 
-def test_signs_are_those_of_the_frozen_encoder(dataset):
+def test_signs_are_those_of_batch_norm_over_the_very_images(dataset):
     one = method(BYOL, projector=(16, 8), predictor=8)
     watch = watch_of(one, dataset, rows=40)
+    for _ in fit(one, watch.views, dataset, CPU, 0, **SETTINGS):
+        pass
     signs = watch()
     assert not one.training
+    one.train()  # in which BatchNorm normalises over the batch
     with torch.no_grad():
         features = one.encoder(watch.views.normalise(dataset.read(np.asarray(watch.rows))))
-        assert signs["rankme"] == pytest.approx(rankme(features), rel=1e-4)
-        assert signs["projection_rankme"] == pytest.approx(rankme(one.projector(features)), rel=1e-4)
-        # The views are drawn from a stream of their own.
-        torch.manual_seed(derive(0, "diagnostics", "views"))
-        views = [watch.views.normalise(view) for view in watch.views.shown(watch.views(dataset.read(watch.rows)))]
-        za, zb = map(one.encoder, views)
-    assert signs["alignment"] == pytest.approx(alignment(za, zb), rel=1e-3)
-    assert signs["uniformity"] == pytest.approx((uniformity(za) + uniformity(zb)) / 2, rel=1e-3)
+        projections = one.projector(features)
+    assert signs["rankme"] == pytest.approx(rankme(features), rel=0.02)
+    assert signs["feature_std"] == pytest.approx(feature_std(features), rel=0.02)
+    assert signs["projection_rankme"] == pytest.approx(rankme(projections), rel=0.02)
+
+
+@pytest.mark.parametrize("name", names())
+def test_every_method_can_be_looked_at(name, tmp_path, fashion):
+    one, views = make(name, labels=fashion[1][:40])
+    grey = torch.from_numpy(fashion[0][:40])
+    pictures = grey if one.encoder.channels == 1 else tinted(grey)
+    dataset = write_dataset(tmp_path / "prepared", pictures.numpy(), fashion[1][:40], ["train"] * 40)
+    signs = Watch(one, views, dataset, dataset.pretraining_rows, CPU, 0)()
+    assert all(math.isfinite(value) for value in signs.values())
+    assert signs["rankme"] > 2
+
+
+def test_views_that_are_looked_at_are_of_a_stream_of_their_own(dataset):
+    vit = Encoder(1, 28, name="vit_tiny", width=32, depth=1, patch_size=7)  # without BatchNorm
+    watch = watch_of(SimCLR(vit, projector=(8,)), dataset, rows=40)
+    signs = watch()
+    torch.manual_seed(derive(0, "diagnostics", "views"))
+    with torch.no_grad():
+        za, zb = (vit(view) for view in watch.views(dataset.read(watch.rows)))
+    assert signs["alignment"] == pytest.approx(alignment(za, zb), rel=0.01)  # views are rounded to colours
+    assert signs["uniformity"] == pytest.approx((uniformity(za) + uniformity(zb)) / 2, rel=0.01)

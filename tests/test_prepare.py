@@ -98,8 +98,8 @@ def test_the_samples_come_back_bit_for_bit(tmp_path, fashion):
     assert (dataset.read(rows).numpy() == fashion[0]).all()
     assert (dataset.labels[rows] == fashion[1]).all()
     images = dataset.read(dataset.pretraining_rows).numpy() / 255
-    assert dataset.mean == pytest.approx([images.mean()], abs=1e-12)
-    assert dataset.std == pytest.approx([images.std()], abs=1e-12)
+    assert dataset.format.mean == pytest.approx([images.mean()], abs=1e-12)
+    assert dataset.format.std == pytest.approx([images.std()], abs=1e-12)
 
 
 def test_emoji_in_colour(tmp_path):
@@ -107,7 +107,7 @@ def test_emoji_in_colour(tmp_path):
     assert (counts["train"], counts["test"], counts["classes"]) == (1477, 371, 99)
     assert counts["quarantined"] == counts["leaked"] == 0
     assert dataset.labelled
-    assert len(dataset.mean) == len(dataset.std) == 3
+    assert len(dataset.format.mean) == len(dataset.format.std) == 3
 
 
 def test_the_same_whatever_the_number_of_workers(tmp_path, monkeypatch):

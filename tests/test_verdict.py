@@ -31,6 +31,7 @@ from sslflow.verdict import Finding, findings
 from tests.conftest import write_dataset
 
 CPU = torch.device("cpu")
+ROWS = 6
 
 
 # Curves made up. Each is a healthy one but for what its test changes.
@@ -105,14 +106,12 @@ def test_a_loss_that_falls_in_the_end_is_not_frozen_any_more():
     assert "frozen" not in kinds(late, K)
 
 
-def test_what_does_not_move_has_not_learned():
+def test_what_does_not_move_has_not_learned_wherever_its_loss_is():
     still = {"rankme": lambda t: 40 + t, "uniformity": lambda t: -1.2}
-    assert kinds(curve(loss=lambda t: 6 - t / 10, **still)) == ["still"]
+    for loss in (lambda t: 6 - t / 10, lambda t: 6 - 5 * t, lambda t: -0.8 * t):
+        assert kinds(curve(loss=loss, **still)) == ["still"]
     # A method with a teacher may learn while its loss stays.
     assert kinds(curve(loss=lambda t: 6 - t / 10)) == ["healthy"]
-    assert kinds(curve(loss=lambda t: 6 - 3 * t, **still))[0] == "healthy"
-    # A loss that begins at 0 falls below it.
-    assert kinds(curve(loss=lambda t: -0.8 * min(1, 3 * t), **still)) == ["healthy"]
 
 
 def test_a_loss_that_has_run_away_diverged():
@@ -177,7 +176,8 @@ def test_nothing_is_said_before_a_fifth_of_the_run_nor_of_fewer_than_three_rows(
 
 @pytest.fixture(scope="module")
 def images(fashion, tmp_path_factory) -> Dataset:
-    return write_dataset(tmp_path_factory.mktemp("verdict") / "prepared", *fashion, ["train"] * 512, shard=512)
+    folder = tmp_path_factory.mktemp("verdict") / "prepared"
+    return write_dataset(folder, fashion[0], fashion[1], ["train"] * 512, shard=512)
 
 
 @dataclass
@@ -186,7 +186,7 @@ class Run:
     settings: dict[str, Any]
     views: dict[str, Any] = field(default_factory=lambda: TWO_VIEWS)
     lr: float = 3e-3
-    batch_size: int = 48
+    batch_size: int = 64
     epochs: int = 5
 
     def findings(self, dataset: Dataset) -> list[list[Finding]]:
@@ -195,11 +195,11 @@ class Run:
         method = self.kind(Encoder(1, 28, name="resnet10", width=8, stem_stride=2), **self.settings)
         views = method.Views(dataset.format, **self.views)
         watch = Watch(method, views, dataset, dataset.pretraining_rows[:160], CPU, 0)
-        before, rows, said = watch.before(), [], []
+        before, rows, said = watch(), [], []
         for step in fit(method, views, dataset, CPU, 0, epochs=self.epochs, batch_size=self.batch_size, lr=self.lr):
             if step.number == 1:
                 rows.append(first_row(step, before))
-            if step.number % (step.steps // 6) == 0:
+            if step.number * ROWS // step.steps > (step.number - 1) * ROWS // step.steps:
                 rows.append(row(step, watch()))
                 said.append(findings(rows, method.choices(step.batch_size), step.steps))
                 method.train()
@@ -262,20 +262,20 @@ HEALTHY = {
     "simclr": Run(SimCLR, CONTRAST),
     "barlow_twins": Run(BarlowTwins, WIDE, lr=1e-2),
     "byol": Run(BYOL, SLOW_SELF),
-    "simsiam": Run(SimSiam, SELF),
+    "simsiam": Run(SimSiam, SELF, lr=6e-3),
     "vicreg": Run(VICReg, HEAD, lr=1e-2),
     "dino": Run(DINO, ANSWERS, CROPS),
     "swav": Run(SwAV, CODES, CROPS),
 }
 SICK = {
-    "rate_too_high": (Run(Rotation, {}, {}, lr=1.0, batch_size=16, epochs=2), {"constant"}),
-    "rate_too_low": (Run(SimCLR, CONTRAST, lr=1e-6, epochs=2), {"still"}),
+    "rate_too_high": (Run(Rotation, {}, {}, lr=3.0, batch_size=16, epochs=3), {"constant"}),
+    "rate_too_low": (Run(SimCLR, CONTRAST, lr=1e-6, epochs=3), {"still"}),
     "dead_encoder": (Run(Dead, CONTRAST, epochs=1), {"frozen", "constant"}),
     "temperature_too_high": (Run(SimCLR, {**HEAD, "temperature": 100.0}, epochs=2), {"frozen"}),
     "without_redundancy_term": (Run(BarlowTwins, {**WIDE, "redundancy": 0.0}, lr=1e-2), {"collapse"}),
     "without_stopped_gradient": (Run(WithoutStoppedGradient, SLOW_SELF, epochs=3), {"collapse"}),
     "without_predictor": (Run(WithoutPredictor, {**SLOW_SELF, "momentum": 0.5}, epochs=3), {"collapse"}),
-    "simsiam_without_stopped_gradient": (Run(SimSiamWithoutStoppedGradient, SELF), {"collapse"}),
+    "simsiam_without_stopped_gradient": (Run(SimSiamWithoutStoppedGradient, SELF, lr=6e-3), {"collapse"}),
     "without_variance_and_covariance": (
         Run(VICReg, {**HEAD, "variance": 0.0, "covariance": 0.0}, lr=1e-2),
         {"hollow"},

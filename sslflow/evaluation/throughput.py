@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sslflow.device import MemoryFormat, Precision, autocast, layout, place
+from sslflow.views import Views
 
 WORTHWHILE = 1.1
 """A choice that is faster by less than this factor is not suggested: on a busy machine it may be noise."""
@@ -51,7 +52,7 @@ class Rates:
 
 
 def measure(
-    views: Callable[[Tensor], tuple[Tensor, ...]],
+    views: Views,
     encoder: nn.Module,
     images: Tensor,
     seconds: float,
@@ -84,7 +85,7 @@ def measure(
         return max(_seconds(lambda c=choice: step(c, ready(c, batch)), device) for choice in choices)
 
     seen = views(images)
-    view, count = seen[0], min(FEWEST, len(images))
+    made, view, count = len(views.shown(seen)), seen[0].flatten(0, -4)[: len(images)], min(FEWEST, len(images))
     slowest(view[:count])  # the first time, memory is found and kernels are chosen
     while count < len(view) and 2 * slowest(view[:count]) < turn:
         count = min(2 * count, len(view))
@@ -92,7 +93,7 @@ def measure(
     rates: dict[Choice, list[float]] = {choice: [] for choice in choices}
     making: list[float] = []
     for _ in range(ROUNDS):
-        making.append(len(seen) * len(batch) / _seconds(lambda: make(images[: len(batch)]), device))
+        making.append(made * len(batch) / _seconds(lambda: make(images[: len(batch)]), device))
         for choice in choices:
             prepared = ready(choice, batch)
             step(choice, prepared[:FEWEST])

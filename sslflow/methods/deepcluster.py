@@ -69,9 +69,9 @@ class DeepCluster(Method):
 
         # The score of a cluster is the product of the image's point and the centroid, in terms of normalised features.
         towards = (centroids @ directions.T) * covariance.diagonal().clamp_min(0).sqrt() / directions.shape[1] ** 0.5
-        weight, bias = self.classifier.weight.zero_(), self.classifier.bias.zero_()
-        weight[: len(centroids)] = SHARPNESS * towards
-        return [weight, bias]
+        self.classifier.bias.zero_()
+        self.classifier.weight.zero_()[: len(centroids)] = SHARPNESS * towards
+        return list(self.classifier.parameters())
 
     def order(self, size: int, numbers: torch.Generator) -> Tensor:
         """As many images of each cluster, drawn so that images of one are seen equally often: else a classifier that
@@ -148,6 +148,6 @@ def mutual_information(a: Tensor, b: Tensor) -> Tensor:
     return 2 * (alone - entropy(a * (b.max() + 1) + b)) / alone.clamp_min(1e-12)
 
 
-def _make_room(method: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+def _make_room(method: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """How many images a run has, only its state tells."""
     method.assignments = torch.zeros_like(state[prefix + "assignments"], device=method.assignments.device)

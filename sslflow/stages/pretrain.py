@@ -96,12 +96,16 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
 
     train = settings[f"methods.{name}.train"]
     watch = Watch(method, views, dataset, looked_at, device, seed, train.get("memory_format", "channels_last"))
-    before = {} if curve or rank() else watch.before()
+    before = {} if state["step"] else watch()
     choices, said = method.choices(min(train["batch_size"], len(images))), set[str]()
     started = saved = time.monotonic()
     progress = None
     try:
         for step in fit(method, views, dataset, device, seed, state if state["step"] else None, images, **train):
+            signs = {}
+            if step.number % journal.log_every == 0 or step.number == step.steps:
+                signs = watch()
+                method.train()
             if rank():
                 continue
             progress = progress or Progress(f"pretrain {name}-{seed}", step.steps, "step", state["step"])
@@ -109,9 +113,8 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
             seconds = state["seconds"] + now - started
             if step.number == 1:
                 curve.append(first_row(step, before))
-            if step.number % journal.log_every == 0 or step.number == step.steps:
-                curve.append(row(step, watch()))
-                method.train()
+            if signs:
+                curve.append(row(step, signs))
                 speed = (step.number - state["step"]) * step.batch_size / (now - started)
                 text = (
                     f"loss {curve[-1]['loss']:.4f}  lr {step.lr:.1e}  rank {curve[-1]['rankme']:.1f}  {speed:.0f} img/s"
