@@ -62,7 +62,7 @@ def test_the_arithmetic_is_that_of_a_loop_written_anew(dataset):
     (tuned,) = tune(dataset, **{**rates, **whole})
 
     rows = labelled_subset(dataset, 0.3, 0)
-    images = (dataset.read(rows).float() / 255 - dataset.mean[0]) / dataset.std[0]
+    images = (dataset.read(rows).float() / 255 - dataset.format.mean[0]) / dataset.format.std[0]
     network = encoder().train()
     weight = torch.zeros(10, network.dim, requires_grad=True)
     bias = torch.zeros(10, requires_grad=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from sslflow import places
 from sslflow.data.dataset import Dataset
 from sslflow.encoder import Encoder
+from sslflow.files import read_json
 from sslflow.heads import Prototypes, mlp
 from sslflow.journal import Watch, first_row, row
 from sslflow.method import Batch, Choices, Losses, Method
@@ -24,7 +27,9 @@ from sslflow.methods.simclr import SimCLR
 from sslflow.methods.simsiam import SimSiam, negative_cosine
 from sslflow.methods.swav import SwAV
 from sslflow.methods.vicreg import VICReg
+from sslflow.reporting.curves import read_curve
 from sslflow.rng import derive
+from sslflow.stages import pretrain
 from sslflow.teacher import Teacher
 from sslflow.train import fit
 from sslflow.verdict import Finding, findings
@@ -260,7 +265,7 @@ CROPS = {**TWO_VIEWS, "local_crops": 0}
 HEALTHY = {
     "rotation": Run(Rotation, {}, {}, batch_size=16, epochs=2),
     "simclr": Run(SimCLR, CONTRAST),
-    "barlow_twins": Run(BarlowTwins, WIDE, lr=1e-2),
+    "barlow_twins": Run(BarlowTwins, WIDE, lr=2e-2),
     "byol": Run(BYOL, SLOW_SELF),
     "simsiam": Run(SimSiam, SELF, lr=6e-3),
     "vicreg": Run(VICReg, HEAD, lr=1e-2),
@@ -272,7 +277,7 @@ SICK = {
     "rate_too_low": (Run(SimCLR, CONTRAST, lr=1e-6, epochs=3), {"still"}),
     "dead_encoder": (Run(Dead, CONTRAST, epochs=1), {"frozen", "constant"}),
     "temperature_too_high": (Run(SimCLR, {**HEAD, "temperature": 100.0}, epochs=2), {"frozen"}),
-    "without_redundancy_term": (Run(BarlowTwins, {**WIDE, "redundancy": 0.0}, lr=1e-2), {"collapse"}),
+    "without_redundancy_term": (Run(BarlowTwins, {**WIDE, "redundancy": 0.0}, lr=2e-2), {"collapse"}),
     "without_stopped_gradient": (Run(WithoutStoppedGradient, SLOW_SELF, epochs=3), {"collapse"}),
     "without_predictor": (Run(WithoutPredictor, {**SLOW_SELF, "momentum": 0.5}, epochs=3), {"collapse"}),
     "simsiam_without_stopped_gradient": (Run(SimSiamWithoutStoppedGradient, SELF, lr=6e-3), {"collapse"}),
@@ -298,3 +303,34 @@ def test_what_is_sick_is_named_while_it_runs(name, images):
     said = run.findings(images)
     for some in (said[-2], said[-1]):
         assert {one.kind for one in some if one.sick} & expected == expected, some
+
+
+# The stage
+
+PARAMS = """
+compute: {device: cpu, threads: 1}
+encoder: {name: resnet10, width: 4}
+pretrain: {log_every: 2, diagnostics: 32, pictures: 4}
+methods:
+  simclr: {projector: [16, 8], train: {epochs: 4, batch_size: 40, lr: 1e-9}, views: {blur: 0.0}}
+"""
+
+
+def test_the_stage_warns_once_and_writes_its_verdict(dataset, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    pretrain.main("simclr", 0)
+    torch.use_deterministic_algorithms(False)
+
+    out = capsys.readouterr().out
+    assert out.count("warning: ") == 1
+    assert re.search(r"^pretrain simclr-0  step \d+/12  warning: Nothing has been learned: .*\. Try", out, re.MULTILINE)
+    assert re.search(r"^pretrain simclr-0  verdict: Nothing has been learned: ", out, re.MULTILINE)
+    (said,) = read_json(places.verdict("simclr", 0))
+    assert set(said) == {"kind", "words", "advice", "sick"}
+    assert (said["kind"], said["sick"]) == ("still", True)
+
+    rows = read_curve(places.curve("simclr", 0))
+    assert [row["step"] for row in rows] == ["0", "2", "4", "6", "8", "10", "12"]
+    assert all(math.isfinite(float(value)) for row in rows for value in row.values())
+    assert set(rows[0]) <= set(read_json(places.metrics("pretrain", "simclr-0")))

@@ -48,7 +48,7 @@ class DINO(Method):
     ) -> None:
         super().__init__()
         self.encoder = encoder
-        self.head = nn.Sequential(mlp(encoder.dim, *projector, last_norm=True), Prototypes(projector[-1], prototypes))
+        self.head = nn.Sequential(mlp(encoder.dim, *projector), Prototypes(projector[-1], prototypes))
         self.teacher = Teacher(self.student)
         self.register_buffer("centre", torch.zeros(prototypes))
         self.prototypes, self.temperature = prototypes, temperature
