@@ -385,9 +385,20 @@ def test_colour_cross_entropy_equals_the_slow_reference():
                 normaliser = math.log(sum(map(math.exp, pixel)))
                 numbers, parts = nearest[image, :, row, column].tolist(), shares[image, :, row, column].tolist()
                 entropy = -sum(part * (pixel[number] - normaliser) for number, part in zip(numbers, parts, strict=True))
-                total += float(weights[numbers[0]]) * entropy
+                total += (
+                    sum(part * float(weights[number]) for number, part in zip(numbers, parts, strict=True)) * entropy
+                )
     found = colorization.colour_cross_entropy(logits, nearest, shares, weights)
     assert float(found) == pytest.approx(total / 12, rel=1e-5)
+
+
+def test_a_guess_at_colours_costs_the_log_of_the_bins(colours):
+    bins = colorization.gamut()
+    nearest, shares = colorization.shared_out(lab(colours.float() / 255)[:, 1:], bins)
+    weights = colorization.rarity(colorization.frequencies(nearest, shares, len(bins)), 0.5)
+    guess = torch.zeros(12, len(bins), 32, 32)
+    found = colorization.colour_cross_entropy(guess, nearest, shares, weights)
+    assert float(found) == pytest.approx(math.log(len(bins)), rel=1e-4)
 
 
 def test_gradient_of_the_colour_cross_entropy(monkeypatch):

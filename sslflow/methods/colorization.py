@@ -139,9 +139,13 @@ def rarity(seen: Tensor, uniform: float) -> Tensor:
 
 def colour_cross_entropy(logits: Tensor, nearest: Tensor, shares: Tensor, weights: Tensor) -> Tensor:
     """Cross entropy of `logits` `(n, bins, h, w)` with colours shared out among bins, `nearest` and `shares`
-    `(n, 5, h, w)`: scalar, a mean over pixels, each times the weight, of `(bins,)`, of the bin nearest to it."""
+    `(n, 5, h, w)`: scalar, a mean over pixels, each of them times the weight, of `(bins,)`, of its colour's bins.
+
+    The paper takes the weight of the nearest bin alone. With that of all five the mean over what was seen is 1, and who
+    guesses has a loss of ln `bins`.
+    """
     logs = F.log_softmax(logits.float(), dim=1).gather(1, nearest)
-    return -(weights[nearest[:, 0]] * (shares * logs).sum(dim=1)).mean()
+    return -((shares * weights[nearest]).sum(dim=1) * (shares * logs).sum(dim=1)).mean()
 
 
 def annealed_mean(logits: Tensor, bins: Tensor) -> Tensor:
