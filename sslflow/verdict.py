@@ -24,10 +24,10 @@ AT_CHANCE = 0.01
 MOVED = 0.03
 """Features have moved when a sign differs by more of its start: with a learning rate of almost nothing all stayed
 within 0.001, in healthy runs one differed by 0.1 and more."""
-ABOVE_CHANCE = 1.1
-"""A loss above so many times ln K is worse than a guess; random networks begin at up to 1.08."""
 RISEN = 1.5
 """A loss of so many times its start has run away; that of healthy methods with a teacher rose by up to 1.04."""
+RISEN_ABOVE_CHANCE = 1.1
+"""Where the loss is also above ln K, so much is enough: it is worse than a guess, and than random weights."""
 CONSTANT_STD = 0.1
 """Features with less of the spread that they began with hardly differ from image to image; in healthy runs 0.5 and
 more is left."""
@@ -121,20 +121,20 @@ def _of_the_loss(curve: Curve, choices: Choices | None) -> Iterator[Finding]:
             "targets are not all alike.",
             sick=True,
         )
-    elif loss > start and (loss > ABOVE_CHANCE * chance if chance else loss > RISEN * start > 0):
-        against = f"a guess costs {chance:.4g}" if chance else f"it began at {start:.4g}"
-        yield Finding(
-            "diverged",
-            f"The loss has run away: it is {loss:.4g}, and {against}.",
-            "Try a learning rate 3 to 10 times smaller, a longer warmup, or clip, the largest norm of the gradient.",
-            sick=True,
-        )
     elif curve.moved() < MOVED:
         yield Finding(
             "still",
             f"Nothing has been learned: the features are those of the random weights that the run started from. The "
             f"loss began at {start:.4g} and is {loss:.4g}.",
             "Try a learning rate 10 times larger.",
+            sick=True,
+        )
+    elif loss > (RISEN_ABOVE_CHANCE if chance and loss > chance else RISEN) * start > 0:
+        guess = f", where a guess costs {chance:.4g}" if chance else ""
+        yield Finding(
+            "diverged",
+            f"The loss has run away: it began at {start:.4g} and is {loss:.4g}{guess}.",
+            "Try a learning rate 3 to 10 times smaller, a longer warmup, or clip, the largest norm of the gradient.",
             sick=True,
         )
 
