@@ -37,7 +37,7 @@ from sslflow.params import load
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = Path("work/benchmarks/methods")
-IMAGES_SEEN = 72_000
+IMAGES_SEEN = 60_000
 SEEDS = (0, 1, 2)
 SETS: dict[str, dict[str, Any]] = {
     "fashion": {"source": "samples:fashion", "image_size": 28, "channels": 1},

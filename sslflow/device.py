@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sslflow.params import Natural
 
 Precision = Literal["fp32", "bf16"]
 MemoryFormat = Literal["channels_last", "contiguous"]
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def compute(*, device: str = "auto", threads: Natural = 0) -> torch.device:
@@ -49,6 +53,24 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
         raise ValueError("precision is bf16, which this GPU can't do; set it to fp32")
     return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function of tensors, such as a loss: it gets them in float32, or finer, and computes as finely under
+    autocast, which would turn its products into bf16, too coarse to be divided by a small temperature."""
+
+    def widened(value: Any) -> Any:
+        coarse = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+        return value.float() if coarse else value
+
+    @functools.wraps(function)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        values = [*args, *kwargs.values()]
+        kind = next(value.device.type for value in values if isinstance(value, Tensor))
+        with torch.autocast(kind, enabled=False):
+            return function(*map(widened, args), **{name: widened(value) for name, value in kwargs.items()})
+
+    return inner
 
 
 def layout(memory_format: MemoryFormat) -> torch.memory_format:

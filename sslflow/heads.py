@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sslflow.device import full_precision
+
 
 def mlp(*widths: int, last_norm: bool = False) -> nn.Sequential:
     """Linear layers of the widths given, input first, with BatchNorm and ReLU between them; the last layer is bare, or
@@ -32,6 +34,9 @@ class Prototypes(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Cosine similarities, in float32."""
-        # Under autocast the product would be bf16, too coarse to be divided by a small temperature.
-        with torch.autocast(inputs.device.type, enabled=False):
-            return F.normalize(inputs.float(), dim=1) @ F.normalize(self.weight.float(), dim=1).T
+        return _cosines(inputs, self.weight)
+
+
+@full_precision
+def _cosines(a: Tensor, b: Tensor) -> Tensor:
+    return F.normalize(a, dim=1) @ F.normalize(b, dim=1).T

@@ -6,10 +6,13 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from sslflow.methods import moco_v2, moco_v3
 from sslflow.methods.barlow_twins import barlow_terms
 from sslflow.methods.rotation import rotations
 from sslflow.methods.simclr import nt_xent
+from sslflow.methods.vicreg import vicreg_terms
 
 
 @pytest.fixture
@@ -101,3 +104,23 @@ def test_rotations_move_pixels_exactly():
     assert torch.equal(turned[:2], images)
     for image, number in zip(turned, turns.tolist(), strict=True):
         assert torch.equal(torch.rot90(image, 4 - number, (1, 2)), images[int(image.min()) // 16])
+
+
+@pytest.mark.parametrize("name", ["simclr", "moco_v2", "moco_v3", "barlow_twins", "vicreg"])
+def test_losses_are_worked_out_in_float32_under_autocast(name):
+    torch.manual_seed(0)
+    za, zb, queue = torch.randn(3, 64, 16).bfloat16()
+    queue = F.normalize(queue.float(), dim=1)
+
+    def loss(a, b):
+        if name == "simclr":
+            return nt_xent(a, b, 0.1)
+        if name == "moco_v2":
+            return moco_v2.info_nce(a, F.normalize(b.float(), dim=1), queue, torch.zeros(64, 64).bool(), 0.1)
+        if name == "moco_v3":
+            return moco_v3.info_nce(a, b, 0, 0.1)
+        return torch.stack(list(barlow_terms(a, b) if name == "barlow_twins" else vicreg_terms(a, b).values()))
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = loss(za, zb)
+    torch.testing.assert_close(found, loss(za.float(), zb.float()), rtol=1e-6, atol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sslflow.device import full_precision
 from sslflow.distributed import gather
 from sslflow.encoder import Encoder
 from sslflow.heads import mlp
@@ -35,12 +36,13 @@ class BarlowTwins(Method):
         }
 
 
+@full_precision
 def barlow_terms(za: Tensor, zb: Tensor) -> tuple[Tensor, Tensor]:
     """Sums over the cross-correlation c of `za`, `zb`, both `(n, dim)`: of (1 − c)² on its diagonal, and of c² off it.
 
     Features are normalised over the batch as BatchNorm does it (biased variance, eps 1e-5), like the authors' code.
     """
-    za, zb = (_normalise(z.float()) for z in (za, zb))
+    za, zb = (_normalise(z) for z in (za, zb))
     correlation = za.T @ zb / len(za)
     on_diagonal = correlation.diagonal()
     return (1 - on_diagonal).square().sum(), correlation.square().sum() - on_diagonal.square().sum()

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sslflow.device import full_precision
 from sslflow.distributed import gather
 from sslflow.encoder import Encoder
 from sslflow.heads import mlp
@@ -88,13 +89,14 @@ class MoCoV2(Method):
         self.oldest = (self.oldest + len(keys)) % len(self.queue)
 
 
+@full_precision
 def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, ignored: Tensor, temperature: float) -> Tensor:
     """Cross entropy of picking `keys[i]` for `queries[i]`, both `(n, dim)`, from it and `negatives` `(k, dim)`, by
     cosine similarity over the temperature: scalar, a mean over the queries; at random it is about ln(k + 1).
 
     Keys and negatives have length 1. Where `ignored` `(n, k)` is true, a negative does not stand against a query.
     """
-    queries = F.normalize(queries.float(), dim=1)
+    queries = F.normalize(queries, dim=1)
     right = (queries * keys).sum(dim=1, keepdim=True)
     wrong = (queries @ negatives.T).masked_fill(ignored, -torch.inf)
     logits = torch.cat([right, wrong], dim=1) / temperature

@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sslflow.device import full_precision
 from sslflow.distributed import gather, rank
 from sslflow.encoder import Encoder
 from sslflow.heads import mlp
-from sslflow.method import Batch, Losses, Method
+from sslflow.method import Batch, Choices, Losses, Method
 from sslflow.params import Count, Fraction, Positive, Widths
 from sslflow.schedules import cosine
 from sslflow.teacher import Teacher
@@ -55,21 +56,24 @@ class MoCoV3(Method):
         pa, pb = (self.predictor(self.projector(self.encoder(view))) for view in batch.views)
         ta, tb = (gather(self.teacher(view)) for view in batch.views)
         first = rank() * len(pa)
-        contrast = (info_nce(pa, tb, first, self.temperature) + info_nce(pb, ta, first, self.temperature)) / 2
-        # The authors scale each direction by twice the temperature, so that a rate fits all temperatures.
-        return {"loss": 4 * self.temperature * contrast, "contrast": contrast.detach()}
+        # The authors scale each direction by twice the temperature; to LARS and AdamW that is the same loss.
+        return {"loss": (info_nce(pa, tb, first, self.temperature) + info_nce(pb, ta, first, self.temperature)) / 2}
+
+    def choices(self, images: int) -> Choices:
+        return Choices(images, "images of the batch")
 
     def after_step(self, progress: float) -> None:
         student = nn.Sequential(self.encoder, self.projector)
         self.teacher.follow(student, cosine(self.momentum, 1.0, progress))
 
 
+@full_precision
 def info_nce(predictions: Tensor, keys: Tensor, first: int, temperature: float) -> Tensor:
     """Cross entropy of picking `keys[first + i]` for `predictions[i]`, `(n, dim)`, from all keys `(m, dim)`, by cosine
     similarity over the temperature: scalar, a mean over the predictions; at random it is about ln m.
 
     Keys are those of all processes, predictions this one's: the mean over processes is the loss of the whole batch.
     """
-    predictions, keys = (F.normalize(rows.float(), dim=1) for rows in (predictions, keys))
+    predictions, keys = (F.normalize(rows, dim=1) for rows in (predictions, keys))
     logits = predictions @ keys.T / temperature
     return F.cross_entropy(logits, first + torch.arange(len(logits), device=logits.device))

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sslflow.device import full_precision
 from sslflow.distributed import gather
 from sslflow.encoder import Encoder
 from sslflow.heads import mlp
@@ -32,13 +33,14 @@ class SimCLR(Method):
         return Choices(2 * images - 1, "views of the batch")
 
 
+@full_precision
 def nt_xent(za: Tensor, zb: Tensor, temperature: float) -> Tensor:
     """Normalised, temperature-scaled cross entropy of `za[i]`, `zb[i]`, both `(n, dim)`: scalar, the mean over all 2n
     anchors.
 
     Each anchor's other view stands against the 2n − 2 views of other images; at random it is about ln(2n − 1).
     """
-    z = F.normalize(torch.cat([za, zb]).float(), dim=1)
+    z = F.normalize(torch.cat([za, zb]), dim=1)
     similarity = z @ z.T / temperature
     similarity.fill_diagonal_(-torch.inf)
     partner = torch.arange(len(z), device=z.device).roll(len(za))

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sslflow.device import full_precision
 from sslflow.distributed import gather
 from sslflow.encoder import Encoder
 from sslflow.heads import mlp
@@ -40,11 +41,11 @@ class VICReg(Method):
         return {"loss": loss, **terms}
 
 
+@full_precision
 def vicreg_terms(za: Tensor, zb: Tensor) -> dict[str, Tensor]:
     """Of `za`, `zb`, both `(n, dim)`, three scalars: `invariance`, their mean squared difference; `variance`, how far
     standard deviations fall short of 1, a mean over dimensions and views; `covariance`, squares of the covariances of
     different dimensions, summed over views and divided by `dim`."""
-    za, zb = za.float(), zb.float()
     return {
         "invariance": F.mse_loss(za, zb),
         "variance": (_shortfall(za) + _shortfall(zb)) / 2,
