@@ -137,11 +137,14 @@ class Theirs(nn.Module):
         temperature: float,
         teacher_temperature: float,
         momentum: float,
-        centre_momentum: float,
+        centre_momentum: float = 0.9,
         **_: Any,
     ) -> Step:
-        self.head = heads.DINOProjectionHead(dim, projector[0], projector[-1], prototypes, batch_norm=True)
-        self._add_teacher()
+        self.head, copied = (
+            heads.DINOProjectionHead(dim, projector[0], projector[-1], prototypes, batch_norm=True) for _ in range(2)
+        )
+        copied.load_state_dict(self.head.state_dict())
+        self._add_teacher(copied)
         loss = losses.DINOLoss(prototypes, student_temp=temperature, center_momentum=centre_momentum)
 
         def step(views: list[Tensor], progress: float) -> Tensor:
@@ -159,7 +162,7 @@ class Theirs(nn.Module):
         prototypes: int,
         temperature: float,
         epsilon: float,
-        iterations: int,
+        iterations: int = 3,
         **_: Any,
     ) -> Step:
         self.head = heads.SwaVProjectionHead(dim, *projector)
@@ -196,8 +199,10 @@ class Theirs(nn.Module):
 
         return step
 
-    def _add_teacher(self) -> None:
-        self.teacher = copy.deepcopy(nn.Sequential(self.encoder, self.head)).requires_grad_(False)
+    def _add_teacher(self, head: nn.Module | None = None) -> None:
+        # A head with torch's weight norm can't be copied: it comes with its copy.
+        head = head or copy.deepcopy(self.head)
+        self.teacher = nn.Sequential(copy.deepcopy(self.encoder), head).requires_grad_(False)
 
     def _move_teacher(self, momentum: float) -> None:
         utils.update_momentum(self.encoder, self.teacher[0], momentum)  # pyright: ignore[reportArgumentType]

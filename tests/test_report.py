@@ -107,7 +107,7 @@ def test_whole(folder, capsys):
     assert any(line.startswith("random weights") for line in lines)
     with (places.ARTIFACTS / "curves.csv").open() as handle:
         rows = list(csv.DictReader(handle))
-    assert list(rows[0]) == ["run", "step", "loss", "feature_std", "rankme"]
+    assert list(rows[0]) == ["run", "step", *curves.SHOWN]
     assert {row["run"] for row in rows} == {"rotation-0", "rotation-1", "simclr-0", "simclr-1"}
     assert len(rows) == 4 * 20
 

@@ -16,6 +16,10 @@ SHOWN = {
     "loss": ("Loss", "what the method minimises; its height can't be compared across methods"),
     "feature_std": ("Feature std", "spread of the features; a fall to 0 is a collapse"),
     "rankme": ("RankMe", "how many directions the features use"),
+    "alpha_req": ("alpha-ReQ", "how fast the features' spectrum falls; about 1 is good, much more is few directions"),
+    "alignment": ("Alignment", "squared distance of two views of an image, of features of length 1"),
+    "uniformity": ("Uniformity", "how evenly features of length 1 cover the sphere; lower is more evenly"),
+    "projection_rankme": ("RankMe of projections", "the same of what the loss sees: a collapse begins there"),
 }
 WIDTH, HEIGHT = 320, 176
 LEFT, RIGHT, TOP, BOTTOM = 42, 8, 10, 24
@@ -33,7 +37,7 @@ def read_curve(file: Path) -> list[dict[str, str]]:
 
 
 def merge(methods: Sequence[str], seeds: Sequence[int], file: Path) -> int:
-    """Write the curves of all runs named to one CSV (run, step, loss, feature_std, rankme); returns its rows."""
+    """Write the curves of all runs named to one CSV (run, step, and a column for each chart); returns its rows."""
     rows = [
         [places.run_name(method, seed), row["step"], *(row.get(column, "") for column in SHOWN)]
         for method in methods
