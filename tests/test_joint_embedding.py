@@ -174,7 +174,7 @@ def test_moco_v2_equals_the_slow_reference(pair, negatives):
         slow_nce(query, key, [wrong for wrong, out in zip(negatives, row, strict=True) if not out])
         for query, key, row in zip(queries, keys, ignored, strict=True)
     ]
-    found = queue_nce(queries, keys.float(), negatives.float(), ignored, TEMPERATURE)
+    found = queue_nce(queries, keys, negatives, ignored, TEMPERATURE)
     assert float(found) == pytest.approx(sum(expected) / 12, rel=1e-5)
 
 
