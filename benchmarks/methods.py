@@ -83,7 +83,7 @@ class Job:
         return self.folder / "results" / f"{self.method}-{self.seed}.json"
 
 
-def jobs(sets: list[str], methods: list[str], seeds: list[int]) -> list[Job]:
+def jobs(sets: list[str], encoders: list[str], methods: list[str], seeds: list[int]) -> list[Job]:
     """All that is to be measured, the first seed of everything first."""
     found = []
     for seed in seeds:
@@ -91,9 +91,9 @@ def jobs(sets: list[str], methods: list[str], seeds: list[int]) -> list[Job]:
             for method in methods:
                 if method in ONLY_COLOUR and SETS[data]["channels"] != 3:
                     continue
-                if method not in ONLY_VIT:
+                if method not in ONLY_VIT and "resnet" in encoders:
                     found.append(Job(data, "resnet", method, seed))
-                if method in (*ON_VIT, "random", "supervised"):
+                if method in (*ON_VIT, "random", "supervised") and "vit" in encoders:
                     found.append(Job(data, "vit", method, seed))
     return found
 
@@ -268,6 +268,7 @@ def _gap(found: list[dict[str, Any]], control: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=["fashion", "emoji"], choices=SETS)
+    parser.add_argument("--encoders", nargs="+", default=list(ENCODERS), choices=ENCODERS)
     parser.add_argument("--methods", nargs="+", default=[*CONTROLS, *METHODS])
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side, one thread each")
@@ -277,7 +278,8 @@ def main() -> None:
     for data in asked.sets:
         for encoder in ENCODERS:
             make_folder(data, encoder)
-    wanted = jobs(asked.sets, [name for name in asked.methods if name in (*CONTROLS, *names())], asked.seeds)
+    methods = [name for name in asked.methods if name in (*CONTROLS, *names())]
+    wanted = jobs(asked.sets, asked.encoders, methods, asked.seeds)
     missing = [job for job in wanted if asked.fresh or measured(job) is None]
     print(f"{len(wanted)} runs, {len(missing)} to measure", flush=True)
     failed = 0
