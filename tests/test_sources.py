@@ -98,6 +98,19 @@ def test_emoji(label, classes):
     assert all(len(places) == 1 for places in where.values())  # one code point, one split, one label
 
 
+def test_digits():
+    clean, photo, both = (opened(f"samples:{name}") for name in ("digits/clean", "digits/photo", "digits"))
+    assert clean.classes == photo.classes == both.classes == tuple("0123456789")
+    assert counts(clean) == {TRAIN: 1438, TEST: 359}
+    found = {
+        source: {r.name.partition("/")[2]: (r.split, r.label) for r in records(source)} for source in (clean, photo)
+    }
+    assert found[clean] == found[photo]
+    assert len(found[clean]) == 1797
+    assert found[clean]["0003"][1] == 3
+    assert {record.name.partition("/")[0] for record in records(both)} == {"clean", "photo"}
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

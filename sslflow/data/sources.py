@@ -89,9 +89,13 @@ def _sample(detail: str, label: EmojiLabel) -> Source:
 
 
 def _pictures(files: list[Path], label: EmojiLabel) -> Source:
-    """Encoded images in Parquet files with the columns image, code_point, split and those that `label` may name."""
+    """Encoded images in Parquet files: the columns image, split, one that names the item shown (code_point or item),
+    and either label or those that `label` may name."""
+    columns = pq.read_schema(files[0]).names
+    item = "item" if "item" in columns else "code_point"
+    kind = "label" if "label" in columns else label
     classes = tuple(
-        sorted({value for file in files for value in pq.read_table(file, columns=[label])[label].to_pylist()})
+        sorted({value for file in files for value in pq.read_table(file, columns=[kind])[kind].to_pylist()})
     )
     numbers = {name: number for number, name in enumerate(classes)}
 
@@ -99,6 +103,6 @@ def _pictures(files: list[Path], label: EmojiLabel) -> Source:
         for split in (TEST, TRAIN):
             for file in files:
                 for row in pq.read_table(file, filters=[("split", "==", split)]).to_pylist():
-                    yield Record(f"{file.stem}/{row['code_point']}", split, row["image"], numbers[row[label]])
+                    yield Record(f"{file.stem}/{row[item]}", split, row["image"], numbers[row[kind]])
 
     return Source(classes, records)
