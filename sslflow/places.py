@@ -8,6 +8,8 @@ from pathlib import Path
 SAMPLES = Path("data/samples")
 LISTING = Path("data/listing.csv")
 PREPARED = Path("data/prepared")
+DOMAINS_LISTING = Path("data/domains.csv")
+DOMAINS = Path("data/domains")
 ARTIFACTS = Path("artifacts")
 METRICS = ARTIFACTS / "metrics"
 LEADERBOARD = METRICS / "leaderboard.json"

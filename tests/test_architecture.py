@@ -141,6 +141,8 @@ def test_outs_are_where_places_says() -> None:
     known |= {
         places.LISTING,
         places.PREPARED,
+        places.DOMAINS_LISTING,
+        places.DOMAINS,
         places.LEADERBOARD,
         places.LEADERBOARD.with_suffix(".csv"),
         places.REPORT,

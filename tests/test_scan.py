@@ -12,7 +12,7 @@ from data_fixtures import encoded, fill, scene, write
 from ruamel.yaml import YAML
 
 from sslflow import places
-from sslflow.data.listing import write_listing
+from sslflow.data.listing import write_domains_listing, write_listing
 from sslflow.data.records import unescape
 from sslflow.data.sources import open_source
 from sslflow.stages import scan
@@ -32,6 +32,11 @@ def listed(root: Path, source: str = "folder", **settings: str) -> str:
 
 def rows(text: str) -> dict[str, tuple[str, str]]:
     return {path: (size, time) for _, path, size, time in list(csv.reader(text.splitlines()))[1:]}
+
+
+def write_params(**domains: str) -> None:
+    data = {"source": "folder", "path": "raw", "image_size": 8, "channels": 1}
+    YAML().dump({"data": data, "domains": domains}, Path("params.yaml"))
 
 
 @pytest.fixture
@@ -137,7 +142,42 @@ def test_a_folder_that_is_not_there_is_a_clear_error(root: Path) -> None:
 
 def test_the_stage(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(root.parent)
-    YAML().dump({"data": {"source": "folder", "path": "raw", "image_size": 8, "channels": 1}}, Path("params.yaml"))
+    write_params()
     scan.main()
     assert places.LISTING.read_text() == listed(root)
+    assert places.DOMAINS_LISTING.read_text() == HEADER
     assert capsys.readouterr().out.startswith("scan  8 files and folders; ")
+
+
+def test_the_stage_lists_the_domains(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root.parent)
+    write(Path("weights.safetensors"), b"1234")
+    domains = {"source": "imagefolder", "source_path": "raw", "target": "folder", "target_path": "raw/a"}
+    write_params(**domains, label="subcategory", encoder="weights.safetensors")
+    scan.main()
+    assert capsys.readouterr().out.startswith("scan  21 files and folders; ")  # 8 of data, 8 + 4 + 1 of domains
+    before = places.DOMAINS_LISTING.read_text()
+    settings = [line.split(",")[0] for line in before.splitlines()]
+    assert settings == ["setting", "encoder", *["source_path"] * 8, *["target_path"] * 4]
+    facts = Path("weights.safetensors").stat()
+    assert before.splitlines()[1] == f"encoder,weights.safetensors,4,{facts.st_mtime_ns}"
+
+    for change in (lambda: os.utime("weights.safetensors", ns=(1, 1)), lambda: write(root / "a/new.png", PNG)):
+        change()
+        scan.main()
+        assert places.DOMAINS_LISTING.read_text() != before
+        before = places.DOMAINS_LISTING.read_text()
+    Path("weights.safetensors").unlink()
+    scan.main()
+    assert "encoder,weights.safetensors,unreadable,\n" in places.DOMAINS_LISTING.read_text()
+
+
+def test_a_domain_s_folder_is_missed_only_where_one_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "domains.csv"
+    assert write_domains_listing(file, source_path="nowhere", target_path="nowhere") == 0
+    assert file.read_text() == HEADER
+    for domain in ("source", "target"):
+        with pytest.raises(ValueError, match=rf"nowhere: there is no such folder .* set domains\.{domain}_path"):
+            write_domains_listing(file, **{domain: "imagefolder", f"{domain}_path": "nowhere"})

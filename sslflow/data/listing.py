@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from sslflow.data.folders import visit
@@ -27,19 +28,40 @@ def write_listing(
     with a slash, `size` is in bytes, or `unreadable`, or `= path` for a folder that has been listed under that path.
     Sources that look in no folder of the user's have no rows. Raises `ValueError` where such a folder isn't there.
     """
-    roots = {}
-    if probe_source in IN_FOLDERS:
-        roots[directory(probe_path, probe_source)] = "probe_path"
-    if source in IN_FOLDERS:
-        roots[directory(path, source)] = "path"
+    return _write(file, "data", {"probe_path": (probe_source, probe_path), "path": (source, path)})
+
+
+def write_domains_listing(
+    file: Path,
+    *,
+    source: str = "samples",
+    source_path: str = "data/raw/source",
+    target: str = "samples",
+    target_path: str = "data/raw/target",
+    encoder: str = "",
+) -> int:
+    """The same for the section `domains`: `setting` is `source_path`, `target_path`, or, in a first row whose `path` is
+    the whole name of a file, `encoder`."""
+    weights = [("encoder", escape(encoder), *_size_and_time(Path(encoder)))] if encoder else []
+    return _write(
+        file, "domains", {"source_path": (source, source_path), "target_path": (target, target_path)}, weights
+    )
+
+
+def _write(file: Path, section: str, looked_at: Mapping[str, tuple[str, str]], more: Sequence[Row] = ()) -> int:
+    """`looked_at` maps a setting of the section to a source and the place where it looks; `more` is written first."""
+    roots = {
+        directory(place, source, f"{section}.{setting}"): setting
+        for setting, (source, place) in looked_at.items()
+        if source in IN_FOLDERS
+    }
     rows = 0
 
     def counted() -> Iterator[Row]:
         nonlocal rows
-        for root, setting in roots.items():
-            for row in _rows(setting, root):
-                rows += 1
-                yield row
+        for row in chain(more, *(_rows(setting, root) for root, setting in roots.items())):
+            rows += 1
+            yield row
 
     write_csv(file, COLUMNS, counted())
     return rows

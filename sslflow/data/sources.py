@@ -63,13 +63,11 @@ def combine(pool: Source, probe: Source) -> Source:
     return Source(probe.classes, records)
 
 
-def directory(path: str | os.PathLike[str], name: str) -> Path:
-    """The folder in which the source `name` looks. Raises `ValueError` where it isn't there."""
+def directory(path: str | os.PathLike[str], name: str, setting: str = "data.path or data.probe_path") -> Path:
+    """The folder in which the source `name` looks, as `setting` says. Raises `ValueError` where it isn't there."""
     folder = Path(path)
     if not folder.exists():
-        raise ValueError(
-            f"{folder}: there is no such folder (source {name} looks there; set data.path or data.probe_path)"
-        )
+        raise ValueError(f"{folder}: there is no such folder (source {name} looks there; set {setting})")
     if not folder.is_dir():
         raise ValueError(f"{folder}: expected a folder, found a file")
     return folder

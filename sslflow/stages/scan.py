@@ -1,4 +1,4 @@
-"""scan: a list of the raw files, made anew in every run, which tells whether there is something to prepare."""
+"""scan: lists of the raw files, made anew in every run, which tell whether there is something to prepare."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sslflow import places
-from sslflow.data.listing import write_listing
+from sslflow.data.listing import write_domains_listing, write_listing
 from sslflow.data.prepare import prepare
+from sslflow.data.prepare_domains import prepare_domains
 from sslflow.params import read
 from sslflow.stages.entry import run
 
 
 def schemas() -> Mapping[str, Callable[..., Any]]:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    return {"data": prepare}
+    return {"data": prepare, "domains": prepare_domains}
 
 
 def main() -> None:
-    settings = read(schemas())["data"]
+    settings = read(schemas())
+    data, domains = settings["data"], settings["domains"]
     started = time.monotonic()
-    places_to_look = {
-        name: settings[name] for name in ("source", "path", "probe_source", "probe_path") if name in settings
-    }
+    places_to_look = {name: data[name] for name in ("source", "path", "probe_source", "probe_path") if name in data}
     rows = write_listing(places.LISTING, **places_to_look)
+    rows += write_domains_listing(places.DOMAINS_LISTING, **{key: domains[key] for key in domains if key != "label"})
     print(f"scan  {rows} files and folders; {time.monotonic() - started:.1f} s")
 
 
