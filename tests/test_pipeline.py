@@ -30,7 +30,7 @@ def write_idx(folder: Path, name: str, images: np.ndarray, labels: np.ndarray) -
 
 
 @pytest.fixture
-def project(tmp_path) -> Path:
+def project(tmp_path, fashion) -> Path:
     """A copy of the project's own files, with settings for a run of seconds."""
     folder = tmp_path / "project"
     for name in ("sslflow", "pipelines", ".dvc", "data/samples/fashion"):
@@ -49,6 +49,11 @@ def project(tmp_path) -> Path:
     params["augment"] |= {"seconds": 0.2}
     params["finetune"] |= {"fractions": [0.5, 0.1], "epochs": 1, "min_steps": 4}
     params["data"] |= {"source": "idx", "path": "data/raw"}
+    params["domains"] |= {"source": "imagefolder", "target": "folder", "source_path": "source", "target_path": "target"}
+    for number, image in enumerate(fashion[0][150:180]):
+        file = folder / ("source", "target")[number % 3 == 0] / str(number % 2) / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0]).save(file)
     write(params, folder)
     return folder
 
