@@ -184,10 +184,32 @@ def test_best_threshold_is_that_of_trying_them_all(seed: int, steps: int, part: 
         tried[cut] = slow(actual, torch.where(unknownness > cut, UNKNOWN, closed), closed, unknownness)[criterion]
     threshold, score = best_threshold(actual, closed, unknownness)
     assert score == pytest.approx(max(tried.values()), abs=1e-12)
-    # Equally good ones are common here, where few rows are known or unknown.
     assert threshold == max(cut for cut, reached in tried.items() if reached > score - 1e-12)
     reached = open_set_scores(actual, torch.where(unknownness > threshold, UNKNOWN, closed), closed, unknownness)
     assert reached[criterion] == pytest.approx(score, abs=1e-12)
+
+
+def test_of_equally_good_thresholds_the_highest_is_taken():
+    """Ten known images of three classes, all right and far below; then wrong ones; then an unknown one."""
+    actual = torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 0, 1, 2, UNKNOWN])
+    closed = torch.where(torch.arange(14) < 10, actual, 3)
+    unknownness = torch.arange(14).double()
+    threshold, score = best_threshold(actual, closed, unknownness)
+    assert threshold == 12.0
+    for seed in range(20):
+        # In another order, sums of the same terms differ in their last bits: that must not decide.
+        low = torch.randperm(10, generator=torch.Generator().manual_seed(seed))
+        mixed = torch.cat([unknownness[low], unknownness[10:]])
+        assert best_threshold(actual, closed, mixed) == (12.0, pytest.approx(score))
+
+
+def test_no_score_is_above_one():
+    # 26 classes of one or two images: the weights sum to a last bit more than 1.
+    actual = torch.cat([torch.arange(26), torch.arange(13), torch.tensor([UNKNOWN])])
+    unknownness = (actual == UNKNOWN).float()
+    found = open_set_scores(actual, actual, actual.clamp(min=0), unknownness)
+    assert max(found.values()) == 1.0
+    assert best_threshold(actual, actual.clamp(min=0), unknownness) == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -126,7 +126,7 @@ class _Images:
     known: Tensor
     """Whether the class is one of the source's, bool `(n,)`."""
     right: Tensor
-    """Whether the class without rejection is the true one, bool `(n,)`."""
+    """Whether the class without rejection is the true one, bool `(n,)`; it means nothing where that is unknown."""
     unknownness: Tensor
     weights: Tensor
     """Of each known image, float64 `(known,)`: every class that occurs weighs the same, and all sum to 1."""
@@ -149,7 +149,7 @@ class _Images:
         known = actual != UNKNOWN
         _, place, counts = actual[known].unique(return_inverse=True, return_counts=True)
         weights = 1 / (counts.double() * max(len(counts), 1))
-        return cls(actual, known, (closed == actual) & known, unknownness, weights[place], len(counts))
+        return cls(actual, known, closed == actual, unknownness, weights[place], len(counts))
 
 
 def _column(name: str, values: Tensor, count: int) -> Tensor:
