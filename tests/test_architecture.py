@@ -19,12 +19,12 @@ from sslflow.params import load
 
 # From the ground up. A module imports from its own layer and those below; never in a circle.
 GROUND = {"checkpoint", "data", "device", "diagnostics", "distributed", "files", "kmeans", "optim", "params", "places"}
-PARTS = {"crops", "decoder", "discovery", "encoder", "heads", "method", "pictures"}
+PARTS = {"adapter", "crops", "decoder", "discovery", "encoder", "heads", "method", "pictures"}
 LAYERS = (
     GROUND | {"progress", "rng", "sheets"},
     PARTS | {"schedules", "teacher", "tiles", "verdict", "views"},
-    {"methods"},
-    {"evaluation", "features", "journal", "reporting", "train"},
+    {"adaptation", "methods", "neighbourhood", "rejection"},
+    {"adapt", "evaluation", "features", "journal", "reporting", "train"},
     {"stages"},
     {"check"},
 )

@@ -23,7 +23,7 @@ SETTINGS = (AS_IS, "cda", "pda", "oda", "opda")
 file gives each domain: closed set, partial (the target lacks classes), open set (the source lacks some), or both."""
 
 UNKNOWN = -1
-"""In place of a class: one that the source lacks."""
+"""In place of a class: as the truth, one that the source lacks; as a decision, an image that was rejected."""
 UNLABELLED = -2
 """In place of a class: nobody knows."""
 

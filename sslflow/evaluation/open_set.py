@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sslflow.data.domains import UNKNOWN
 from sslflow.evaluation.agreement import agreement
 
-UNKNOWN = -1
-"""In place of a class: as the truth, a class that the source lacks; as a decision, an image that was rejected."""
 EQUAL = 9
 """Scores that agree to so many decimals are equal: sums in another order differ in later ones."""
 
