@@ -1,4 +1,4 @@
-"""A handwritten digit as a poor camera would see it: tilted, badly lit, on some surface, out of focus, noisy."""
+"""A handwritten digit as a poor camera would see it: tilted, badly lit, on some dark surface, out of focus, noisy."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from PIL import Image, ImageFilter
 PIXELS = 28
 FINE = 2 * PIXELS
 """Pixels of the sheet on which a photo is drawn; reduced at the end, so that edges are smooth."""
-DARK_ON_LIGHT = 0.5
-"""Share of the photos with dark ink on a light sheet; the others are as the clean digits are."""
 
 
 def photograph(ink: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """A photo of `ink`, floats `(h, w)` in [0, 1], as uint8 `(28, 28)`; all that is random in it comes from `rng`."""
     contrast = rng.uniform(0.55, 0.85)
     dark = rng.uniform(0.05, 0.95 - contrast)
-    paper, pen = (dark + contrast, dark) if rng.random() < DARK_ON_LIGHT else (dark, dark + contrast)
-    surface = paper + rng.uniform(0.05, 0.15) * contrast * _texture(rng) + rng.uniform(0.05, 0.15) * _slope(rng)
+    surface = dark + rng.uniform(0.05, 0.15) * contrast * _texture(rng) + rng.uniform(0.05, 0.15) * _slope(rng)
     cover = _tilted(ink, rng)
-    scene = surface + cover * (pen - paper)
+    scene = surface + cover * contrast
     image = Image.fromarray(np.uint8(np.clip(255 * scene, 0, 255)))
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.4, 2.0))).resize((PIXELS, PIXELS), Image.Resampling.BOX)
     noise = rng.normal(0, rng.uniform(2, 8), (PIXELS, PIXELS))
