@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from sslflow.adapter import Adapter, Judged, Pair
 from sslflow.data.dataset import Dataset
-from sslflow.method import Batch, Losses, Method
+from sslflow.encoder import Encoder
+from sslflow.method import Losses
 from sslflow.params import Count, Fraction, NonNegative, Positive
 from sslflow.rng import derive, generator
 from sslflow.views import Normalise, Views
@@ -27,8 +28,42 @@ class Domain:
     """Inputs of the images numbered so, another view in each call."""
     plain: Callable[[Tensor], Tensor]
     """The same without augmentation."""
-    images: Callable[[Tensor], Tensor] | None = None
-    """Raw images, uint8 `(n, channels, size, size)`, where there are any."""
+
+
+class Residual(nn.Module):
+    """A trainable layer on frozen features `(n, dim)`; it begins by changing nothing."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(dim, dim)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features + self.layer(features)
+
+
+class Centred(nn.Module):
+    """An encoder whose features are centred and scaled, over the batch and then over what was seen, so that cosines
+    tell them apart."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder, self.norm = encoder, nn.BatchNorm1d(encoder.dim, affine=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.norm(self.encoder(images))
+
+
+def standardised(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Frozen features `(m, dim)` and `(n, dim)` with mean 0 and standard deviation 1 over both domains together. Raises
+    `ValueError` for features that are not finite."""
+    both = torch.cat([source, target])
+    wrong = int((~both.isfinite().all(dim=1)).sum())
+    if wrong:
+        raise ValueError(f"the features of {wrong} of {len(both)} images are not finite; is the encoder a good one?")
+    mean, scale = both.mean(dim=0), both.std(dim=0).clamp_min(1e-6)
+    return (source - mean) / scale, (target - mean) / scale
 
 
 def of_features(features: Tensor) -> Domain:
@@ -42,7 +77,7 @@ def of_images(dataset: Dataset, rows: Tensor, views: Views, normalise: Normalise
     def read(numbers: Tensor) -> Tensor:
         return dataset.read(rows[numbers.cpu()]).to(device)
 
-    return Domain(len(rows), lambda numbers: views(read(numbers))[0], lambda numbers: normalise(read(numbers)), read)
+    return Domain(len(rows), lambda numbers: views(read(numbers))[0], lambda numbers: normalise(read(numbers)))
 
 
 @dataclass(frozen=True)
@@ -62,7 +97,6 @@ def adapt(
     target: Domain,
     device: torch.device,
     seed: int,
-    ssl: tuple[Method, Views] | None = None,
     *,
     steps: Count = 1000,
     batch_size: Count = 36,
@@ -70,21 +104,18 @@ def adapt(
     body_lr: NonNegative = 0.1,
     momentum: Fraction = 0.9,
     weight_decay: NonNegative = 5e-4,
-    ssl_weight: NonNegative = 1.0,
 ) -> Iterator[AdaptStep]:
     """Train `adapter` on the source with its `labels` `(n,)` and on the target, yielding after each step.
 
     Each step takes `batch_size` images of either domain: of the source, of every class equally often; of the target,
     all once before one a second time. SGD with Nesterov's momentum; the rate, `lr` and `body_lr` times that for the
-    body, falls as (1 + 10 p)^−0.75 with the progress p (as in DANCE, after arXiv:1409.7495). `ssl` is a pretraining
-    method on the same encoder, with its views: its loss, times `ssl_weight`, is kept while adapting.
+    body, falls as (1 + 10 p)^−0.75 with the progress p (as in DANCE, after arXiv:1409.7495). Raises `ValueError` for a
+    loss that is not finite.
     """
     adapter.to(device)
     adapter.start(judged_features(adapter, target))
     own = {id(p) for p in adapter.body.parameters()}
     others = [p for p in adapter.parameters() if id(p) not in own]
-    if ssl:
-        others += [p for p in ssl[0].to(device).train().parameters() if id(p) not in own]
     groups = [{"params": list(adapter.body.parameters()), "share": body_lr}, {"params": others, "share": 1.0}]
     for group in groups:
         group["params"] = [p for p in group["params"] if p.requires_grad]
@@ -107,21 +138,14 @@ def adapt(
         losses = adapter.training_step(
             Pair(source.augmented(chosen), labels[chosen], target.augmented(rows), rows, step / steps)
         )
-        loss = losses["loss"]
-        if ssl and source.images and target.images:
-            method, views = ssl
-            images = torch.cat([source.images(chosen), target.images(rows)])
-            numbers = torch.cat([chosen, source.size + rows])
-            kept = method.training_step(Batch(views(images), numbers, step / steps))["loss"]
-            loss, losses = loss + ssl_weight * kept, {**losses, "ssl": kept}
         updates.zero_grad()
-        loss.backward()
+        losses["loss"].backward()
         updates.step()
         adapter.after_step((step + 1) / steps)
-        if ssl:
-            ssl[0].after_step((step + 1) / steps)
-        if not loss.isfinite():
-            raise ValueError(f"the loss is {loss.item()} at step {step + 1} of {steps}; try a smaller adapt.lr")
+        if not losses["loss"].isfinite():
+            raise ValueError(
+                f"the loss is {losses['loss'].item()} at step {step + 1} of {steps}; try a smaller adapt.train.lr"
+            )
         yield AdaptStep(step + 1, steps, {name: value.detach() for name, value in losses.items()})
 
 

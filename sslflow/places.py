@@ -42,6 +42,11 @@ def pseudolabels(method: str, seed: int) -> Path:
     return ARTIFACTS / "pseudolabels" / run_name(method, seed)
 
 
+def adapted(method: str, seed: int) -> Path:
+    """The folder with what an adaptation method says about the target's images, Parquet."""
+    return ARTIFACTS / "adapted" / run_name(method, seed)
+
+
 def predictions(method: str, seed: int) -> Path:
     """The linear probe's predictions on the test images, CSV."""
     return ARTIFACTS / "predictions" / f"{run_name(method, seed)}.csv"

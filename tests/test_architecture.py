@@ -139,6 +139,9 @@ def test_outs_are_where_places_says() -> None:
     known |= {places.metrics(stage) for stage in check.stage_names()}
     known |= {places.metrics(stage, places.run_name(*one)) for stage in check.stage_names() for one in runs}
     known |= {places.metrics("augment", method) for method in run["methods"]}
+    adapted = [(method, seed) for method in load(ROOT / "params.yaml")["adapt"]["methods"] for seed in run["seeds"]]
+    known |= {places.adapted(*one) for one in adapted}
+    known |= {places.metrics("adapt", places.run_name(*one)) for one in adapted}
     known |= {
         places.LISTING,
         places.PREPARED,
