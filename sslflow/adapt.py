@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from sslflow.adapter import Adapter, Judged, Pair
+from sslflow.adapter import Adapter, Judged, Losses, Pair
 from sslflow.data.dataset import Dataset
 from sslflow.encoder import Encoder
-from sslflow.method import Losses
 from sslflow.params import Count, Fraction, NonNegative, Positive
 from sslflow.rng import derive, generator
 from sslflow.views import Normalise, Views

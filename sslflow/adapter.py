@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from sslflow.data.domains import UNKNOWN
 from sslflow.heads import Prototypes
-from sslflow.method import Losses
 from sslflow.params import closest
+
+Losses = dict[str, Tensor]
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-METHOD = "sslflow.method"
-"""The module that finds methods by name: who imports it may load any file in sslflow/methods."""
+FOUND_BY_NAME = {"sslflow.method": "sslflow.methods.", "sslflow.adapter": "sslflow.adaptation."}
+"""Modules that find others by name: who imports the first may load any file of the second."""
 
 
 @cache
@@ -50,9 +50,9 @@ def reached(*start: str) -> set[str]:
     return found
 
 
-def methods() -> list[str]:
-    """The modules in sslflow/methods."""
-    return [name for name in modules() if name.startswith("sslflow.methods.")]
+def methods(package: str = "") -> list[str]:
+    """The modules that are found by name: of `package`, such as `"sslflow.methods."`, or of all of these."""
+    return [name for name in modules() if name.startswith(package or tuple(FOUND_BY_NAME.values()))]
 
 
 def needed_files(stage: str, method: str = "${item.method}") -> list[str]:
@@ -61,15 +61,15 @@ def needed_files(stage: str, method: str = "${item.method}") -> list[str]:
     A dvc.yaml has one list for all methods, so it names what any method imports. `__init__.py` files hold nothing.
     """
     found = reached(f"sslflow.stages.{stage}")
-    any_method = METHOD in found
-    if any_method:
-        found = reached(*found, *methods()) - set(methods())
+    loaded = [package for finder, package in FOUND_BY_NAME.items() if finder in found]
+    for package in loaded:
+        found = reached(*found, *methods(package)) - set(methods(package))
     files = {modules()[name].relative_to(ROOT).as_posix() for name in found}
     for name in found:
         for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".j2"):
                 files |= {file.relative_to(ROOT).as_posix() for file in (ROOT / "sslflow").rglob(Path(node.value).name)}
-    return sorted(files | ({f"sslflow/methods/{method}.py"} if any_method else set()))
+    return sorted(files | {f"{package.replace('.', '/')}{method}.py" for package in loaded})
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslflow.adapter import Adapter, Judged, Pair, entropy_share
-from sslflow.method import Losses
+from sslflow.adapter import Adapter, Judged, Losses, Pair, entropy_share
 from sslflow.neighbourhood import Memory, averaged, entropy_separation, neighbourhood_entropy
 from sslflow.params import Count, Fraction, NonNegative, Positive
 from sslflow.rejection import GATE, HALF, NOTHING, best_expected, evidence, without_best

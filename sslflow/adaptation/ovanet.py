@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslflow.adapter import Adapter, Judged, Pair
-from sslflow.method import Losses
+from sslflow.adapter import Adapter, Judged, Losses, Pair
 from sslflow.params import NonNegative
 
 

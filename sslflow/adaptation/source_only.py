@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslflow.adapter import Adapter, Judged, Pair, entropy_share
-from sslflow.method import Losses
+from sslflow.adapter import Adapter, Judged, Losses, Pair, entropy_share
 from sslflow.params import Positive
 
 
