@@ -66,7 +66,7 @@ def project(tmp_path, fashion) -> Path:
     params = (ROOT / "params.yaml").read_text()
     # Settings of the run, which any user has of their own, and the block.
     params = params.replace("source: samples:fashion", "source: idx")
-    params = params.replace("methods: [rotation, simclr, barlow_twins]", "methods: [brightness]")
+    params = params.replace("methods: [simclr, rotation, barlow_twins]", "methods: [brightness]")
     (folder / "params.yaml").write_text(params.replace("\npretrain:\n", f"\n{BLOCK}", 1))
     return folder
 
