@@ -3,6 +3,10 @@
 K-means for each number of groups, and of these the number with the best mean silhouette (Rousseeuw 1987). Known images
 stand beside them, grouped by class: they set how fine a class is, and a group that lies inside a known class, or two
 groups that are one, cost. No label of an unknown image is looked at.
+
+The number is a rough estimate. Of 2 to 8 real classes (digits, clothes by features of pretrained encoders) it was off
+by 1.5 on average with known images and by 1.6 without, where to say 5 each time is off by 1.7. A single class was found
+to be one six times of six with known images, never without.
 """
 
 from __future__ import annotations
@@ -44,7 +48,7 @@ def discover(
     known_labels: Tensor | None = None,
     *,
     most: Count = 30,
-    restarts: Count = 4,
+    restarts: Count = 2,
 ) -> Groups:
     """Group the rows of `features`, float `(m, dim)`, m ≥ 0, by direction, into at most `most` groups, in one process.
 

@@ -141,6 +141,7 @@ def test_what_cannot_be_grouped_is_refused():
         discover(features, 0, KNOWN, CLASSES[1:])
     wrong = KNOWN.clone()
     wrong[4, 4] = float("nan")
-    for given in ((features, 0, wrong, CLASSES), (wrong, 0)):
-        with pytest.raises(ValueError, match="not finite"):
-            discover(*given)
+    with pytest.raises(ValueError, match="not finite"):
+        discover(features, 0, wrong, CLASSES)
+    with pytest.raises(ValueError, match="not finite"):
+        discover(wrong, 0)
