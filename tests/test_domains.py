@@ -47,7 +47,7 @@ def in_process(tasks: Iterable[list[Record]], decoder: Decoder, *_: int) -> Iter
 
 def prepared(tmp_path: Path, source: str = "imagefolder", target: str = "imagefolder", **settings: Any):
     """Counts and the folder of domains in `tmp_path/source` and `tmp_path/target`."""
-    paths = {f"{domain}_path": str(tmp_path / domain) for domain in ("source", "target")}
+    paths: dict[str, Any] = {f"{domain}_path": str(tmp_path / domain) for domain in ("source", "target")}
     with pytest.MonkeyPatch.context() as patch:  # without processes for it: those are test_prepare's matter
         patch.setattr(prepare, "examine_all", in_process)
         counts = prepare_domains(tmp_path / "out", print, SMALL, source=source, target=target, **paths | settings)
@@ -135,6 +135,7 @@ def test_which_split_goes_with_which_samples() -> None:
     )
     emoji = default_split("samples:emoji/noto", "samples:emoji/openmoji", "subcategory")
     assert emoji == places.SAMPLES / "splits/emoji-subcategory.json"
+    assert emoji is not None
     assert emoji.exists()
     for source, target in (("samples:emoji/noto", "samples:digits/clean"), ("imagefolder", "folder")):
         assert default_split(source, target, "category") is None
