@@ -51,6 +51,8 @@ def check(file: Path = FILE) -> list[str]:
                 settings = read(schemas, file)
                 if "run" in settings:
                     leaderboard.run(**settings["run"])
+                if "adapt" in settings:
+                    stage_module("adapt").Plan(**settings["adapt"])
             except ParamsError as error:
                 problems += error.problems
             except ValueError as error:

@@ -122,12 +122,27 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
 def test_a_method_that_does_not_exist_or_has_no_settings(tmp_path: Path) -> None:
     found = problems(
         tmp_path,
-        ("methods: [rotation, simclr", "methods: [rotation, simclrr, barlow_twins"),
+        ("methods: [simclr, rotation", "methods: [simclrr, rotation, barlow_twins"),
         ("\n  barlow_twins:", "\n  barlow_twin:"),
     )
     assert "run.methods: there is no method 'simclrr', did you mean 'simclr'?" in found
     assert "methods.barlow_twin: there is no such method, did you mean 'barlow_twins'?" in found
     assert "run.methods: 'barlow_twins' has no settings; add a block methods.barlow_twins" in found
+
+
+def test_names_of_adaptation_are_checked(tmp_path: Path) -> None:
+    for asked, wrong, words in (
+        ("settings: [cda, opda]", "settings: [cda, opa]", "no setting 'opa', did you mean"),
+        (
+            "methods: [source_only, dance,",
+            "methods: [source_only, danse,",
+            "no adaptation method 'danse', did you mean",
+        ),
+    ):
+        assert asked in PARAMS
+        (tmp_path / "params.yaml").write_text(PARAMS.replace(asked, wrong))
+        with pytest.raises(ParamsError, match=words):
+            check.check(tmp_path / "params.yaml")
 
 
 def test_no_params_file_is_a_clear_error(

@@ -17,7 +17,7 @@ from torch import Tensor
 from sslflow import adapter, places
 from sslflow.adapt import Centred, Domain, Residual, adapt, judge, of_features, of_images, standardised
 from sslflow.adapter import Adapter, Judged
-from sslflow.data.domains import UNKNOWN, UNLABELLED, Answers, Task, default_split, open_task, target_answers
+from sslflow.data.domains import SETTINGS, UNKNOWN, UNLABELLED, Answers, Task, default_split, open_task, target_answers
 from sslflow.data.prepare_domains import prepare_domains
 from sslflow.device import compute
 from sslflow.discovery import Groups, discover
@@ -49,8 +49,11 @@ class Plan:
     frozen: bool = True
     looks: Count = 5
 
-    def check(self) -> None:
-        """Raises `ValueError` for a method that there is not."""
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a method or a setting that there is not."""
+        for name in self.settings:
+            if name not in SETTINGS:
+                raise ValueError(f"adapt.settings: there is no setting '{name}'{closest(name, SETTINGS)}")
         for name in self.methods:
             if name not in adapter.names():
                 raise ValueError(
@@ -86,7 +89,6 @@ def main(method: str, seed: int) -> None:
     settings = read(schemas())
     device = compute(**settings["compute"])
     plan = Plan(**settings["adapt"])
-    plan.check()
     chosen = settings["domains"]
     split = (
         Path(plan.split)
