@@ -63,12 +63,14 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
         coarse = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
         return value.float() if coarse else value
 
+    call: Callable[..., R] = function
+
     @functools.wraps(function)
-    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+    def inner(*args: Any, **kwargs: Any) -> R:
         values = [*args, *kwargs.values()]
         kind = next(value.device.type for value in values if isinstance(value, Tensor))
         with torch.autocast(kind, enabled=False):
-            return function(*map(widened, args), **{name: widened(value) for name, value in kwargs.items()})
+            return call(*map(widened, args), **{name: widened(value) for name, value in kwargs.items()})
 
     return inner
 

@@ -63,6 +63,7 @@ def test_every_target_image_gets_a_row_and_the_scores_are_those_of_the_rows(proj
     found = ran(project, "source_only")
     table = rows("source_only")
     split = default_split("samples:digits/clean", "samples:digits/photo", "category")
+    assert split is not None
     answers = target_answers(places.DOMAINS, "opda", split)
     assert [row["actual"] for row in table] == answers.names
     known = set(read_json(split)["settings"]["opda"]["source"])

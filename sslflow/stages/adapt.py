@@ -197,10 +197,15 @@ def _scores(best: Look, looks: list[Look], groups: Groups, answers: Answers) -> 
     names = sorted(set(answers.names))
     fine = torch.tensor([names.index(name) for name in answers.names])[labelled]
 
-    def score(look: Look) -> dict[str, float]:
+    def columns(look: Look) -> tuple[Tensor, Tensor, Tensor]:
         judged = look.judged
-        columns = (judged.decisions, judged.classes, judged.unknownness)
-        return open_set_scores(actual, *(column.cpu()[labelled] for column in columns))
+        decisions, classes, unknownness = (
+            column.cpu()[labelled] for column in (judged.decisions, judged.classes, judged.unknownness)
+        )
+        return decisions, classes, unknownness
+
+    def score(look: Look) -> dict[str, float]:
+        return open_set_scores(actual, *columns(look))
 
     def main_score(found: dict[str, float]) -> float:
         return found.get("h", found.get("accuracy", found.get("unk", 0.0)))
@@ -208,10 +213,10 @@ def _scores(best: Look, looks: list[Look], groups: Groups, answers: Answers) -> 
     judged = best.judged
     grouped = torch.full((len(judged.unknownness),), -1)
     grouped[(judged.decisions == UNKNOWN).cpu()] = groups.labels.cpu()
-    columns = (judged.decisions, judged.classes, judged.unknownness, grouped)
-    found = open_set_scores(actual, *(column.cpu()[labelled] for column in columns), fine)
+    decisions, classes, unknownness = columns(best)
+    found = open_set_scores(actual, decisions, classes, unknownness, grouped[labelled], fine)
     every = [main_score(score(look)) for look in looks]
-    _, possible = best_threshold(actual, judged.classes.cpu()[labelled], judged.unknownness.cpu()[labelled])
+    _, possible = best_threshold(actual, classes, unknownness)
     return {
         **found,
         "main": main_score(found),
