@@ -230,11 +230,11 @@ def _device() -> str:
 
 
 def _rows(rows: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
-    yield "| | linear | kNN | RankMe | CPU s | MiB | above random | above pixels | verdict |"
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "| | seeds | linear | kNN | RankMe | CPU s | MiB | above random | above pixels | verdict |"
+    yield "|---|---|---|---|---|---|---|---|---|---|"
     for method, found in rows.items():
         name = f"*{method}*" if method in CONTROLS else method
-        cells = [_spread(found, "linear", 100), _spread(found, "knn", 100)]
+        cells = [str(len(found)), _spread(found, "linear", 100), _spread(found, "knn", 100)]
         cells += [_spread(found, "rankme", 1), _mean(found, "seconds"), _mean(found, "memory")]
         for control in ("random", "pixels"):
             cells.append(_gap(found, rows[control]) if control in rows and method not in ("random", "pixels") else "")
