@@ -50,7 +50,7 @@ def project(tmp_path, fashion) -> Path:
     params["finetune"] |= {"fractions": [0.5, 0.1], "epochs": 1, "min_steps": 4}
     params["data"] |= {"source": "idx", "path": "data/raw"}
     params["domains"] |= {"source": "imagefolder", "target": "folder", "source_path": "source", "target_path": "target"}
-    params["adapt"] |= {"settings": ["as_is"], "methods": ["source_only", "gated_dance"], "looks": 2}
+    params["adapt"] |= {"settings": ["as_is"], "methods": ["gated_dance"], "looks": 2}
     params["adapt"]["train"] |= {"steps": 4, "batch_size": 6}
     for number, image in enumerate(fashion[0][150:180]):
         file = folder / ("source", "target")[number % 3 == 0] / str(number % 2) / f"{number}.png"
