@@ -17,7 +17,18 @@ from ruamel.yaml import YAML
 
 from tests.conftest import ROOT
 
-STAGES = {"augment", "extract", "finetune", "finetune_control", "prepare", "pretrain", "probe", "probe_control"}
+STAGES = {
+    "adapt",
+    "augment",
+    "domains",
+    "extract",
+    "finetune",
+    "finetune_control",
+    "prepare",
+    "pretrain",
+    "probe",
+    "probe_control",
+}
 
 
 def write_idx(folder: Path, name: str, images: np.ndarray, labels: np.ndarray) -> None:
