@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sslflow.adapter import Adapter, Judged, Losses, Pair
 from sslflow.data.dataset import Dataset
 from sslflow.encoder import Encoder
+from sslflow.features import batch_norms, fresh_statistics
 from sslflow.params import Count, Fraction, NonNegative, Positive
 from sslflow.rng import derive, generator
 from sslflow.views import Normalise, Views
@@ -115,11 +116,8 @@ def adapt(
     adapter.start(judged_features(adapter, target))
     own = {id(p) for p in adapter.body.parameters()}
     others = [p for p in adapter.parameters() if id(p) not in own]
-    groups = [{"params": list(adapter.body.parameters()), "share": body_lr}, {"params": others, "share": 1.0}]
-    for group in groups:
-        group["params"] = [p for p in group["params"] if p.requires_grad]
     updates = torch.optim.SGD(
-        [group for group in groups if group["params"]],
+        [{"params": list(adapter.body.parameters()), "share": body_lr}, {"params": others, "share": 1.0}],
         lr=lr,
         momentum=momentum,
         nesterov=True,
@@ -155,18 +153,11 @@ def judged_features(adapter: Adapter, domain: Domain) -> Tensor:
     With `domain_norm`, BatchNorm's running statistics become those of this domain first.
     """
     chunks = torch.arange(domain.size).split(CHUNK)
-    norms = [m for m in adapter.body.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    if adapter.domain_norm and norms:
-        momenta = [norm.momentum for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-        adapter.train()
-        for chunk in chunks:
-            if len(chunk) > 1:
-                adapter.body(domain.plain(chunk))
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+    if adapter.domain_norm and batch_norms(adapter.body):
+        with fresh_statistics(adapter.body):
+            for chunk in chunks:
+                if len(chunk) > 1:
+                    adapter.body(domain.plain(chunk))
     adapter.eval()
     return torch.cat([adapter.body(domain.plain(chunk)) for chunk in chunks])
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
+from sslflow import named
 from sslflow.data.domains import UNKNOWN
 from sslflow.heads import Prototypes
-from sslflow.params import closest
 
 Losses = dict[str, Tensor]
 
@@ -86,22 +84,12 @@ class Adapter(nn.Module, ABC):
 
 def names() -> list[str]:
     """All adaptation methods: the files in `sslflow/adaptation/`."""
-    return sorted(
-        module.name for module in pkgutil.iter_modules(importlib.import_module("sslflow.adaptation").__path__)
-    )
+    return named.names("sslflow.adaptation")
 
 
 def find(name: str) -> type[Adapter]:
     """The class in `sslflow/adaptation/<name>.py`. Raises `ValueError` with a suggestion for an unknown name."""
-    if name not in names():
-        raise ValueError(f"there is no adaptation method '{name}'{closest(name, names())}")
-    module = importlib.import_module(f"sslflow.adaptation.{name}")
-    (adapter,) = (
-        item
-        for item in vars(module).values()
-        if isinstance(item, type) and issubclass(item, Adapter) and item.__module__ == module.__name__
-    )
-    return adapter
+    return named.find("sslflow.adaptation", name, Adapter, "adaptation method")
 
 
 def entropy_share(probabilities: Tensor) -> Tensor:

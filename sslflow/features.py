@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,23 +64,39 @@ def calibrate(
     Training saw tiles, small crops or images with holes, whose statistics are others. With several processes all must
     call it, with the same rows.
     """
-    norms = [module for module in encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    if not norms:
+    if not batch_norms(encoder):
         return
+    place(encoder, device, memory_format)
+    normalise = Normalise(dataset.format.mean, dataset.format.std).to(device)
+    chosen = rows[permutation(len(rows), 0, "calibrate").numpy()[:CALIBRATED]]
+    with fresh_statistics(encoder):
+        # Batches of one size: each counts the same in the mean.
+        for part in np.array_split(chosen, -(-len(chosen) // batch_size)):
+            images = normalise(dataset.read(part).to(device))
+            encoder(images.contiguous(memory_format=layout(memory_format)))
+
+
+def batch_norms(module: nn.Module) -> list[Any]:
+    """The BatchNorm layers in a module."""
+    return [layer for layer in module.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+
+
+@contextlib.contextmanager
+def fresh_statistics(module: nn.Module) -> Iterator[None]:
+    """BatchNorm's running means and variances begin anew and become plain means over the batches that pass inside;
+    training mode inside, evaluation mode afterwards."""
+    norms = batch_norms(module)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # a plain mean over the batches
-    place(encoder.train(), device, memory_format)
-    normalise = Normalise(dataset.format.mean, dataset.format.std).to(device)
-    chosen = rows[permutation(len(rows), 0, "calibrate").numpy()[:CALIBRATED]]
-    # Batches of one size: each counts the same in the mean.
-    for part in np.array_split(chosen, -(-len(chosen) // batch_size)):
-        images = normalise(dataset.read(part).to(device))
-        encoder(images.contiguous(memory_format=layout(memory_format)))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    encoder.eval()
+        norm.momentum = None
+    module.train()
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        module.eval()
 
 
 class FeatureStore:

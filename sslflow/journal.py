@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sslflow.data.dataset import Dataset
 from sslflow.device import MemoryFormat, layout, place
 from sslflow.diagnostics import alignment, alpha_req, feature_std, rankme, uniformity
-from sslflow.features import extract
+from sslflow.features import batch_norms, extract, fresh_statistics
 from sslflow.method import Method
 from sslflow.rng import derive
 from sslflow.train import Step
@@ -85,19 +85,13 @@ class Watch:
     def _own_statistics(self) -> Iterator[None]:
         """Evaluation mode, in which BatchNorm's means and variances are those of the images that are looked at: those
         of a run lag behind its weights, are of nothing at its start, and of tiles or small crops in some methods."""
-        norms = [module for module in self.method.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-        kept = [(norm.momentum, copy.deepcopy(norm.state_dict())) for norm in norms]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain mean over what passes
-        self.method.train()
-        self.method.projections(self._features(self.views.normalise(self._images())))
-        self.method.eval()
+        kept = [(norm, copy.deepcopy(norm.state_dict())) for norm in batch_norms(self.method)]
         try:
+            with fresh_statistics(self.method):
+                self.method.projections(self._features(self.views.normalise(self._images())))
             yield
         finally:
-            for norm, (momentum, state) in zip(norms, kept, strict=True):
-                norm.momentum = momentum
+            for norm, state in kept:
                 norm.load_state_dict(state)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from sslflow import named
 from sslflow.encoder import Encoder
-from sslflow.params import closest
 from sslflow.pictures import partners
 from sslflow.views import Views
 
@@ -101,18 +99,10 @@ class Method(nn.Module, ABC):
 
 def names() -> list[str]:
     """All methods: the files in `sslflow/methods/`."""
-    return sorted(module.name for module in pkgutil.iter_modules(importlib.import_module("sslflow.methods").__path__))
+    return named.names("sslflow.methods")
 
 
 def find(name: str) -> type[Method]:
     """The method class in `sslflow/methods/<name>.py`. Raises `ValueError` with a suggestion for a name that is
     unknown."""
-    if name not in names():
-        raise ValueError(f"there is no method '{name}'{closest(name, names())}")
-    module = importlib.import_module(f"sslflow.methods.{name}")
-    (method,) = (
-        item
-        for item in vars(module).values()
-        if isinstance(item, type) and issubclass(item, Method) and item.__module__ == module.__name__
-    )
-    return method
+    return named.find("sslflow.methods", name, Method, "method")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 LOG_FLOOR = 1e-5
 """Added within logarithms, as the authors' code has it."""
 VOTERS = 20_000
+"""Images at most that neighbours are sought among: with more, every image with every other takes too long."""
 CHUNK = 2048
 
 
@@ -23,6 +24,16 @@ class Memory(nn.Module):
     def __init__(self, size: int, dim: int) -> None:
         super().__init__()
         self.register_buffer("features", torch.zeros(size, dim))
+        self._noticed: tuple[Tensor, Tensor] | None = None
+
+    def notice(self, rows: Tensor, features: Tensor) -> None:
+        """Keep what a step saw until `move`: its own loss still needs the memory as it was."""
+        self._noticed = rows, features.detach()
+
+    def move(self) -> None:
+        """Put what was noticed last into the memory."""
+        if self._noticed is not None:
+            self.put(*self._noticed)
 
     @torch.no_grad()
     def put(self, rows: Tensor, features: Tensor) -> None:
@@ -42,16 +53,18 @@ def neighbourhood_entropy(
     remembered = (features @ memory.T / temperature).index_fill(1, rows, hidden)
     itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
     batch = (features @ features.T / temperature).masked_fill(itself, hidden)
-    shares = torch.cat([logits, remembered, batch], dim=1).softmax(dim=1)
-    return -(shares * (shares + LOG_FLOOR).log()).sum(dim=1).mean()
+    return _entropy(torch.cat([logits, remembered, batch], dim=1)).mean()
 
 
 def entropy_separation(logits: Tensor, boundary: float, margin: float) -> Tensor:
     """Minus the mean distance of the entropies of logits `(n, k)` from `boundary`, scalar; distances within the margin
     count as the margin, so that who is undecided is left alone."""
+    return -(_entropy(logits) - boundary).abs().clamp_min(margin).mean()
+
+
+def _entropy(logits: Tensor) -> Tensor:
     shares = logits.softmax(dim=1)
-    entropy = -(shares * (shares + LOG_FLOOR).log()).sum(dim=1)
-    return -(entropy - boundary).abs().clamp_min(margin).mean()
+    return -(shares * (shares + LOG_FLOOR).log()).sum(dim=1)
 
 
 @torch.no_grad()

@@ -12,6 +12,8 @@ import torch
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
+from sslflow.adapter import entropy_share
+
 NOTHING = 2.0
 """A threshold above every share of an entropy: no image is rejected."""
 HALF = 0.5
@@ -19,13 +21,16 @@ HALF = 0.5
 this: to reject less has not been shown to be right."""
 GATE = 0.19
 """`evidence` below which no image is rejected. On eight random choices of classes of the digits it was 0.02 to 0.15
-without unknown classes and 0.24 to 0.74 with them; on emoji from one vendor to the next,
-where known and unknown hardly differ, it is mostly above, whatever the setting."""
+without unknown classes and 0.24 to 0.74 with them; on emoji from one vendor to the next, where known and unknown hardly
+differ, it is mostly above, whatever the setting."""
 TAIL = 0.2
 """Share of the simulated entropies that must lie above a threshold where shares are compared: fewer are noise."""
 FLOOR = 1e-4
 """Entropies count as at least this share: below, their logarithm tells apart what is certain anyway."""
 STEPS = 49
+"""Thresholds that are compared."""
+FEWEST = 10
+"""Images without which there is no telling one kind from two: two for each of the five numbers of the mixture."""
 
 
 def without_best(probabilities: Tensor) -> Tensor:
@@ -33,10 +38,9 @@ def without_best(probabilities: Tensor) -> Tensor:
     ones where fewer than two are left."""
     if probabilities.shape[1] < 3:
         return torch.ones(len(probabilities), device=probabilities.device)
-    rest = probabilities.scatter(1, probabilities.argmax(dim=1, keepdim=True), 0.0)
-    rest = rest / rest.sum(dim=1, keepdim=True).clamp_min(torch.finfo(rest.dtype).tiny)
-    entropy = -torch.special.xlogy(rest, rest).sum(dim=1)
-    return (entropy / torch.tensor(probabilities.shape[1] - 1.0).log()).clamp(0, 1)
+    others = torch.arange(probabilities.shape[1], device=probabilities.device) != probabilities.argmax(dim=1)[:, None]
+    rest = probabilities[others].view(len(probabilities), -1)
+    return entropy_share(rest / rest.sum(dim=1, keepdim=True).clamp_min(torch.finfo(rest.dtype).tiny))
 
 
 def best_expected(entropy: Tensor, simulated: Tensor) -> float:
@@ -64,7 +68,7 @@ def evidence(entropy: Tensor, simulated: Tensor) -> float:
     The product of the share that they can have, by the images above the median of the simulated ones, and of how much
     better two normal distributions describe the entropies' logarithms than one does (BIC, per image).
     """
-    if len(entropy) < 2 * len(_PARAMETERS):
+    if len(entropy) < FEWEST:
         return 0.0
     share = 2 * float((entropy > simulated.median()).float().mean())
     logs = entropy.clamp_min(FLOOR).log().double().cpu().numpy()[:, None]
@@ -72,6 +76,3 @@ def evidence(entropy: Tensor, simulated: Tensor) -> float:
         return 0.0
     one, two = (GaussianMixture(parts, n_init=parts, random_state=0).fit(logs).bic(logs) for parts in (1, 2))
     return share * max(float(one - two) / len(logs), 0.0)
-
-
-_PARAMETERS = ("two means", "two variances", "a share")

@@ -18,10 +18,10 @@ from sslflow import check, places
 from sslflow.params import load
 
 # From the ground up. A module imports from its own layer and those below; never in a circle.
-GROUND = {"checkpoint", "data", "device", "diagnostics", "distributed", "files", "kmeans", "optim", "params", "places"}
+GROUND = {"checkpoint", "data", "device", "diagnostics", "distributed", "files", "kmeans", "named", "optim", "params"}
 PARTS = {"adapter", "crops", "decoder", "discovery", "encoder", "heads", "method", "pictures"}
 LAYERS = (
-    GROUND | {"progress", "rng", "sheets"},
+    GROUND | {"places", "progress", "rng", "sheets"},
     PARTS | {"schedules", "teacher", "tiles", "verdict", "views"},
     {"adaptation", "methods", "neighbourhood", "rejection"},
     {"adapt", "evaluation", "features", "journal", "reporting", "train"},

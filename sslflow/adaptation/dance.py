@@ -45,7 +45,6 @@ class DANCE(Adapter):
         self.official = variant == "official"
         self.hidden = -1 / temperature if self.official else -math.inf
         self.domain_norm = not self.official
-        self._seen: tuple[Tensor, Tensor] | None = None
 
     def training_step(self, pair: Pair) -> Losses:
         if self.official:
@@ -54,7 +53,7 @@ class DANCE(Adapter):
         known = F.cross_entropy(self.logits(self.body(pair.source)), pair.labels)
         features = F.normalize(self.body(pair.target), dim=1)
         logits = self.logits(features)
-        self._seen = pair.rows, features.detach()
+        self.memory.notice(pair.rows, features)
         neighbours = neighbourhood_entropy(
             features, logits, self.memory.features, pair.rows, self.temperature, self.hidden
         )
@@ -63,8 +62,7 @@ class DANCE(Adapter):
         return {"loss": loss, "known": known, "neighbours": neighbours, "separation": separation}
 
     def after_step(self, progress: float) -> None:
-        if self._seen is not None:
-            self.memory.put(*self._seen)
+        self.memory.move()
 
     def logits(self, features: Tensor) -> Tensor:
         """Cosines over the temperature, `(n, classes)`; in the official variant the prototypes keep their length."""

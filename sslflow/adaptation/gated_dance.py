@@ -50,7 +50,6 @@ class GatedDANCE(Adapter):
         self.temperature, self.weight, self.margin = temperature, weight, margin
         self.neighbours, self.first = neighbours, first
         self.register_buffer("evidence", torch.tensor(torch.nan))
-        self._seen: tuple[Tensor, Tensor] | None = None
 
     def start(self, features: Tensor) -> None:
         self.memory.put(torch.arange(self.targets, device=features.device), features)
@@ -58,7 +57,7 @@ class GatedDANCE(Adapter):
     def training_step(self, pair: Pair) -> Losses:
         known = F.cross_entropy(self.logits(self.body(pair.source)), pair.labels)
         features = F.normalize(self.body(pair.target), dim=1)
-        self._seen = pair.rows, features.detach()
+        self.memory.notice(pair.rows, features)
         if pair.progress < self.first:
             return {"loss": known, "known": known}
         if self.evidence.isnan():
@@ -73,8 +72,7 @@ class GatedDANCE(Adapter):
         return losses
 
     def after_step(self, progress: float) -> None:
-        if self._seen is not None:
-            self.memory.put(*self._seen)
+        self.memory.move()
 
     def logits(self, features: Tensor) -> Tensor:
         """Cosines over the temperature, `(n, classes)`."""

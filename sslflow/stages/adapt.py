@@ -20,13 +20,13 @@ from sslflow.adapter import Adapter, Judged
 from sslflow.data.domains import SETTINGS, UNKNOWN, UNLABELLED, Answers, Task, default_split, open_task, target_answers
 from sslflow.data.prepare_domains import prepare_domains
 from sslflow.device import compute
-from sslflow.discovery import Groups, discover
+from sslflow.discovery import discover
 from sslflow.encoder import Encoder, load_encoder
 from sslflow.evaluation.density import neighbourhood_density
 from sslflow.evaluation.open_set import best_threshold, open_set_scores
 from sslflow.features import extract
 from sslflow.files import replacing, write_metrics
-from sslflow.params import Count, closest, read
+from sslflow.params import Count, closest, read, schema
 from sslflow.reporting import leaderboard
 from sslflow.rng import derive
 from sslflow.stages.entry import run
@@ -89,16 +89,9 @@ def main(method: str, seed: int) -> None:
     settings = read(schemas())
     device = compute(**settings["compute"])
     plan = Plan(**settings["adapt"])
-    chosen = settings["domains"]
-    split = (
-        Path(plan.split)
-        if plan.split
-        else default_split(
-            chosen.get("source", "samples:digits/clean"),
-            chosen.get("target", "samples:digits/photo"),
-            chosen.get("label", "category"),
-        )
-    )
+    domains = {name: setting.default for name, setting in schema(prepare_domains).items()} | settings["domains"]
+    split = default_split(domains["source"], domains["target"], domains["label"])
+    split = Path(plan.split) if plan.split else split
     started = time.monotonic()
     metrics: dict[str, float] = {}
     for setting in plan.settings:
@@ -111,7 +104,7 @@ def main(method: str, seed: int) -> None:
             scores = _scores(best, looks, groups, answers)
             metrics |= {f"{setting}_{start}_{name}": value for name, value in scores.items()}
             metrics |= {f"{setting}_{start}_{name}": value for name, value in best.judged.notes.items()}
-            print(f"adapt {method}-{seed}  {setting}, {start}: {_words(best.judged, groups, scores)}", flush=True)
+            print(f"adapt {method}-{seed}  {setting}, {start}: {_words(groups, scores)}", flush=True)
     write_metrics(
         places.metrics("adapt", places.run_name(method, seed)), {**metrics, "seconds": time.monotonic() - started}
     )
@@ -127,10 +120,8 @@ def _adapted(
     model: Adapter = adapter.find(method)(
         body, encoder.dim, len(task.classes), target.size, **settings[f"adapt.{method}"]
     )
-    every = 0
     for step in adapt(model, source, task.source_labels, target, device, seed, **settings["adapt.train"]):
-        every = every or max(1, step.steps // plan.looks)
-        if step.number % every == 0 or step.number == step.steps:
+        if step.number * plan.looks % step.steps < plan.looks:
             judged, features = judge(model, target)
             yield Look(judged, features, neighbourhood_density(judged.probabilities))
 
@@ -144,13 +135,8 @@ def _encoder(start: Start, seed: int, task: Task, settings: dict[str, Any]) -> E
     if not file.exists():
         raise ValueError(f"{file}: no encoder to start from; run `dvc repro pretrain`, or name one in domains.encoder")
     encoder = load_encoder(file)
-    wanted, found = (
-        (channels, size)
-        for channels, size in (
-            (encoder.settings["channels"], encoder.settings["image_size"]),
-            (task.target.channels, task.target.image_size),
-        )
-    )
+    wanted = encoder.settings["channels"], encoder.settings["image_size"]
+    found = task.target.channels, task.target.image_size
     if wanted != found:
         raise ValueError(
             f"{file} is for images of {wanted[0]} channels and {wanted[1]} pixels, the domains have {found[0]} and "
@@ -178,16 +164,16 @@ def _inputs(
     return domains[0], domains[1], Centred(encoder)
 
 
-def _groups(look: Look, seed: int) -> Groups:
-    """Groups among the images that were judged unknown."""
+def _groups(look: Look, seed: int) -> Tensor:
+    """The group of each image that was judged unknown, from 0, −1 for the others, int64 `(n,)`."""
     rejected = look.judged.decisions == UNKNOWN
-    kept = ~rejected
-    if not kept.any():
-        return discover(look.features[rejected], derive(seed, "groups"))
-    return discover(look.features[rejected], derive(seed, "groups"), look.features[kept], look.judged.classes[kept])
+    known = (look.features[~rejected], look.judged.classes[~rejected]) if not rejected.all() else ()
+    column = torch.full_like(look.judged.decisions, -1)
+    column[rejected] = discover(look.features[rejected], derive(seed, "groups"), *known).labels
+    return column.cpu()
 
 
-def _scores(best: Look, looks: list[Look], groups: Groups, answers: Answers) -> dict[str, float]:
+def _scores(best: Look, looks: list[Look], groups: Tensor, answers: Answers) -> dict[str, float]:
     """Scores of the look that was kept; the H, or accuracy, of the last look, and what knowing the labels would give:
     of the best look, and at the best threshold. Nothing without labels."""
     labelled = answers.labels != UNLABELLED
@@ -210,11 +196,8 @@ def _scores(best: Look, looks: list[Look], groups: Groups, answers: Answers) -> 
     def main_score(found: dict[str, float]) -> float:
         return found.get("h", found.get("accuracy", found.get("unk", 0.0)))
 
-    judged = best.judged
-    grouped = torch.full((len(judged.unknownness),), -1)
-    grouped[(judged.decisions == UNKNOWN).cpu()] = groups.labels.cpu()
     decisions, classes, unknownness = columns(best)
-    found = open_set_scores(actual, decisions, classes, unknownness, grouped[labelled], fine)
+    found = open_set_scores(actual, decisions, classes, unknownness, groups[labelled], fine)
     every = [main_score(score(look)) for look in looks]
     _, possible = best_threshold(actual, classes, unknownness)
     return {
@@ -226,11 +209,9 @@ def _scores(best: Look, looks: list[Look], groups: Groups, answers: Answers) -> 
     }
 
 
-def _write(file: Path, task: Task, judged: Judged, groups: Groups, answers: Answers) -> None:
+def _write(file: Path, task: Task, judged: Judged, groups: Tensor, answers: Answers) -> None:
     """A row for each target image: path, class or `unknown`, the confidence, the group of an unknown one, the truth."""
     decisions, classes = judged.decisions.cpu(), judged.classes.cpu()
-    group = torch.full_like(decisions, -1)
-    group[decisions == UNKNOWN] = groups.labels.cpu()
     table = pa.table(
         {
             "path": [task.target.paths[row] for row in task.target_rows],
@@ -238,7 +219,7 @@ def _write(file: Path, task: Task, judged: Judged, groups: Groups, answers: Answ
             "nearest_class": [task.classes[one] for one in classes.tolist()],
             "confidence": judged.probabilities.max(dim=1).values.cpu().numpy(),
             "unknownness": judged.unknownness.cpu().numpy(),
-            "group": group.numpy(),
+            "group": groups.numpy(),
             "actual": answers.names,
         }
     )
@@ -246,9 +227,9 @@ def _write(file: Path, task: Task, judged: Judged, groups: Groups, answers: Answ
         pq.write_table(table, temporary)
 
 
-def _words(judged: Judged, groups: Groups, scores: dict[str, float]) -> str:
-    rejected = float((judged.decisions == UNKNOWN).float().mean())
-    words = f"{100 * rejected:.0f} % judged unknown" + (f" in {groups.count} groups" if groups.count else "")
+def _words(groups: Tensor, scores: dict[str, float]) -> str:
+    rejected, count = float((groups >= 0).float().mean()), int(groups.max()) + 1
+    words = f"{100 * rejected:.0f} % judged unknown" + (f" in {count} group{'s' * (count > 1)}" if count else "")
     if "h" in scores:
         words += f"; H {100 * scores['h']:.1f} (OS* {100 * scores['os_star']:.1f}, UNK {100 * scores['unk']:.1f})"
     elif "accuracy" in scores:
