@@ -4,80 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sslflow.adapter import Adapter, Judged, Losses, Pair
-from sslflow.data.dataset import Dataset
-from sslflow.encoder import Encoder
+from sslflow.companion import Companion
+from sslflow.domain import Domain
 from sslflow.features import batch_norms, fresh_statistics
 from sslflow.params import Count, Fraction, NonNegative, Positive
 from sslflow.rng import derive, generator
-from sslflow.views import Normalise, Views
 
 CHUNK = 256
-
-
-@dataclass(frozen=True)
-class Domain:
-    """The images of one domain, numbered from 0, as inputs of an adapter's body."""
-
-    size: int
-    augmented: Callable[[Tensor], Tensor]
-    """Inputs of the images numbered so, another view in each call."""
-    plain: Callable[[Tensor], Tensor]
-    """The same without augmentation."""
-
-
-class Residual(nn.Module):
-    """A trainable layer on frozen features `(n, dim)`; it begins by changing nothing."""
-
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.layer = nn.Linear(dim, dim)
-        nn.init.zeros_(self.layer.weight)
-        nn.init.zeros_(self.layer.bias)
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features + self.layer(features)
-
-
-class Centred(nn.Module):
-    """An encoder whose features are centred and scaled, over the batch and then over what was seen, so that cosines
-    tell them apart."""
-
-    def __init__(self, encoder: Encoder) -> None:
-        super().__init__()
-        self.encoder, self.norm = encoder, nn.BatchNorm1d(encoder.dim, affine=False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.norm(self.encoder(images))
-
-
-def standardised(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Frozen features `(m, dim)` and `(n, dim)` with mean 0 and standard deviation 1 over both domains together. Raises
-    `ValueError` for features that are not finite."""
-    both = torch.cat([source, target])
-    wrong = int((~both.isfinite().all(dim=1)).sum())
-    if wrong:
-        raise ValueError(f"the features of {wrong} of {len(both)} images are not finite; is the encoder a good one?")
-    mean, scale = both.mean(dim=0), both.std(dim=0).clamp_min(1e-6)
-    return (source - mean) / scale, (target - mean) / scale
-
-
-def of_features(features: Tensor) -> Domain:
-    """A domain of frozen features `(n, dim)`."""
-    return Domain(len(features), features.__getitem__, features.__getitem__)
-
-
-def of_images(dataset: Dataset, rows: Tensor, views: Views, normalise: Normalise, device: torch.device) -> Domain:
-    """A domain of prepared images: the first of the `views` of each is what training sees."""
-
-    def read(numbers: Tensor) -> Tensor:
-        return dataset.read(rows[numbers.cpu()]).to(device)
-
-    return Domain(len(rows), lambda numbers: views(read(numbers))[0], lambda numbers: normalise(read(numbers)))
 
 
 @dataclass(frozen=True)
@@ -88,6 +27,8 @@ class AdaptStep:
     """Steps done, from 1."""
     steps: int
     losses: Losses
+    state: Callable[[], dict[str, Any]]
+    """Everything that `adapt` needs to go on from here."""
 
 
 def adapt(
@@ -97,6 +38,8 @@ def adapt(
     target: Domain,
     device: torch.device,
     seed: int,
+    companion: Companion | None = None,
+    resume: dict[str, Any] | None = None,
     *,
     steps: Count = 1000,
     batch_size: Count = 36,
@@ -109,13 +52,15 @@ def adapt(
 
     Each step takes `batch_size` images of either domain: of the source, of every class equally often; of the target,
     all once before one a second time. SGD with Nesterov's momentum; the rate, `lr` and `body_lr` times that for the
-    body, falls as (1 + 10 p)^−0.75 with the progress p (as in DANCE, after arXiv:1409.7495). Raises `ValueError` for a
-    loss that is not finite.
+    body, falls as (1 + 10 p)^−0.75 with the progress p (as in DANCE, after arXiv:1409.7495). A `companion` adds its own
+    loss of the same images. `resume` is a state that an earlier step gave; the run then ends with the same bits as one
+    that was never stopped. Raises `ValueError` for a loss that is not finite.
     """
-    adapter.to(device)
-    adapter.start(judged_features(adapter, target))
+    trained = nn.ModuleDict({"adapter": adapter, **({} if companion is None else {"companion": companion})}).to(device)
+    if resume is None:
+        adapter.start(judged_features(adapter, target))
     own = {id(p) for p in adapter.body.parameters()}
-    others = [p for p in adapter.parameters() if id(p) not in own]
+    others = [p for p in trained.parameters() if id(p) not in own and p.requires_grad]
     updates = torch.optim.SGD(
         [{"params": list(adapter.body.parameters()), "share": body_lr}, {"params": others, "share": 1.0}],
         lr=lr,
@@ -123,27 +68,42 @@ def adapt(
         nesterov=True,
         weight_decay=weight_decay,
     )
+    done = 0
+    if resume is not None:
+        trained.load_state_dict(resume["trained"])
+        updates.load_state_dict(resume["optimizer"])
+        done = resume["step"]
     labels = labels.to(device)
     by_class = [(labels == number).nonzero().flatten() for number in range(adapter.classes)]
-    for step in range(steps):
+    for step in range(done, steps):
         torch.manual_seed(derive(seed, "adapt", step))
         for group in updates.param_groups:
             group["lr"] = lr * group["share"] * (1 + 10 * step / steps) ** -0.75
         chosen = _balanced(by_class, batch_size, generator(seed, "source", step)).to(device)
         rows = _in_turn(target.size, batch_size, step, seed).to(device)
-        adapter.train()
+        trained.train()
         losses = adapter.training_step(
             Pair(source.augmented(chosen), labels[chosen], target.augmented(rows), rows, step / steps)
         )
+        if companion is not None:
+            images = torch.cat([domain.images(these) for domain, these in ((source, chosen), (target, rows))])
+            beside = companion(images, torch.cat([chosen, source.size + rows]), step / steps)
+            losses = {**losses, "loss": losses["loss"] + beside, "self_supervised": beside}
         updates.zero_grad()
         losses["loss"].backward()
         updates.step()
         adapter.after_step((step + 1) / steps)
+        if companion is not None:
+            companion.after_step((step + 1) / steps)
         if not losses["loss"].isfinite():
             raise ValueError(
                 f"the loss is {losses['loss'].item()} at step {step + 1} of {steps}; try a smaller adapt.train.lr"
             )
-        yield AdaptStep(step + 1, steps, {name: value.detach() for name, value in losses.items()})
+
+        def state(done: int = step + 1) -> dict[str, Any]:
+            return {"step": done, "trained": trained.state_dict(), "optimizer": updates.state_dict()}
+
+        yield AdaptStep(step + 1, steps, {name: value.detach() for name, value in losses.items()}, state)
 
 
 @torch.no_grad()

@@ -13,6 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOUND_BY_NAME = {"sslflow.method": "sslflow.methods.", "sslflow.adapter": "sslflow.adaptation."}
 """Modules that find others by name: who imports the first may load any file of the second."""
+ASIDE = {("adapt", "sslflow.methods."): "${adapt.companion}"}
+"""Where a stage names a file of a package otherwise than as the method that it runs."""
 
 
 @cache
@@ -69,7 +71,8 @@ def needed_files(stage: str, method: str = "${item.method}") -> list[str]:
         for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8"))):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".j2"):
                 files |= {file.relative_to(ROOT).as_posix() for file in (ROOT / "sslflow").rglob(Path(node.value).name)}
-    return sorted(files | {f"{package.replace('.', '/')}{method}.py" for package in loaded})
+    named = {f"{package.replace('.', '/')}{ASIDE.get((stage, package), method)}.py" for package in loaded}
+    return sorted(files | named)
 
 
 if __name__ == "__main__":

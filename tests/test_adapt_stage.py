@@ -11,6 +11,7 @@ import torch
 from ruamel.yaml import YAML
 
 from sslflow import places
+from sslflow.checkpoint import Checkpoint
 from sslflow.data.domains import default_split, target_answers
 from sslflow.data.prepare_domains import prepare_domains
 from sslflow.encoder import Encoder, save_encoder
@@ -42,7 +43,7 @@ def project(prepared, tmp_path, monkeypatch) -> dict:
     torch.manual_seed(3)
     save_encoder(Encoder(1, 12, **SMALL), places.encoder("simclr", 0))
     params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    kept = {name: params[name] for name in ("compute", "domains", "extract", "adapt")}
+    kept = {name: params[name] for name in ("compute", "domains", "extract", "adapt", "methods")}
     kept["adapt"] |= {"settings": ["opda"], "starts": ["pretrained"], "looks": 2}
     kept["adapt"]["train"] |= {"steps": 12}
     return {**kept, "encoder": SMALL, "run": {"methods": ["simclr"], "seeds": [0]}}
@@ -102,6 +103,43 @@ def test_the_encoder_is_trained_where_it_is_not_frozen(project):
     trained = ran(project)
     project["adapt"]["train"] |= {"body_lr": 0.0}
     assert ran(project)["opda_pretrained_auroc"] != trained["opda_pretrained_auroc"]
+
+
+def test_a_companion_needs_images_and_changes_the_run(project):
+    project["adapt"] |= {"frozen": False, "companion": "rotation"}
+    project["adapt"]["train"] |= {"steps": 3, "batch_size": 8}
+    alone = ran(project)
+    project["adapt"] |= {"companion_weight": 1.0}
+    assert ran(project)["opda_pretrained_auroc"] != alone["opda_pretrained_auroc"]
+    project["adapt"] |= {"frozen": True}
+    with pytest.raises(ValueError, match=r"set adapt.frozen to false"):
+        ran(project)
+    project["adapt"] |= {"companion": "deepcluster"}
+    with pytest.raises(ValueError, match="works by epochs"):
+        ran(project)
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(project, monkeypatch):
+    project["adapt"] |= {"frozen": False, "looks": 3, "companion_weight": 0.1}
+    project["adapt"]["train"] |= {"steps": 6, "batch_size": 8}
+    unbroken = ran(project)
+    table = rows()
+    saved, save = [], Checkpoint.save
+
+    def save_and_stop(checkpoint, state):
+        save(checkpoint, state)
+        saved.append(state["step"])
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        ran(project)
+    again = ran(project)
+    assert saved == [2, 4, 6]
+    assert rows() == table
+    del again["seconds"], unbroken["seconds"]
+    assert again == unbroken
 
 
 def test_what_is_wrong_is_said(project):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslflow import adapt as loop
-from sslflow import adapter
+from sslflow import adapter, domain
 from sslflow.adaptation.dance import DANCE
 from sslflow.adaptation.gated_dance import GatedDANCE
 from sslflow.adaptation.ovanet import answer_entropy, hard_one_vs_all
@@ -160,9 +160,9 @@ def adapted(name: str, seed: int = 0, unknown: bool = True, steps: int = 60) -> 
     source, labels, target, truth = domains(unknown=unknown)
     torch.manual_seed(seed)
     method = adapter.find(name)(Layer(), 6, 4, len(target))
-    for _ in loop.adapt(method, loop.of_features(source), labels, loop.of_features(target), CPU, seed, steps=steps):
+    for _ in loop.adapt(method, domain.of_features(source), labels, domain.of_features(target), CPU, seed, steps=steps):
         pass
-    return loop.judge(method, loop.of_features(target))[0], truth
+    return loop.judge(method, domain.of_features(target))[0], truth
 
 
 @pytest.mark.parametrize("name", adapter.names())
@@ -272,7 +272,7 @@ def test_a_loss_that_is_not_finite_is_an_error_with_its_step():
     method = adapter.find("source_only")(Layer(), 6, 4, len(target))
     with pytest.raises(ValueError, match="at step 1 of 5"):
         for _ in loop.adapt(
-            method, loop.of_features(source), labels, loop.of_features(target), CPU, 0, steps=5, batch_size=60
+            method, domain.of_features(source), labels, domain.of_features(target), CPU, 0, steps=5, batch_size=60
         ):
             pass
 
@@ -295,10 +295,10 @@ def test_batchnorm_takes_the_statistics_of_the_domain_that_is_judged():
     body = nn.BatchNorm1d(6, affine=False)
     method = Normed(body, 6, 4, 3)
     inputs = 5 + 2 * torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
-    features = loop.judged_features(method, loop.of_features(inputs))
+    features = loop.judged_features(method, domain.of_features(inputs))
     assert features.mean(dim=0).abs().max() < 1e-5
     assert body.momentum == 0.1
     method.domain_norm = False
     with torch.no_grad():
         body.reset_running_stats()
-    assert loop.judged_features(method, loop.of_features(inputs)).mean() > 4
+    assert loop.judged_features(method, domain.of_features(inputs)).mean() > 4

@@ -19,12 +19,12 @@ from sslflow.params import load
 
 # From the ground up. A module imports from its own layer and those below; never in a circle.
 GROUND = {"checkpoint", "data", "device", "diagnostics", "distributed", "files", "kmeans", "named", "optim", "params"}
-PARTS = {"adapter", "crops", "decoder", "discovery", "encoder", "heads", "method", "pictures"}
+PARTS = {"adapter", "companion", "crops", "decoder", "discovery", "domain", "encoder", "heads", "method", "pictures"}
 LAYERS = (
     GROUND | {"places", "progress", "rng", "sheets"},
     PARTS | {"schedules", "teacher", "tiles", "verdict", "views"},
     {"adaptation", "methods", "neighbourhood", "rejection"},
-    {"adapt", "evaluation", "features", "journal", "reporting", "train"},
+    {"adapt", "evaluation", "features", "journal", "looks", "reporting", "train"},
     {"stages"},
     {"check"},
 )
@@ -125,7 +125,8 @@ def test_params_are_what_the_script_reads(name: str) -> None:
     module = check.stage_module(SCRIPTS[name])
     sections = getattr(module, "SECTIONS", None) or check.stage_schemas(SCRIPTS[name], "simclr")
     outermost = {name for name in sections if not any(name.startswith(f"{other}.") for other in sections)}
-    read = {name.replace("methods.simclr", "methods.${item.method}") for name in outermost}
+    word = imports.ASIDE.get((SCRIPTS[name], "sslflow.methods."), "${item.method}")
+    read = {name.replace("methods.simclr", f"methods.{word}") for name in outermost}
     assert sorted(PIPELINE[name].get("params", [])) == sorted(read)
 
 

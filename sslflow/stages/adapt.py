@@ -12,24 +12,27 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from sslflow import adapter, places
-from sslflow.adapt import Centred, Domain, Residual, adapt, judge, of_features, of_images, standardised
-from sslflow.adapter import Adapter, Judged
-from sslflow.data.domains import SETTINGS, UNKNOWN, UNLABELLED, Answers, Task, default_split, open_task, target_answers
+from sslflow import adapter, method, places
+from sslflow.adapt import adapt
+from sslflow.checkpoint import Checkpoint, fingerprint
+from sslflow.companion import Companion
+from sslflow.data.domains import SETTINGS, UNKNOWN, Answers, Task, default_split, open_task, target_answers
 from sslflow.data.prepare_domains import prepare_domains
 from sslflow.device import compute
-from sslflow.discovery import discover
+from sslflow.domain import Centred, Domain, Residual, of_features, of_images, standardised
 from sslflow.encoder import Encoder, load_encoder
-from sslflow.evaluation.density import neighbourhood_density
-from sslflow.evaluation.open_set import best_threshold, open_set_scores
+from sslflow.evaluation.adaptation import adaptation_scores
 from sslflow.features import extract
 from sslflow.files import replacing, write_metrics
-from sslflow.params import Count, closest, read, schema
+from sslflow.looks import Look, chosen, looks, unknown_groups
+from sslflow.params import Count, NonNegative, closest, load, read, schema
 from sslflow.reporting import leaderboard
 from sslflow.rng import derive
 from sslflow.stages.entry import run
+from sslflow.train import fit
 from sslflow.views import CropView, Normalise
 
 Start = Literal["pretrained", "random"]
@@ -40,7 +43,8 @@ class Plan:
     """What is adapted: each of the `methods`, for each of the `settings` of which classes the domains share, from each
     of the `starts`; with `frozen` on features that were worked out once. The target is judged `looks` times on the way,
     and of these the one with the densest neighbourhoods is kept. `split` is the file that tells the settings; where it
-    is empty, that of the sample."""
+    is empty, that of the sample. Where the encoder is trained, the pretraining method `companion` goes on beside it,
+    its loss times `companion_weight`; 0: none."""
 
     methods: tuple[str, ...]
     settings: tuple[str, ...] = ("as_is",)
@@ -48,6 +52,8 @@ class Plan:
     starts: tuple[Start, ...] = ("pretrained", "random")
     frozen: bool = True
     looks: Count = 5
+    companion: str = "simclr"
+    companion_weight: NonNegative = 0.0
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for a method or a setting that there is not."""
@@ -61,17 +67,9 @@ class Plan:
                 )
 
 
-@dataclass(frozen=True)
-class Look:
-    """What the adapter made of the target after some steps."""
-
-    judged: Judged
-    features: Tensor
-    density: float
-
-
-def schemas() -> Mapping[str, Callable[..., Any]]:
+def schemas(companion: str) -> Mapping[str, Callable[..., Any]]:
     """The sections of params.yaml that this stage reads, and what they configure."""
+    kind, block = method.find(companion), f"methods.{companion}"
     return {
         "compute": compute,
         "domains": prepare_domains,
@@ -82,11 +80,14 @@ def schemas() -> Mapping[str, Callable[..., Any]]:
         "adapt.train": adapt,
         "adapt.views": CropView,
         **{f"adapt.{name}": adapter.find(name) for name in adapter.names()},
+        block: kind,
+        f"{block}.views": kind.Views,
+        f"{block}.train": fit,
     }
 
 
-def main(method: str, seed: int) -> None:
-    settings = read(schemas())
+def main(name: str, seed: int) -> None:
+    settings = read(schemas(_companion()))
     device = compute(**settings["compute"])
     plan = Plan(**settings["adapt"])
     domains = {name: setting.default for name, setting in schema(prepare_domains).items()} | settings["domains"]
@@ -97,33 +98,67 @@ def main(method: str, seed: int) -> None:
     for setting in plan.settings:
         task, answers = open_task(places.DOMAINS, setting, split), target_answers(places.DOMAINS, setting, split)
         for start in plan.starts:
-            looks = list(_adapted(method, seed, start, task, plan, settings, device))
-            best = max(looks, key=lambda look: look.density)
-            groups = _groups(best, seed)
-            _write(places.adapted(method, seed) / f"{setting}-{start}.parquet", task, best.judged, groups, answers)
-            scores = _scores(best, looks, groups, answers)
-            metrics |= {f"{setting}_{start}_{name}": value for name, value in scores.items()}
-            metrics |= {f"{setting}_{start}_{name}": value for name, value in best.judged.notes.items()}
-            print(f"adapt {method}-{seed}  {setting}, {start}: {_words(groups, scores)}", flush=True)
+            found = list(_looks(name, seed, setting, start, task, plan, settings, device))
+            kept = chosen(found)
+            groups = unknown_groups(kept, seed)
+            file = places.adapted(name, seed) / f"{setting}-{start}.parquet"
+            _write(file, task, kept, groups, answers)
+            scores = adaptation_scores(kept, found, groups, answers)
+            metrics |= {f"{setting}_{start}_{key}": value for key, value in {**scores, **kept.judged.notes}.items()}
+            print(f"adapt {name}-{seed}  {setting}, {start}: {_words(groups, scores)}", flush=True)
+            _checkpoint(name, seed, setting, start, settings, device).remove()
     write_metrics(
-        places.metrics("adapt", places.run_name(method, seed)), {**metrics, "seconds": time.monotonic() - started}
+        places.metrics("adapt", places.run_name(name, seed)), {**metrics, "seconds": time.monotonic() - started}
     )
 
 
-def _adapted(
-    method: str, seed: int, start: Start, task: Task, plan: Plan, settings: dict[str, Any], device: torch.device
+def _companion() -> str:
+    """The method whose settings the stage reads besides its own."""
+    return (load().get("adapt") or {}).get("companion", Plan.companion)
+
+
+def _checkpoint(
+    name: str, seed: int, setting: str, start: str, settings: dict[str, Any], device: torch.device
+) -> Checkpoint:
+    depends_on = [name, seed, setting, start, str(device), settings]
+    prepared = [places.DOMAINS / domain / "manifest.parquet" for domain in ("source", "target")]
+    return Checkpoint("adapt", fingerprint(depends_on, *prepared))
+
+
+def _looks(
+    name: str,
+    seed: int,
+    setting: str,
+    start: Start,
+    task: Task,
+    plan: Plan,
+    settings: dict[str, Any],
+    device: torch.device,
 ) -> Iterator[Look]:
-    """What is made of the target on the way to the last step, `looks` times."""
+    """What is made of the target on the way to the last step. Where the encoder is trained, which takes minutes, a run
+    that was stopped goes on from its last look."""
     encoder = _encoder(start, seed, task, settings)
     source, target, body = _inputs(encoder, task, plan.frozen, settings, device)
     torch.manual_seed(derive(seed, "adapter"))
-    model: Adapter = adapter.find(method)(
-        body, encoder.dim, len(task.classes), target.size, **settings[f"adapt.{method}"]
+    model = adapter.find(name)(body, encoder.dim, len(task.classes), target.size, **settings[f"adapt.{name}"])
+    checkpoint = None if plan.frozen else _checkpoint(name, seed, setting, start, settings, device)
+    companion = None
+    if plan.companion_weight:
+        kind, block = method.find(plan.companion), f"methods.{plan.companion}"
+        views = kind.Views(task.target.format, **settings[f"{block}.views"])
+        companion = Companion(kind(encoder, **settings[block]), views, plan.companion_weight)
+    yield from looks(
+        model,
+        source,
+        task.source_labels,
+        target,
+        device,
+        seed,
+        plan.looks,
+        companion,
+        checkpoint,
+        **settings["adapt.train"],
     )
-    for step in adapt(model, source, task.source_labels, target, device, seed, **settings["adapt.train"]):
-        if step.number * plan.looks % step.steps < plan.looks:
-            judged, features = judge(model, target)
-            yield Look(judged, features, neighbourhood_density(judged.probabilities))
 
 
 def _encoder(start: Start, seed: int, task: Task, settings: dict[str, Any]) -> Encoder:
@@ -164,53 +199,10 @@ def _inputs(
     return domains[0], domains[1], Centred(encoder)
 
 
-def _groups(look: Look, seed: int) -> Tensor:
-    """The group of each image that was judged unknown, from 0, −1 for the others, int64 `(n,)`."""
-    rejected = look.judged.decisions == UNKNOWN
-    known = (look.features[~rejected], look.judged.classes[~rejected]) if not rejected.all() else ()
-    column = torch.full_like(look.judged.decisions, -1)
-    column[rejected] = discover(look.features[rejected], derive(seed, "groups"), *known).labels
-    return column.cpu()
-
-
-def _scores(best: Look, looks: list[Look], groups: Tensor, answers: Answers) -> dict[str, float]:
-    """Scores of the look that was kept; the H, or accuracy, of the last look, and what knowing the labels would give:
-    of the best look, and at the best threshold. Nothing without labels."""
-    labelled = answers.labels != UNLABELLED
-    if not labelled.any():
-        return {}
-    actual = answers.labels[labelled]
-    names = sorted(set(answers.names))
-    fine = torch.tensor([names.index(name) for name in answers.names])[labelled]
-
-    def columns(look: Look) -> tuple[Tensor, Tensor, Tensor]:
-        judged = look.judged
-        decisions, classes, unknownness = (
-            column.cpu()[labelled] for column in (judged.decisions, judged.classes, judged.unknownness)
-        )
-        return decisions, classes, unknownness
-
-    def score(look: Look) -> dict[str, float]:
-        return open_set_scores(actual, *columns(look))
-
-    def main_score(found: dict[str, float]) -> float:
-        return found.get("h", found.get("accuracy", found.get("unk", 0.0)))
-
-    decisions, classes, unknownness = columns(best)
-    found = open_set_scores(actual, decisions, classes, unknownness, groups[labelled], fine)
-    every = [main_score(score(look)) for look in looks]
-    _, possible = best_threshold(actual, classes, unknownness)
-    return {
-        **found,
-        "main": main_score(found),
-        "main_last": every[-1],
-        "main_best_look": max(every),
-        "main_best_threshold": possible,
-    }
-
-
-def _write(file: Path, task: Task, judged: Judged, groups: Tensor, answers: Answers) -> None:
-    """A row for each target image: path, class or `unknown`, the confidence, the group of an unknown one, the truth."""
+def _write(file: Path, task: Task, look: Look, groups: Tensor, answers: Answers) -> None:
+    """A row for each target image: path, class or `unknown`, the confidence, the group of an unknown one, the truth;
+    and beside it, for the report, the features of both domains and the threshold."""
+    judged = look.judged
     decisions, classes = judged.decisions.cpu(), judged.classes.cpu()
     table = pa.table(
         {
@@ -225,6 +217,14 @@ def _write(file: Path, task: Task, judged: Judged, groups: Tensor, answers: Answ
     )
     with replacing(file) as temporary:
         pq.write_table(table, temporary)
+    drawn = {
+        "source": look.source.half(),
+        "source_labels": task.source_labels,
+        "target": look.features.half(),
+        "threshold": torch.tensor([judged.threshold]),
+    }
+    with replacing(file.with_suffix(".safetensors")) as temporary:
+        save_file({name: tensor.cpu().contiguous() for name, tensor in drawn.items()}, temporary)
 
 
 def _words(groups: Tensor, scores: dict[str, float]) -> str:

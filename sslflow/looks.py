@@ -1,0 +1,85 @@
+"""What an adapter makes of the target on its way, and which of these looks is kept, chosen without a label."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sslflow.adapt import adapt, judge, judged_features
+from sslflow.adapter import Adapter, Judged
+from sslflow.checkpoint import Checkpoint
+from sslflow.companion import Companion
+from sslflow.data.domains import UNKNOWN
+from sslflow.discovery import discover
+from sslflow.domain import Domain
+from sslflow.evaluation.density import neighbourhood_density
+from sslflow.rng import derive
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the adapter made of the target after some steps."""
+
+    judged: Judged
+    features: Tensor
+    """By which it judged, `(n, dim)`."""
+    source: Tensor
+    """Those of the source's images, `(m, dim)`."""
+    density: float
+    """The higher, the denser are the neighbourhoods of its answers."""
+
+
+def looks(
+    model: Adapter,
+    source: Domain,
+    labels: Tensor,
+    target: Domain,
+    device: torch.device,
+    seed: int,
+    count: int,
+    companion: Companion | None = None,
+    checkpoint: Checkpoint | None = None,
+    **train: Any,
+) -> Iterator[Look]:
+    """Train as `adapt` does with the settings `train`, and look at the target `count` times, the last time at the end.
+
+    With a `checkpoint` the run is kept after each look, and one that was stopped goes on.
+    """
+    state = checkpoint.load() if checkpoint else None
+    found = [_read(kept) for kept in state["looks"]] if state else []
+    yield from found
+    for step in adapt(model, source, labels, target, device, seed, companion, state, **train):
+        if step.number * count % step.steps < count:
+            before = judged_features(model, source)
+            judged, features = judge(model, target)
+            found.append(Look(judged, features, before, neighbourhood_density(judged.probabilities)))
+            if checkpoint:
+                checkpoint.save({**step.state(), "looks": [_state(look) for look in found]})
+            yield found[-1]
+
+
+def chosen(found: list[Look]) -> Look:
+    """The look with the densest neighbourhoods."""
+    return max(found, key=lambda look: look.density)
+
+
+def unknown_groups(look: Look, seed: int) -> Tensor:
+    """The group of each image that was judged unknown, from 0, −1 for the others, int64 `(n,)`."""
+    rejected = look.judged.decisions == UNKNOWN
+    known = (look.features[~rejected], look.judged.classes[~rejected]) if not rejected.all() else ()
+    column = torch.full_like(look.judged.decisions, -1)
+    column[rejected] = discover(look.features[rejected], derive(seed, "groups"), *known).labels
+    return column.cpu()
+
+
+def _state(look: Look) -> dict[str, Any]:
+    judged = {field.name: getattr(look.judged, field.name) for field in fields(look.judged)}
+    return {"judged": judged, "features": look.features, "source": look.source, "density": look.density}
+
+
+def _read(state: dict[str, Any]) -> Look:
+    return Look(Judged(**state["judged"]), state["features"], state["source"], state["density"])
