@@ -1,0 +1,1 @@
+"""Methods for clips of sound and pictures: one file each."""
