@@ -1,0 +1,86 @@
+"""What a method for clips is: a pretraining method whose views are of sound and pictures."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from sslflow import named
+from sslflow.audiovisual.views import ClipViews
+from sslflow.encoder import Encoder
+from sslflow.method import Batch, Method
+
+CHUNK = 4096
+"""Pairs at a time."""
+
+
+class ClipMethod(Method):
+    """A `Method` whose `encoder` sees frames. `fit` trains it on clips."""
+
+    Views: ClassVar[Callable[..., ClipViews]]  # pyright: ignore[reportIncompatibleVariableOverride]
+    hears: ClassVar[Literal["sound", "statistics", "nothing"]]
+    """What it is given of the sound, as `kind(encoder, given, *, settings)`: an encoder for spectrograms of one
+    channel, or `sound_statistics` of all clips of the run, or nothing."""
+
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """The frames as they are seen, a few of them: `(rows, 3, side, side)`."""
+        frames = batch.views[0]
+        return {"frame": frames.flatten(1, -4)[:, 0] if frames.ndim > 4 else frames}
+
+
+class OwnTask(ClipMethod):
+    """A method that answers questions about clips which are not whether picture and sound belong together."""
+
+    @abstractmethod
+    def answers(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits of the answers `(m, k)`; the right ones, and which clip of the batch each is about, int64 `(m,)`."""
+
+
+class PairMethod(ClipMethod):
+    """A method that tells how well a picture and a sound belong together, from an embedding of either."""
+
+    sound_encoder: Encoder
+    hears = "sound"
+    threshold: ClassVar[float | None] = None
+    """A pair that scores higher belongs together; None: to be chosen on training clips."""
+    localises: ClassVar[bool] = True
+    """Whether its pictures are single frames, in whose parts the sound can be looked for."""
+
+    @abstractmethod
+    def embed_pictures(self, pictures: Tensor) -> Tensor:
+        """Embeddings `(n, …)` of what its views show of windows' pictures, `(n, …, 3, side, side)`."""
+
+    @abstractmethod
+    def embed_sounds(self, sounds: Tensor) -> Tensor:
+        """Embeddings `(n, dim)` of spectrograms `(n, 1, mels, frames)`."""
+
+    @abstractmethod
+    def scores(self, pictures: Tensor, sounds: Tensor) -> Tensor:
+        """How well the embeddings `pictures[i]` and `sounds[i]` belong together, float32 `(n,)`."""
+
+    def table(self, pictures: Tensor, sounds: Tensor) -> Tensor:
+        """The scores of every picture with every sound, `(n, m)`."""
+        rows = torch.arange(len(pictures), device=pictures.device).repeat_interleave(len(sounds))
+        columns = torch.arange(len(sounds), device=pictures.device).repeat(len(pictures))
+        parts = zip(rows.split(CHUNK), columns.split(CHUNK), strict=True)
+        return torch.cat([self.scores(pictures[i], sounds[j]) for i, j in parts]).view(len(pictures), len(sounds))
+
+    def localise(self, pictures: Tensor, sounds: Tensor) -> Tensor:
+        """How much each part of the frames `(n, 3, side, side)` speaks for the sounds `(n, 1, mels, frames)`,
+        `(n, rows, columns)`: only the order of a map's values means something."""
+        raise NotImplementedError
+
+
+def names() -> list[str]:
+    """All methods for clips: the files in `sslflow/audiovisual/methods/`."""
+    return named.names("sslflow.audiovisual.methods")
+
+
+def find(name: str) -> type[ClipMethod]:
+    """The class in `sslflow/audiovisual/methods/<name>.py`. Raises `ValueError` with a suggestion for an unknown
+    name."""
+    return named.find("sslflow.audiovisual.methods", name, ClipMethod, "method for clips")

@@ -1,0 +1,207 @@
+"""Clips to what methods see of them: frames and sounds of windows, changed by chance, on the device."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from sslflow.audiovisual.raw import ClipFormat, Raw
+from sslflow.audiovisual.sound import LogMel
+from sslflow.data.dataset import ImageFormat
+from sslflow.params import Count, Fraction, NonNegative, Positive
+from sslflow.views import Hue, Share, TwoViews, Views
+
+
+class ClipViews(Views):
+    """Turns clips into a tuple of tensors that a method computes its loss from; row i of every tensor belongs to clip
+    i.
+
+    A window is a stretch of a clip: its sound, and the frame nearest its middle, or several that are evenly spread over
+    it. When it is, is drawn evenly from all that there are, in one way for all: time tells nothing. Frames are cropped,
+    flipped and coloured, those of one window with the same crop and flip, or else their motion would be ours; sound
+    gets louder or softer and loses a stretch of time and of pitch (as in SpecAugment, arXiv:1904.08779).
+
+    In evaluation mode (`.eval()`) nothing is changed, and windows are drawn as before.
+    """
+
+    def __init__(
+        self,
+        format: ClipFormat,
+        *,
+        window: Positive = 1.0,
+        smallest_crop: Share = 0.6,
+        flip: Fraction = 0.5,
+        brightness: Fraction = 0.3,
+        contrast: Fraction = 0.3,
+        saturation: Fraction = 0.3,
+        hue: Hue = 0.05,
+        jitter: Fraction = 0.8,
+        grey: Fraction = 0.0,
+        gain: NonNegative = 10.0,
+        hidden_time: Fraction = 0.15,
+        hidden_bands: Fraction = 0.15,
+    ) -> None:
+        """`window` in seconds; `smallest_crop`: share of the area; `brightness` to `hue`: strengths; `flip`, `jitter`,
+        `grey`: probabilities; `gain`: louder or softer by at most so many dB; `hidden_time`, `hidden_bands`: the
+        largest share of the spectrogram that is hidden. Raises `ValueError` for a window that the clips don't hold."""
+        super().__init__(format.picture)
+        if window > format.seconds:
+            raise ValueError(
+                f"a window of {window:g} s does not fit into clips of {format.seconds:g} s: set it smaller"
+            )
+        if not grey and not jitter:
+            colours: nn.Module = nn.Identity()
+        else:
+            colours = TwoViews(
+                format.picture, smallest_crop=1.0, flip=0.0, blur=0.0, brightness=brightness, contrast=contrast,
+                saturation=saturation, hue=hue, jitter=jitter, grey=grey,
+            ).augment[1:]  # fmt: skip
+        self.format, self.window, self.colours = format, window, colours
+        self.smallest_crop, self.flip = smallest_crop, flip
+        self.place: nn.Module = self._placing(1)
+        self.log_mel = LogMel(format.rate)
+        self.gain, self.hidden_time, self.hidden_bands = gain, hidden_time, hidden_bands
+
+    @property
+    def span(self) -> float:
+        """Seconds that a clip is longer than a window."""
+        return self.format.seconds - self.window
+
+    @abstractmethod
+    def forward(self, raw: Raw) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The views, `(n, …)` each."""
+
+    def starts(self, raw: Raw) -> Tensor:
+        """When a window of each clip begins, drawn by chance, seconds from the clip's start, `(n,)`."""
+        return torch.rand(len(raw), device=raw.frames.device) * self.span
+
+    def pictures(self, raw: Raw, starts: Tensor) -> Tensor:
+        """What a method sees of the windows' pictures: a frame of each, `(n, 3, side, side)`."""
+        return self.frames(raw, starts + self.window / 2)
+
+    def frames(self, raw: Raw, times: Tensor) -> Tensor:
+        """The frames nearest to `times`, seconds `(n,)` or `(n, k)`, normalised, `(*times.shape, 3, side, side)`."""
+        return self.normalised(chosen_frames(raw, self.format, times))
+
+    def normalised(self, frames: Tensor) -> Tensor:
+        """uint8 `(n, 3, side, side)` or `(n, k, 3, side, side)` to floats, changed by chance while training."""
+        flat = frames.flatten(0, -4)
+        if self.training:
+            # As channels of one image, all frames of a window get the same crop.
+            together = frames.flatten(1, -3) if frames.ndim == 5 else frames
+            placed = self.place(together.float() / 255).reshape(flat.shape)
+            flat = self.colours(placed) * 255
+        return self.normalise(flat).unflatten(0, frames.shape[:-3])
+
+    def sounds(self, raw: Raw, starts: Tensor) -> Tensor:
+        """Spectrograms of the windows that begin at `starts`, seconds `(n,)`: `(n, 1, mels, frames)`."""
+        cut = cut_sounds(raw, self.format, starts, self.window).float() / 32768
+        if self.training and self.gain:
+            decibels = (2 * torch.rand(len(cut), 1, device=cut.device) - 1) * self.gain
+            cut = cut * 10 ** (decibels / 20)
+        heard = self.log_mel(cut)
+        if self.training:
+            heard = _hide(_hide(heard, 2, self.hidden_bands), 3, self.hidden_time)
+        return heard
+
+    def _placing(self, frames: int) -> nn.Module:
+        """Crop and flip of so many frames alike."""
+        look = ImageFormat(3 * frames, self.format.side, self.format.mean * frames, self.format.std * frames)
+        return TwoViews(
+            look, smallest_crop=self.smallest_crop, flip=self.flip, jitter=0.0, grey=0.0, blur=0.0
+        ).augment  # fmt: skip
+
+
+class StackViews(ClipViews):
+    """`ClipViews` that show `frames` frames of each window, from its first to its last."""
+
+    def __init__(
+        self,
+        format: ClipFormat,
+        *,
+        window: Positive = 1.0,
+        frames: Count = 4,
+        smallest_crop: Share = 0.6,
+        flip: Fraction = 0.5,
+        brightness: Fraction = 0.3,
+        contrast: Fraction = 0.3,
+        saturation: Fraction = 0.3,
+        hue: Hue = 0.05,
+        jitter: Fraction = 0.8,
+        grey: Fraction = 0.0,
+        gain: NonNegative = 10.0,
+        hidden_time: Fraction = 0.0,
+        hidden_bands: Fraction = 0.15,
+    ) -> None:
+        """As for `ClipViews`."""
+        super().__init__(
+            format, window=window, smallest_crop=smallest_crop, flip=flip, brightness=brightness, contrast=contrast,
+            saturation=saturation, hue=hue, jitter=jitter, grey=grey, gain=gain, hidden_time=hidden_time,
+            hidden_bands=hidden_bands,
+        )  # fmt: skip
+        self.place = self._placing(frames)
+        # The middles of equal parts: as far from the window's ends as from one another.
+        self.register_buffer("offsets", (torch.arange(frames) + 0.5) / frames * window, persistent=False)
+
+    offsets: Tensor
+
+    def pictures(self, raw: Raw, starts: Tensor) -> Tensor:
+        """`frames` frames of each window, `(n, frames, 3, side, side)`."""
+        return self.frames(raw, starts[:, None] + self.offsets)
+
+
+def chosen_frames(raw: Raw, format: ClipFormat, times: Tensor) -> Tensor:
+    """The frames nearest to `times`, seconds `(n,)` or `(n, k)`, uint8 `(*times.shape, 3, side, side)`."""
+    numbers = (times * format.fps).round().long().clamp(0, format.frames - 1)
+    rows = torch.arange(len(raw), device=raw.frames.device)
+    return raw.frames[rows.view(-1, *[1] * (times.ndim - 1)), numbers]
+
+
+def cut_sounds(raw: Raw, format: ClipFormat, starts: Tensor, seconds: float) -> Tensor:
+    """`seconds` of each clip's sound from `starts`, seconds `(n,)`: int16 `(n, samples)`."""
+    length = round(seconds * format.rate)
+    first = (starts * format.rate).round().long().clamp(0, raw.sound.shape[1] - length)
+    return raw.sound.gather(1, first[:, None] + torch.arange(length, device=first.device))
+
+
+def partners(sources: Tensor) -> Tensor:
+    """For each clip another one of another source, drawn by chance, int64 `(n,)`: every clip is the partner of one, so
+    whatever is paired so is as common in wrong pairs as in right ones.
+
+    `sources`, int64 `(n,)`, numbers what clips come from. In a group of clips sorted by source, each one's partner
+    stands at a distance of at least the largest source's size and as far from the other end of the circle. Where one
+    source has more than half of the clips there is no such order: clips of it that are too many are left out; they, and
+    no others, get −1.
+    """
+    device = sources.device
+    _, numbers, counts = sources.unique(return_inverse=True, return_counts=True)
+    largest = int(counts.max())
+    mixed = torch.randperm(len(sources), device=device)
+    # By source, the sources in an order by chance, the clips of one as well.
+    order = mixed[torch.rand(len(counts), device=device)[numbers][mixed].argsort(stable=True)]
+    if 2 * largest > len(sources):
+        big = (numbers[order] == counts.argmax()).nonzero()[:, 0]
+        kept = torch.ones(len(order), dtype=torch.bool, device=device)
+        kept[big[len(sources) - largest :]] = False
+        order, largest = order[kept], len(sources) - largest
+    found = torch.full_like(sources, -1)
+    if largest:
+        shift = int(torch.randint(largest, len(order) - largest + 1, (), device=device))
+        found[order] = order.roll(-shift)
+    return found
+
+
+def _hide(heard: Tensor, dim: int, most: float) -> Tensor:
+    """A stretch along `dim`, its length by chance up to a share `most`, replaced by the spectrogram's mean."""
+    if not most:
+        return heard
+    size = heard.shape[dim]
+    length = torch.rand(len(heard), 1, device=heard.device) * most * size
+    first = torch.rand(len(heard), 1, device=heard.device) * (size - length)
+    at = torch.arange(size, device=heard.device)
+    hidden = (at >= first) & (at + 1 <= first + length)
+    shape = [len(heard), 1, 1, 1]
+    shape[dim] = size
+    return torch.where(hidden.view(shape), heard.mean(dim=(1, 2, 3), keepdim=True), heard)

@@ -1,0 +1,105 @@
+"""Clips made in memory, from which every method can learn something in seconds: coloured squares that move, grow
+brighter when they sound, and sound by their colour."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from sslflow.audiovisual.raw import ClipFormat, Raw
+
+COLOURS = {"red": (230, 40, 40), "green": (40, 220, 60), "blue": (50, 70, 240), "white": (230, 230, 230)}
+TONES = {"red": 250.0, "green": 600.0, "blue": 1300.0, "white": 2800.0}
+SIDE, FPS, RATE, SECONDS = 32, 8, 8000, 3.0
+PER_VIDEO = 2
+
+
+class MemoryClips:
+    """What `Clips` offers, of clips in memory: `videos` videos, each a source of its own, with two clips each."""
+
+    def __init__(self, videos: int = 24, seed: int = 0, labels: bool = True, boxes: bool = True) -> None:
+        numbers = np.random.default_rng(seed)
+        self.classes = list(COLOURS) if labels else []
+        made = [square(numbers, video % len(COLOURS)) for video in range(videos) for _ in range(PER_VIDEO)]
+        count = len(made)
+        self.frames, self.sound = (np.stack([clip[part] for clip in made]) for part in (0, 1))
+        self.videos = np.repeat(np.arange(videos), PER_VIDEO)
+        self.sources = self.videos
+        self.labels = np.array([clip[2] if labels else -1 for clip in made])
+        known = np.stack([clip[3] for clip in made])
+        self.positions = (known if boxes else np.full_like(known, np.nan)).astype(np.float32)
+        tested = np.arange(videos) // len(COLOURS) % 3 == 2
+        self.splits = np.where(tested[self.videos], "test", "train")
+        self.starts = np.tile(np.arange(PER_VIDEO) * SECONDS, videos)
+        self.paths = [f"{video}.mp4" for video in self.videos]
+        sizes = numbers.integers(1000, 2000, videos)[self.videos]
+        self.manifest = pa.table(
+            {
+                "clip": np.arange(count),
+                "video": self.paths,
+                "source": [str(source) for source in self.sources],
+                "start": self.starts,
+                "split": self.splits,
+                "label": self.labels,
+                "duration": np.full(count, 6.0),
+                "size": sizes,
+                "fps": np.full(count, float(FPS)),
+                "rate": np.full(count, RATE),
+            }
+        )
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    @cached_property
+    def format(self) -> ClipFormat:
+        shares = self.frames[self.splits == "train"] / 255
+        mean, std = shares.mean(axis=(0, 1, 3, 4)), shares.std(axis=(0, 1, 3, 4))
+        return ClipFormat(self.frames.shape[1], SIDE, FPS, RATE, SECONDS, tuple(mean.tolist()), tuple(std.tolist()))
+
+    def rows(self, split: str) -> np.ndarray:
+        return np.flatnonzero(self.splits == split)
+
+    @property
+    def pretraining_rows(self) -> np.ndarray:
+        return self.rows("train")
+
+    @property
+    def labelled(self) -> bool:
+        return all((self.labels[self.rows(split)] >= 0).any() for split in ("train", "test"))
+
+    def read(self, rows: np.ndarray) -> Raw:
+        rows = np.asarray(rows)
+        parts = (torch.from_numpy(part[rows].copy()) for part in (self.frames, self.sound, self.sources))
+        return Raw(*parts)
+
+
+def square(numbers: np.random.Generator, label: int) -> tuple[np.ndarray, np.ndarray, int, np.ndarray]:
+    """Frames, sound, label and box of one clip."""
+    name = list(COLOURS)[label]
+    count, samples, size = round(SECONDS * FPS), round(SECONDS * RATE), 9
+    onsets = np.sort(numbers.uniform(0, SECONDS, 4))
+    times = np.arange(samples) / RATE
+
+    def loudness(at: np.ndarray) -> np.ndarray:
+        since = at[:, None] - onsets
+        return np.where(since >= 0, np.exp(-np.clip(since, 0, None) / 0.15), 0).max(axis=1)
+
+    tone = np.sin(2 * np.pi * TONES[name] * numbers.uniform(0.95, 1.05) * times + numbers.uniform(0, 6))
+    sound = 0.4 * tone * (0.1 + loudness(times)) + 0.003 * numbers.standard_normal(samples)
+
+    frames = np.empty((count, 3, SIDE, SIDE), np.float64)
+    frames[:] = numbers.integers(40, 90, (3, 1, 1)) + 8 * numbers.standard_normal((1, SIDE, SIDE))
+    left, top = numbers.integers(0, SIDE - size - 8, 2)
+    way = numbers.choice([-1, 1])
+    bright = 0.55 + 0.45 * loudness(np.arange(count) / FPS)
+    for frame in range(count):
+        moved = round(8 * (frame if way > 0 else count - 1 - frame) / (count - 1))
+        colour = np.array(COLOURS[name])[:, None, None] * bright[frame]
+        frames[frame, :, top : top + size, left + moved : left + moved + size] = colour
+    box = np.array([left, top, left + 8 + size, top + size]) / SIDE
+    pcm = (sound * 32767).clip(-32768, 32767).astype(np.int16)
+    return frames.clip(0, 255).astype(np.uint8), pcm, label, box
