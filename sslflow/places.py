@@ -10,11 +10,14 @@ LISTING = Path("data/listing.csv")
 PREPARED = Path("data/prepared")
 DOMAINS_LISTING = Path("data/domains.csv")
 DOMAINS = Path("data/domains")
+CLIPS_LISTING = Path("data/clips.csv")
+CLIPS = Path("data/clips")
 ARTIFACTS = Path("artifacts")
 METRICS = ARTIFACTS / "metrics"
 LEADERBOARD = METRICS / "leaderboard.json"
 REPORT = ARTIFACTS / "report"
 WORK = Path("work")
+CLIPS_CACHE = WORK / "clips"
 
 
 def run_name(method: str, seed: int) -> str:

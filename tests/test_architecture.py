@@ -23,7 +23,7 @@ PARTS = {"adapter", "companion", "crops", "decoder", "discovery", "domain", "enc
 LAYERS = (
     GROUND | {"places", "progress", "rng", "sheets"},
     PARTS | {"schedules", "teacher", "tiles", "verdict", "views"},
-    {"adaptation", "methods", "neighbourhood", "rejection"},
+    {"adaptation", "audiovisual", "methods", "neighbourhood", "rejection"},
     {"adapt", "evaluation", "features", "journal", "looks", "reporting", "train"},
     {"stages"},
     {"check"},
@@ -148,6 +148,8 @@ def test_outs_are_where_places_says() -> None:
         places.PREPARED,
         places.DOMAINS_LISTING,
         places.DOMAINS,
+        places.CLIPS_LISTING,
+        places.CLIPS,
         places.LEADERBOARD,
         places.LEADERBOARD.with_suffix(".csv"),
         places.REPORT,

@@ -36,7 +36,7 @@ def rows(text: str) -> dict[str, tuple[str, str]]:
 
 def write_params(**domains: str) -> None:
     data = {"source": "folder", "path": "raw", "image_size": 8, "channels": 1}
-    YAML().dump({"data": data, "domains": domains}, Path("params.yaml"))
+    YAML().dump({"data": data, "domains": domains, "clips": {}}, Path("params.yaml"))
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from sslflow.files import write_csv
 
 COLUMNS = ("setting", "path", "size", "mtime_ns")
 UNREADABLE = "unreadable"
-IN_FOLDERS = ("folder", "imagefolder", "idx")
+IN_FOLDERS = ("folder", "folders", "imagefolder", "idx")
 
 Row = tuple[str, str, str | int, str | int]
 
@@ -46,6 +46,11 @@ def write_domains_listing(
     return _write(
         file, "domains", {"source_path": (source, source_path), "target_path": (target, target_path)}, weights
     )
+
+
+def write_clips_listing(file: Path, *, source: str = "samples", path: str = "data/raw") -> int:
+    """The same for the section `clips`: `setting` is `path`."""
+    return _write(file, "clips", {"path": (source, path)})
 
 
 def _write(file: Path, section: str, looked_at: Mapping[str, tuple[str, str]], more: Sequence[Row] = ()) -> int:

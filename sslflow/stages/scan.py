@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sslflow import places
-from sslflow.data.listing import write_domains_listing, write_listing
+from sslflow.audiovisual.prepare_clips import prepare_clips
+from sslflow.data.listing import write_clips_listing, write_domains_listing, write_listing
 from sslflow.data.prepare import prepare
 from sslflow.data.prepare_domains import prepare_domains
 from sslflow.params import read
@@ -16,7 +17,7 @@ from sslflow.stages.entry import run
 
 def schemas() -> Mapping[str, Callable[..., Any]]:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    return {"data": prepare, "domains": prepare_domains}
+    return {"data": prepare, "domains": prepare_domains, "clips": prepare_clips}
 
 
 def main() -> None:
@@ -26,6 +27,8 @@ def main() -> None:
     places_to_look = {name: data[name] for name in ("source", "path", "probe_source", "probe_path") if name in data}
     rows = write_listing(places.LISTING, **places_to_look)
     rows += write_domains_listing(places.DOMAINS_LISTING, **{key: domains[key] for key in domains if key != "label"})
+    clips = {name: settings["clips"][name] for name in ("source", "path") if name in settings["clips"]}
+    rows += write_clips_listing(places.CLIPS_LISTING, **clips)
     print(f"scan  {rows} files and folders; {time.monotonic() - started:.1f} s")
 
 

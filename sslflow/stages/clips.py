@@ -1,0 +1,39 @@
+"""clips: video files to clips of one form, frames and sound, with a row for each file that says what became of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sslflow import places
+from sslflow.audiovisual.prepare_clips import prepare_clips
+from sslflow.files import write_metrics
+from sslflow.params import read
+from sslflow.stages.entry import run
+
+
+def schemas() -> Mapping[str, Callable[..., Any]]:
+    """The sections of params.yaml that this stage reads, and what they configure."""
+    return {"clips": prepare_clips}
+
+
+def tell(line: str) -> None:
+    """One line to the log, at once."""
+    print(line, flush=True)
+
+
+def main() -> None:
+    settings = read(schemas())
+    started = time.monotonic()
+    counts = prepare_clips(places.CLIPS, tell, **settings["clips"])
+    write_metrics(places.metrics("clips"), counts)
+    print(
+        f"clips  {counts['clips']} clips ({counts['train']} train, {counts['test']} test) of {counts['usable']} videos, "
+        f"{counts['unusable']} unusable, {counts['copies']} copies; {counts['silent']} clips silent, "
+        f"{counts['holes']} with holes; {time.monotonic() - started:.0f} s"
+    )
+
+
+if __name__ == "__main__":
+    run(main)
