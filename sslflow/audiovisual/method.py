@@ -50,6 +50,10 @@ class PairMethod(ClipMethod):
     localises: ClassVar[bool] = True
     """Whether its pictures are single frames, in whose parts the sound can be looked for."""
 
+    wrong: ClassVar[Literal["source", "moment"]] = "source"
+    """What its wrong pairs are: sounds of another source, or the sound of another moment of the same clip. For the
+    latter its views have `two_starts`."""
+
     @abstractmethod
     def embed_pictures(self, pictures: Tensor) -> Tensor:
         """Embeddings `(n, …)` of what its views show of windows' pictures, `(n, …, 3, side, side)`."""

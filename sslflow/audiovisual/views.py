@@ -73,9 +73,9 @@ class ClipViews(Views):
     def forward(self, raw: Raw) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The views, `(n, …)` each."""
 
-    def starts(self, raw: Raw) -> Tensor:
-        """When a window of each clip begins, drawn by chance, seconds from the clip's start, `(n,)`."""
-        return torch.rand(len(raw), device=raw.frames.device) * self.span
+    def starts(self, count: int, device: torch.device | None = None) -> Tensor:
+        """When a window of each of so many clips begins, drawn by chance, seconds from the clip's start, `(count,)`."""
+        return torch.rand(count, device=device) * self.span
 
     def pictures(self, raw: Raw, starts: Tensor) -> Tensor:
         """What a method sees of the windows' pictures: a frame of each, `(n, 3, side, side)`."""

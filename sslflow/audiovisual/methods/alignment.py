@@ -27,7 +27,7 @@ class AlignmentViews(ClipViews):
 
     @torch.no_grad()
     def forward(self, raw: Raw) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        starts = self.starts(raw)
+        starts = self.starts(len(raw), raw.frames.device)
         return self.pictures(raw, starts), self.sounds(raw, starts), raw.sources
 
 

@@ -21,7 +21,7 @@ class AmbientViews(ClipViews):
 
     @torch.no_grad()
     def forward(self, raw: Raw) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        frames = self.pictures(raw, self.starts(raw))
+        frames = self.pictures(raw, self.starts(len(raw), raw.frames.device))
         return frames, sound_statistics(self.log_mel(raw.sound))
 
 

@@ -62,15 +62,15 @@ class SynchronyViews(StackViews):
 
     @torch.no_grad()
     def forward(self, raw: Raw) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        both = self.two_starts(raw).unbind(dim=1)
+        both = self.two_starts(len(raw), raw.frames.device).unbind(dim=1)
         pictures = torch.stack([self.pictures(raw, starts) for starts in both], dim=1)
         return pictures, torch.stack([self.sounds(raw, starts) for starts in both], dim=1), raw.sources
 
-    def two_starts(self, raw: Raw) -> Tensor:
-        """When two windows of each clip begin, all pairs that are far enough apart as likely, `(n, 2)` seconds."""
-        drawn = (torch.rand(len(raw), 2, device=raw.frames.device) * (self.span - self.gap)).sort(dim=1).values
+    def two_starts(self, count: int, device: torch.device | None = None) -> Tensor:
+        """When two windows of each clip begin, all pairs that are far enough apart as likely, `(count, 2)` seconds."""
+        drawn = (torch.rand(count, 2, device=device) * (self.span - self.gap)).sort(dim=1).values
         drawn[:, 1] += self.gap
-        swapped = torch.rand(len(raw), 1, device=raw.frames.device) < 0.5
+        swapped = torch.rand(count, 1, device=device) < 0.5
         return torch.where(swapped, drawn.flip(1), drawn)
 
 
@@ -87,6 +87,7 @@ class Synchrony(PairMethod):
 
     Views = SynchronyViews
     localises = False
+    wrong = "moment"
 
     def __init__(
         self,

@@ -1,0 +1,61 @@
+"""How high what belongs to a query stands in a ranking, with ties counted as chance would have them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+DEPTH = 30
+
+
+def retrieval(scores: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
+    """Of `scores` `(queries, items)`, higher for what fits better, and of what is `relevant`, bool of the same shape:
+
+    - `r1`, `r5`, `r10`: share of the queries with a relevant item among the first 1, 5, 10;
+    - `mrr`: mean of 1 / rank of the first relevant item;
+    - `ndcg30`: normalised discounted cumulative gain of the first 30, gains 0 and 1, discount log₂(rank + 1).
+
+    Items with equal scores stand in every order with the same probability, and each number is the mean over these: a
+    model that gives one score to everything is as good as chance. Queries without a relevant item are left out; without
+    any query the numbers are 0. Raises `ValueError` for scores that are not finite.
+    """
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {scores.size} scores are not finite")
+    asked = relevant.any(axis=1)
+    names = ("r1", "r5", "r10", "mrr", "ndcg30")
+    found = [_query(row, wanted) for row, wanted in zip(scores[asked], relevant[asked], strict=True)]
+    means = np.mean(found, axis=0) if found else np.zeros(len(names))
+    return dict(zip(names, map(float, means), strict=True))
+
+
+def chance(relevant: np.ndarray) -> dict[str, float]:
+    """What `retrieval` gives on average where the order is chance."""
+    return retrieval(np.zeros(relevant.shape), relevant)
+
+
+def _query(scores: np.ndarray, relevant: np.ndarray) -> tuple[float, ...]:
+    best = scores[relevant].max()
+    above, tied = int((scores > best).sum()), scores == best
+    first = _first_of(int(relevant[tied].sum()), int(tied.sum()))
+    ranks = above + 1 + np.arange(len(first))
+    hits = [float(first[ranks <= depth].sum()) for depth in (1, 5, 10)]
+    return *hits, float((first / ranks).sum()), _ndcg(scores, relevant)
+
+
+def _first_of(wanted: int, count: int) -> np.ndarray:
+    """The probability that of `count` items in an order by chance, `wanted` of which are looked for, the first of those
+    is at place 0, 1, …: `(count - wanted + 1,)`."""
+    # At place k: none of those looked for is among the k before it, and one is there.
+    none_before = np.concatenate([[1.0], np.cumprod(1 - wanted / (count - np.arange(count - wanted)))])
+    here = wanted / (count - np.arange(count - wanted + 1))
+    return none_before * here
+
+
+def _ndcg(scores: np.ndarray, relevant: np.ndarray) -> float:
+    discounts = np.zeros(len(scores))
+    depth = min(DEPTH, len(scores))
+    discounts[:depth] = 1 / np.log2(np.arange(depth) + 2)
+    order = np.argsort(-scores, kind="stable")
+    # Each place of a tie holds a relevant item as often as any other of it.
+    _, group = np.unique(-scores[order], return_inverse=True)
+    gains = np.bincount(group, weights=relevant[order]) / np.bincount(group)
+    return float((gains[group] * discounts).sum() / discounts[: int(relevant.sum())].sum())
