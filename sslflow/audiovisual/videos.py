@@ -20,10 +20,10 @@ KINDS = ("samples:<name>", "folder", "folders")
 TABLE = "videos.parquet"
 SETTING = "clips.path"
 
-SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".mpg", ".mpeg", ".m2v", ".vob")
-    + (".ts", ".mts", ".m2ts", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".ogm", ".mxf", ".dv", ".rm", ".rmvb")
-)
+SUFFIXES = {
+    *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".mpg", ".mpeg", ".m2v", ".vob"),
+    *(".ts", ".mts", ".m2ts", ".wmv", ".asf", ".flv", ".f4v", ".ogv", ".ogm", ".mxf", ".dv", ".rm", ".rmvb"),
+}
 """Endings that make a file a video to us; what it is, is then told by its content."""
 
 NOWHERE = (float("nan"),) * 4

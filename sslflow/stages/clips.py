@@ -29,9 +29,9 @@ def main() -> None:
     counts = prepare_clips(places.CLIPS, tell, **settings["clips"])
     write_metrics(places.metrics("clips"), counts)
     print(
-        f"clips  {counts['clips']} clips ({counts['train']} train, {counts['test']} test) of {counts['usable']} videos, "
-        f"{counts['unusable']} unusable, {counts['copies']} copies; {counts['silent']} clips silent, "
-        f"{counts['holes']} with holes; {time.monotonic() - started:.0f} s"
+        f"clips  {counts['clips']} clips ({counts['train']} train, {counts['test']} test) of "
+        f"{counts['usable']} videos, {counts['unusable']} unusable, {counts['copies']} copies; "
+        f"{counts['silent']} clips silent, {counts['holes']} with holes; {time.monotonic() - started:.0f} s"
     )
 
 
