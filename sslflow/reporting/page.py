@@ -15,7 +15,8 @@ from sslflow.data.dataset import Dataset
 from sslflow.features import FeatureStore
 from sslflow.files import read_json
 from sslflow.params import Count, Natural
-from sslflow.reporting import atlas, confusion, curves, leaderboard, neighbours, origin, story, verdicts
+from sslflow.reporting import adaptation, atlas, confusion, curves, leaderboard, neighbours, origin, story, verdicts
+from sslflow.reporting.gains import Adaptations
 from sslflow.reporting.pictures import sheet
 
 AGREEMENT = {"nmi": "NMI", "ari": "ARI", "accuracy": "accuracy", "purity": "purity"}
@@ -44,8 +45,10 @@ def render(
     map_images: Count = 1500,
     queries: Count = 8,
     neighbour_count: Count = 8,
+    adapter: str = "gated_dance",
 ) -> str:
-    """The page. `seed` chooses the images of the map and the queries, which show `neighbour_count` neighbours each.
+    """The page. `seed` chooses the images of the map and the queries, which show `neighbour_count` neighbours each;
+    `adapter` is the method of adaptation whose decisions are shown.
 
     What a stage has not made (no labels, a stage left out) is left out of the page; where pictures are shown, the first
     seed of each method stands for it.
@@ -53,6 +56,7 @@ def render(
     best = story.best_method(board, run.methods)
     maps = _maps(run, dataset, atlas.sample(dataset, map_images, seed), best, seed)
     asked = neighbours.queries(dataset, queries, seed)
+    adaptations = Adaptations(run.params, run.seeds)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sslflow", "reporting"),
         autoescape=True,  # names of files and classes come from outside
@@ -64,6 +68,8 @@ def render(
     return environment.get_template("report.html.j2").render(
         style="report.css.j2",
         script="report.js.j2",
+        adapted=adaptation.section(adaptations, adapter, map_images, seed),
+        adaptation="adaptation.html.j2",
         headline=story.headline(board, run.methods, dataset.labelled),
         remarks=story.remarks(board, run.methods, run.seeds, run.fractions, dataset.labelled),
         absent=story.absent(board, run.methods, run.seeds),
@@ -87,7 +93,7 @@ def render(
         settings=origin.settings_text(run.params, run.sections, run.methods),
         versions=origin.versions(),
         commit=origin.commit(),
-        durations=origin.durations(run.methods, run.seeds),
+        durations=[*origin.durations(run.methods, run.seeds), *adaptations.durations],
     )
 
 

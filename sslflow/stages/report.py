@@ -14,7 +14,19 @@ from sslflow.reporting.curves import merge
 from sslflow.reporting.page import Run, render
 from sslflow.stages.entry import run
 
-SHOWN = ("run", "compute", "data", "encoder", "methods", "extract", "pseudolabel", "probe", "finetune")
+SHOWN = (
+    "run",
+    "compute",
+    "data",
+    "encoder",
+    "methods",
+    "extract",
+    "pseudolabel",
+    "probe",
+    "finetune",
+    "domains",
+    "adapt",
+)
 """Sections that stand in the report as the settings behind its numbers."""
 
 SECTIONS = ("report", *SHOWN)
