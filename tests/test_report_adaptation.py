@@ -17,7 +17,7 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.domains import open_task
 from sslflow.files import write_json
 from sslflow.reporting import decisions, gains
-from sslflow.reporting.drawings import histograms
+from sslflow.reporting.drawings import Points, histograms, scatter
 
 PARAMS = """
 run: {methods: [simclr], seeds: [0, 1], launch: python -m}
@@ -311,3 +311,25 @@ def test_bars_stand_for_square_roots_of_counts():
     assert "&lt;here&gt;" in drawing
     assert 'class="threshold"' in drawing
     assert 'class="threshold"' not in histograms({"all": np.array([0.5])}, 2.0, "none")
+
+
+def test_long_names_are_cut_on_the_map_and_many_colours_have_no_legend():
+    long = Points("animals & nature & more", np.full((3, 2), 0.99), "red", named=True)
+    drawing = scatter([long], "map")
+    assert ">animals &amp; n…<" in drawing
+    assert drawing.count("M990 990h0") == 3
+    project(source=tuple(f"kind {number:02d}" for number in range(20)), target=("kind 01", "sock"))
+    scored("gated_dance", 0, 0.5)
+    page = made()
+    assert "not of the source's classes" in words(page)
+    assert "kind 07" not in page.text
+
+
+def test_features_that_are_all_alike_lie_on_one_place():
+    project()
+    scored("gated_dance", 0, 0.5)
+    kept = places.adapted("gated_dance", 0) / "as_is-pretrained.safetensors"
+    alike = {"source": np.ones((50, 4), np.float16), "target": np.ones((COUNT, 4), np.float16)}
+    save_file({**alike, "source_labels": np.zeros(50, np.int64), "threshold": np.array([0.5], np.float32)}, kept)
+    made()
+    assert "M500 500h0" in (places.REPORT / "index.html").read_text()

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from sslflow.reporting import atlas
 from sslflow.reporting.decisions import Decisions
-from sslflow.reporting.drawings import Points, colour, scatter
+from sslflow.reporting.drawings import INK, Points, colour, scatter
 from sslflow.rng import permutation
 
 NAMED = 12
@@ -82,10 +82,12 @@ def _by_class(
         for number, name in enumerate(classes)
     ]
     clear = [Points(name, there[names == name], colours[number]) for number, name in enumerate(classes)]
-    return [*faint, Points(rest, there[names == ""], "var(--ink)"), *clear]
+    return [*faint, Points(rest, there[names == ""], INK), *clear]
 
 
 def _legend(kinds: list[Points]) -> list[tuple[str, str]]:
-    """Only what occurs, and each name once; nothing of too many classes to tell by their colour."""
+    """Only what occurs, and each name once; of too many classes to tell by their colour, only what is of none."""
     found = {kind.name: kind.colour for kind in kinds if len(kind.places)}
-    return list(found.items()) if len(found) <= NAMED + 1 else []
+    if len(found) <= NAMED + 1:
+        return list(found.items())
+    return [(name, shade) for name, shade in found.items() if shade == INK]

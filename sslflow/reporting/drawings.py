@@ -16,6 +16,10 @@ PALETTE = (
     *("#76b7b2", "#d4a800", "#ff6f91", "#9c755f", "#8a8f98"),
 )
 
+INK = "var(--ink)"
+LETTERS = 12
+"""Of a name on a map: of a longer one, the beginning."""
+
 
 @dataclass(frozen=True)
 class Points:
@@ -46,7 +50,10 @@ def scatter(kinds: Sequence[Points], label: str) -> Markup:
     for kind in kinds:
         if kind.named and len(kind.places):
             x, y = np.rint(np.median(kind.places, axis=0) * 1000).astype(int)
-            parts.append(f'<text x="{x}" y="{y + 12}" text-anchor="middle">{escape(kind.name)}</text>')
+            name = kind.name if len(kind.name) <= LETTERS else f"{kind.name[: LETTERS - 1]}…"
+            margin = 12 * len(name)  # half of its width, so that no name is cut at the border
+            x = min(max(x, margin), 1000 - margin)
+            parts.append(f'<text x="{x}" y="{y + 12}" text-anchor="middle">{escape(name)}</text>')
     return Markup("".join([*parts, "</svg>"]))  # names from outside are escaped above
 
 
