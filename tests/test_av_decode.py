@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import av_media
 import numpy as np
@@ -43,7 +45,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def opened(file: Path, stop: threading.Event | None = None, limit_s: float = 60.0, **form: int):
+def opened(file: Path, stop: threading.Event | None = None, limit_s: float = 60.0, **form: Any):
     return decode.decoded(file, probe.probe(file), **{**FORM, **form}, stop=stop, limit_s=limit_s)
 
 
@@ -233,7 +235,8 @@ def test_the_grid_starts_at_a_frame_and_ends_before_the_end() -> None:
     grid = Grid(1.0, 8, 4, 1000)
     video = made(sound, ((0.3, 3.6),), (0.2, 3.9))
     (one, *rest) = cut(video, grid).kept
-    assert one == Cut(0.375, 3, 375, True, pytest.approx(-20, abs=0.01))
+    assert one == Cut(0.375, 3, 375, True, one.loudness)
+    assert one.loudness == pytest.approx(-20, abs=0.01)
     assert [other.start for other in rest] == [1.375, 2.375]
     np.testing.assert_array_equal(frames_of(video, one, grid)[:, 0, 0, 0], np.arange(3, 11))
     with pytest.raises(Unusable, match=r"too short: 0\.50 s with both picture and sound, a clip takes 1 s"):
@@ -279,11 +282,11 @@ def test_what_ffmpeg_says_is_understood() -> None:
 
 def test_a_playlist_in_disguise_opens_nothing(tmp_path: Path, videos: Path) -> None:
     """It names other files, and addresses elsewhere."""
-    for name, text in {
-        "hls.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:6,\n{videos / '25.ts'}\n#EXT-X-ENDLIST\n",
-        "concat.mkv": f"ffconcat version 1.0\nfile '{videos / '25.mp4'}'\n",
-    }.items():
-        (tmp_path / name).write_text(text)
+    shutil.copy(videos / "25.mp4", tmp_path)
+    av_media.ffmpeg("-i", videos / "25.mp4", "-c", "copy", "-f", "hls", tmp_path / "list.m3u8")
+    (tmp_path / "list.m3u8").rename(tmp_path / "hls.mp4")
+    (tmp_path / "concat.mkv").write_text("ffconcat version 1.0\nfile 25.mp4\n")
+    for name in ("hls.mp4", "concat.mkv"):
         with pytest.raises(Unusable, match="not a video of a known kind"):
             probe.probe(tmp_path / name)
 
@@ -337,33 +340,67 @@ def test_every_pipe_is_drained_and_the_end_of_the_errors_kept() -> None:
     assert ended.errors.endswith("yend")
 
 
-FOREVER = "import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', 'import time; time.sleep(99)'])\n"
-FOREVER += "sys.stderr.close(); time.sleep(99)"
+FOREVER = """
+import subprocess, sys, time
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"])
+print(child.pid, file=open(sys.argv[1], "a"))
+sys.stderr.close()
+time.sleep(99)
+"""
 
 
-def test_it_ends_with_all_that_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = process.run(python(FOREVER), limit_s=0.5)
-    assert (ended.code, ended.why) == (-signal.SIGKILL, "took longer than 0.5 s")
+def test_it_ends_with_all_that_it_started(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+
+    def forever(_: object) -> list[str]:
+        return [sys.executable, "-c", FOREVER, str(pids)]
+
+    def once_started(act: Callable[[], object]) -> threading.Thread:
+        """In a thread: act when one more program has said who its child is."""
+        before = pids.read_text().count("\n") if pids.exists() else 0
+
+        def wait() -> None:
+            while not pids.exists() or pids.read_text().count("\n") == before:
+                time.sleep(0.01)
+            act()
+
+        thread = threading.Thread(target=wait)
+        thread.start()
+        return thread
+
     stop = threading.Event()
-    threading.Timer(0.5, stop.set).start()
-    assert process.run(python(FOREVER), limit_s=60, stop=stop).why == "stopped"
+    waiting = once_started(stop.set)
+    assert process.run(forever, limit_s=60, stop=stop).why == "stopped"
+    waiting.join()
+    waiting = once_started(lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        process.run(forever, limit_s=60)
+    waiting.join()
+    ended = process.run(forever, limit_s=2)
+    assert (ended.code, ended.why) == (-signal.SIGKILL, "took longer than 2 s")
 
     def full(piece: bytes) -> None:
         raise OSError(28, "No space left on device")
 
+    writing = "import os, sys, time; os.write(int(sys.argv[1]), b'x'); time.sleep(99)"
     with pytest.raises(OSError, match="No space left"):
-        process.run(
-            lambda pipes: [sys.executable, "-c", f"import os, time; os.write({pipes[0]}, b'x'); time.sleep(99)"],
-            [full],
-            limit_s=60,
-        )
-    threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
-    with pytest.raises(KeyboardInterrupt):
-        process.run(python(FOREVER), limit_s=60)
+        process.run(lambda pipes: [sys.executable, "-c", writing, str(pipes[0])], [full], limit_s=60)
+
+    grandchildren = [int(pid) for pid in pids.read_text().split()]
+    assert len(grandchildren) == 3
     deadline = time.monotonic() + 10
-    while children() and time.monotonic() < deadline:
+    while any(_runs(pid) for pid in grandchildren) and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert not [pid for pid in grandchildren if _runs(pid)]
     assert not children()
+
+
+def _runs(pid: int) -> bool:
+    """Whether it does; a zombie that waits for another process to look at it has ended."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def test_nothing_is_left_open_after_many_files(videos: Path, tmp_path: Path) -> None:

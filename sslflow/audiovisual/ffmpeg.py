@@ -21,6 +21,9 @@ DEMUXERS = (
 """Kinds of files that are opened. Not among them: playlists and descriptions of sessions, which name other files."""
 
 
+_FILE = "<file>"  # ffmpeg-python can't encode every name that a file may have
+
+
 @dataclass(frozen=True)
 class Program:
     """An ffmpeg that runs."""
@@ -98,7 +101,7 @@ def one_pass(
     square of the frame, upright and with square pixels, is resized to `side`. ffmpeg stops at the first error.
     """
     frames, sound, picture_times, sound_times = pipes
-    opened = bindings().input(source(file), format_whitelist=DEMUXERS, threads=1)
+    opened = bindings().input(_FILE, format_whitelist=DEMUXERS, threads=1)
     to_end = {} if longest is None else {"t": f"{longest:.3f}"}
     picture = (
         opened[str(video)]
@@ -121,4 +124,5 @@ def one_pass(
         )
         outputs.append(heard.output(f"pipe:{sound}", format="s16le", **to_end))
     said = ("-hide_banner", "-nostdin", "-loglevel", "error", "-filter_complex_threads", "1", "-xerror")
-    return bindings().merge_outputs(*outputs).global_args(*said).compile(cmd=program.path)
+    words = bindings().merge_outputs(*outputs).global_args(*said).compile(cmd=program.path)
+    return [source(file) if word == _FILE else word for word in words]

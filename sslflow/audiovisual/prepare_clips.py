@@ -87,6 +87,7 @@ def prepare_clips(
         "classes": len(videos.classes),
         "clips": sum(counts.values()),
         **counts,
+        "inaudible": sum(not cut.audible for one in cuts for cut in one.kept),
         "silent": sum(one.silent for one in cuts),
         "holes": sum(one.holes for one in cuts),
     }
