@@ -53,6 +53,8 @@ def check(file: Path = FILE) -> list[str]:
                     leaderboard.run(**settings["run"])
                 if "adapt" in settings:
                     stage_module("adapt").Plan(**settings["adapt"])
+                if "correspond" in settings:
+                    stage_module("correspond").Plan(**settings["correspond"])
             except ParamsError as error:
                 problems += error.problems
             except ValueError as error:

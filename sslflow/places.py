@@ -50,6 +50,11 @@ def adapted(method: str, seed: int) -> Path:
     return ARTIFACTS / "adapted" / run_name(method, seed)
 
 
+def correspondence(method: str, seed: int) -> Path:
+    """The folder with what a method for clips learned and what it can do: encoders, curve, decisions, retrieval."""
+    return ARTIFACTS / "correspond" / run_name(method, seed)
+
+
 def predictions(method: str, seed: int) -> Path:
     """The linear probe's predictions on the test images, CSV."""
     return ARTIFACTS / "predictions" / f"{run_name(method, seed)}.csv"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,20 @@ from sslflow.views import Views
 
 class NonFiniteLoss(ValueError):
     """The loss became NaN or infinite."""
+
+
+class Readable(Protocol):
+    """What is trained on: `Dataset`, or clips. What `read` gives goes to the views as it is, once it is on the device
+    (`.to`, `.pin_memory`)."""
+
+    @property
+    def pretraining_rows(self) -> np.ndarray:
+        """Rows to train on."""
+        ...
+
+    def read(self, rows: np.ndarray) -> Any:
+        """What is in the rows given, in that order."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -49,7 +63,7 @@ class Step:
 def fit(
     method: Method,
     views: Views,
-    dataset: Dataset,
+    dataset: Readable,
     device: torch.device,
     seed: int,
     resume: dict[str, Any] | None = None,
@@ -104,6 +118,7 @@ def fit(
         mine = torch.arange(len(rows)).tensor_split(world_size())[rank()]
 
         def features() -> Tensor:
+            assert isinstance(dataset, Dataset), "features of all images are for methods of images"
             found = extract(
                 method.encoder, dataset, rows[mine.numpy()], device, precision=precision, memory_format=memory_format
             )
@@ -112,7 +127,7 @@ def fit(
 
         return Pool(len(rows), mine.to(device), features, derive(seed, "pool", epoch))
 
-    def epoch_steps(epoch: int, start: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def epoch_steps(epoch: int, start: int) -> Iterator[tuple[int, Tensor, Any]]:
         order = method.order(len(rows), generator(seed, "order", epoch))
         mine = batch_size // world_size()
 
@@ -122,7 +137,7 @@ def fit(
 
         return _read_ahead(dataset, rows, rows_of, range(start, (epoch + 1) * per_epoch), device)
 
-    def all_steps() -> Iterator[tuple[int, Tensor, Tensor]]:
+    def all_steps() -> Iterator[tuple[int, Tensor, Any]]:
         for epoch in range(done // per_epoch, epochs):
             start = max(done, epoch * per_epoch)
             if start == epoch * per_epoch:
@@ -176,12 +191,12 @@ def _laid_out(view: Tensor, memory_format: MemoryFormat) -> Tensor:
 
 
 def _read_ahead(
-    dataset: Dataset, rows: np.ndarray, rows_of: Callable[[int], Tensor], steps: range, device: torch.device
-) -> Iterator[tuple[int, Tensor, Tensor]]:
+    dataset: Readable, rows: np.ndarray, rows_of: Callable[[int], Tensor], steps: range, device: torch.device
+) -> Iterator[tuple[int, Tensor, Any]]:
     """Which of the `rows` each step sees, and their images, on the device; a thread reads the next step's from the disk
     meanwhile."""
 
-    def read(step: int) -> tuple[Tensor, Tensor]:
+    def read(step: int) -> tuple[Tensor, Any]:
         numbers = rows_of(step)
         images = dataset.read(rows[numbers.numpy()])
         return (numbers.pin_memory(), images.pin_memory()) if device.type == "cuda" else (numbers, images)

@@ -3,18 +3,24 @@ brighter when they sound, and sound by their colour."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 
 from sslflow.audiovisual.raw import ClipFormat, Raw
+from sslflow.files import write_json
 
 COLOURS = {"red": (230, 40, 40), "green": (40, 220, 60), "blue": (50, 70, 240), "white": (230, 230, 230)}
 TONES = {"red": 250.0, "green": 600.0, "blue": 1300.0, "white": 2800.0}
 SIDE, FPS, RATE, SECONDS = 32, 8, 8000, 3.0
 PER_VIDEO = 2
+MOVE = 12
+"""Pixels that a square moves in a clip."""
 
 
 class MemoryClips:
@@ -71,6 +77,27 @@ class MemoryClips:
     def labelled(self) -> bool:
         return all((self.labels[self.rows(split)] >= 0).any() for split in ("train", "test"))
 
+    @property
+    def audible(self) -> np.ndarray:
+        return np.ones(len(self), dtype=bool)
+
+    def write(self, folder: Path, shard: int = 20) -> Path:
+        """The same clips on the disk as the stage `clips` writes them, in several shards."""
+        folder.mkdir(parents=True)
+        rows = np.arange(len(self))
+        for number in range(-(-len(self) // shard)):
+            part = slice(number * shard, (number + 1) * shard)
+            np.save(folder / f"frames-{number:05d}.npy", self.frames[part])
+            np.save(folder / f"sound-{number:05d}.npy", self.sound[part])
+        more = {"shard": rows // shard, "index": rows % shard, "number": self.videos, "audible": self.audible}
+        edges = {edge: self.positions[:, place] for place, edge in enumerate(("x0", "y0", "x1", "y1"))}
+        table = self.manifest
+        for name, column in {**more, **edges}.items():
+            table = table.append_column(name, pa.array(column))
+        pq.write_table(table, folder / "manifest.parquet")
+        write_json(folder / "clips.json", {"classes": self.classes, **asdict(self.format)})
+        return folder
+
     def read(self, rows: np.ndarray) -> Raw:
         rows = np.asarray(rows)
         parts = (torch.from_numpy(part[rows].copy()) for part in (self.frames, self.sound, self.sources))
@@ -93,13 +120,13 @@ def square(numbers: np.random.Generator, label: int) -> tuple[np.ndarray, np.nda
 
     frames = np.empty((count, 3, SIDE, SIDE), np.float64)
     frames[:] = numbers.integers(40, 90, (3, 1, 1)) + 8 * numbers.standard_normal((1, SIDE, SIDE))
-    left, top = numbers.integers(0, SIDE - size - 8, 2)
+    left, top = numbers.integers(0, SIDE - size - MOVE, 2)
     way = numbers.choice([-1, 1])
     bright = 0.55 + 0.45 * loudness(np.arange(count) / FPS)
     for frame in range(count):
-        moved = round(8 * (frame if way > 0 else count - 1 - frame) / (count - 1))
+        moved = round(MOVE * (frame if way > 0 else count - 1 - frame) / (count - 1))
         colour = np.array(COLOURS[name])[:, None, None] * bright[frame]
         frames[frame, :, top : top + size, left + moved : left + moved + size] = colour
-    box = np.array([left, top, left + 8 + size, top + size]) / SIDE
+    box = np.array([left, top, left + MOVE + size, top + size]) / SIDE
     pcm = (sound * 32767).clip(-32768, 32767).astype(np.int16)
     return frames.clip(0, 255).astype(np.uint8), pcm, label, box

@@ -11,8 +11,14 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FOUND_BY_NAME = {"sslflow.method": "sslflow.methods.", "sslflow.adapter": "sslflow.adaptation."}
+FOUND_BY_NAME = {
+    "sslflow.method": "sslflow.methods.",
+    "sslflow.adapter": "sslflow.adaptation.",
+    "sslflow.audiovisual.method": "sslflow.audiovisual.methods.",
+}
 """Modules that find others by name: who imports the first may load any file of the second."""
+NEVER = {("correspond", "sslflow.methods.")}
+"""Stages that import the first and load nothing of the second: methods for clips are `Method`s, too."""
 ASIDE = {("adapt", "sslflow.methods."): "${adapt.companion}"}
 """Where a stage names a file of a package otherwise than as the method that it runs."""
 
@@ -63,7 +69,7 @@ def needed_files(stage: str, method: str = "${item.method}") -> list[str]:
     A dvc.yaml has one list for all methods, so it names what any method imports. `__init__.py` files hold nothing.
     """
     found = reached(f"sslflow.stages.{stage}")
-    loaded = [package for finder, package in FOUND_BY_NAME.items() if finder in found]
+    loaded = [package for finder, package in FOUND_BY_NAME.items() if finder in found and (stage, package) not in NEVER]
     for package in loaded:
         found = reached(*found, *methods(package)) - set(methods(package))
     files = {modules()[name].relative_to(ROOT).as_posix() for name in found}

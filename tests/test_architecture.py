@@ -23,8 +23,8 @@ PARTS = {"adapter", "companion", "crops", "decoder", "discovery", "domain", "enc
 LAYERS = (
     GROUND | {"places", "progress", "rng", "sheets"},
     PARTS | {"schedules", "teacher", "tiles", "verdict", "views"},
-    {"adaptation", "audiovisual", "methods", "neighbourhood", "rejection"},
-    {"adapt", "evaluation", "features", "journal", "looks", "reporting", "train"},
+    {"adaptation", "methods", "neighbourhood", "rejection"},
+    {"adapt", "audiovisual", "evaluation", "features", "journal", "looks", "reporting", "train"},
     {"stages"},
     {"check"},
 )
@@ -143,6 +143,9 @@ def test_outs_are_where_places_says() -> None:
     adapted = [(method, seed) for method in load(ROOT / "params.yaml")["adapt"]["methods"] for seed in run["seeds"]]
     known |= {places.adapted(*one) for one in adapted}
     known |= {places.metrics("adapt", places.run_name(*one)) for one in adapted}
+    heard = [(method, seed) for method in load(ROOT / "params.yaml")["correspond"]["methods"] for seed in run["seeds"]]
+    known |= {places.correspondence(*one) for one in heard}
+    known |= {places.metrics("correspond", places.run_name(*one)) for one in heard}
     known |= {
         places.LISTING,
         places.PREPARED,

@@ -31,5 +31,13 @@ def cosine_maps(cells: Tensor, sounds: Tensor) -> Tensor:
 
 
 def enlarged(maps: Tensor, side: int) -> Tensor:
-    """Maps `(n, rows, columns)` at the size of the frames, `(n, side, side)`: smooth between the middles of cells."""
-    return F.interpolate(maps[:, None].float(), size=(side, side), mode="bilinear", align_corners=False)[:, 0]
+    """Maps `(n, rows, columns)` at the size of the frames, `(n, side, side)`: smooth between the middles of cells, and
+    falling to the map's least value beyond the outermost ones, so that a maximum at the border is a point, too."""
+    n, rows, columns = maps.shape
+    least = maps.amin(dim=(1, 2), keepdim=True).expand(n, rows + 2, columns + 2).clone()
+    least[:, 1:-1, 1:-1] = maps
+    # Where the middle of each pixel is, in a frame that is one cell larger on every side, from -1 to 1.
+    middles = (torch.arange(side, device=maps.device) + 0.5) / side * 2 - 1
+    down, across = (middles * size / (size + 2) for size in (rows, columns))
+    grid = torch.stack(torch.meshgrid(across, down, indexing="xy"), dim=2).expand(n, -1, -1, -1)
+    return F.grid_sample(least[:, None].float(), grid, mode="bilinear", align_corners=False)[:, 0]
