@@ -40,8 +40,7 @@ def number_of(frame: np.ndarray) -> int:
 def clicking(seconds: float = 6.0, clicks: Sequence[float] | np.ndarray = CLICKS) -> bytes:
     """Soft noise with clicks of half a millisecond, whose middles are at the times given: int16, one channel."""
     sound = np.random.default_rng(0).normal(0, 150, round(seconds * RATE))
-    for time in clicks:
-        middle = round(time * RATE)
+    for middle in (round(time * RATE) for time in clicks if time < seconds - 0.01):
         sound[middle - 12 : middle + 13] = 25_000 * np.hanning(25)
     return sound.astype("<i2").tobytes()
 

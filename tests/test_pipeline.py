@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import av_media
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,6 +21,7 @@ from tests.conftest import ROOT
 STAGES = {
     "adapt",
     "augment",
+    "clips",
     "domains",
     "extract",
     "finetune",
@@ -61,12 +63,16 @@ def project(tmp_path, fashion) -> Path:
     params["finetune"] |= {"fractions": [0.5, 0.1], "epochs": 1, "min_steps": 4}
     params["data"] |= {"source": "idx", "path": "data/raw"}
     params["domains"] |= {"source": "imagefolder", "target": "folder", "source_path": "source", "target_path": "target"}
+    params["clips"] |= {"source": "folders", "path": "videos", "seconds": 1.0, "side": 16, "test_fraction": 0.5}
     params["adapt"] |= {"settings": ["as_is"], "methods": ["gated_dance"], "looks": 2}
     params["adapt"]["train"] |= {"steps": 4, "batch_size": 6}
     for number, image in enumerate(fashion[0][150:180]):
         file = folder / ("source", "target")[number % 3 == 0] / str(number % 2) / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image[0]).save(file)
+    for number in range(4):
+        file = folder / "videos" / str(number % 2) / f"{number}.mp4"
+        av_media.make(file, seconds=3.0 + 0.1 * number, picture=("-c:v", "mjpeg"), sound=("-c:a", "aac"))
     write(params, folder)
     return folder
 
