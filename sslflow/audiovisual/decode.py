@@ -66,7 +66,8 @@ def decoded(
     assert media.picture is not None
     chosen = program or find()
     video, audio = media.picture.index, media.sound.index if media.sound else None
-    longest = None if media.duration is None else media.duration + 1.0  # times in a broken file may be years apart
+    # Times in a broken file may be years apart, and all that lies between would be filled up.
+    longest = None if media.duration is None else 2 * media.duration + 600.0
     with ExitStack() as opened:
         frames, sound = (opened.enter_context(tempfile.TemporaryFile(dir=scratch)) for _ in range(2))
         picture_times, sound_times = _Times(), _Times()
