@@ -49,7 +49,13 @@ def gather(rows: Tensor) -> Tensor:
     With a loss on the gathered rows in every process and `average_gradients` afterwards, loss and gradients equal
     those of one process on the whole batch.
     """
-    return torch.cat(dist_autograd.all_gather(rows.contiguous())) if world_size() > 1 else rows
+    if world_size() == 1:
+        return rows
+    gathered = torch.cat(dist_autograd.all_gather(rows.contiguous()))
+    if gathered.requires_grad:
+        # The way back exchanges memory as it lies: of a transposed gradient it would mix up the entries, in silence.
+        gathered.register_hook(Tensor.contiguous)
+    return gathered
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
