@@ -291,6 +291,14 @@ def test_a_playlist_in_disguise_opens_nothing(tmp_path: Path, videos: Path) -> N
             probe.probe(tmp_path / name)
 
 
+@pytest.mark.parametrize("name", ["pipe:1.mp4", "-i.mp4", "a%03d.mp4", "http:x.mp4", "a|b'c\".mp4"])
+def test_a_name_is_a_name(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(videos / "25.mp4", tmp_path / name)
+    with opened(Path(name), fps=1) as video:
+        assert len(video.frames) == 6
+
+
 def test_the_program_is_found_or_missed_in_plain_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match=r"clips\.ffmpeg: there is no program '/nowhere/ffmpeg'"):
         ffmpeg.find("/nowhere/ffmpeg")
