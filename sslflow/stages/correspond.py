@@ -238,7 +238,7 @@ def _probe(exam: Exam, found: Findings, plan: Run, settings: dict[str, dict[str,
     found.add("probe_picture", probe(exam, method.encoder, sound=False))
     found.add("probe_picture_random", probe(exam, random, sound=False, settled=False))
     if plan.start:
-        found.add("probe_picture_start", probe(exam, load_encoder(Path(plan.start)), sound=False))
+        found.add("probe_picture_start", probe(exam, load_encoder(Path(plan.start)), False, settled=False))
     if isinstance(method, PairMethod):
         found.add("probe_sound", probe(exam, method.sound_encoder, sound=True))
         found.add("probe_sound_random", probe(exam, _sound_encoder(settings), sound=True, settled=False))
