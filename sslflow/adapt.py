@@ -57,8 +57,10 @@ def adapt(
     that was never stopped. Raises `ValueError` for a loss that is not finite.
     """
     trained = nn.ModuleDict({"adapter": adapter, **({} if companion is None else {"companion": companion})}).to(device)
+    labels = labels.to(device)
     if resume is None:
-        adapter.start(judged_features(adapter, target))
+        before = judged_features(adapter, source)
+        adapter.start(before, labels, judged_features(adapter, target))
     own = {id(p) for p in adapter.body.parameters()}
     others = [p for p in trained.parameters() if id(p) not in own and p.requires_grad]
     updates = torch.optim.SGD(
@@ -73,7 +75,6 @@ def adapt(
         trained.load_state_dict(resume["trained"])
         updates.load_state_dict(resume["optimizer"])
         done = resume["step"]
-    labels = labels.to(device)
     by_class = [(labels == number).nonzero().flatten() for number in range(adapter.classes)]
     for step in range(done, steps):
         torch.manual_seed(derive(seed, "adapt", step))

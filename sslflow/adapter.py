@@ -74,8 +74,9 @@ class Adapter(nn.Module, ABC):
     def after_step(self, progress: float) -> None:
         """Called after every optimiser step: the place where a memory moves."""
 
-    def start(self, features: Tensor) -> None:
-        """Called before the first step with the features of all target images, `(targets, dim)`."""
+    def start(self, source: Tensor, labels: Tensor, target: Tensor) -> None:
+        """Called before the first step with the features of all images of the source, `(m, dim)`, its labels `(m,)`,
+        and the features of all images of the target, `(targets, dim)`."""
 
     @abstractmethod
     def judge(self, features: Tensor) -> Judged:

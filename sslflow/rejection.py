@@ -1,4 +1,4 @@
-"""When to say that an image is of no class that is known: a threshold found without labels, and whether to have one.
+"""When to say that an image is of no class that is known: a threshold that is found without labels.
 
 What unknown images would look like is simulated: each target image loses its most probable class, as if the source had
 lacked it. The entropies that are left are those of unknown images under this very domain shift and this very
@@ -7,9 +7,7 @@ classifier; no label of the target is needed for that.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from sslflow.adapter import entropy_share
@@ -17,20 +15,13 @@ from sslflow.adapter import entropy_share
 NOTHING = 2.0
 """A threshold above every share of an entropy: no image is rejected."""
 HALF = 0.5
-"""Of the largest entropy: the threshold that DANCE and others fix. A threshold found without labels is held to at most
-this: to reject less has not been shown to be right."""
-GATE = 0.19
-"""`evidence` below which no image is rejected. On eight random choices of classes of the digits it was 0.02 to 0.15
-without unknown classes and 0.24 to 0.74 with them; on emoji from one vendor to the next, where known and unknown hardly
-differ, it is mostly above, whatever the setting."""
+"""Of the largest entropy: the threshold that DANCE and others fix."""
 TAIL = 0.2
 """Share of the simulated entropies that must lie above a threshold where shares are compared: fewer are noise."""
 FLOOR = 1e-4
 """Entropies count as at least this share: below, their logarithm tells apart what is certain anyway."""
 STEPS = 49
 """Thresholds that are compared."""
-FEWEST = 10
-"""Images without which there is no telling one kind from two: two for each of the five numbers of the mixture."""
 
 
 def without_best(probabilities: Tensor) -> Tensor:
@@ -60,19 +51,3 @@ def best_expected(entropy: Tensor, simulated: Tensor) -> float:
     kept = kept.clamp(0, 1)
     expected = 2 * kept * unknown / (kept + unknown).clamp_min(FLOOR)
     return float(grid[expected.argmax()])
-
-
-def evidence(entropy: Tensor, simulated: Tensor) -> float:
-    """How much speaks for unknown images among those with the entropies `(n,)`, at least 0.
-
-    The product of the share that they can have, by the images above the median of the simulated ones, and of how much
-    better two normal distributions describe the entropies' logarithms than one does (BIC, per image).
-    """
-    if len(entropy) < FEWEST:
-        return 0.0
-    share = 2 * float((entropy > simulated.median()).float().mean())
-    logs = entropy.clamp_min(FLOOR).log().double().cpu().numpy()[:, None]
-    if np.ptp(logs) < FLOOR:
-        return 0.0
-    one, two = (GaussianMixture(parts, n_init=parts, random_state=0).fit(logs).bic(logs) for parts in (1, 2))
-    return share * max(float(one - two) / len(logs), 0.0)

@@ -16,7 +16,8 @@ from sslflow.adaptation.gated_dance import GatedDANCE
 from sslflow.adaptation.ovanet import answer_entropy, hard_one_vs_all
 from sslflow.adapter import Adapter, Pair, entropy_share
 from sslflow.neighbourhood import Memory, averaged, entropy_separation, neighbourhood_entropy
-from sslflow.rejection import best_expected, evidence, without_best
+from sslflow.openness import Openness, evidence, look_for_unknown, second_half
+from sslflow.rejection import NOTHING, best_expected, without_best
 
 CPU = torch.device("cpu")
 TEMPERATURE = 0.1
@@ -149,6 +150,7 @@ def domains(seed: int = 0, classes: int = 4, unknown: bool = True) -> tuple[Tens
     """Well separated groups; in the target a little moved, and one of them (the last) lacking in the source."""
     numbers = torch.Generator().manual_seed(seed)
     centres = 3 * F.one_hot(torch.arange(classes + 1), 6).float()
+    centres[classes] = centres[:classes].mean(dim=0)
     labels = torch.arange(classes).repeat(15)
     source = centres[labels] + 0.4 * torch.randn(len(labels), 6, generator=numbers)
     truth = torch.arange(classes + unknown).repeat(15)
@@ -185,7 +187,7 @@ def test_every_trainable_parameter_gets_a_gradient(name):
     source, labels, target, _ = domains()
     torch.manual_seed(0)
     method = adapter.find(name)(Layer(), 6, 4, len(target))
-    method.start(target)
+    method.start(source, labels, target)
     rows = torch.arange(12)
     before = source.clone(), target.clone()
     losses = method.training_step(Pair(source[:20], labels[:20], target[rows], rows, 0.9))
@@ -204,8 +206,8 @@ def test_the_gate_is_open_with_unknown_images_and_closed_without():
     assert (judged.decisions == -1)[truth < 0].float().mean() > 0.6
     assert (judged.decisions == truth)[truth >= 0].float().mean() > 0.8
     closed, truth = adapted("gated_dance", unknown=False, steps=150)
-    assert (closed.decisions == truth).float().mean() > 0.95
-    assert not (closed.decisions == -1).any()
+    nothing, _ = adapted("source_only", unknown=False, steps=150)
+    assert (closed.decisions == truth).sum() >= (nothing.decisions == truth).sum() - 1
 
 
 def test_official_dance_scales_prototypes_before_a_step_only():
@@ -235,22 +237,45 @@ def test_dance_remembers_after_the_step_what_it_saw_in_it():
     assert method.memory.features.any(dim=1).sum() == 3
 
 
-def test_gated_dance_starts_with_a_full_memory_and_looks_once():
+@pytest.mark.parametrize(("openness", "terms"), [(0, {"neighbours"}), (1, set()), (2, {"neighbours", "separation"})])
+def test_gated_dance_does_what_it_saw_reason_for(openness, terms):
     torch.manual_seed(0)
     source, labels, target, _ = domains()
     method = GatedDANCE(Layer(), 6, 4, len(target), first=0.5)
-    method.start(target)
+    method.start(source, labels, target)
     torch.testing.assert_close(method.memory.features, F.normalize(target))
+    method.seen[0] = openness
     rows = torch.arange(10)
     early = method.training_step(Pair(source, labels, target[rows], rows, 0.4))
     assert set(early) == {"loss", "known"}
-    assert method.evidence.isnan()
-    method.training_step(Pair(source, labels, target[rows], rows, 0.5))
-    looked = float(method.evidence)
-    with torch.no_grad():
-        method.classifier.weight.normal_()
-    method.training_step(Pair(source, labels, target[rows], rows, 0.6))
-    assert float(method.evidence) == looked
+    late = method.training_step(Pair(source, labels, target[rows], rows, 0.5))
+    assert set(late) == {"loss", "known", *terms}
+    judged = method.judge(target)
+    expected = judged.notes["expected_threshold"]
+    assert judged.threshold == [NOTHING, max(expected, 0.5), expected][openness]
+
+
+def test_openness_is_told_from_features_alone_and_without_chance():
+    source, labels, target, _ = domains(unknown=True)
+    found = look_for_unknown(source, labels, target, 4, 0.05, 6)
+    assert found.openness == Openness.OPEN
+    torch.manual_seed(99)
+    assert look_for_unknown(source, labels, target, 4, 0.05, 6) == found
+    source, labels, target, _ = domains(unknown=False)
+    assert look_for_unknown(source, labels, target, 4, 0.05, 6).openness == Openness.CLOSED
+    noise = torch.randn(len(labels) + len(target), 6, generator=torch.Generator().manual_seed(1))
+    weak = look_for_unknown(noise[: len(labels)], labels, noise[len(labels) :], 4, 0.05, 6)
+    assert weak.openness == Openness.UNSURE
+
+
+@pytest.mark.parametrize(("images", "classes"), [(5, 4), (60, 2)])
+def test_openness_of_too_little_is_not_told(images, classes):
+    source, labels, target, _ = domains(classes=classes)
+    assert look_for_unknown(source, labels, target[:images], classes, 0.05, 6).openness == Openness.UNSURE
+
+
+def test_a_class_with_one_image_is_learned_and_not_held_out():
+    assert second_half(torch.tensor([0, 1, 0, 2, 0, 2])).tolist() == [False, False, True, False, False, True]
 
 
 def test_all_target_images_have_their_turn_before_a_second_one():

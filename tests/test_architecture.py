@@ -23,7 +23,7 @@ PARTS = {"adapter", "companion", "crops", "decoder", "discovery", "domain", "enc
 LAYERS = (
     GROUND | {"places", "progress", "rng", "sheets"},
     PARTS | {"schedules", "teacher", "tiles", "verdict", "views"},
-    {"adaptation", "methods", "neighbourhood", "rejection"},
+    {"adaptation", "methods", "neighbourhood", "openness", "rejection"},
     {"adapt", "audiovisual", "evaluation", "features", "journal", "looks", "reporting", "train"},
     {"stages"},
     {"check"},

@@ -10,17 +10,23 @@ from torch import Tensor, nn
 
 from sslflow.adapter import Adapter, Judged, Losses, Pair, entropy_share
 from sslflow.neighbourhood import Memory, averaged, entropy_separation, neighbourhood_entropy
+from sslflow.openness import CERTAIN, Openness, look_for_unknown
 from sslflow.params import Count, Fraction, NonNegative, Positive
-from sslflow.rejection import GATE, HALF, NOTHING, best_expected, evidence, without_best
+from sslflow.rejection import HALF, NOTHING, best_expected, without_best
 
 
 class GatedDANCE(Adapter):
-    """DANCE (arXiv:2002.07953) in two parts. In the first, the share `first` of the run, a classifier of the source is
-    trained. Then the target is looked at: is there anything unknown? In the second part images move to classes or
-    neighbours as in DANCE, and where there is something unknown their entropies move to low or high; where there is
-    not, nothing is rejected. What differs besides: the memory is full from the start, BatchNorm's statistics are of
-    each domain, the margin is in proportion to the largest entropy, and an image's class is what its nearest neighbours
-    in the target agree on.
+    """DANCE (arXiv:2002.07953) behind a question: does the target hold anything unknown?
+
+    Where it does, images move to classes or neighbours and entropies to low or high, as in DANCE; an image is rejected
+    above the threshold that is best by what is to be expected. Where it does not, images move to classes or neighbours,
+    and nothing is rejected. Where it can't be told, the source alone is trained on, and no more is rejected than above
+    half of the largest entropy: then it does what doing nothing would do, or rejects less.
+
+    What differs from DANCE besides: the share `first` of the run is the source's alone, the memory is full from the
+    start, BatchNorm's statistics are of each domain, the margin is in proportion to the largest entropy, and an image's
+    class is what its nearest neighbours in the target agree on, unless the features are too weak for that: where the
+    question has no answer and most classes are uncertain.
 
     Settings: `temperature`, by which cosines are divided; `weight` of the terms on the target; `margin` around half of
     the largest entropy in which an entropy is left alone, as a share of the largest; `neighbours` whose classes are
@@ -29,8 +35,8 @@ class GatedDANCE(Adapter):
 
     domain_norm = True
 
-    evidence: Tensor
-    """What was found between the two parts; NaN before."""
+    seen: Tensor
+    """Which `Openness` was found, with how much evidence, and the mean entropy; NaN before."""
 
     def __init__(
         self,
@@ -49,23 +55,24 @@ class GatedDANCE(Adapter):
         self.memory = Memory(targets, dim)
         self.temperature, self.weight, self.margin = temperature, weight, margin
         self.neighbours, self.first = neighbours, first
-        self.register_buffer("evidence", torch.tensor(torch.nan))
+        self.register_buffer("seen", torch.full((3,), torch.nan))
 
-    def start(self, features: Tensor) -> None:
-        self.memory.put(torch.arange(self.targets, device=features.device), features)
+    def start(self, source: Tensor, labels: Tensor, target: Tensor) -> None:
+        self.memory.put(torch.arange(self.targets, device=target.device), target)
+        found = look_for_unknown(source, labels, target, self.classes, self.temperature, self.neighbours)
+        self.seen = target.new_tensor([float(found.openness), found.evidence, found.entropy])
 
     def training_step(self, pair: Pair) -> Losses:
         known = F.cross_entropy(self.logits(self.body(pair.source)), pair.labels)
         features = F.normalize(self.body(pair.target), dim=1)
         self.memory.notice(pair.rows, features)
-        if pair.progress < self.first:
+        openness = int(self.seen[0])
+        if pair.progress < self.first or openness == Openness.UNSURE:
             return {"loss": known, "known": known}
-        if self.evidence.isnan():
-            self.evidence = self._evidence(self.memory.features)
         logits = self.logits(features)
         neighbours = neighbourhood_entropy(features, logits, self.memory.features, pair.rows, self.temperature)
         losses = {"loss": known + self.weight * neighbours, "known": known, "neighbours": neighbours}
-        if self.evidence >= GATE:
+        if openness == Openness.OPEN:
             most = math.log(self.classes)
             separation = entropy_separation(logits, most / 2, self.margin * most)
             losses = {**losses, "loss": losses["loss"] + self.weight * separation, "separation": separation}
@@ -79,15 +86,16 @@ class GatedDANCE(Adapter):
         return self.classifier(features) / self.temperature
 
     def judge(self, features: Tensor) -> Judged:
+        openness, evidence, entropy = self.seen.tolist()
         probabilities = self.logits(features).softmax(dim=1)
-        unknownness, smooth = entropy_share(probabilities), averaged(probabilities, features, self.neighbours)
-        found = self._evidence(features) if self.evidence.isnan() else self.evidence
+        unknownness = entropy_share(probabilities)
         expected = best_expected(unknownness, without_best(probabilities))
-        threshold = min(expected, HALF) if found >= GATE else NOTHING
-        return Judged(smooth, unknownness, threshold, {"evidence": float(found), "expected_threshold": expected})
-
-    @torch.no_grad()
-    def _evidence(self, features: Tensor) -> Tensor:
-        probabilities = self.logits(features).softmax(dim=1)
-        smooth = averaged(probabilities, features, self.neighbours)
-        return features.new_tensor(evidence(entropy_share(smooth), without_best(smooth)))
+        threshold = {
+            Openness.CLOSED: NOTHING,
+            Openness.UNSURE: max(expected, HALF),
+            Openness.OPEN: expected,
+        }[Openness(int(openness))]
+        if openness != Openness.UNSURE or entropy < CERTAIN:
+            probabilities = averaged(probabilities, features, self.neighbours)
+        notes = {"openness": openness, "evidence": evidence, "entropy": entropy, "expected_threshold": expected}
+        return Judged(probabilities, unknownness, threshold, notes)

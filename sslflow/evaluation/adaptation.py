@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from sslflow.data.domains import UNLABELLED, Answers
+from sslflow.data.domains import UNKNOWN, UNLABELLED, Answers
 from sslflow.evaluation.open_set import best_threshold, open_set_scores
 from sslflow.looks import Look
 
@@ -14,6 +14,7 @@ def adaptation_scores(kept: Look, looks: list[Look], groups: Tensor, answers: An
     """`open_set_scores` of the look that was `kept`, `groups` being those of its unknown images, and beside them:
 
     - `main`: `h`, or where nothing is unknown `accuracy`, or where all is `unk`; `main_last`: that of the last look;
+    - `main_half`: with all above half of the largest unknownness rejected, as DANCE does;
     - `main_best_look` and `main_best_threshold`: what knowing the labels would give: of the best look, and at the best
       threshold.
 
@@ -40,10 +41,12 @@ def adaptation_scores(kept: Look, looks: list[Look], groups: Tensor, answers: An
     found = open_set_scores(actual, decisions, classes, unknownness, groups[labelled], fine)
     every = [main(open_set_scores(actual, *columns(look))) for look in looks]
     _, possible = best_threshold(actual, classes, unknownness)
+    at_half = open_set_scores(actual, torch.where(unknownness > 0.5, UNKNOWN, classes), classes, unknownness)
     return {
         **found,
         "main": main(found),
         "main_last": every[-1],
+        "main_half": main(at_half),
         "main_best_look": max(every),
         "main_best_threshold": possible,
     }

@@ -1,0 +1,300 @@
+"""Adaptation methods on shipped pairs of domains, in four settings: `python -m benchmarks.adaptation`.
+
+Frozen features of SimCLR encoders that were pretrained on the images of both domains without labels; with `--tuned` the
+encoder is trained as well, from these weights and from random ones. What has been measured with the same settings and
+the same code is not measured again. `--table docs/benchmarks.md` writes the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import astuple, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from ruamel.yaml import YAML
+
+from sslflow import adapter
+from sslflow.adapt import adapt
+from sslflow.data.domains import open_task, target_answers
+from sslflow.data.prepare import prepare
+from sslflow.data.prepare_domains import prepare_domains
+from sslflow.domain import Centred, Domain, Residual, of_features, of_images, standardised
+from sslflow.encoder import Encoder, load_encoder
+from sslflow.evaluation.adaptation import adaptation_scores
+from sslflow.features import extract
+from sslflow.files import read_json, sha256, write_json
+from sslflow.looks import chosen, looks, unknown_groups
+from sslflow.params import load, read
+from sslflow.rng import derive
+from sslflow.views import CropView, Normalise
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = ROOT / "work/benchmarks/adaptation"
+CPU = torch.device("cpu")
+FORMATS: dict[str, dict[str, Any]] = {
+    "digits": {"image_size": 28, "channels": 1},
+    "emoji": {"image_size": 32, "channels": 3},
+}
+PRETRAINING: dict[str, dict[str, Any]] = {
+    "digits": {"train": {"epochs": 24}, "views": {"flip": 0.0}},
+    "emoji": {"train": {"epochs": 11}, "views": {}},
+}
+PAIRS = {
+    "digits": ("samples:digits/clean", "samples:digits/photo"),
+    "noto-twemoji": ("samples:emoji/noto", "samples:emoji/twemoji"),
+    "twemoji-openmoji": ("samples:emoji/twemoji", "samples:emoji/openmoji"),
+    "openmoji-noto": ("samples:emoji/openmoji", "samples:emoji/noto"),
+}
+SPLITS = {"digits": "digits", "emoji": "emoji-category"}
+TUNED = ("digits", "noto-twemoji")
+SETTINGS = ("cda", "pda", "oda", "opda")
+METHODS = ("source_only", "dance", "ovanet", "gated_dance")
+SEEDS = (0, 1, 2)
+LOOKS = 5
+SHOWN = {
+    "unk": "gated_dance: UNK",
+    "main_half": "at half of ln K",
+    "main_best_threshold": "at the best threshold",
+    "main_last": "last look",
+    "main_best_look": "best look",
+}
+"""Scores of gated_dance beside its main one; the best threshold and the best look need labels."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One method on one pair of domains in one setting."""
+
+    pair: str
+    setting: str
+    method: str
+    seed: int
+    start: str = "simclr"
+    tuned: bool = False
+
+    @property
+    def family(self) -> str:
+        """What the domains show."""
+        return "digits" if self.pair == "digits" else "emoji"
+
+    @property
+    def result(self) -> Path:
+        """Where what was measured is kept."""
+        return WORK / "results" / f"{'-'.join(map(str, astuple(self)))}.json"
+
+
+def settings() -> dict[str, dict[str, Any]]:
+    """Those of params.yaml."""
+    blocks = {f"adapt.{name}": adapter.find(name) for name in METHODS}
+    return read({"adapt.train": adapt, "adapt.views": CropView, "encoder": Encoder, **blocks}, ROOT / "params.yaml")
+
+
+def pretrained(family: str, seed: int) -> Path:
+    """The encoder of a seed, by the stage pretrain on all images of the sample, without labels."""
+    folder = WORK / family
+    file = folder / f"artifacts/encoders/simclr-{seed}.safetensors"
+    if file.exists():
+        return file
+    if not (folder / "data/prepared/dataset.json").exists():
+        prepare(folder / "data/prepared", print, source=f"samples:{family}", **FORMATS[family])
+    params = load(ROOT / "params.yaml")
+    params["compute"] |= {"device": "cpu", "threads": 1}
+    for part, changed in PRETRAINING[family].items():
+        params["methods"]["simclr"][part] = {**params["methods"]["simclr"][part], **changed}
+    with (folder / "params.yaml").open("w") as handle:
+        YAML(typ="safe").dump(params, handle)
+    words = [sys.executable, "-m", "sslflow.stages.pretrain", "simclr", str(seed)]
+    subprocess.run(words, cwd=folder, check=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    return file
+
+
+def domains(pair: str) -> Path:
+    """The prepared domains of a pair."""
+    folder = WORK / "domains" / pair
+    if not (folder / "target/dataset.json").exists():
+        family = "digits" if pair == "digits" else "emoji"
+        source, target = PAIRS[pair]
+        prepare_domains(folder, print, FORMATS[family], source=source, target=target)
+    return folder
+
+
+def key(run: Run) -> str:
+    """Changes when the settings or the code of adaptation do."""
+    files = [*sorted((ROOT / "sslflow/adaptation").glob("*.py")), *(ROOT / f"sslflow/{name}.py" for name in CODE)]
+    content = [astuple(run), settings(), LOOKS, [sha256(file) for file in files]]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+CODE = ("adapt", "adapter", "domain", "looks", "neighbourhood", "rejection", "evaluation/adaptation")
+
+
+def measured(run: Run) -> dict[str, Any] | None:
+    """The result, where it was measured with the present settings and code."""
+    found = read_json(run.result) if run.result.exists() else None
+    return found if found and found["key"] == key(run) else None
+
+
+def measure(run: Run) -> Run:
+    """Adapt, score, keep the scores."""
+    torch.set_num_threads(1)
+    found, split = (
+        settings(),
+        ROOT / f"data/samples/splits/{'digits' if run.family == 'digits' else 'emoji-category'}.json",
+    )
+    folder = domains(run.pair)
+    task, answers = open_task(folder, run.setting, split), target_answers(folder, run.setting, split)
+    if run.start == "random":
+        torch.manual_seed(derive(run.seed, "init"))
+        encoder = Encoder(task.target.channels, task.target.image_size, **found["encoder"])
+    else:
+        encoder = load_encoder(pretrained(run.family, run.seed))
+    begun = time.process_time()
+    sides: list[Domain] = []
+    if run.tuned:
+        for images, rows in ((task.source, task.source_rows), (task.target, task.target_rows)):
+            views = CropView(images.format, **found["adapt.views"])
+            normalise = Normalise(images.format.mean, images.format.std)
+            sides.append(of_images(images, torch.from_numpy(rows), views, normalise, CPU))
+        body: torch.nn.Module = Centred(encoder)
+    else:
+        features = [
+            torch.from_numpy(extract(encoder, images, rows, CPU))
+            for images, rows in ((task.source, task.source_rows), (task.target, task.target_rows))
+        ]
+        sides = [of_features(one) for one in standardised(*features)]
+        body = Residual(encoder.dim)
+    torch.manual_seed(derive(run.seed, "adapter"))
+    model = adapter.find(run.method)(
+        body, encoder.dim, len(task.classes), sides[1].size, **found[f"adapt.{run.method}"]
+    )
+    made = list(looks(model, sides[0], task.source_labels, sides[1], CPU, run.seed, LOOKS, **found["adapt.train"]))
+    kept = chosen(made)
+    scores = adaptation_scores(kept, made, unknown_groups(kept, run.seed), answers)
+    seconds = time.process_time() - begun
+    write_json(run.result, {"key": key(run), "seconds": seconds, **scores, "notes": kept.judged.notes})
+    return run
+
+
+def runs(tuned: bool, pairs: list[str], methods: list[str], settings: list[str], seeds: list[int]) -> list[Run]:
+    """All that is to be measured."""
+    starts = ("simclr", "random") if tuned else ("simclr",)
+    return [
+        Run(pair, setting, method, seed, start, tuned)
+        for seed in seeds
+        for pair in pairs
+        if not tuned or pair in TUNED
+        for start in starts
+        for setting in settings
+        for method in methods
+    ]
+
+
+def table(found: list[Run]) -> Iterator[str]:
+    """A table for each pair and start in Markdown, and what of the aims is missed."""
+    groups = list(dict.fromkeys((run.pair, run.start, run.tuned) for run in found))
+    for pair, start, tuned in groups:
+        here = [run for run in found if (run.pair, run.start, run.tuned) == (pair, start, tuned)]
+        how = f"encoder trained, from {start} weights" if tuned else "frozen features"
+        yield from ("", f"### {pair}: {how}", "")
+        methods = list(dict.fromkeys(run.method for run in here))
+        columns = [*methods, *SHOWN.values()]
+        yield f"| | {' | '.join(columns)} |"
+        yield f"|---|{'---|' * len(columns)}"
+        for setting in dict.fromkeys(run.setting for run in here):
+            cells = [_spread(here, setting, method, "main") for method in methods]
+            cells += [_spread(here, setting, "gated_dance", name) for name in SHOWN]
+            yield f"| {setting} | {' | '.join(cells)} |"
+        yield from ("", *_aims(here))
+
+
+def _values(found: list[Run], setting: str, method: str, score: str) -> list[float]:
+    chosen_runs = [run for run in found if (run.setting, run.method) == (setting, method)]
+    results = [done for run in chosen_runs if (done := measured(run))]
+    return [100 * done[score] for done in results if score in done]
+
+
+def _spread(found: list[Run], setting: str, method: str, score: str) -> str:
+    values = _values(found, setting, method, score)
+    if not values:
+        return ""
+    return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def _aims(found: list[Run]) -> Iterator[str]:
+    """What is aimed at, and whether it was reached."""
+
+    def mean(setting: str, method: str, score: str) -> float | None:
+        values = _values(found, setting, method, score)
+        return statistics.fmean(values) if values else None
+
+    lines = []
+    for setting in dict.fromkeys(run.setting for run in found):
+        ours, theirs = mean(setting, "gated_dance", "main"), mean(setting, "source_only", "main")
+        if ours is None or theirs is None:
+            continue
+        words = f"{setting} {ours - theirs:+.1f}"
+        half, best = (mean(setting, "gated_dance", f"main_{name}") for name in ("half", "best_threshold"))
+        if setting in ("oda", "opda") and half is not None and best is not None and best > half:
+            words += f" (gap closed by {100 * (ours - half) / (best - half):.0f} %)"
+        lines.append(words)
+    yield f"Ours less source_only: {'; '.join(lines)}."
+    open_sets = [(mean(setting, "gated_dance", "main"), mean(setting, "dance", "main")) for setting in ("oda", "opda")]
+    gains = [ours - theirs for ours, theirs in open_sets if ours is not None and theirs is not None]
+    if gains:
+        yield f"Mean H above DANCE: {statistics.fmean(gains):+.1f}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", nargs="+", default=list(PAIRS), choices=PAIRS)
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
+    parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--tuned", action="store_true", help="train the encoder, too")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side, one thread each")
+    parser.add_argument("--table", type=Path, help="write the tables to this file, between its marks")
+    asked = parser.parse_args()
+    wanted = runs(asked.tuned, asked.pairs, asked.methods, asked.settings, asked.seeds)
+    missing = [run for run in wanted if measured(run) is None]
+    print(f"{len(wanted)} runs, {len(missing)} to measure", flush=True)
+    for run in missing:
+        domains(run.pair)
+        if run.start != "random":
+            pretrained(run.family, run.seed)
+    with ProcessPoolExecutor(asked.jobs) as workers:
+        for future in as_completed([workers.submit(measure, run) for run in missing]):
+            run = future.result()
+            done = read_json(run.result)
+            print(f"{' '.join(map(str, astuple(run)))}  {100 * done['main']:.1f}  {done['seconds']:.0f} s", flush=True)
+    now = datetime.datetime.now(datetime.UTC).date()
+    head = (
+        f"{platform.machine()}, one thread a run, Python {platform.python_version()}, torch {torch.__version__}; "
+        f"{now}. H, or accuracy with rejection in cda and pda, in %: mean ± standard deviation of {len(asked.seeds)} "
+        "seeds."
+    )
+    lines = "\n".join([head, *table(wanted)])
+    print(lines)
+    if asked.table:
+        mark = "tuned" if asked.tuned else "frozen"
+        before, begin, rest = asked.table.read_text(encoding="utf-8").partition(f"<!-- {mark}: begin -->\n")
+        if not begin:
+            raise SystemExit(f"{asked.table} has no line <!-- {mark}: begin -->")
+        after = rest.partition(f"<!-- {mark}: end -->")[2]
+        asked.table.write_text(f"{before}{begin}{lines}\n<!-- {mark}: end -->{after}", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
