@@ -22,6 +22,7 @@ STAGES = {
     "adapt",
     "augment",
     "clips",
+    "correspond",
     "domains",
     "extract",
     "finetune",
@@ -55,7 +56,7 @@ def project(tmp_path, fashion) -> Path:
 
     params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
     # These lend their values to others by an anchor, which is gone once the file is written anew.
-    del params["train"], params["two_views"], params["multi_crop"]
+    del params["train"], params["two_views"], params["multi_crop"], params["clips_train"], params["clips_views"]
     params["run"] |= {"methods": ["simclr"], "seeds": [3]}
     params["encoder"] |= {"width": 4}
     params["methods"]["simclr"]["train"] |= {"epochs": 2, "batch_size": 30}
@@ -64,6 +65,11 @@ def project(tmp_path, fashion) -> Path:
     params["data"] |= {"source": "idx", "path": "data/raw"}
     params["domains"] |= {"source": "imagefolder", "target": "folder", "source_path": "source", "target_path": "target"}
     params["clips"] |= {"source": "folders", "path": "videos", "seconds": 1.0, "side": 16, "test_fraction": 0.5}
+    params["correspond"] |= {"methods": ["alignment"]}
+    for side in ("picture", "sound"):
+        params["correspond"][side] |= {"width": 4}
+    params["correspond"]["alignment"]["train"] |= {"epochs": 2, "batch_size": 4}
+    params["correspond"]["alignment"]["views"] |= {"window": 0.5}
     params["adapt"] |= {"settings": ["as_is"], "methods": ["gated_dance"], "looks": 2}
     params["adapt"]["train"] |= {"steps": 4, "batch_size": 6}
     for number, image in enumerate(fashion[0][150:180]):
