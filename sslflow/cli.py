@@ -1,4 +1,5 @@
-"""`sslflow`: what would run and why, run it, list methods, check settings, clear away leftovers."""
+"""`sslflow`: what would run and why, run it, list methods, check settings, clear away leftovers; and to use what there
+is on folders of your own."""
 
 from __future__ import annotations
 
@@ -30,6 +31,19 @@ def main() -> int:
     cleaned = commands.add_parser("clean", help="remove what methods and seeds that are no longer run have left behind")
     cleaned.add_argument("--yes", action="store_true", help="do it; without, only say what would be removed")
 
+    adapted = commands.add_parser(
+        "adapt", help="give each image of a folder a class of another folder, which has labels, or the word unknown"
+    )
+    adapted.add_argument("--source", type=Path, required=True, help="folder with a folder of images for each class")
+    adapted.add_argument("--target", type=Path, required=True, help="folder of images without labels")
+    adapted.add_argument("--output", type=Path, default=Path("predictions.parquet"), help="table that is written")
+    adapted.add_argument("--method", default="gated_dance", help="a method of the section adapt of params.yaml")
+    adapted.add_argument("--encoder", type=Path, help="weights to start from (default: pretrain on both folders)")
+    adapted.add_argument("--epochs", type=int, default=0, help="of that pretraining (default: as in params.yaml)")
+    adapted.add_argument("--image-size", type=int, default=64, help="pixels, without --encoder (default: 64)")
+    adapted.add_argument("--channels", type=int, default=3, choices=(1, 3), help="without --encoder (default: 3)")
+    adapted.add_argument("--seed", type=int, default=0)
+
     asked, rest = parser.parse_known_args()
     if asked.command == "run":
         return run(rest)
@@ -42,6 +56,8 @@ def main() -> int:
             show_methods()
         elif asked.command == "check":
             check()
+        elif asked.command == "adapt":
+            adapt(asked)
         else:
             clean(asked.yes)
     except ValueError as error:
@@ -92,6 +108,16 @@ def check() -> None:
 
     known = settings.check()
     print(f"params.yaml is in order: {len(known)} methods, {len(settings.stage_names())} stages")
+
+
+def adapt(asked: argparse.Namespace) -> None:
+    """Carry classes over from one folder to another."""
+    from pipelines.adapt_folders import adapt_folders
+
+    settings = {
+        name: getattr(asked, name) for name in ("method", "encoder", "epochs", "image_size", "channels", "seed")
+    }
+    adapt_folders(asked.source, asked.target, asked.output, **settings)
 
 
 def clean(sure: bool) -> None:

@@ -1,0 +1,130 @@
+"""Adaptation of two folders outside the pipeline: the same stages in a folder of their own, then one table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+from ruamel.yaml import YAML
+from safetensors import safe_open
+
+from sslflow import places
+from sslflow.files import replacing, sha256
+from sslflow.params import load
+
+
+def adapt_folders(
+    source: Path,
+    target: Path,
+    output: Path,
+    *,
+    method: str = "gated_dance",
+    encoder: Path | None = None,
+    epochs: int = 0,
+    image_size: int = 64,
+    channels: int = 3,
+    seed: int = 0,
+) -> None:
+    """Give every image in the folder `target` a class of `source`, which has a folder for each class, or `unknown`.
+
+    Without an `encoder`, one is pretrained on the images of both folders by the method `adapt.companion`, for `epochs`
+    (0: as params.yaml says). All other settings are those of params.yaml. A table is written to `output`: path,
+    predicted, nearest_class, confidence, unknownness, group. What a run that was stopped has made is used again.
+    Raises `ValueError` for folders that aren't there and where a stage fails, which has then said why.
+    """
+    for folder in (source, target):
+        if not folder.is_dir():
+            raise ValueError(f"{folder}: there is no such folder")
+    if encoder is not None:
+        image_size, channels = _format(encoder)
+    params = _params(source, target, method, encoder, epochs, image_size, channels, seed)
+    names = [str(path.resolve()) for path in (source, target)]
+    content = json.dumps([names, params, sha256(encoder) if encoder else ""], sort_keys=True, default=str)
+    folder = places.WORK / "adapt-folders" / hashlib.sha256(content.encode()).hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "params.yaml").open("w") as handle:
+        YAML(typ="safe").dump(params, handle)
+    if encoder is None:
+        _pretrain(folder, source, target, params["adapt"]["companion"], seed)
+    _stage(folder, "domains")
+    _stage(folder, "adapt", method, str(seed))
+    table = pq.read_table(folder / places.adapted(method, seed) / "as_is-pretrained.parquet").drop_columns(["actual"])
+    with replacing(output) as temporary:
+        pq.write_table(table, temporary)
+    counts = Counter(table["predicted"].to_pylist())
+    for name, count in counts.most_common():
+        print(f"{count:>8}  {name}")
+    print(f"{table.num_rows} images; wrote {output}")
+
+
+def _params(
+    source: Path,
+    target: Path,
+    method: str,
+    encoder: Path | None,
+    epochs: int,
+    image_size: int,
+    channels: int,
+    seed: int,
+) -> dict[str, Any]:
+    """params.yaml with these folders in it."""
+    params = load()
+    companion = params["adapt"].setdefault("companion", "simclr")
+    params["run"] |= {"methods": [companion], "seeds": [seed]}
+    params["data"] |= {"source": "folder", "path": "images", "probe_source": "same", "test_fraction": 0.0}
+    params["data"] |= {"image_size": image_size, "channels": channels}
+    params["domains"] |= {"source": "imagefolder", "source_path": str(source.resolve())}
+    params["domains"] |= {"target": "folder", "target_path": str(target.resolve())}
+    params["domains"] |= {"encoder": str(encoder.resolve()) if encoder else ""}
+    params["adapt"] |= {"methods": [method], "settings": ["as_is"], "starts": ["pretrained"], "split": ""}
+    if epochs:
+        train = params["methods"][companion]["train"]
+        params["methods"][companion]["train"] = {**train, "epochs": epochs}
+    return params
+
+
+def _format(encoder: Path) -> tuple[int, int]:
+    """Image size and channels of an encoder's file."""
+    if not encoder.is_file():
+        raise ValueError(f"{encoder}: there is no such file")
+    with safe_open(encoder, framework="numpy") as content:
+        settings = json.loads((content.metadata() or {}).get("sslflow.encoder", "{}"))
+    if not settings:
+        raise ValueError(f"{encoder}: not an encoder of this project; `dvc repro pretrain` writes them")
+    return settings["image_size"], settings["channels"]
+
+
+def _pretrain(folder: Path, source: Path, target: Path, companion: str, seed: int) -> None:
+    """An encoder from the images of both folders, unless it is there."""
+    if (folder / places.encoder(companion, seed)).exists():
+        return
+    images = folder / "images"
+    images.mkdir(exist_ok=True)
+    for name, path in (("source", source), ("target", target)):
+        if not (images / name).is_symlink():
+            (images / name).symlink_to(path.resolve(), target_is_directory=True)
+    _stage(folder, "prepare")
+    _stage(folder, "pretrain", companion, str(seed))
+    shutil.rmtree(folder / places.PREPARED)
+
+
+def _stage(folder: Path, *words: str) -> None:
+    """Run a stage in the folder."""
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    done = subprocess.run(
+        [sys.executable, "-m", f"sslflow.stages.{words[0]}", *words[1:]],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": path},
+        check=False,
+    )
+    if done.returncode:
+        raise ValueError(f"{' '.join(words)} failed; what it says stands above")
