@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslflow import adapt as loop
-from sslflow import adapter, domain
+from sslflow import adapter, domain, looks
 from sslflow.adaptation.dance import DANCE
 from sslflow.adaptation.gated_dance import GatedDANCE
 from sslflow.adaptation.ovanet import answer_entropy, hard_one_vs_all
 from sslflow.adapter import Adapter, Pair, entropy_share
+from sslflow.data.domains import Answers
+from sslflow.evaluation.adaptation import adaptation_scores
 from sslflow.neighbourhood import Memory, averaged, entropy_separation, neighbourhood_entropy
 from sslflow.openness import Openness, evidence, look_for_unknown, second_half
 from sslflow.rejection import NOTHING, best_expected, without_best
@@ -208,6 +210,35 @@ def test_the_gate_is_open_with_unknown_images_and_closed_without():
     closed, truth = adapted("gated_dance", unknown=False, steps=150)
     nothing, _ = adapted("source_only", unknown=False, steps=150)
     assert (closed.decisions == truth).sum() >= (nothing.decisions == truth).sum() - 1
+
+
+@pytest.mark.parametrize("name", adapter.names())
+@pytest.mark.parametrize("case", ["ten images", "target is source", "nothing in common", "a class with one image"])
+def test_odd_domains_get_sensible_answers(name, case):
+    source, labels, target, truth = domains()
+    if case == "ten images":
+        target, truth = target[:10], truth[:10]
+    elif case == "target is source":
+        target, truth = source.clone(), labels.clone()
+    elif case == "nothing in common":
+        target, truth = -target, torch.full_like(truth, -1)
+    else:
+        kept = torch.cat([(labels != 0).nonzero().flatten(), torch.tensor([0])])
+        source, labels = source[kept], labels[kept]
+    torch.manual_seed(0)
+    method = adapter.find(name)(Layer(), 6, 4, len(target))
+    inputs = domain.of_features(source), labels, domain.of_features(target)
+    found = list(looks.looks(method, *inputs, CPU, 0, 2, steps=60))
+    kept_look = looks.chosen(found)
+    groups = looks.unknown_groups(kept_look, 0)
+    names = [str(number) for number in truth.tolist()]
+    scores = adaptation_scores(kept_look, found, groups, Answers(truth, names))
+    assert len(groups) == len(target)
+    assert all(0 <= score <= 1 for score in scores.values())
+    if case == "target is source" and name != "ovanet":
+        assert scores["accuracy"] > 0.9
+    if case == "nothing in common":
+        assert scores["main"] == scores["unk"]
 
 
 def test_official_dance_scales_prototypes_before_a_step_only():
