@@ -44,6 +44,19 @@ def main() -> int:
     adapted.add_argument("--channels", type=int, default=3, choices=(1, 3), help="without --encoder (default: 3)")
     adapted.add_argument("--seed", type=int, default=0)
 
+    heard = commands.add_parser("av", help="features of videos, and a search in them by a sound or an image")
+    uses = heard.add_subparsers(dest="use", metavar="use", required=True)
+    embedded = uses.add_parser("embed", help="features of every second of every video of a folder, with its time")
+    searched = uses.add_parser("search", help="the moments of a folder's videos that fit a sound or an image best")
+    for used in (embedded, searched):
+        used.add_argument("folder", type=Path, help="folder with videos, at any depth")
+        used.add_argument("--model", type=Path, help="method.safetensors of a run (default: that of alignment)")
+    embedded.add_argument("--output", type=Path, default=Path("features.parquet"), help="table that is written")
+    wanted = searched.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("--sound", type=Path, help="file with a sound")
+    wanted.add_argument("--image", type=Path, help="file with an image")
+    searched.add_argument("--top", type=int, default=10, help="so many moments (default: 10)")
+
     asked, rest = parser.parse_known_args()
     if asked.command == "run":
         return run(rest)
@@ -58,6 +71,8 @@ def main() -> int:
             check()
         elif asked.command == "adapt":
             adapt(asked)
+        elif asked.command == "av":
+            listen(asked)
         else:
             clean(asked.yes)
     except ValueError as error:
@@ -118,6 +133,22 @@ def adapt(asked: argparse.Namespace) -> None:
         name: getattr(asked, name) for name in ("method", "encoder", "epochs", "image_size", "channels", "seed")
     }
     adapt_folders(asked.source, asked.target, asked.output, **settings)
+
+
+def listen(asked: argparse.Namespace) -> None:
+    """Describe the videos of a folder, or search in them."""
+    from sslflow.audiovisual import use
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    if asked.use == "embed":
+        rows = use.embed_folder(asked.folder, asked.model, asked.output, tell)
+        print(f"{asked.output}: {rows} rows")
+        return
+    found = use.search_folder(asked.folder, asked.model, tell, sound=asked.sound, image=asked.image, top=asked.top)
+    for row in found.to_pylist():
+        print(f"{row['score']:6.3f}  {row['start']:8.2f} s  {row['video']}")
 
 
 def clean(sure: bool) -> None:

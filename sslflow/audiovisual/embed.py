@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -47,7 +47,11 @@ def load_method(file: Path) -> tuple[PairMethod, ClipViews]:
     any other file."""
     if not file.exists():
         raise ValueError(f"{file}: there is no such file; run `dvc repro correspond` first")
-    with safe_open(file, framework="pt") as content:
+    try:
+        opened = safe_open(file, framework="pt")
+    except SafetensorError as error:
+        raise ValueError(f"{file}: not a safetensors file: {error}") from None
+    with opened as content:
         facts = json.loads((content.metadata() or {}).get(KEY, "{}"))
         if not facts:
             raise ValueError(f"{file}: not a method for clips written by sslflow (its metadata lack '{KEY}')")
