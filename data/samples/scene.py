@@ -1,0 +1,137 @@
+"""Small drawings over a coloured, drifting background: each jumps and swells where something happens, then settles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+SIDE, FPS = 96, 12
+FINE = 2
+"""Pixels of the canvas for each pixel of the frame, along either axis."""
+DECAY = 0.12
+"""Seconds in which a jump falls to 1/e: gone after 0.3 s, while it begins at once. So time has a direction."""
+PATIENCE = 1000
+
+
+@dataclass(frozen=True)
+class Thing:
+    """A drawing, RGBA with the alpha premultiplied, how it lies in the frame (pixels, degrees), and when it jumps."""
+
+    drawing: Image.Image
+    onsets: Sequence[float]
+    side: float
+    swell: float
+    jump: float
+    angle: float
+    sway: tuple[float, float, float]
+    """Degrees, seconds for one period, phase."""
+    centre: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def reach(self) -> float:
+        """From the centre to about the edge of what it covers when it is largest."""
+        return 0.55 * self.side * (1 + self.swell)
+
+    def excitement(self, time: float) -> float:
+        """1 at an onset, 0 long after the last one."""
+        return max((np.exp((onset - time) / DECAY) for onset in self.onsets if onset <= time), default=0.0)
+
+    def cover(self, time: float) -> tuple[tuple[slice, slice], np.ndarray]:
+        """What it covers of the canvas at `time`: the rows and columns, and there premultiplied RGBA in [0, 1]."""
+        lively, (degrees, period, phase) = self.excitement(time), self.sway
+        turn = np.deg2rad(self.angle + degrees * np.sin(2 * np.pi * (time / period + phase)))
+        scale = FINE * self.side * (1 + self.swell * lively) / max(self.drawing.size)
+        back = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) / scale
+        here = FINE * np.array([self.centre[0], self.centre[1] - self.jump * lively])
+        reach = 0.5 * scale * np.hypot(*self.drawing.size) + 1
+        left, top = np.floor(np.maximum(here - reach, 0)).astype(int)
+        right, bottom = np.ceil(np.minimum(here + reach, FINE * SIDE)).astype(int)
+        shift = np.array(self.drawing.size) / 2 + back @ ((left, top) - here)
+        part = self.drawing.transform(
+            (right - left, bottom - top),
+            Image.Transform.AFFINE,
+            [*back[0], shift[0], *back[1], shift[1]],
+            Image.Resampling.BICUBIC,
+        )
+        return (slice(top, bottom), slice(left, right)), np.asarray(part, np.float32) / 255
+
+
+def draw_thing(drawing: Image.Image, onsets: Sequence[float], rng: np.random.Generator) -> Thing:
+    """`drawing` (RGBA) cut to what it shows, perhaps mirrored, in slightly other colours; everything else drawn too."""
+    drawing = drawing.crop(drawing.getchannel("A").getbbox())
+    if rng.random() < 0.5:
+        drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return Thing(
+        drawing=_recoloured(drawing, rng).convert("RGBa"),
+        onsets=onsets,
+        side=rng.uniform(24, 36),
+        swell=rng.uniform(0.25, 0.4),
+        jump=rng.uniform(2, 5),
+        angle=rng.uniform(-15, 15),
+        sway=(rng.uniform(3, 8), rng.uniform(1.5, 3), rng.uniform()),
+    )
+
+
+def _recoloured(drawing: Image.Image, rng: np.random.Generator) -> Image.Image:
+    hue, saturation, value = (np.asarray(band, float) for band in drawing.convert("RGB").convert("HSV").split())
+    bands = (
+        (hue + rng.uniform(-10, 10)) % 256,
+        np.clip(saturation * rng.uniform(0.75, 1.2), 0, 255),
+        np.clip(value * rng.uniform(0.8, 1.1), 0, 255),
+    )
+    colours = Image.merge("HSV", [Image.fromarray(np.uint8(band)) for band in bands]).convert("RGB")
+    colours.putalpha(drawing.getchannel("A"))
+    return colours
+
+
+def arrange(things: Sequence[Thing], rng: np.random.Generator) -> list[Thing]:
+    """A centre for each, none on another, and each more often near an edge than in the middle."""
+    for attempt in range(PATIENCE):
+        if attempt % 50 == 49:  # too large to lie side by side
+            things = [replace(thing, side=0.97 * thing.side) for thing in things]
+        placed: list[Thing] = []
+        for thing in things:
+            low, high = thing.reach, SIDE - thing.reach
+            x, y = low + (high - low) * rng.beta(0.7, 0.7, size=2)
+            y = min(y + thing.jump, high)  # room for the jump
+            if all(np.hypot(x - o.centre[0], y - o.centre[1]) >= 0.85 * (thing.reach + o.reach) for o in placed):
+                placed.append(replace(thing, centre=(float(x), float(y))))
+        if len(placed) == len(things):
+            return placed
+    raise ValueError(f"no room for {len(things)} things on {SIDE} pixels")
+
+
+def draw_background(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """A surface larger than the canvas, and how far it drifts in a second (canvas pixels)."""
+    side = FINE * 2 * SIDE
+    colour = rng.uniform(50, 205, 3)
+    surface = np.zeros((side, side, 3), np.float32)
+    for cells, strength in ((int(rng.integers(4, 7)), rng.uniform(20, 50)), (24, rng.uniform(5, 12))):
+        for channel in range(3):
+            spots = Image.fromarray(np.float32(rng.normal(size=(cells, cells))))
+            surface[..., channel] += strength * np.asarray(spots.resize((side, side), Image.Resampling.BICUBIC))
+    angle, speed = rng.uniform(0, 2 * np.pi), FINE * rng.uniform(2, 7)
+    return np.clip(surface + colour, 0, 255) / 255, speed * np.array([np.cos(angle), np.sin(angle)])
+
+
+def film(things: Sequence[Thing], seconds: float, rng: np.random.Generator) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each frame, uint8 `(SIDE, SIDE, 3)`, with where the first of `things` is in it, bool `(SIDE, SIDE)`."""
+    surface, drift = draw_background(rng)
+    middle = FINE * SIDE / 2
+    for number in range(round(seconds * FPS)):
+        time = (number + 0.5) / FPS  # the middle of the time for which the frame is shown
+        x, y = np.round(middle + drift * (time - seconds / 2)).astype(int)
+        canvas = surface[y : y + FINE * SIDE, x : x + FINE * SIDE].copy()
+        seen = np.zeros((FINE * SIDE, FINE * SIDE, 1), np.float32)
+        for thing in things[::-1]:  # the first is drawn last
+            where, cover = thing.cover(time)
+            canvas[where] = canvas[where] * (1 - cover[..., 3:]) + cover[..., :3]
+        seen[where] = cover[..., 3:]
+        yield np.uint8(np.clip(255 * _reduced(canvas), 0, 255).round()), _reduced(seen)[..., 0] > 0.5
+
+
+def _reduced(canvas: np.ndarray) -> np.ndarray:
+    return canvas.reshape(SIDE, FINE, SIDE, FINE, -1).mean((1, 3))
