@@ -24,8 +24,8 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## run the whole pipeline on the shipped images; ends with the leaderboard and the report's path
 	@$(BIN)/python -m pipelines.runner --jobs $(JOBS)
 
-test: $(READY) ## run the tests
-	@$(BIN)/python -m pytest
+test: $(READY) ## run the tests, a process for each core
+	@$(BIN)/python -m pytest --numprocesses logical --dist loadfile
 
 check: $(READY) ## check format, lint and types
 	@$(BIN)/ruff format --check .
