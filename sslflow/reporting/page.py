@@ -15,7 +15,19 @@ from sslflow.data.dataset import Dataset
 from sslflow.features import FeatureStore
 from sslflow.files import read_json
 from sslflow.params import Count, Natural
-from sslflow.reporting import adaptation, atlas, confusion, curves, leaderboard, neighbours, origin, story, verdicts
+from sslflow.reporting import (
+    adaptation,
+    atlas,
+    audiovisual,
+    confusion,
+    curves,
+    leaderboard,
+    neighbours,
+    origin,
+    story,
+    verdicts,
+)
+from sslflow.reporting.correspondences import Correspondences
 from sslflow.reporting.gains import Adaptations
 from sslflow.reporting.pictures import sheet
 
@@ -46,9 +58,10 @@ def render(
     queries: Count = 8,
     neighbour_count: Count = 8,
     adapter: str = "gated_dance",
+    correspondence: str = "alignment",
 ) -> str:
     """The page. `seed` chooses the images of the map and the queries, which show `neighbour_count` neighbours each;
-    `adapter` is the method of adaptation whose decisions are shown.
+    `adapter` is the method of adaptation whose decisions are shown, `correspondence` the method for clips.
 
     What a stage has not made (no labels, a stage left out) is left out of the page; where pictures are shown, the first
     seed of each method stands for it.
@@ -57,6 +70,7 @@ def render(
     maps = _maps(run, dataset, atlas.sample(dataset, map_images, seed), best, seed)
     asked = neighbours.queries(dataset, queries, seed)
     adaptations = Adaptations(run.params, run.seeds)
+    correspondences = Correspondences(run.params, run.seeds)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sslflow", "reporting"),
         autoescape=True,  # names of files and classes come from outside
@@ -70,6 +84,8 @@ def render(
         script="report.js.j2",
         adapted=adaptation.section(adaptations, adapter, map_images, seed),
         adaptation="adaptation.html.j2",
+        heard=audiovisual.section(correspondences, correspondence, seed),
+        audiovisual="audiovisual.html.j2",
         headline=story.headline(board, run.methods, dataset.labelled),
         remarks=story.remarks(board, run.methods, run.seeds, run.fractions, dataset.labelled),
         absent=story.absent(board, run.methods, run.seeds),
@@ -93,7 +109,7 @@ def render(
         settings=origin.settings_text(run.params, run.sections, run.methods),
         versions=origin.versions(),
         commit=origin.commit(),
-        durations=[*origin.durations(run.methods, run.seeds), *adaptations.durations],
+        durations=[*origin.durations(run.methods, run.seeds), *adaptations.durations, *correspondences.durations],
     )
 
 

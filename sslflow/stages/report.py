@@ -26,6 +26,8 @@ SHOWN = (
     "finetune",
     "domains",
     "adapt",
+    "clips",
+    "correspond",
 )
 """Sections that stand in the report as the settings behind its numbers."""
 
