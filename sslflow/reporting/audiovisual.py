@@ -95,6 +95,8 @@ def _look(runs: Correspondences, method: str, seed: int) -> Look | None:
     threshold = runs.metrics(method, number).get("threshold")
     players = {part: Player(room) for part, room in ROOM.items()}
     has = {name: file.exists() for name, file in files.items()}
+    if not has["retrieval"]:
+        players["decisions"].left += ROOM["searches"] + ROOM["maps"]
     return Look(
         places.run_name(method, number),
         clips.format.seconds,

@@ -10,12 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sslflow.reporting.correspondences import Kind, kind_of
-from sslflow.reporting.moments import Heard, Moments
+from sslflow.reporting.moments import WIDTH, Heard, Moments
 from sslflow.reporting.pictures import Picture
 from sslflow.reporting.sounds import Player
 
 SAMPLES = 3
 """Decisions of each kind."""
+OWN_SAMPLES = 5
+"""The same of a task of its own, of which there are two kinds."""
 TITLES = {
     "source": {
         (True, True): "Belong together, recognised",
@@ -42,8 +44,11 @@ class Decision:
     picture: Picture
     heard: Heard
     caption: str
-    said: str
     place: str
+    score: float = 0.0
+    """Of a pair."""
+    said: str = ""
+    """The answer in a task of its own."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +100,8 @@ def _pairs(table: pa.Table, kind: Kind, moments: Moments, threshold: float | Non
                     moments.seen(clip, row["start"]),
                     moments.heard(sound, row["sound_start"], player),
                     f"{moments.name(clip)}{other}",
-                    f"score {row['score']:.2f}",
                     f"picture: {moments.place(clip, row['start'])}; sound: {moments.place(sound, row['sound_start'])}",
+                    score=row["score"],
                 )
             )
         found.append(Decided(title, int(mask.sum()), decisions))
@@ -113,12 +118,12 @@ def _own(table: pa.Table, moments: Moments, method: str, player: Player) -> list
         decisions = [
             Decision(
                 moments.strip(row["clip"], 9, 3),
-                moments.heard(row["clip"], 0.0, player),
+                moments.whole(row["clip"], player, WIDTH, WIDTH // 2),
                 moments.name(row["clip"]),
-                _answer(method, row["given"], row["right"], row["confidence"]),
                 moments.place(row["clip"]),
+                said=_answer(method, row["given"], row["right"], row["confidence"]),
             )
-            for row in table.take(_spread(mask, sure, 2 * SAMPLES)).to_pylist()
+            for row in table.take(_spread(mask, sure, OWN_SAMPLES)).to_pylist()
         ]
         found.append(Decided(title, int(mask.sum()), decisions))
     return found
