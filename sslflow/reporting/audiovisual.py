@@ -89,7 +89,7 @@ def _look(runs: Correspondences, method: str, seed: int) -> Look | None:
     clips, folder = Clips(), places.correspondence(method, number)
     files = {name: folder / f"{name}.parquet" for name in ("decisions", "retrieval")}
     maps = folder / "maps.safetensors"
-    window = (runs.params.get(method, {}).get("views") or {}).get("window", schema(ClipViews)["window"].default)
+    window = ((runs.params.get(method) or {}).get("views") or {}).get("window", schema(ClipViews)["window"].default)
     single = maps.exists() or not files["retrieval"].exists()
     moments = Moments(clips, float(window), 1 if single else SEVERAL)
     threshold = runs.metrics(method, number).get("threshold")
