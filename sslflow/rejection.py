@@ -38,8 +38,11 @@ def best_expected(entropy: Tensor, simulated: Tensor) -> float:
     """The threshold with the best harmonic mean expected of known images kept and unknown ones rejected.
 
     The entropies `(n,)` are a mixture of known and unknown images; the unknown part can be at most so large that its
-    simulated distribution fits below that of all (as in learning from positive and unlabelled data).
+    simulated distribution fits below that of all (as in learning from positive and unlabelled data). Where all
+    simulated entropies are the largest there is, as of two classes, nothing is known of unknown images: `HALF`.
     """
+    if simulated.min() >= 1:
+        return HALF
     grid = torch.linspace(0, 1, STEPS + 2, device=entropy.device)[1:-1]
     above = (entropy > grid[:, None]).float().mean(dim=1)
     unknown = (simulated > grid[:, None]).float().mean(dim=1)

@@ -131,6 +131,11 @@ def test_the_expected_threshold_lies_between_known_and_unknown():
     assert (entropy[300:] > threshold).float().mean() > 0.9
 
 
+def test_two_classes_say_nothing_of_a_third():
+    probabilities = torch.tensor([[0.9, 0.1], [0.55, 0.45], [0.02, 0.98]])
+    assert best_expected(entropy_share(probabilities), without_best(probabilities)) == 0.5
+
+
 def test_evidence_is_strong_with_unknown_images_and_weak_without():
     assert evidence(*mixture(300, 200)) > 0.3
     assert evidence(*mixture(500, 0)) < 0.02
