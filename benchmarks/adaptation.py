@@ -138,7 +138,7 @@ def key(run: Run) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-CODE = ("adapt", "adapter", "domain", "looks", "neighbourhood", "rejection", "evaluation/adaptation")
+CODE = ("adapt", "adapter", "domain", "looks", "neighbourhood", "openness", "rejection", "evaluation/adaptation")
 
 
 def measured(run: Run) -> dict[str, Any] | None:

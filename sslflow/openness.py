@@ -24,11 +24,13 @@ from sslflow.rejection import FLOOR, without_best
 
 FEWEST = 10
 """Images without which there is no telling one kind from two: two for each of the five numbers of the mixture."""
-OPEN = 1.1
+OPEN = 1.3
 """Evidence from which something is unknown; set with labels in view, see decision 14."""
 CLOSED = 0.15
 """Evidence below which nothing is, where the target's mean entropy is also below `CERTAIN`."""
 CERTAIN = 0.25
+SURE = 0.02
+"""The source's mean entropy counts as at least this: a ratio of next to nothing to next to nothing says nothing."""
 STEPS = 100
 BATCH = 36
 RATE = 0.03
@@ -73,7 +75,7 @@ def look_for_unknown(
         entropy = entropy_share(probabilities)
         smooth = averaged(probabilities, target, neighbours)
         two_kinds = evidence(entropy_share(smooth), without_best(smooth))
-        found = two_kinds * float(entropy.mean() / ours.mean().clamp_min(FLOOR))
+        found = two_kinds * float(entropy.mean() / ours.mean().clamp_min(SURE))
     mean = float(entropy.mean())
     if found >= OPEN:
         return Finding(Openness.OPEN, found, mean)
@@ -111,6 +113,8 @@ class _Judge(torch.nn.Module):
         super().__init__()
         self.change, self.prototypes = torch.nn.Linear(dim, dim, bias=False), Prototypes(dim, classes)
         torch.nn.init.zeros_(self.change.weight)
+        # Long directions turn slowly: after so few steps the judge is still cautious, as the bars want it.
+        torch.nn.init.normal_(self.prototypes.weight)
         self.temperature = temperature
 
     def logits(self, features: Tensor) -> Tensor:
