@@ -31,15 +31,14 @@ from sslflow.adapt import adapt
 from sslflow.data.domains import open_task, target_answers
 from sslflow.data.prepare import prepare
 from sslflow.data.prepare_domains import prepare_domains
-from sslflow.domain import Centred, Domain, Residual, of_features, of_images, standardised
+from sslflow.domain import frozen_inputs, image_inputs
 from sslflow.encoder import Encoder, load_encoder
 from sslflow.evaluation.adaptation import adaptation_scores
-from sslflow.features import extract
 from sslflow.files import read_json, sha256, write_json
 from sslflow.looks import chosen, looks, unknown_groups
 from sslflow.params import load, read
 from sslflow.rng import derive
-from sslflow.views import CropView, Normalise
+from sslflow.views import CropView
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "work/benchmarks/adaptation"
@@ -64,6 +63,7 @@ SETTINGS = ("cda", "pda", "oda", "opda")
 METHODS = ("source_only", "dance", "ovanet", "gated_dance")
 SEEDS = (0, 1, 2)
 LOOKS = 5
+CODE = ("adapt", "adapter", "domain", "looks", "neighbourhood", "openness", "rejection", "evaluation/adaptation")
 SHOWN = {
     "unk": "gated_dance: UNK",
     "main_half": "at half of ln K",
@@ -138,9 +138,6 @@ def key(run: Run) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-CODE = ("adapt", "adapter", "domain", "looks", "neighbourhood", "openness", "rejection", "evaluation/adaptation")
-
-
 def measured(run: Run) -> dict[str, Any] | None:
     """The result, where it was measured with the present settings and code."""
     found = read_json(run.result) if run.result.exists() else None
@@ -150,11 +147,8 @@ def measured(run: Run) -> dict[str, Any] | None:
 def measure(run: Run) -> Run:
     """Adapt, score, keep the scores."""
     torch.set_num_threads(1)
-    found, split = (
-        settings(),
-        ROOT / f"data/samples/splits/{'digits' if run.family == 'digits' else 'emoji-category'}.json",
-    )
-    folder = domains(run.pair)
+    found, folder = settings(), domains(run.pair)
+    split = ROOT / f"data/samples/splits/{SPLITS[run.family]}.json"
     task, answers = open_task(folder, run.setting, split), target_answers(folder, run.setting, split)
     if run.start == "random":
         torch.manual_seed(derive(run.seed, "init"))
@@ -162,25 +156,15 @@ def measure(run: Run) -> Run:
     else:
         encoder = load_encoder(pretrained(run.family, run.seed))
     begun = time.process_time()
-    sides: list[Domain] = []
     if run.tuned:
-        for images, rows in ((task.source, task.source_rows), (task.target, task.target_rows)):
-            views = CropView(images.format, **found["adapt.views"])
-            normalise = Normalise(images.format.mean, images.format.std)
-            sides.append(of_images(images, torch.from_numpy(rows), views, normalise, CPU))
-        body: torch.nn.Module = Centred(encoder)
+        source, target, body = image_inputs(encoder, task, CPU, settings=found["adapt.views"])
     else:
-        features = [
-            torch.from_numpy(extract(encoder, images, rows, CPU))
-            for images, rows in ((task.source, task.source_rows), (task.target, task.target_rows))
-        ]
-        sides = [of_features(one) for one in standardised(*features)]
-        body = Residual(encoder.dim)
+        source, target, body = frozen_inputs(encoder, task, CPU, settings={})
     torch.manual_seed(derive(run.seed, "adapter"))
-    model = adapter.find(run.method)(
-        body, encoder.dim, len(task.classes), sides[1].size, **found[f"adapt.{run.method}"]
-    )
-    made = list(looks(model, sides[0], task.source_labels, sides[1], CPU, run.seed, LOOKS, **found["adapt.train"]))
+    own = found[f"adapt.{run.method}"]
+    model = adapter.find(run.method)(body, encoder.dim, len(task.classes), target.size, **own)
+    steps = adapt(model, source, task.source_labels, target, CPU, run.seed, **found["adapt.train"])
+    made = list(looks(model, source, target, steps, LOOKS))
     kept = chosen(made)
     scores = adaptation_scores(kept, made, unknown_groups(kept, run.seed), answers)
     seconds = time.process_time() - begun

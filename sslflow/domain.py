@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from sslflow.data.dataset import Dataset
+from sslflow.data.domains import Task
 from sslflow.encoder import Encoder
-from sslflow.views import Normalise, Views
+from sslflow.features import extract
+from sslflow.views import CropView, Normalise, Views
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,31 @@ def standardised(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def of_features(features: Tensor) -> Domain:
     """A domain of frozen features `(n, dim)`."""
     return Domain(len(features), features.__getitem__, features.__getitem__)
+
+
+def frozen_inputs(
+    encoder: Encoder, task: Task, device: torch.device, *, settings: Mapping[str, Any]
+) -> tuple[Domain, Domain, nn.Module]:
+    """Source and target of a task as frozen features of an encoder, worked out by `extract` with its `settings`, and
+    the body that learns on them. Raises `ValueError` for features that are not finite."""
+    found = [
+        torch.from_numpy(extract(encoder, images, rows, device, **settings)).to(device)
+        for images, rows in ((task.source, task.source_rows), (task.target, task.target_rows))
+    ]
+    source, target = standardised(*found)
+    return of_features(source), of_features(target), Residual(encoder.dim)
+
+
+def image_inputs(
+    encoder: Encoder, task: Task, device: torch.device, *, settings: Mapping[str, Any]
+) -> tuple[Domain, Domain, nn.Module]:
+    """Source and target of a task as images, seen in `CropView`s of these `settings`, and the encoder as the body."""
+    domains = []
+    for images, rows in ((task.source, task.source_rows), (task.target, task.target_rows)):
+        views = CropView(images.format, **settings).to(device)
+        normalise = Normalise(images.format.mean, images.format.std).to(device)
+        domains.append(of_images(images, torch.from_numpy(rows), views, normalise, device))
+    return domains[0], domains[1], Centred(encoder)
 
 
 def of_images(dataset: Dataset, rows: Tensor, views: Views, normalise: Normalise, device: torch.device) -> Domain:

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslflow.adapt import adapt, judge, judged_features
+from sslflow.adapt import AdaptStep, judge, judged_features
 from sslflow.adapter import Adapter, Judged
 from sslflow.checkpoint import Checkpoint
-from sslflow.companion import Companion
 from sslflow.data.domains import UNKNOWN
 from sslflow.discovery import discover
 from sslflow.domain import Domain
@@ -36,23 +35,20 @@ class Look:
 def looks(
     model: Adapter,
     source: Domain,
-    labels: Tensor,
     target: Domain,
-    device: torch.device,
-    seed: int,
+    steps: Iterator[AdaptStep],
     count: int,
-    companion: Companion | None = None,
     checkpoint: Checkpoint | None = None,
-    **train: Any,
+    state: dict[str, Any] | None = None,
 ) -> Iterator[Look]:
-    """Train as `adapt` does with the settings `train`, and look at the target `count` times, the last time at the end.
+    """Take the `steps` of `adapt`, and look at the target `count` times, the last time at the end.
 
-    With a `checkpoint` the run is kept after each look, and one that was stopped goes on.
+    With a `checkpoint` the run is kept after each look. `state` is what it held at the start, where a run goes on from
+    there; `adapt` must have resumed from it.
     """
-    state = checkpoint.load() if checkpoint else None
     found = [_read(kept) for kept in state["looks"]] if state else []
     yield from found
-    for step in adapt(model, source, labels, target, device, seed, companion, state, **train):
+    for step in steps:
         if step.number * count % step.steps < count:
             before = judged_features(model, source)
             judged, features = judge(model, target)

@@ -232,8 +232,8 @@ def test_odd_domains_get_sensible_answers(name, case):
         source, labels = source[kept], labels[kept]
     torch.manual_seed(0)
     method = adapter.find(name)(Layer(), 6, 4, len(target))
-    inputs = domain.of_features(source), labels, domain.of_features(target)
-    found = list(looks.looks(method, *inputs, CPU, 0, 2, steps=60))
+    ours, theirs = domain.of_features(source), domain.of_features(target)
+    found = list(looks.looks(method, ours, theirs, loop.adapt(method, ours, labels, theirs, CPU, 0, steps=60), 2))
     kept_look = looks.chosen(found)
     groups = looks.unknown_groups(kept_look, 0)
     names = [str(number) for number in truth.tolist()]

@@ -19,12 +19,12 @@ from sslflow.params import load
 
 # From the ground up. A module imports from its own layer and those below; never in a circle.
 GROUND = {"checkpoint", "data", "device", "diagnostics", "distributed", "files", "kmeans", "named", "optim", "params"}
-PARTS = {"adapter", "companion", "crops", "decoder", "discovery", "domain", "encoder", "heads", "method", "pictures"}
+PARTS = {"adapter", "companion", "crops", "decoder", "discovery", "encoder", "heads", "method", "pictures"}
 LAYERS = (
     GROUND | {"places", "progress", "rng", "sheets"},
     PARTS | {"schedules", "teacher", "tiles", "verdict", "views"},
     {"adaptation", "methods", "neighbourhood", "openness", "rejection"},
-    {"adapt", "audiovisual", "evaluation", "features", "journal", "looks", "reporting", "train"},
+    {"adapt", "audiovisual", "domain", "evaluation", "features", "journal", "looks", "reporting", "train"},
     {"stages"},
     {"check"},
 )

@@ -75,8 +75,9 @@ class PairMethod(ClipMethod):
 
     def localise(self, pictures: Tensor, sounds: Tensor) -> Tensor:
         """How much each part of the frames `(n, 3, side, side)` speaks for the sounds `(n, 1, mels, frames)`,
-        `(n, rows, columns)`: only the order of a map's values means something."""
-        raise NotImplementedError
+        `(n, rows, columns)`: only the order of a map's values means something. Raises `ValueError` for a method without
+        `localises`."""
+        raise ValueError(f"{type(self).__name__} doesn't tell where a sound comes from; alignment does")
 
 
 def names() -> list[str]:

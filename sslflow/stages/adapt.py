@@ -22,7 +22,7 @@ from sslflow.companion import Companion
 from sslflow.data.domains import SETTINGS, UNKNOWN, Answers, Task, default_split, open_task, target_answers
 from sslflow.data.prepare_domains import prepare_domains
 from sslflow.device import compute
-from sslflow.domain import Centred, Domain, Residual, of_features, of_images, standardised
+from sslflow.domain import frozen_inputs, image_inputs
 from sslflow.encoder import Encoder, load_encoder
 from sslflow.evaluation.adaptation import adaptation_scores
 from sslflow.features import extract
@@ -33,7 +33,7 @@ from sslflow.reporting import leaderboard
 from sslflow.rng import derive
 from sslflow.stages.entry import run
 from sslflow.train import fit
-from sslflow.views import CropView, Normalise
+from sslflow.views import CropView
 
 Start = Literal["pretrained", "random"]
 
@@ -138,7 +138,10 @@ def _looks(
     """What is made of the target on the way to the last step. Where the encoder is trained, which takes minutes, a run
     that was stopped goes on from its last look."""
     encoder = _encoder(start, seed, task, settings)
-    source, target, body = _inputs(encoder, task, plan.frozen, settings, device)
+    if plan.frozen:
+        source, target, body = frozen_inputs(encoder, task, device, settings=settings["extract"])
+    else:
+        source, target, body = image_inputs(encoder, task, device, settings=settings["adapt.views"])
     torch.manual_seed(derive(seed, "adapter"))
     model = adapter.find(name)(body, encoder.dim, len(task.classes), target.size, **settings[f"adapt.{name}"])
     checkpoint = None if plan.frozen else _checkpoint(name, seed, setting, start, settings, device)
@@ -147,18 +150,10 @@ def _looks(
         kind, block = method.find(plan.companion), f"methods.{plan.companion}"
         views = kind.Views(task.target.format, **settings[f"{block}.views"])
         companion = Companion(kind(encoder, **settings[block]), views, plan.companion_weight)
-    yield from looks(
-        model,
-        source,
-        task.source_labels,
-        target,
-        device,
-        seed,
-        plan.looks,
-        companion,
-        checkpoint,
-        **settings["adapt.train"],
-    )
+    state = checkpoint.load() if checkpoint else None
+    labels, train = task.source_labels, settings["adapt.train"]
+    steps = adapt(model, source, labels, target, device, seed, companion, state, **train)
+    yield from looks(model, source, target, steps, plan.looks, checkpoint, state)
 
 
 def _encoder(start: Start, seed: int, task: Task, settings: dict[str, Any]) -> Encoder:
@@ -178,25 +173,6 @@ def _encoder(start: Start, seed: int, task: Task, settings: dict[str, Any]) -> E
             f"{found[1]}: set data.channels and data.image_size to the encoder's"
         )
     return encoder
-
-
-def _inputs(
-    encoder: Encoder, task: Task, frozen: bool, settings: dict[str, Any], device: torch.device
-) -> tuple[Domain, Domain, torch.nn.Module]:
-    """Both domains as inputs of a body, and the body."""
-    if frozen:
-        found = [
-            torch.from_numpy(extract(encoder, images, rows, device, **settings["extract"])).to(device)
-            for images, rows in ((task.source, task.source_rows), (task.target, task.target_rows))
-        ]
-        source, target = standardised(*found)
-        return of_features(source), of_features(target), Residual(encoder.dim)
-    domains = []
-    for images, rows in ((task.source, task.source_rows), (task.target, task.target_rows)):
-        views = CropView(images.format, **settings["adapt.views"]).to(device)
-        normalise = Normalise(images.format.mean, images.format.std).to(device)
-        domains.append(of_images(images, torch.from_numpy(rows), views, normalise, device))
-    return domains[0], domains[1], Centred(encoder)
 
 
 def _write(file: Path, task: Task, look: Look, groups: Tensor, answers: Answers) -> None:
