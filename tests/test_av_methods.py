@@ -55,6 +55,8 @@ def make(name: str, clips: MemoryClips, seed: int = 0, start: bool = True) -> tu
         "statistics": lambda: sound_statistics(LogMel(RATE)(clips.read(rows).sound)),
     }
     extra = (given[kind.hears](),) if kind.hears in given else ()
+    if kind.needs_labels:
+        extra += (torch.from_numpy(clips.labels[rows]),)
     method: ClipMethod = kind(encoder, *extra, **settings[block])  # pyright: ignore[reportCallIssue]
     views = kind.Views(clips.format, **(settings[f"{block}.views"] | LEARNABLE.get(name, {})))
     if start:

@@ -100,6 +100,22 @@ def test_scores_are_those_of_the_rows_and_nothing_is_left_out(method, params):
     assert metrics["low"] <= metrics["accuracy"] <= metrics["high"]
 
 
+def test_labels_are_learned_by_both_encoders_as_a_control(params, capsys):
+    params["correspond"]["supervised"]["train"] |= {"epochs": 20, "batch_size": 8}
+    metrics = ran(params, "supervised", MemoryClips(24))
+    assert names("supervised") == {"curve.csv", "picture.safetensors", "sound.safetensors"}
+    for side in ("picture", "sound"):
+        assert metrics[f"probe_{side}_accuracy"] > 0.6
+    assert "accuracy" not in metrics
+    said = f"linear probes: frames {100 * metrics['probe_picture_accuracy']:.1f} %, sounds"
+    assert said in capsys.readouterr().out
+
+
+def test_labels_without_labels_are_an_error_that_says_what_to_do(params):
+    with pytest.raises(ValueError, match="have 0 classes; leave it out of correspond.methods"):
+        ran(params, "supervised", MemoryClips(12, labels=False))
+
+
 def test_wrong_pairs_are_of_other_sources_or_for_synchrony_of_another_moment(params):
     clips = MemoryClips(12)
     ran(params, "synchrony", clips)

@@ -14,7 +14,7 @@ import pytest
 
 SAMPLES = Path(__file__).resolve().parent.parent / "data" / "samples"
 FOLDER = SAMPLES / "instruments"
-SECONDS, FPS, SIDE, RATE = 6, 12, 96, 24_000
+SECONDS, FPS, SIDE, RATE = 3.25, 12, 128, 24_000
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def decoded(path: str) -> tuple[np.ndarray, np.ndarray]:
 def test_every_video_is_in_the_table_and_all_are_of_one_size(rows):
     files = {str(file.relative_to(FOLDER)): file.stat().st_size for file in FOLDER.glob("videos/*/*/*")}
     assert set(files) == {row["path"] for row in rows}
-    assert len(files) == len(rows) == 216
+    assert len(files) == len(rows) == 486
     assert len(set(files.values())) == 1
     assert sum(files.values()) < 20e6
     assert all(row["path"].startswith(f"videos/{row['split']}/{row['label']}/") for row in rows)
@@ -58,8 +58,8 @@ def test_every_video_is_in_the_table_and_all_are_of_one_size(rows):
 def test_every_instrument_has_as_many_videos(rows):
     counts = Counter((row["split"], row["label"]) for row in rows)
     labels = {label for _, label in counts}
-    assert len(labels) == 12
-    assert counts == {(split, label): each for label in labels for split, each in (("train", 14), ("test", 4))}
+    assert len(labels) == 9
+    assert counts == {(split, label): each for label in labels for split, each in (("train", 44), ("test", 10))}
 
 
 @pytest.mark.parametrize("what", ["source", "sound", "picture"])
@@ -71,11 +71,13 @@ def test_nothing_that_an_instrument_shows_or_sounds_like_is_in_both_splits(rows,
         assert not train & test
 
 
-def test_training_shows_the_style_of_every_vendor_but_of_each_instrument_two(rows):
-    shown = {(row["label"], row["picture"]) for row in rows if row["split"] == "train"}
-    assert set(Counter(label for label, _ in shown).values()) == {2}
-    assert min(Counter(vendor for _, vendor in shown).values()) >= 6
-    assert len({vendor for _, vendor in shown}) == 3
+def test_one_artist_is_never_seen_in_training_and_three_or_more_are(rows):
+    shown = {
+        split: {(row["label"], row["picture"]) for row in rows if row["split"] == split} for split in ("train", "test")
+    }
+    assert {artist for _, artist in shown["test"]} == {"Twemoji"}
+    assert "Twemoji" not in {artist for _, artist in shown["train"]}
+    assert min(Counter(label for label, _ in shown["train"]).values()) >= 3
 
 
 def test_onsets_are_one_to_four_a_second_for_every_instrument(rows):
@@ -95,24 +97,24 @@ def test_boxes_are_within_the_frame_and_not_where_one_would_guess(rows):
     assert boxes.max() <= 1
     sides = boxes[:, 2:] - boxes[:, :2]
     assert sides.min() > 0.1
-    assert sides.max() < 0.65
+    assert sides.max() < 0.7
     middle = np.array([0.5, 0.5])
     holds = np.all((boxes[:, :2] <= middle) & (middle <= boxes[:, 2:]), axis=1)
-    assert holds.mean() < 0.35
+    assert holds.mean() < 0.6
     half = sides.mean(0) / 2
     guess = np.concatenate([middle - half, middle + half])
     shared = np.prod(
         np.clip(np.minimum(boxes[:, 2:], guess[2:]) - np.maximum(boxes[:, :2], guess[:2]), 0, None), axis=1
     )
     overlap = shared / (np.prod(sides, axis=1) + np.prod(guess[2:] - guess[:2]) - shared)
-    assert np.mean(overlap >= 0.5) < 0.1
+    assert np.mean(overlap >= 0.5) < 0.3
 
 
-@pytest.mark.parametrize("number", [0, 100, 215])
+@pytest.mark.parametrize("number", [0, 100, 485])
 def test_pictures_and_sound_come_back_in_full(rows, number):
     row = rows[number]
     frames, sound = decoded(row["path"])
-    assert frames.shape == (SECONDS * FPS, SIDE, SIDE, 3)
+    assert frames.shape == (round(SECONDS * FPS), SIDE, SIDE, 3)
     assert abs(len(sound) - SECONDS * RATE) <= 1024  # one packet of AAC
     assert np.sqrt(np.mean(sound**2)) == pytest.approx(0.04, rel=0.08)
     # What is in the box changes more where a note begins than elsewhere.
@@ -124,16 +126,19 @@ def test_pictures_and_sound_come_back_in_full(rows, number):
 
 
 def test_the_table_is_what_the_script_plans(rows, script):
-    assert [(video.path, video.source) for video in script.plan()] == [(row["path"], row["source"]) for row in rows]
+    assert [(video.path, video.source) for video in script.plan(script.read_drawings())] == [
+        (row["path"], row["source"]) for row in rows
+    ]
 
 
 def test_the_script_draws_what_the_video_shows(rows, script):
-    drawings, distractors = script.read_drawings(SAMPLES / "emoji")
-    video, row = next((video, row) for video, row in zip(script.plan(), rows, strict=True) if row["split"] == "test")
+    drawings = script.read_drawings()
+    planned = zip(script.plan(drawings), rows, strict=True)
+    video, row = next((video, row) for video, row in planned if row["split"] == "test")
     onsets = script.draw_onsets(script.stream(video, "sound"))
     assert onsets == pytest.approx(row["onsets"], abs=1e-4)
-    drawing = drawings[script.INSTRUMENTS[video.label].code_point, video.vendor]
-    drawn, box = script.see(video, onsets, drawing, distractors["test"])
+    drawing = drawings[video.label][video.artist][video.drawing]
+    drawn, box = script.see(video, onsets, drawing, script.read_distractors(SAMPLES / "emoji")["test"])
     assert box == pytest.approx({edge: row[edge] for edge in box})
     frames, _ = decoded(video.path)
     error = np.mean((np.stack(drawn) / 255 - frames) ** 2)
@@ -143,7 +148,7 @@ def test_the_script_draws_what_the_video_shows(rows, script):
 def test_every_recording_is_as_loud_and_its_noise_is_its_own(script):
     from melody import record  # pyright: ignore[reportMissingImports]
 
-    time = np.arange(SECONDS * RATE) / RATE
+    time = np.arange(round(SECONDS * RATE)) / RATE
     quiet = 0.001 * np.sin(2 * np.pi * 440 * time)
     strokes = np.where(time % 0.5 < 0.01, 1.0, 0.0) * np.sin(2 * np.pi * 2000 * time)
     first, again, other, dry = (
@@ -158,7 +163,7 @@ def test_every_recording_is_as_loud_and_its_noise_is_its_own(script):
 def test_licences_lie_beside_the_videos():
     source = (FOLDER / "SOURCE.md").read_text()
     licences = sorted(file.name for file in (FOLDER / "LICENSES").iterdir())
-    assert len(licences) == 5
+    assert len(licences) == 6
     for name in licences:
         assert f"LICENSES/{name}" in source
         assert len((FOLDER / "LICENSES" / name).read_text()) > 1000

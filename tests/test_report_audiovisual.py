@@ -164,6 +164,18 @@ def test_tables_sentences_and_one_run_to_look_at():
     assert len([a for a in page.all("img") if a["alt"].endswith(", silence")]) == 6
 
 
+def test_what_labels_are_worth_stands_among_the_probes_and_is_no_task():
+    clips = project("alignment, supervised", clips=MemoryClips(12))
+    assert clips
+    scores("alignment", probe_picture_accuracy=0.8, probe_sound_accuracy=0.7)
+    fakerun.metrics(
+        "correspond", "supervised", 0, seconds=3.0, clips=16.0, probe_picture_accuracy=0.93, probe_sound_accuracy=0.91
+    )
+    told = words(made())
+    assert "supervised93.091.0" in told
+    assert "supervised, asked" not in told
+
+
 def test_the_sounds_are_those_of_the_moments_shown():
     clips = project(clips=MemoryClips(12))
     assert clips

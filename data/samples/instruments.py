@@ -8,12 +8,13 @@ FLUID and MUSESCORE are two soundfonts. On Debian or a relative of it:
     apt-get download fluid-soundfont-gm musescore-general-soundfont      # 3.1-5.3 and 0.2.1-1; 195 MB
     for package in *soundfont*.deb; do dpkg -x $package FOLDER; done
     pip install pyfluidsynth==1.4.0
-    python data/samples/instruments.py FOLDER/usr/share/sounds/sf2/FluidR3_GM.sf2 \\
+    python data/samples/instruments.py FOLDER/usr/share/sounds/sf2/FluidR3_GM.sf2 \
         FOLDER/usr/share/sounds/sf3/MuseScore_General_Full.sf3
 
-The pictures are those of data/samples/emoji. Frames, sound and table are a pure function of these files and the
-versions above; the bytes of the videos also depend on the encoders in ffmpeg (that of imageio-ffmpeg 0.8.1 was used).
-The licence texts and SOURCE.md beside the videos are kept by hand. It takes about five minutes of one core.
+The drawings are those that drawings.py gathered, and other things those of data/samples/emoji. Frames, sound and table
+are a pure function of these files and the versions above; the bytes of the videos also depend on the encoders in
+ffmpeg (that of imageio-ffmpeg 0.8.1 was used). The licence texts and SOURCE.md beside the videos are kept by hand. It
+takes about ten minutes of one core.
 """
 
 from __future__ import annotations
@@ -34,15 +35,18 @@ import imageio_ffmpeg
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from drawings import SETS, Drawings, read_drawings
 from melody import RATE, SECONDS, Player, draw_notes, draw_onsets, record
-from orchestra import INSTRUMENTS, VENDORS, Preset
+from orchestra import INSTRUMENTS, Preset
 from PIL import Image
-from scene import FPS, SIDE, arrange, draw_thing, film
+from scene import FPS, INSTRUMENT, OTHER, SIDE, arrange, draw_thing, film
 
 HERE = Path(__file__).parent
-VIDEOS = {"train": 14, "test": 4}
+VIDEOS = {"train": 44, "test": 10}
 """Videos of each instrument."""
-SIZE = 72_000
+UNSEEN = "Twemoji"
+"""The artist whose instruments only the test split shows: one who drew all of them, each once."""
+SIZE = 38_000
 """Bytes of every video: what is left is filled with zeros, so that the size tells nothing."""
 NO_DISTRACTORS = {"music", "sound", "musical-instrument", "phone", "hotel", "time"}
 """Sub-categories with things that make music or ring."""
@@ -55,7 +59,9 @@ class Video:
     label: str
     number: int
     preset: Preset
-    vendor: str
+    artist: str
+    drawing: int
+    """Which of the artist's drawings of the instrument."""
 
     @property
     def path(self) -> str:
@@ -63,7 +69,7 @@ class Video:
 
     @property
     def source(self) -> str:
-        return f"{self.preset.font} {self.preset.name} x {self.vendor}"
+        return f"{self.preset.font} {self.preset.name} x {self.artist}"
 
 
 def main() -> None:
@@ -73,18 +79,19 @@ def main() -> None:
     parser.add_argument("--target", type=Path, default=HERE / "instruments", help="where the videos go")
     arguments = parser.parse_args()
     players = {"fluid": Player(arguments.fluid), "musescore": Player(arguments.musescore)}
-    drawings, distractors = read_drawings(HERE / "emoji")
+    drawings = read_drawings()
+    distractors = read_distractors(HERE / "emoji")
     if (arguments.target / "videos").exists():
         shutil.rmtree(arguments.target / "videos")
     rows = []
-    for video in plan():
+    for video in plan(drawings):
         sound, onsets = hear(video, players[video.preset.font])
-        drawing = drawings[INSTRUMENTS[video.label].code_point, video.vendor]
+        drawing = drawings[video.label][video.artist][video.drawing]
         frames, box = see(video, onsets, drawing, distractors[video.split])
         encode(frames, sound, arguments.target / video.path)
         rows.append(
             {"path": video.path, "split": video.split, "label": video.label, "source": video.source}
-            | {"sound": f"{video.preset.font} {video.preset.name}", "picture": video.vendor}
+            | {"sound": f"{video.preset.font} {video.preset.name}", "picture": video.artist}
             | {**box, "onsets": onsets}
         )
         print(f"{video.path}  {video.source}", flush=True)
@@ -97,36 +104,34 @@ def main() -> None:
     print(f"instruments: {len(rows)} videos, {len(rows) * SIZE / 1e6:.1f} MB")
 
 
-def plan() -> list[Video]:
+def plan(drawings: Drawings) -> list[Video]:
     """Every video: presets and drawings of each split take turns, so that every pair of them occurs about equally."""
     videos = []
     for label, instrument in INSTRUMENTS.items():
-        seen = [vendor for vendor in VENDORS if vendor != instrument.unseen]
-        for split, presets, vendors in (
-            ("train", instrument.train, seen),
-            ("test", instrument.test, [instrument.unseen]),
-        ):
-            pairs = [(preset, vendor) for vendor in vendors for preset in presets]
+        for split, presets in (("train", instrument.train), ("test", instrument.test)):
+            pictures = [
+                (artist, number)
+                for artist in dict.fromkeys(one.artist for one in SETS)
+                for number in range(len(drawings[label].get(artist, ())))
+                if (artist == UNSEEN) == (split == "test")
+            ]
+            pairs = [(preset, *picture) for picture in pictures for preset in presets]
             videos += [Video(split, label, n, *pairs[n % len(pairs)]) for n in range(VIDEOS[split])]
     return videos
 
 
-def read_drawings(folder: Path) -> tuple[dict[tuple[str, str], Image.Image], dict[str, list[Image.Image]]]:
-    """The drawings of the instruments by code point and vendor, and those of other things by split."""
-    drawings: dict[tuple[str, str], Image.Image] = {}
-    distractors: dict[str, list[Image.Image]] = {"train": [], "test": []}
-    wanted = {instrument.code_point for instrument in INSTRUMENTS.values()}
-    for vendor in VENDORS:
+def read_distractors(folder: Path) -> dict[str, list[Image.Image]]:
+    """Drawings of other things by split."""
+    found: dict[str, list[Image.Image]] = {"train": [], "test": []}
+    for vendor in ("noto", "twemoji", "openmoji"):
         for row in pq.read_table(folder / f"{vendor}.parquet").to_pylist():
-            if row["code_point"] in wanted:
-                drawings[row["code_point"], vendor] = Image.open(io.BytesIO(row["image"])).convert("RGBA")
-            elif row["category"] in DISTRACTORS and row["subcategory"] not in NO_DISTRACTORS:
-                distractors[row["split"]].append(Image.open(io.BytesIO(row["image"])).convert("RGBA"))
-    return drawings, distractors
+            if row["category"] in DISTRACTORS and row["subcategory"] not in NO_DISTRACTORS:
+                found[row["split"]].append(Image.open(io.BytesIO(row["image"])).convert("RGBA"))
+    return found
 
 
 def hear(video: Video, player: Player) -> tuple[np.ndarray, list[float]]:
-    """The sound, int16 `(SECONDS * RATE,)`, and when its notes begin."""
+    """The sound, int16 `(round(SECONDS * RATE),)`, and when its notes begin."""
     preset, rng = video.preset, stream(video, "sound")
     onsets = draw_onsets(rng)
     tuning = rng.uniform(-3, 3) if preset.bank == 128 else rng.uniform(-0.5, 0.5)
@@ -139,10 +144,9 @@ def see(
 ) -> tuple[list[np.ndarray], dict[str, float]]:
     """The frames, uint8 `(SIDE, SIDE, 3)`, and the box of all that `drawing` covers in any of them."""
     rng = stream(video, "picture")
-    things = [draw_thing(drawing, onsets, rng)]
-    for _ in range(int(rng.integers(1, 3))):
-        things.append(draw_thing(distractors[int(rng.integers(len(distractors)))], draw_onsets(rng), rng))
-    # All are placed in random order: the first to be placed has the most room, and would lie elsewhere than the others.
+    other = distractors[int(rng.integers(len(distractors)))]
+    things = [draw_thing(drawing, onsets, INSTRUMENT, rng), draw_thing(other, draw_onsets(rng), OTHER, rng)]
+    # In random order: the first to be placed has the most room, and would always lie elsewhere than the other.
     order = rng.permutation(len(things))
     placed = dict(zip(order, arrange([things[one] for one in order], rng), strict=True))
     frames, seen = zip(*film([placed[one] for one in range(len(things))], SECONDS, rng), strict=True)
@@ -166,7 +170,7 @@ def encode(frames: Sequence[np.ndarray], sound: np.ndarray, target: Path) -> Non
             file.setsampwidth(2)
             file.setframerate(RATE)
             file.writeframes(sound.tobytes())
-        kilobits = 52.0
+        kilobits = 46.0
         while len(content := mux(folder, kilobits)) > SIZE - 8:
             kilobits *= 0.96
     spare = SIZE - len(content)

@@ -1,4 +1,4 @@
-"""Six seconds of one instrument: random notes of a soundfont's preset in a small room, on a floor of faint noise."""
+"""Some seconds of one instrument: random notes of a soundfont's preset in a small room, on a floor of faint noise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy import signal
 
-SECONDS = 6
+SECONDS = 3.25
 RATE = 24_000
 """Samples a second of what is returned; the soundfont is played at twice that, so that nothing folds over."""
 LOUDNESS = 0.04
@@ -28,7 +28,7 @@ class Player:
         self, preset: tuple[int, int], notes: Sequence[tuple[float, float, int, int]], tuning: float
     ) -> np.ndarray:
         """`notes` (onset and end in seconds, key, velocity) by `preset` (bank and number; bank 128 is percussion),
-        moved by `tuning` semitones, 12 at most: floats `(SECONDS * RATE,)`, mono."""
+        moved by `tuning` semitones, 12 at most: floats `(round(SECONDS * RATE),)`, mono."""
         import fluidsynth  # not among the project's own requirements
 
         off = {"synth.reverb.active": 0, "synth.chorus.active": 0, "synth.dynamic-sample-loading": 1}
@@ -47,7 +47,7 @@ class Player:
             events = [(start, True, key, velocity) for start, _, key, velocity in notes]
             events += [(end, False, key, 0) for _, end, key, _ in notes]
             pieces, now = [], 0
-            for time, begins, key, velocity in [*sorted(events), (float(SECONDS), False, 0, 0)]:
+            for time, begins, key, velocity in [*sorted(events), (SECONDS, False, 0, 0)]:
                 until = round(2 * RATE * time)
                 if until > now:
                     pieces.append(synth.get_samples(until - now).reshape(-1, 2).mean(1) / 32768)

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-SIDE, FPS = 96, 12
+SIDE, FPS = 128, 12
+INSTRUMENT, OTHER = (44.0, 56.0), (24.0, 34.0)
+"""Pixels of what sounds and of what only moves, shortest and longest."""
 FINE = 2
 """Pixels of the canvas for each pixel of the frame, along either axis."""
 DECAY = 0.12
@@ -33,7 +35,7 @@ class Thing:
     @property
     def reach(self) -> float:
         """From the centre to about the edge of what it covers when it is largest."""
-        return 0.55 * self.side * (1 + self.swell)
+        return 0.5 * self.side * (1 + self.swell)
 
     def excitement(self, time: float) -> float:
         """1 at an onset, 0 long after the last one."""
@@ -59,26 +61,39 @@ class Thing:
         return (slice(top, bottom), slice(left, right)), np.asarray(part, np.float32) / 255
 
 
-def draw_thing(drawing: Image.Image, onsets: Sequence[float], rng: np.random.Generator) -> Thing:
-    """`drawing` (RGBA) cut to what it shows, perhaps mirrored, in slightly other colours; everything else drawn too."""
+def draw_thing(
+    drawing: Image.Image, onsets: Sequence[float], sides: tuple[float, float], rng: np.random.Generator
+) -> Thing:
+    """`drawing` (RGBA) seen from elsewhere and cut to what it shows, perhaps mirrored, in other colours; everything
+    else drawn too."""
+    drawing = _seen_from_elsewhere(drawing, rng)
     drawing = drawing.crop(drawing.getchannel("A").getbbox())
     if rng.random() < 0.5:
         drawing = drawing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     return Thing(
         drawing=_recoloured(drawing, rng).convert("RGBa"),
         onsets=onsets,
-        side=rng.uniform(24, 36),
-        swell=rng.uniform(0.25, 0.4),
+        side=rng.uniform(*sides),
+        swell=rng.uniform(0.15, 0.3),
         jump=rng.uniform(2, 5),
         angle=rng.uniform(-15, 15),
-        sway=(rng.uniform(3, 8), rng.uniform(1.5, 3), rng.uniform()),
+        sway=(rng.uniform(10, 25), rng.uniform(2, 4), rng.uniform()),
     )
+
+
+def _seen_from_elsewhere(drawing: Image.Image, rng: np.random.Generator) -> Image.Image:
+    """Stretched and sheared about its middle, on a canvas large enough for what sticks out."""
+    back = np.eye(2) + rng.uniform(-0.2, 0.2, (2, 2))
+    size = 2 * np.array(drawing.size)
+    shift = np.array(drawing.size) / 2 - back @ (size / 2)
+    rows = [*back[0], shift[0], *back[1], shift[1]]
+    return drawing.transform(tuple(size), Image.Transform.AFFINE, rows, Image.Resampling.BICUBIC)
 
 
 def _recoloured(drawing: Image.Image, rng: np.random.Generator) -> Image.Image:
     hue, saturation, value = (np.asarray(band, float) for band in drawing.convert("RGB").convert("HSV").split())
     bands = (
-        (hue + rng.uniform(-10, 10)) % 256,
+        (hue + rng.uniform(-25, 25)) % 256,
         np.clip(saturation * rng.uniform(0.75, 1.2), 0, 255),
         np.clip(value * rng.uniform(0.8, 1.1), 0, 255),
     )
@@ -95,7 +110,7 @@ def arrange(things: Sequence[Thing], rng: np.random.Generator) -> list[Thing]:
         placed: list[Thing] = []
         for thing in things:
             low, high = thing.reach, SIDE - thing.reach
-            x, y = low + (high - low) * rng.beta(0.7, 0.7, size=2)
+            x, y = low + (high - low) * rng.beta(0.5, 0.5, size=2)
             y = min(y + thing.jump, high)  # room for the jump
             if all(np.hypot(x - o.centre[0], y - o.centre[1]) >= 0.85 * (thing.reach + o.reach) for o in placed):
                 placed.append(replace(thing, centre=(float(x), float(y))))
@@ -107,12 +122,9 @@ def arrange(things: Sequence[Thing], rng: np.random.Generator) -> list[Thing]:
 def draw_background(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """A surface larger than the canvas, and how far it drifts in a second (canvas pixels)."""
     side = FINE * 2 * SIDE
-    colour = rng.uniform(50, 205, 3)
-    surface = np.zeros((side, side, 3), np.float32)
-    for cells, strength in ((int(rng.integers(4, 7)), rng.uniform(20, 50)), (24, rng.uniform(5, 12))):
-        for channel in range(3):
-            spots = Image.fromarray(np.float32(rng.normal(size=(cells, cells))))
-            surface[..., channel] += strength * np.asarray(spots.resize((side, side), Image.Resampling.BICUBIC))
+    spots = Image.fromarray(np.float32(rng.normal(size=(4, 4)))).resize((side, side), Image.Resampling.BICUBIC)
+    surface = rng.uniform(5, 20) * np.asarray(spots)[..., None]
+    colour = rng.uniform(90, 240, 3)
     angle, speed = rng.uniform(0, 2 * np.pi), FINE * rng.uniform(2, 7)
     return np.clip(surface + colour, 0, 255) / 255, speed * np.array([np.cos(angle), np.sin(angle)])
 

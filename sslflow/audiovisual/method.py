@@ -24,7 +24,8 @@ class ClipMethod(Method):
     Views: ClassVar[Callable[..., ClipViews]]  # pyright: ignore[reportIncompatibleVariableOverride]
     hears: ClassVar[Literal["sound", "statistics", "nothing"]]
     """What it is given of the sound, as `kind(encoder, given, *, settings)`: an encoder for spectrograms of one
-    channel, or `sound_statistics` of all clips of the run, or nothing."""
+    channel, or `sound_statistics` of all clips of the run, or nothing; and after that the labels, if it
+    `needs_labels`."""
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """The frames as they are seen, a few of them: `(rows, 3, side, side)`."""

@@ -18,7 +18,7 @@ def sentences(runs: Correspondences) -> list[str]:
     """First what was learned and whether a shortcut is open, of all methods; then of each method."""
     tasks = list(runs.tasks())
     if not tasks:
-        return ["Nothing can be said yet: there were no clips of other sources to test on."]
+        return ["Nothing can be said yet: no method was tested on clips of sources that it has not seen."]
     return [_summary(tasks), *(_sentence(runs, name, tasks) for name in _methods(tasks))]
 
 

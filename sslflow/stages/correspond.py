@@ -105,7 +105,7 @@ def _correspond(name: str, seed: int, settings: dict[str, dict[str, Any]], devic
         rows = rows[clips.audible[rows]]
     if len(rows) < 2:
         raise ValueError(f"{name} needs at least two clips to train on, and there are {len(rows)}")
-    if kind.hears == "sound" and len(np.unique(clips.sources[rows])) < 2:
+    if issubclass(kind, PairMethod) and len(np.unique(clips.sources[rows])) < 2:
         raise ValueError(f"{name} needs clips of at least two sources to train on: of one there are no wrong pairs")
     plan = Run(**settings["correspond.run"])
     views = kind.Views(clips.format, **settings[f"{block}.views"])
@@ -145,6 +145,8 @@ def _method(
     if plan.start:
         picture = _start(Path(plan.start))
     build: Any = kind
+    if kind.needs_labels:
+        return build(picture, _sound_encoder(settings), torch.from_numpy(clips.labels[rows].copy()), **own)
     if kind.hears == "sound":
         return build(picture, _sound_encoder(settings), **own)
     if kind.hears == "statistics":
@@ -239,16 +241,16 @@ def _probe(exam: Exam, found: Findings, plan: Run, settings: dict[str, dict[str,
     found.add("probe_picture_random", probe(exam, random, sound=False, settled=False))
     if plan.start:
         found.add("probe_picture_start", probe(exam, load_encoder(Path(plan.start)), False, settled=False))
-    if isinstance(method, PairMethod):
-        found.add("probe_sound", probe(exam, method.sound_encoder, sound=True))
+    if isinstance(heard := getattr(method, "sound_encoder", None), Encoder):
+        found.add("probe_sound", probe(exam, heard, sound=True))
         found.add("probe_sound_random", probe(exam, _sound_encoder(settings), sound=True, settled=False))
 
 
 def _write(folder: Path, curve: list[dict[str, float]], method: ClipMethod, found: Findings) -> None:
     write_csv(folder / "curve.csv", list(curve[-1]), [list(row.values()) for row in curve])
     save_encoder(method.encoder, folder / "picture.safetensors")
-    if isinstance(method, PairMethod):
-        save_encoder(method.sound_encoder, folder / "sound.safetensors")
+    if isinstance(heard := getattr(method, "sound_encoder", None), Encoder):
+        save_encoder(heard, folder / "sound.safetensors")
     for name, table in found.tables.items():
         with replacing(folder / f"{name}.parquet") as temporary:
             pq.write_table(table, temporary)
@@ -259,7 +261,9 @@ def _write(folder: Path, curve: list[dict[str, float]], method: ClipMethod, foun
 
 def _words(metrics: dict[str, float]) -> str:
     if "accuracy" not in metrics:
-        return "trained; there is nothing to test it on"
+        probes = {"frames": "probe_picture_accuracy", "sounds": "probe_sound_accuracy"}
+        known = [f"{what} {100 * metrics[name]:.1f} %" for what, name in probes.items() if name in metrics]
+        return f"linear probes: {', '.join(known)}" if known else "trained; there is nothing to test it on"
     low, high = (f"{100 * metrics[name]:.0f}" for name in ("low", "high"))
     said = f"{100 * metrics['accuracy']:.1f} % right ({low} to {high}, chance {100 * metrics.get('chance', 0.5):.0f})"
     if "retrieval_sound_own_r1" in metrics:
