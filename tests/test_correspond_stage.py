@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from sslflow import places
 from sslflow.audiovisual.clips import Clips
 from sslflow.audiovisual.embed import clip_features, load_method, search
+from sslflow.audiovisual.method import find
 from sslflow.encoder import Encoder, load_encoder, save_encoder
 from sslflow.files import read_json
 from sslflow.params import ParamsError
@@ -98,6 +99,24 @@ def test_scores_are_those_of_the_rows_and_nothing_is_left_out(method, params):
     assert load_encoder(places.correspondence(method, 0) / "picture.safetensors").channels == 3
     assert {"probe_picture_accuracy", "probe_picture_random_accuracy"} <= set(metrics)
     assert metrics["low"] <= metrics["accuracy"] <= metrics["high"]
+
+
+def test_a_threshold_is_chosen_by_sources_that_were_not_trained_on():
+    rows, sources = np.arange(40), np.arange(40) // 2 + 100
+    held = correspond.held_out(find("alignment"), sources, rows, 0.2, 0)
+    assert len(held) == 8
+    assert len(np.unique(sources[held])) == 4
+    assert not np.array_equal(held, correspond.held_out(find("alignment"), sources, rows, 0.2, 1))
+    # One source makes no wrong pair, and correspondence has its threshold already.
+    assert not len(correspond.held_out(find("alignment"), sources, rows, 0.05, 0))
+    assert not len(correspond.held_out(find("correspondence"), sources, rows, 0.2, 0))
+
+
+def test_what_is_held_out_is_not_trained_on(params):
+    clips = MemoryClips(24)
+    params["correspond"]["run"]["held_out"] = 0.25
+    metrics = ran(params, "alignment", clips)
+    assert metrics["clips"] == len(clips.rows("train")) - 4 * PER_VIDEO
 
 
 def test_labels_are_learned_by_both_encoders_as_a_control(params, capsys):

@@ -31,7 +31,7 @@ Both = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """How much is looked at: at most `clips` clips to test on, and as many to choose a threshold and to train controls
+    """How much is looked at: at most `clips` clips to test on, and as many to choose a threshold on and to train controls
     and probes on; `windows` of each, one for retrieval and localisation; the first `shown` results of each query are
     written down."""
 
@@ -61,7 +61,10 @@ class Exam:
     views: ClipViews
     clips: Clips
     train: np.ndarray
-    """Rows to choose a threshold and to train controls and probes on, int64."""
+    """Rows to train controls and probes on, int64."""
+    held: np.ndarray
+    """Rows to choose a threshold on: of the training split, and not trained on, or there are too few sources for
+    that."""
     device: torch.device
     seed: int
     size: Examination
@@ -100,9 +103,10 @@ class Exam:
 
     def _pairs(self, method: PairMethod, train: np.ndarray, test: np.ndarray, found: Findings) -> None:
         moments = method.wrong == "moment"
+        held = chosen_rows(self.held, self.size.clips, self.seed)
         chosen = [
             windows(self.views, rows, derive(self.seed, part), self.size.windows, two=moments)
-            for part, rows in (("train", train), ("test", test))
+            for part, rows in (("train", train), ("test", test), ("held", held))
         ]
         embedded = [embed(method, self.views, self.clips, one, self.device) for one in chosen]
         kinds = {"": "moment", "source": "source"} if moments else {"": "source"}
@@ -111,7 +115,7 @@ class Exam:
             if not all(len(one.same) for one in pairs):
                 continue
             scores = [scored(method, one, pairs_of) for one, pairs_of in zip(embedded, pairs, strict=True)]
-            threshold = best_cut(scores[0], pairs[0].same) if method.threshold is None else method.threshold
+            threshold = best_cut(scores[2], pairs[2].same) if method.threshold is None else method.threshold
             of_test = self.clips.sources[chosen[1].rows], self.clips.labels[chosen[1].rows]
             found.add(prefix, accuracies(scores[1], pairs[1], threshold, *of_test, self.seed))
             found.add(prefix, {"threshold": threshold, "pairs": float(len(pairs[1].same))})

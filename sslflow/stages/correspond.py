@@ -28,9 +28,9 @@ from sslflow.distributed import process_group, rank, world_size
 from sslflow.encoder import Encoder, load_encoder, save_encoder
 from sslflow.evaluation.clips import Exam, Examination, Findings, probe
 from sslflow.files import replacing, sha256, write_csv, write_metrics
-from sslflow.params import Positive, closest, read
+from sslflow.params import Fraction, Positive, closest, read
 from sslflow.progress import Progress
-from sslflow.rng import derive
+from sslflow.rng import derive, permutation
 from sslflow.stages.entry import run
 from sslflow.train import NonFiniteLoss, fit
 
@@ -60,10 +60,12 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """How a run goes: `start`, a file with the encoder of pictures to start from ('': random weights); a row of the
-    curve every `log_every` steps, a checkpoint every `checkpoint_seconds`."""
+    """How a run goes: `start`, a file with the encoder of pictures to start from ('': random weights); `held_out`, the
+    share of the training sources on which a method that needs a threshold is not trained, but which choose it; a row of
+    the curve every `log_every` steps, a checkpoint every `checkpoint_seconds`."""
 
     start: str = ""
+    held_out: Fraction = 0.1
     log_every: Annotated[int, Ge(1)] = 10
     checkpoint_seconds: Positive = 60
 
@@ -108,6 +110,8 @@ def _correspond(name: str, seed: int, settings: dict[str, dict[str, Any]], devic
     if issubclass(kind, PairMethod) and len(np.unique(clips.sources[rows])) < 2:
         raise ValueError(f"{name} needs clips of at least two sources to train on: of one there are no wrong pairs")
     plan = Run(**settings["correspond.run"])
+    held = held_out(kind, clips.sources, rows, plan.held_out, seed)
+    rows = np.setdiff1d(rows, held)
     views = kind.Views(clips.format, **settings[f"{block}.views"])
     method = _method(kind, clips, rows, plan, seed, settings, settings[block])
 
@@ -117,7 +121,8 @@ def _correspond(name: str, seed: int, settings: dict[str, dict[str, Any]], devic
     settle(method, views, clips, rows, device, seed)
     if rank():
         return
-    exam = Exam(method, views, clips, rows, device, seed, Examination(**settings["correspond.evaluate"]))
+    size = Examination(**settings["correspond.evaluate"])
+    exam = Exam(method, views, clips, rows, held if len(held) else rows, device, seed, size)
     found = exam.findings()
     _probe(exam, found, plan, settings)
     found.metrics |= {**curve[-1], "seconds": seconds, "clips": float(len(rows))}
@@ -129,6 +134,18 @@ def _correspond(name: str, seed: int, settings: dict[str, dict[str, Any]], devic
         )
     write_metrics(places.metrics("correspond", places.run_name(name, seed)), found.metrics)
     print(f"correspond {name}-{seed}  {_words(found.metrics)}; {seconds:.0f} s", flush=True)
+
+
+def held_out(kind: type[ClipMethod], sources: np.ndarray, rows: np.ndarray, share: float, seed: int) -> np.ndarray:
+    """Those of the rows that choose a threshold, int64: the clips of a share of their sources, at least two. What was
+    trained on scores higher than anything new, and would set it too high. None for a method that needs no threshold,
+    and where the share is not two sources."""
+    found = np.unique(sources[rows])
+    count = round(share * len(found))
+    if not issubclass(kind, PairMethod) or kind.threshold is not None or count < 2:
+        return rows[:0]
+    chosen = found[permutation(len(found), seed, "held out").numpy()[:count]]
+    return rows[np.isin(sources[rows], chosen)]
 
 
 def _method(
