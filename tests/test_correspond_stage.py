@@ -131,7 +131,7 @@ def test_labels_are_learned_by_both_encoders_as_a_control(params, capsys):
 
 
 def test_labels_without_labels_are_an_error_that_says_what_to_do(params):
-    with pytest.raises(ValueError, match="have 0 classes; leave it out of correspond.methods"):
+    with pytest.raises(ValueError, match="have 0 classes; leave it out"):
         ran(params, "supervised", MemoryClips(12, labels=False))
 
 

@@ -31,9 +31,9 @@ Both = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Examination:
-    """How much is looked at: at most `clips` clips to test on, and as many to choose a threshold on and to train controls
-    and probes on; `windows` of each, one for retrieval and localisation; the first `shown` results of each query are
-    written down."""
+    """How much is looked at: at most `clips` clips to test on, and as many to choose a threshold on and to train
+    controls and probes on; `windows` of each, one for retrieval and localisation; the first `shown` results of each
+    query are written down."""
 
     clips: Count = 2000
     windows: Count = 2
