@@ -2,7 +2,7 @@
 
 Each run is the pipeline's own: the stages pretrain, extract and probe in a folder of their own under work/benchmarks.
 What has been measured with the same settings and the same file of its method is not measured again (`--fresh` does);
-a run that was stopped resumes. `--table docs/benchmarks.md` writes the table.
+a run that was stopped resumes. `--table docs/benchmarks.md` writes the table. `--images` shows more images, or fewer.
 """
 
 from __future__ import annotations
@@ -71,11 +71,12 @@ class Job:
     encoder: str
     method: str
     seed: int
+    images: int = IMAGES_SEEN
 
     @property
     def folder(self) -> Path:
         """Where its stages run."""
-        return WORK / f"{self.data}-{self.encoder}"
+        return _folder(self.data, self.encoder, self.images)
 
     @property
     def result(self) -> Path:
@@ -83,7 +84,11 @@ class Job:
         return self.folder / "results" / f"{self.method}-{self.seed}.json"
 
 
-def jobs(sets: list[str], encoders: list[str], methods: list[str], seeds: list[int]) -> list[Job]:
+def _folder(data: str, encoder: str, images: int) -> Path:
+    return WORK / (f"{data}-{encoder}" + (f"-{images}" if images != IMAGES_SEEN else ""))
+
+
+def jobs(sets: list[str], encoders: list[str], methods: list[str], seeds: list[int], images: int) -> list[Job]:
     """All that is to be measured, the first seed of everything first."""
     found = []
     for seed in seeds:
@@ -92,15 +97,15 @@ def jobs(sets: list[str], encoders: list[str], methods: list[str], seeds: list[i
                 if method in ONLY_COLOUR and SETS[data]["channels"] != 3:
                     continue
                 if method not in ONLY_VIT and "resnet" in encoders:
-                    found.append(Job(data, "resnet", method, seed))
+                    found.append(Job(data, "resnet", method, seed, images))
                 if method in (*ON_VIT, "random", "supervised") and "vit" in encoders:
-                    found.append(Job(data, "vit", method, seed))
+                    found.append(Job(data, "vit", method, seed, images))
     return found
 
 
-def make_folder(data: str, encoder: str) -> None:
-    """A folder in which stages find prepared images and their settings."""
-    folder = WORK / f"{data}-{encoder}"
+def make_folder(data: str, encoder: str, seen: int) -> None:
+    """A folder in which stages find prepared images and their settings, which have them see so many images."""
+    folder = _folder(data, encoder, seen)
     folder.mkdir(parents=True, exist_ok=True)
     prepared = WORK / "prepared" / data
     if not (prepared / "dataset.json").exists():
@@ -114,7 +119,7 @@ def make_folder(data: str, encoder: str) -> None:
     params["encoder"] = ENCODERS[encoder]
     params["compute"] |= {"device": "auto", "threads": 1}
     for settings in params["methods"].values():
-        settings["train"] = {**settings["train"], "epochs": max(1, round(IMAGES_SEEN / images))}
+        settings["train"] = {**settings["train"], "epochs": max(1, round(seen / images))}
     with (folder / "params.yaml").open("w") as handle:
         YAML(typ="safe").dump(params, handle)
 
@@ -193,12 +198,12 @@ def _stage(job: Job, stage: str) -> tuple[float, float]:
     return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
 
 
-def table(sets: list[str], seeds: list[int]) -> Iterator[str]:
+def table(sets: list[str], seeds: list[int], images: int) -> Iterator[str]:
     """The tables in Markdown, one for each data set."""
     now = datetime.datetime.now(datetime.UTC).date()
     yield (
         f"{platform.machine()}, {os.cpu_count()} cores, one thread a run, {_device()}, Python "
-        f"{platform.python_version()}, torch {torch.__version__}; {now}. {IMAGES_SEEN:,} images seen, up to "
+        f"{platform.python_version()}, torch {torch.__version__}; {now}. {images:,} images seen, up to "
         f"{len(seeds)} seeds: mean ± standard "
         "deviation, accuracy on the test images in %."
     )
@@ -207,16 +212,16 @@ def table(sets: list[str], seeds: list[int]) -> Iterator[str]:
             rows = {
                 method: found
                 for method in (*METHODS, *CONTROLS)
-                if (found := list(_found(data, encoder, method, seeds)))
+                if (found := list(_found(data, encoder, method, seeds, images)))
             }
             if rows:
                 yield from ("", f"### {data}, {encoder}: {_words(ENCODERS[encoder])}", "")
                 yield from _rows(rows)
 
 
-def _found(data: str, encoder: str, method: str, seeds: list[int]) -> Iterator[dict[str, Any]]:
+def _found(data: str, encoder: str, method: str, seeds: list[int], images: int) -> Iterator[dict[str, Any]]:
     for seed in seeds:
-        job = Job(data, encoder, method, seed)
+        job = Job(data, encoder, method, seed, images)
         if done := measured(job):
             yield {**done, "findings": sick(job)}
 
@@ -271,15 +276,16 @@ def main() -> None:
     parser.add_argument("--encoders", nargs="+", default=list(ENCODERS), choices=ENCODERS)
     parser.add_argument("--methods", nargs="+", default=[*CONTROLS, *METHODS])
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--images", type=int, default=IMAGES_SEEN, help="images seen in a run, over its epochs")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side, one thread each")
     parser.add_argument("--fresh", action="store_true", help="measure again what has been measured")
     parser.add_argument("--table", type=Path, help="write the tables to this file, between its marks")
     asked = parser.parse_args()
     for data in asked.sets:
         for encoder in ENCODERS:
-            make_folder(data, encoder)
+            make_folder(data, encoder, asked.images)
     methods = [name for name in asked.methods if name in (*CONTROLS, *names())]
-    wanted = jobs(asked.sets, asked.encoders, methods, asked.seeds)
+    wanted = jobs(asked.sets, asked.encoders, methods, asked.seeds, asked.images)
     missing = [job for job in wanted if asked.fresh or measured(job) is None]
     print(f"{len(wanted)} runs, {len(missing)} to measure", flush=True)
     failed = 0
@@ -290,14 +296,15 @@ def main() -> None:
             except RuntimeError as error:
                 failed += 1
                 print(error, flush=True)
-    lines = "\n".join(table(asked.sets, asked.seeds))
+    lines = "\n".join(table(asked.sets, asked.seeds, asked.images))
     print(lines)
     if asked.table:
-        before, mark, rest = asked.table.read_text(encoding="utf-8").partition("<!-- methods: begin -->\n")
-        after = rest.partition("<!-- methods: end -->")[2]
+        name = "methods" if asked.images == IMAGES_SEEN else f"methods, {asked.images} images"
+        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+        before, mark, rest = asked.table.read_text(encoding="utf-8").partition(begin)
         if not mark:
-            raise SystemExit(f"{asked.table} has no line <!-- methods: begin -->")
-        asked.table.write_text(f"{before}{mark}{lines}\n<!-- methods: end -->{after}", encoding="utf-8")
+            raise SystemExit(f"{asked.table} has no line {begin.strip()}")
+        asked.table.write_text(f"{before}{mark}{lines}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
     raise SystemExit(1 if failed else 0)
 
 
