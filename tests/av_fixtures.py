@@ -21,6 +21,8 @@ SIDE, FPS, RATE, SECONDS = 32, 8, 8000, 3.0
 PER_VIDEO = 2
 MOVE = 12
 """Pixels that a square moves in a clip."""
+LOOKS = {"hue": 0.05, "saturation": 0.3, "grey": 0.0}
+"""Settings of views that leave alone what the squares are known by: their colours."""
 
 
 class MemoryClips:

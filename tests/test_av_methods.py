@@ -28,7 +28,7 @@ from sslflow.method import Batch, Pool
 from sslflow.params import read
 from sslflow.rng import derive
 from sslflow.train import fit
-from tests.av_fixtures import FPS, RATE, SECONDS, MemoryClips
+from tests.av_fixtures import FPS, LOOKS, RATE, SECONDS, MemoryClips
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ def make(name: str, clips: MemoryClips, seed: int = 0, start: bool = True) -> tu
     if kind.needs_labels:
         extra += (torch.from_numpy(clips.labels[rows]),)
     method: ClipMethod = kind(encoder, *extra, **settings[block])  # pyright: ignore[reportCallIssue]
-    views = kind.Views(clips.format, **(settings[f"{block}.views"] | LEARNABLE.get(name, {})))
+    views = kind.Views(clips.format, **(settings[f"{block}.views"] | LOOKS | LEARNABLE.get(name, {})))
     if start:
         method.train().start_epoch(Pool(len(rows), torch.arange(len(rows)), lambda: torch.zeros(0), seed=0))
     return method, views

@@ -19,11 +19,12 @@ from sslflow import places
 from sslflow.audiovisual.clips import Clips
 from sslflow.audiovisual.embed import clip_features, load_method, search
 from sslflow.audiovisual.method import find
+from sslflow.audiovisual.method import names as method_names
 from sslflow.encoder import Encoder, load_encoder, save_encoder
 from sslflow.files import read_json
 from sslflow.params import ParamsError
 from sslflow.stages import correspond
-from tests.av_fixtures import PER_VIDEO, RATE, MemoryClips
+from tests.av_fixtures import LOOKS, PER_VIDEO, RATE, MemoryClips
 from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
@@ -39,8 +40,9 @@ def params(tmp_path, monkeypatch) -> dict:
     kept["compute"] |= {"device": "cpu", "threads": 1}
     kept["correspond"] |= {"picture": {**SMALL, "grid": 2}, "sound": SMALL}
     kept["correspond"]["run"] |= {"log_every": 2}
-    for method in kept["correspond"]["methods"]:
+    for method in method_names():
         kept["correspond"][method]["train"] |= {"epochs": 2, "batch_size": 8}
+        kept["correspond"][method]["views"] |= LOOKS
     return kept
 
 
@@ -268,7 +270,7 @@ def test_features_of_clips_have_times_and_are_the_encoders(params):
 
 def test_search_finds_the_window_that_a_sound_or_an_image_is_from(params):
     params["correspond"] |= {"picture": {**SMALL, "width": 8}, "sound": {**SMALL, "width": 8}}
-    params["correspond"]["alignment"]["train"] |= {"epochs": 25, "batch_size": 16, "lr": 3e-3}
+    params["correspond"]["alignment"]["train"] |= {"epochs": 50, "batch_size": 16, "lr": 3e-3}
     clips = MemoryClips(24)
     ran(params, "alignment", clips)
     method, views = load_method(places.correspondence("alignment", 0) / "method.safetensors")
