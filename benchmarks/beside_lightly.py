@@ -53,7 +53,7 @@ from sslflow.train import fit
 
 WORK = Path("work/benchmarks/lightly")
 CPU = torch.device("cpu")
-EPOCHS = 4
+EPOCHS = 2
 ROUNDS = 7
 METHODS = ("simclr", "moco_v2", "byol", "barlow_twins", "vicreg", "dino", "swav", "mae")
 

@@ -41,7 +41,7 @@ def folders(tmp_path, monkeypatch) -> tuple[Path, Path]:
     return tmp_path / "source", tmp_path / "target"
 
 
-def test_every_target_image_gets_a_row(folders):
+def test_every_target_image_gets_a_row(folders: tuple[Path, Path]):
     torch.manual_seed(0)
     save_encoder(Encoder(1, 12, name="resnet10", width=4, stem_stride=2), Path("encoder.safetensors"))
     adapt_folders(*folders, Path("out/predictions.parquet"), encoder=Path("encoder.safetensors"))
@@ -51,7 +51,7 @@ def test_every_target_image_gets_a_row(folders):
     assert set(table["nearest_class"].to_pylist()) <= {"grey 30", "grey 120", "grey 210"}
 
 
-def test_without_an_encoder_one_is_pretrained_on_both_folders_and_used_again(folders, capfd):
+def test_without_an_encoder_one_is_pretrained_on_both_folders_and_used_again(folders: tuple[Path, Path], capfd):
     adapt_folders(*folders, Path("first.parquet"), image_size=12, channels=1)
     assert "pretrain simclr-0" in capfd.readouterr().out
     adapt_folders(*folders, Path("second.parquet"), image_size=12, channels=1)
@@ -59,7 +59,7 @@ def test_without_an_encoder_one_is_pretrained_on_both_folders_and_used_again(fol
     assert pq.read_table("first.parquet").equals(pq.read_table("second.parquet"))
 
 
-def test_what_is_wrong_is_said(folders):
+def test_what_is_wrong_is_said(folders: tuple[Path, Path]):
     with pytest.raises(ValueError, match="no such folder"):
         adapt_folders(Path("nowhere"), folders[1], Path("p.parquet"))
     Path("other.safetensors").write_bytes(b"12345678")
