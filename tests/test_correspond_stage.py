@@ -109,6 +109,9 @@ def test_a_threshold_is_chosen_by_sources_that_were_not_trained_on():
     assert len(held) == 8
     assert len(np.unique(sources[held])) == 4
     assert not np.array_equal(held, correspond.held_out(find("alignment"), sources, rows, 0.2, 1))
+    # Two sources stay to train on, of whatever share.
+    everything = correspond.held_out(find("alignment"), sources, rows, 1.0, 0)
+    assert len(np.unique(sources[np.setdiff1d(rows, everything)])) == 2
     # One source makes no wrong pair, and correspondence has its threshold already.
     assert not len(correspond.held_out(find("alignment"), sources, rows, 0.05, 0))
     assert not len(correspond.held_out(find("correspondence"), sources, rows, 0.2, 0))

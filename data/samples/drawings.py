@@ -1,4 +1,4 @@
-"""Drawings of the instruments by seven artists, from the icon sets that Iconify publishes on npm.
+r"""Drawings of the instruments by seven artists, from the icon sets that Iconify publishes on npm.
 
     for set in noto@1.2.9 noto-v1@1.2.5 twemoji@1.2.5 openmoji@1.2.29 emojione@1.2.3 emojione-v1@1.2.3 \
         fluent-emoji@1.2.7 fluent-emoji-flat@1.2.6 fxemoji@1.2.2 streamline-emojis@1.2.4; do

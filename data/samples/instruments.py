@@ -1,4 +1,4 @@
-"""Build `data/samples/instruments`: short videos of drawn instruments that move to the sound of real ones.
+r"""Build `data/samples/instruments`: short videos of drawn instruments that move to the sound of real ones.
 
     python data/samples/instruments.py FLUID MUSESCORE
 

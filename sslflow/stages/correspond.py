@@ -137,11 +137,11 @@ def _correspond(name: str, seed: int, settings: dict[str, dict[str, Any]], devic
 
 
 def held_out(kind: type[ClipMethod], sources: np.ndarray, rows: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Those of the rows that choose a threshold, int64: the clips of a share of their sources, at least two. What was
-    trained on scores higher than anything new, and would set it too high. None for a method that needs no threshold,
-    and where the share is not two sources."""
+    """Those of the rows that choose a threshold, int64: the clips of a share of their sources, of which two stay to
+    train on. What was trained on scores higher than anything new, and would set it too high. None for a method that
+    needs no threshold, and where the share is not two sources."""
     found = np.unique(sources[rows])
-    count = round(share * len(found))
+    count = min(round(share * len(found)), len(found) - 2)
     if not issubclass(kind, PairMethod) or kind.threshold is not None or count < 2:
         return rows[:0]
     chosen = found[permutation(len(found), seed, "held out").numpy()[:count]]

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from sslflow.audiovisual.method import ClipMethod
 from sslflow.audiovisual.raw import Raw
 from sslflow.audiovisual.views import ClipViews
+from sslflow.data.records import NO_LABEL
 from sslflow.encoder import Encoder
 from sslflow.method import Batch, Choices, Losses
-
-NO_LABEL = -1
 
 
 class SupervisedViews(ClipViews):
