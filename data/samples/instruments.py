@@ -39,13 +39,13 @@ from drawings import SETS, Drawings, read_drawings
 from melody import RATE, SECONDS, Player, draw_notes, draw_onsets, record
 from orchestra import INSTRUMENTS, Preset
 from PIL import Image
-from scene import FPS, INSTRUMENT, OTHER, SIDE, arrange, draw_thing, film
+from scene import FPS, INSTRUMENT, OTHER, SIDE, draw_thing, film, gliding, place
 
 HERE = Path(__file__).parent
 VIDEOS = {"train": 44, "test": 10}
 """Videos of each instrument."""
-UNSEEN = "Twemoji"
-"""The artist whose instruments only the test split shows: one who drew all of them, each once."""
+TEST_SOURCES = 3
+"""Sources of each instrument that only the test split has."""
 SIZE = 38_000
 """Bytes of every video: what is left is filled with zeros, so that the size tells nothing."""
 NO_DISTRACTORS = {"music", "sound", "musical-instrument", "phone", "hotel", "time"}
@@ -105,19 +105,28 @@ def main() -> None:
 
 
 def plan(drawings: Drawings) -> list[Video]:
-    """Every video: presets and drawings of each split take turns, so that every pair of them occurs about equally."""
+    """Every video: what a split has of an instrument's presets and drawings takes turns, so that every pair of them
+    occurs about equally."""
     videos = []
     for label, instrument in INSTRUMENTS.items():
-        for split, presets in (("train", instrument.train), ("test", instrument.test)):
-            pictures = [
-                (artist, number)
-                for artist in dict.fromkeys(one.artist for one in SETS)
-                for number in range(len(drawings[label].get(artist, ())))
-                if (artist == UNSEEN) == (split == "test")
+        artists = [name for name in dict.fromkeys(one.artist for one in SETS) if name in drawings[label]]
+        tested = test_sources(len(instrument.presets), len(artists))
+        for split in VIDEOS:
+            pairs = [
+                (preset, artist, drawing)
+                for j, artist in enumerate(artists)
+                for drawing in range(len(drawings[label][artist]))
+                for i, preset in enumerate(instrument.presets)
+                if ((i, j) in tested) == (split == "test")
             ]
-            pairs = [(preset, *picture) for picture in pictures for preset in presets]
             videos += [Video(split, label, n, *pairs[n % len(pairs)]) for n in range(VIDEOS[split])]
     return videos
+
+
+def test_sources(presets: int, artists: int) -> set[tuple[int, int]]:
+    """Which presets by which artists are tested on: on the diagonal, so that all of them stay in the training split
+    with others."""
+    return {(k % presets, k % artists) for k in range(TEST_SOURCES)}
 
 
 def read_distractors(folder: Path) -> dict[str, list[Image.Image]]:
@@ -145,11 +154,11 @@ def see(
     """The frames, uint8 `(SIDE, SIDE, 3)`, and the box of all that `drawing` covers in any of them."""
     rng = stream(video, "picture")
     other = distractors[int(rng.integers(len(distractors)))]
-    things = [draw_thing(drawing, onsets, INSTRUMENT, rng), draw_thing(other, draw_onsets(rng), OTHER, rng)]
-    # In random order: the first to be placed has the most room, and would always lie elsewhere than the other.
-    order = rng.permutation(len(things))
-    placed = dict(zip(order, arrange([things[one] for one in order], rng), strict=True))
-    frames, seen = zip(*film([placed[one] for one in range(len(things))], SECONDS, rng), strict=True)
+    things = [
+        place(draw_thing(drawing, onsets, INSTRUMENT, rng), rng),
+        gliding(draw_thing(other, draw_onsets(rng), OTHER, rng), SECONDS, rng),
+    ]
+    frames, seen = zip(*film(things, SECONDS, rng), strict=True)
     rows, columns = (np.flatnonzero(np.any(seen, axis=(0, axis))) for axis in (2, 1))
     box = {"x0": columns[0], "y0": rows[0], "x1": columns[-1] + 1, "y1": rows[-1] + 1}
     return list(frames), {name: float(edge / SIDE) for name, edge in box.items()}

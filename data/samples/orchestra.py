@@ -1,7 +1,4 @@
-"""Which instruments there are, and which presets of the soundfonts sound for them.
-
-What sounds in `train` and what sounds in `test` share no sample of a soundfont.
-"""
+"""Which instruments there are, and which presets of the soundfonts sound for them."""
 
 from __future__ import annotations
 
@@ -23,8 +20,7 @@ class Preset:
 class Instrument:
     keys: Sequence[int]
     """MIDI keys of its notes."""
-    train: tuple[Preset, ...]
-    test: tuple[Preset, ...]
+    presets: tuple[Preset, ...]
 
 
 def fluid(number: int, name: str) -> Preset:
@@ -40,39 +36,51 @@ def struck(number: int, name: str, *keys: int) -> Preset:
 
 
 INSTRUMENTS = {
-    "accordion": Instrument(
-        range(60, 80), (fluid(21, "accordion"), fluid(20, "reed organ")), (fluid(22, "harmonica"),)
-    ),
+    "accordion": Instrument(range(60, 80), (fluid(21, "accordion"), fluid(20, "reed organ"), fluid(22, "harmonica"))),
     "bell": Instrument(
         range(72, 97),
-        (fluid(9, "glockenspiel"), fluid(8, "celesta"), fluid(10, "music box"), fluid(112, "tinker bell")),
-        (fluid(11, "vibraphone"),),
+        (
+            fluid(9, "glockenspiel"),
+            fluid(8, "celesta"),
+            fluid(10, "music box"),
+            fluid(112, "tinker bell"),
+            fluid(11, "vibraphone"),
+        ),
     ),
     "drum": Instrument(
         (),
-        (struck(0, "standard snares", 38, 40), struck(32, "jazz snares", 38, 40), struck(16, "power snares", 38, 40)),
-        (struck(48, "orchestra snare", 38),),
+        (
+            struck(0, "standard snares", 38, 40),
+            struck(32, "jazz snares", 38, 40),
+            struck(16, "power snares", 38, 40),
+            struck(48, "orchestra snare", 38),
+        ),
     ),
     "flute": Instrument(
-        range(72, 97),
-        (fluid(73, "flute"), fluid(75, "pan flute"), fluid(74, "recorder")),
-        (fluid(72, "piccolo"),),
+        range(72, 97), (fluid(73, "flute"), fluid(75, "pan flute"), fluid(74, "recorder"), fluid(72, "piccolo"))
     ),
-    "guitar": Instrument(range(40, 65), (fluid(30, "distortion guitar"),), (fluid(29, "overdrive guitar"),)),
+    "guitar": Instrument(range(40, 65), (fluid(30, "distortion guitar"), fluid(29, "overdrive guitar"))),
     "keyboard": Instrument(
         range(48, 85),
-        (fluid(0, "grand piano"), fluid(2, "electric grand"), fluid(4, "electric piano")),
-        (muse(0, 0, "grand piano"),),
+        (
+            fluid(0, "grand piano"),
+            fluid(2, "electric grand"),
+            fluid(4, "electric piano"),
+            muse(0, 0, "grand piano"),
+        ),
     ),
-    "maracas": Instrument((), (struck(0, "maracas", 70), struck(0, "shaker", 82)), (struck(0, "cabasa", 69),)),
+    "maracas": Instrument((), (struck(0, "maracas", 70), struck(0, "shaker", 82), struck(0, "cabasa", 69))),
     "microphone": Instrument(
         range(50, 73),
-        (fluid(52, "ahh choir"), fluid(85, "solo voice"), fluid(54, "synthetic voice")),
-        (fluid(53, "ohh voices"),),
+        (
+            fluid(52, "ahh choir"),
+            fluid(85, "solo voice"),
+            fluid(54, "synthetic voice"),
+            fluid(53, "ohh voices"),
+        ),
     ),
     "saxophone": Instrument(
         range(46, 66),
-        (fluid(64, "soprano sax"), fluid(65, "alto sax"), fluid(67, "baritone sax")),
-        (fluid(66, "tenor sax"),),
+        (fluid(64, "soprano sax"), fluid(65, "alto sax"), fluid(67, "baritone sax"), fluid(66, "tenor sax")),
     ),
 }

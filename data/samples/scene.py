@@ -1,4 +1,5 @@
-"""Small drawings over a coloured, drifting background: each jumps and swells where something happens, then settles."""
+"""Small drawings over a coloured, drifting background: each jumps and swells where something happens, then settles, and
+one of them glides."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ FINE = 2
 """Pixels of the canvas for each pixel of the frame, along either axis."""
 DECAY = 0.12
 """Seconds in which a jump falls to 1/e: gone after 0.3 s, while it begins at once. So time has a direction."""
-PATIENCE = 1000
+GLIDE = (50.0, 90.0)
+"""Pixels from where a gliding thing is first to where it is last, shortest and longest."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Thing:
     sway: tuple[float, float, float]
     """Degrees, seconds for one period, phase."""
     centre: tuple[float, float] = (0.0, 0.0)
+    glide: tuple[float, float] = (0.0, 0.0)
+    """Pixels a second; it is at `centre` when time is 0."""
 
     @property
     def reach(self) -> float:
@@ -47,7 +51,8 @@ class Thing:
         turn = np.deg2rad(self.angle + degrees * np.sin(2 * np.pi * (time / period + phase)))
         scale = FINE * self.side * (1 + self.swell * lively) / max(self.drawing.size)
         back = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]]) / scale
-        here = FINE * np.array([self.centre[0], self.centre[1] - self.jump * lively])
+        x, y = np.array(self.centre) + time * np.array(self.glide)
+        here = FINE * np.array([x, y - self.jump * lively])
         reach = 0.5 * scale * np.hypot(*self.drawing.size) + 1
         left, top = np.floor(np.maximum(here - reach, 0)).astype(int)
         right, bottom = np.ceil(np.minimum(here + reach, FINE * SIDE)).astype(int)
@@ -75,9 +80,9 @@ def draw_thing(
         onsets=onsets,
         side=rng.uniform(*sides),
         swell=rng.uniform(0.15, 0.3),
-        jump=rng.uniform(2, 5),
+        jump=rng.uniform(5, 10),
         angle=rng.uniform(-15, 15),
-        sway=(rng.uniform(10, 25), rng.uniform(2, 4), rng.uniform()),
+        sway=(rng.uniform(5, 12), rng.uniform(2, 4), rng.uniform()),
     )
 
 
@@ -102,21 +107,20 @@ def _recoloured(drawing: Image.Image, rng: np.random.Generator) -> Image.Image:
     return colours
 
 
-def arrange(things: Sequence[Thing], rng: np.random.Generator) -> list[Thing]:
-    """A centre for each, none on another, and each more often near an edge than in the middle."""
-    for attempt in range(PATIENCE):
-        if attempt % 50 == 49:  # too large to lie side by side
-            things = [replace(thing, side=0.97 * thing.side) for thing in things]
-        placed: list[Thing] = []
-        for thing in things:
-            low, high = thing.reach, SIDE - thing.reach
-            x, y = low + (high - low) * rng.beta(0.5, 0.5, size=2)
-            y = min(y + thing.jump, high)  # room for the jump
-            if all(np.hypot(x - o.centre[0], y - o.centre[1]) >= 0.85 * (thing.reach + o.reach) for o in placed):
-                placed.append(replace(thing, centre=(float(x), float(y))))
-        if len(placed) == len(things):
-            return placed
-    raise ValueError(f"no room for {len(things)} things on {SIDE} pixels")
+def place(thing: Thing, rng: np.random.Generator) -> Thing:
+    """Somewhere in the frame, with room for its jumps, more often near an edge than in the middle."""
+    low, high = thing.reach, SIDE - thing.reach
+    x, y = low + (high - low) * rng.beta(0.5, 0.5, size=2)
+    return replace(thing, centre=(float(x), float(min(y + thing.jump, high))))
+
+
+def gliding(thing: Thing, seconds: float, rng: np.random.Generator) -> Thing:
+    """From one place in the frame to another within `seconds`."""
+    while True:
+        first, last = rng.uniform(thing.reach, SIDE - thing.reach, (2, 2))
+        if GLIDE[0] <= np.hypot(*(last - first)) <= GLIDE[1]:
+            x, y = (last - first) / seconds
+            return replace(thing, centre=(float(first[0]), float(first[1])), glide=(float(x), float(y)))
 
 
 def draw_background(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -81,7 +81,9 @@ class OrderViews(ClipViews):
 
 
 class TemporalOrder(OwnTask):
-    """The features of three frames side by side, and a small network that sees all of them.
+    """How far the features of any two of three frames lie apart, and a small network that sees all three distances.
+
+    The paper's network sees the features themselves, side by side, and has to find out that they are to be compared.
 
     Settings: `hidden`, width of that network.
     """
@@ -111,7 +113,9 @@ class TemporalOrder(OwnTask):
             return frames.new_zeros(0, 2), right, clips
         features = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
         rows = torch.arange(len(features), device=clips.device)[:, None, None]
-        return self.classifier(features[rows, orders].flatten(0, 1).flatten(1)).float(), right, clips
+        shown = features[rows, orders].flatten(0, 1)
+        apart = (shown - shown.roll(1, dims=1)).abs()
+        return self.classifier(apart.flatten(1)).float(), right, clips
 
     def choices(self, images: int) -> Choices:
         return Choices(2, "in order or not")
