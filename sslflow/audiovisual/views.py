@@ -7,6 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor, nn
 
+from sslflow.audiovisual.colours import Colours
 from sslflow.audiovisual.raw import ClipFormat, Raw
 from sslflow.audiovisual.sound import LogMel
 from sslflow.data.dataset import ImageFormat
@@ -51,14 +52,10 @@ class ClipViews(Views):
             raise ValueError(
                 f"a window of {window:g} s does not fit into clips of {format.seconds:g} s: set it smaller"
             )
-        if not grey and not jitter:
-            colours: nn.Module = nn.Identity()
-        else:
-            colours = TwoViews(
-                format.picture, smallest_crop=1.0, flip=0.0, blur=0.0, brightness=brightness, contrast=contrast,
-                saturation=saturation, hue=hue, jitter=jitter, grey=grey,
-            ).augment[1:]  # fmt: skip
-        self.format, self.window, self.colours = format, window, colours
+        self.colours = Colours(
+            brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, jitter=jitter, grey=grey
+        )
+        self.format, self.window = format, window
         self.smallest_crop, self.flip = smallest_crop, flip
         self.place: nn.Module = self._placing(1)
         self.log_mel = LogMel(format.rate)
