@@ -15,7 +15,14 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from sslflow.audiovisual.method import ClipMethod, PairMethod, find, names
-from sslflow.audiovisual.methods.alignment import Alignment, AlignmentViews, cross_modal_nce, nearness, others_of
+from sslflow.audiovisual.methods.alignment import (
+    Alignment,
+    AlignmentViews,
+    cross_modal_nce,
+    nearness,
+    others_of,
+    over_cells,
+)
 from sslflow.audiovisual.methods.correspondence import correspondence_loss
 from sslflow.audiovisual.methods.synchrony import SynchronyViews, synchrony_loss
 from sslflow.audiovisual.methods.temporal_order import RIGHT, WRONG, OrderViews, TemporalOrder, motions
@@ -349,15 +356,27 @@ def test_cross_modal_nce_equals_the_slow_reference():
     assert torch.autograd.gradcheck(lambda x: cross_modal_nce(x, hidden), (logits,))
 
 
-@pytest.mark.parametrize("over", ["max", "mean"])
-def test_nearness_is_that_of_the_nearest_cell_or_the_mean(over):
+@pytest.mark.parametrize("over", ["max", "softmax", "mean"])
+def test_nearness_is_that_of_the_nearest_cells_or_the_mean(over):
     torch.manual_seed(0)
     cells, sounds = F.normalize(torch.randn(3, 4, 5), dim=1), F.normalize(torch.randn(2, 4), dim=1)
+    table = nearness(cells, sounds, over, 0.2)
     for i in range(3):
         for j in range(2):
             each = [float(cells[i, :, k] @ sounds[j]) for k in range(5)]
-            expected = max(each) if over == "max" else sum(each) / 5
-            assert float(nearness(cells, sounds, over)[i, j]) == pytest.approx(expected, abs=1e-6)
+            soft = 0.2 * math.log(sum(math.exp(one / 0.2) for one in each) / 5)
+            expected = {"max": max(each), "softmax": soft, "mean": sum(each) / 5}[over]
+            assert float(table[i, j]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_softmax_lies_between_the_mean_and_the_nearest_cell():
+    torch.manual_seed(0)
+    similarity = 2 * torch.rand(50, 9, dtype=torch.float64) - 1
+    cold, warm = (over_cells(similarity, "softmax", temperature) for temperature in (1e-3, 1e3))
+    torch.testing.assert_close(cold, over_cells(similarity, "max", 0.1), atol=3e-3, rtol=0)
+    torch.testing.assert_close(warm, over_cells(similarity, "mean", 0.1), atol=1e-3, rtol=0)
+    similarity.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: over_cells(x, "softmax", 0.1), (similarity,))
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
@@ -408,7 +427,7 @@ def alignment_loss(rows: slice) -> tuple[Tensor, Tensor]:
     pictures = gather(F.normalize(weights @ cells[rows], dim=1))
     heard = gather(F.normalize(sounds[rows] @ weights.T, dim=1))
     hidden = others_of(gather(sources[rows]))
-    loss = cross_modal_nce(nearness(pictures, heard, "max") / 0.1, hidden)
+    loss = cross_modal_nce(nearness(pictures, heard, "max", 0.1) / 0.1, hidden)
     loss.backward()
     average_gradients([weights])
     assert weights.grad is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -19,7 +20,7 @@ from sslflow.heads import mlp
 from sslflow.method import Batch, Choices, Losses
 from sslflow.params import Positive, Widths
 
-Over = Literal["max", "mean"]
+Over = Literal["max", "softmax", "mean"]
 
 
 class AlignmentViews(ClipViews):
@@ -32,14 +33,15 @@ class AlignmentViews(ClipViews):
 
 
 class Alignment(PairMethod):
-    """Cells of the picture's map and sounds meet on one sphere; a picture is as near to a sound as its nearest cell is,
-    or as its cells are on average. The map of nearnesses shows where the sound comes from.
+    """Cells of the picture's map and sounds meet on one sphere; a picture is as near to a sound as its nearest cells
+    are, or as its cells are on average. The map of nearnesses shows where the sound comes from.
 
     Other clips of the same source are no wrong answers: they are left out, since a frame of a guitar fits the guitar a
     few seconds later as well, and to learn the difference is to learn what only this one video knows.
 
     Settings: `projector`, widths of either side's head; `temperature`, by which cosine similarities are divided;
-    `over`: `max` or `mean` of the cells.
+    `over`: what counts of the cells, `max`, `mean`, or `softmax`, in which the nearest ones count most, but all of them
+    learn.
     """
 
     Views = AlignmentViews
@@ -77,10 +79,10 @@ class Alignment(PairMethod):
         return F.normalize(self.sound_projector(self.sound_encoder(sounds)).float(), dim=1)
 
     def scores(self, pictures: Tensor, sounds: Tensor) -> Tensor:
-        return over_cells(torch.einsum("ndk,nd->nk", pictures, sounds), self.over)
+        return over_cells(torch.einsum("ndk,nd->nk", pictures, sounds), self.over, self.temperature)
 
     def table(self, pictures: Tensor, sounds: Tensor) -> Tensor:
-        return nearness(pictures, sounds, self.over)
+        return nearness(pictures, sounds, self.over, self.temperature)
 
     def localise(self, pictures: Tensor, sounds: Tensor) -> Tensor:
         rows, columns = self.encoder.map(pictures[:1]).shape[2:]
@@ -91,15 +93,20 @@ class Alignment(PairMethod):
 
 
 @full_precision
-def nearness(pictures: Tensor, sounds: Tensor, over: Over) -> Tensor:
-    """Cosine similarity of each picture's nearest cell, or of its cells on average, with each sound, `(n, m)`, of
-    normalised embeddings `(n, dim, cells)` and `(m, dim)`."""
-    return over_cells(torch.einsum("ndk,md->nmk", pictures, sounds), over)
+def nearness(pictures: Tensor, sounds: Tensor, over: Over, temperature: float) -> Tensor:
+    """How near each picture is to each sound, `(n, m)`: `over_cells` of the cosine similarities of normalised
+    embeddings `(n, dim, cells)` and `(m, dim)`."""
+    return over_cells(torch.einsum("ndk,md->nmk", pictures, sounds), over, temperature)
 
 
-def over_cells(similarity: Tensor, over: Over) -> Tensor:
-    """What counts of similarities `(…, cells)`, `(…)`."""
-    return similarity.amax(dim=-1) if over == "max" else similarity.mean(dim=-1)
+def over_cells(similarity: Tensor, over: Over, temperature: float) -> Tensor:
+    """What counts of similarities `(…, cells)`, `(…)`: the largest, the mean, or what lies between, `softmax`: the log
+    of the mean of exp(similarity / temperature), times the temperature."""
+    if over == "max":
+        return similarity.amax(dim=-1)
+    if over == "mean":
+        return similarity.mean(dim=-1)
+    return temperature * ((similarity / temperature).logsumexp(dim=-1) - math.log(similarity.shape[-1]))
 
 
 def others_of(sources: Tensor) -> Tensor:
