@@ -24,7 +24,7 @@ from sslflow.audiovisual.methods.alignment import (
     over_cells,
 )
 from sslflow.audiovisual.methods.correspondence import correspondence_loss
-from sslflow.audiovisual.methods.synchrony import SynchronyViews, synchrony_loss
+from sslflow.audiovisual.methods.synchrony import Synchrony, SynchronyViews, synchrony_loss
 from sslflow.audiovisual.methods.temporal_order import RIGHT, WRONG, OrderViews, TemporalOrder, motions
 from sslflow.audiovisual.raw import Raw
 from sslflow.audiovisual.sound import LogMel, sound_statistics
@@ -398,10 +398,14 @@ def test_synchrony_loss_equals_the_slow_reference(weight):
     assert torch.autograd.gradcheck(lambda x: synchrony_loss(x, sources, weight), (logits,))
 
 
-def test_harder_wrong_answers_of_synchrony_come_in_with_time(clips):
-    method, _ = make("synchrony", clips)
-    weights = [method.weight(progress) for progress in (0.0, 0.2, 0.35, 0.5, 1.0)]  # pyright: ignore[reportCallIssue]
-    assert weights == pytest.approx([0.0, 0.0, 0.5, 1.0, 1.0])
+def test_harder_wrong_answers_of_synchrony_come_in_with_time():
+    encoders = Encoder(3, 32, name="resnet10", width=4), Encoder(1, 64, name="resnet10", width=4)
+    method = Synchrony(*encoders, easy=0.2, all=0.5)
+    assert [method.weight(progress) for progress in (0.0, 0.2, 0.35, 0.5, 1.0)] == pytest.approx(
+        [0.0, 0.0, 0.5, 1.0, 1.0]
+    )
+    at_once = Synchrony(*encoders, easy=0.0, all=0.0)
+    assert [at_once.weight(progress) for progress in (0.0, 0.5)] == [1.0, 1.0]
 
 
 def test_kinds_of_sound_stay_and_are_those_of_sound_alone(clips):

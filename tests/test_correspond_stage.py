@@ -221,7 +221,9 @@ def test_an_encoder_to_start_from_must_see_colours_and_is_told_of(params):
     params["correspond"]["run"]["start"] = "start.safetensors"
     params["correspond"]["temporal_order"]["train"]["lr"] = 1e-12
     metrics = ran(params, "temporal_order")
-    assert metrics["probe_picture_start_accuracy"] == pytest.approx(metrics["probe_picture_accuracy"], abs=0.01)
+    # The same weights, but for the statistics of BatchNorm: at most one window is named otherwise.
+    one = 1 / metrics["probe_picture_windows"]
+    assert metrics["probe_picture_start_accuracy"] == pytest.approx(metrics["probe_picture_accuracy"], abs=1.01 * one)
     found = load_encoder(places.correspondence("temporal_order", 0) / "picture.safetensors").state_dict()
     start = load_encoder(Path("start.safetensors")).state_dict()
     torch.testing.assert_close(found["network.conv1.weight"], start["network.conv1.weight"], atol=1e-6, rtol=0)
