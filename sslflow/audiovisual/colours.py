@@ -1,4 +1,4 @@
-"""Other colours for each frame, as one linear change: a third of the price of going to hue and saturation and back."""
+"""Other colours for each frame, as one linear change: a fifth of the price of going to hue and saturation and back."""
 
 from __future__ import annotations
 
