@@ -190,15 +190,15 @@ def test_partners_are_of_other_sources_and_each_clip_is_one_once(sizes):
     for seed in range(40):
         torch.manual_seed(seed)
         mixed = sources[torch.randperm(len(sources))]
-        found = partners(mixed)
-        assert sorted(found.tolist()) == list(range(len(sources)))
-        assert (mixed[found] != mixed).all()
+        for found in partners(mixed, 3).T:
+            assert sorted(found.tolist()) == list(range(len(sources)))
+            assert (mixed[found] != mixed).all()
 
 
 @pytest.mark.parametrize("sizes", [(4, 1, 1), (7, 2), (5,), (1,)])
 def test_what_has_no_partner_is_left_out_of_both_sides(sizes):
     sources = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
-    found = partners(sources)
+    found = partners(sources)[:, 0]
     kept = found >= 0
     rest = len(sources) - max(sizes)
     assert int(kept.sum()) == 2 * rest
@@ -206,11 +206,19 @@ def test_what_has_no_partner_is_left_out_of_both_sides(sizes):
     assert (sources[found[kept]] != sources[kept]).all()
 
 
+def test_several_partners_differ_as_far_as_there_are_so_many():
+    found = partners(torch.arange(5), 4)
+    assert all(sorted(row) == [j for j in range(5) if j != i] for i, row in enumerate(found.tolist()))
+    two = partners(torch.tensor([0, 0, 1, 1]), 3)
+    assert two.shape == (4, 3)
+    assert (two[0] >= 2).all()
+
+
 def test_all_partners_are_as_likely():
     torch.manual_seed(0)
     counts = torch.zeros(4, 4)
     for _ in range(3000):
-        counts[torch.arange(4), partners(torch.arange(4))] += 1
+        counts[torch.arange(4), partners(torch.arange(4))[:, 0]] += 1
     assert (counts.diagonal() == 0).all()
     assert ((counts / 3000)[~torch.eye(4).bool()] - 1 / 3).abs().max() < 0.04
 

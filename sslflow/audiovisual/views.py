@@ -163,9 +163,10 @@ def cut_sounds(raw: Raw, format: ClipFormat, starts: Tensor, seconds: float) -> 
     return raw.sound.gather(1, first[:, None] + torch.arange(length, device=first.device))
 
 
-def partners(sources: Tensor) -> Tensor:
-    """For each clip another one of another source, drawn by chance, int64 `(n,)`: every clip is the partner of one, so
-    whatever is paired so is as common in wrong pairs as in right ones.
+def partners(sources: Tensor, count: int = 1) -> Tensor:
+    """For each clip `count` others of other sources, drawn by chance, int64 `(n, count)`: in each column every clip is
+    the partner of one, so whatever is paired so is as common in wrong pairs as in right ones. The columns differ, as
+    far as there are so many ways.
 
     `sources`, int64 `(n,)`, numbers what clips come from. In a group of clips sorted by source, each one's partner
     stands at a distance of at least the largest source's size and as far from the other end of the circle. Where one
@@ -183,10 +184,12 @@ def partners(sources: Tensor) -> Tensor:
         kept = torch.ones(len(order), dtype=torch.bool, device=device)
         kept[big[len(sources) - largest :]] = False
         order, largest = order[kept], len(sources) - largest
-    found = torch.full_like(sources, -1)
+    found = torch.full((len(sources), count), -1, device=device)
     if largest:
-        shift = int(torch.randint(largest, len(order) - largest + 1, (), device=device))
-        found[order] = order.roll(-shift)
+        ways = torch.randperm(len(order) - 2 * largest + 1, device=device) + largest
+        shifts = ways[torch.arange(count, device=device) % len(ways)]
+        places = torch.arange(len(order), device=device)[:, None] + shifts
+        found[order] = order[places % len(order)]
     return found
 
 

@@ -35,7 +35,7 @@ def with_other_sources(sources: np.ndarray, seed: int) -> Pairs:
     there is one source."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "pairs"))
-        others = partners(torch.from_numpy(np.ascontiguousarray(sources)))
+        others = partners(torch.from_numpy(np.ascontiguousarray(sources)))[:, 0]
     kept = (others >= 0).nonzero()[:, 0]
     return _pairs(kept, others[kept])
 

@@ -16,20 +16,23 @@ from sslflow.heads import mlp
 from sslflow.method import Batch, Choices, Losses
 from sslflow.params import Count
 
+OTHERS = 8
+"""Wrong pairs that each frame and each sound is in. Nearly all of a step's time goes into encoding them once."""
+
 
 class CorrespondenceViews(ClipViews):
-    """Frames, the sounds of the same windows, and for each clip the number, within the batch, of the one whose sound it
-    is also shown with, int64 `(n,)`; −1 for a clip that is left out.
+    """Frames, the sounds of the same windows, and for each clip the numbers, within the batch, of those whose sounds it
+    is also shown with, int64 `(n, OTHERS)`; −1 where a clip is left out.
 
-    Each frame is shown once with its own sound and once with another's, and each sound likewise: neither a frame nor a
-    sound nor its time can tell alone which of the two a pair is. The other sound is of another source: from elsewhere
-    in the same video it would often fit as well.
+    Each frame is shown with its own sound and, in every column, once with another's, and each sound likewise: neither a
+    frame nor a sound nor its time can tell alone which of the two a pair is. The other sound is of another source: from
+    elsewhere in the same video it would often fit as well.
     """
 
     @torch.no_grad()
     def forward(self, raw: Raw) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         starts = self.starts(len(raw), raw.frames.device)
-        return self.pictures(raw, starts), self.sounds(raw, starts), partners(raw.sources)
+        return self.pictures(raw, starts), self.sounds(raw, starts), partners(raw.sources, OTHERS)
 
 
 class Correspondence(PairMethod):
@@ -49,15 +52,17 @@ class Correspondence(PairMethod):
     def training_step(self, batch: Batch) -> Losses:
         frames, sounds, others = batch.views
         pictures, heard = self.embed_pictures(frames), self.embed_sounds(sounds)
-        kept = others >= 0
-        if not kept.any():
+        clips, column = (others >= 0).nonzero(as_tuple=True)
+        if not len(clips):
             # Clips of one source: there is no wrong pair, and the right ones alone teach only to say yes.
             nothing = 0.0 * self.scores(pictures, heard).sum()
             return {"loss": nothing, "accuracy": nothing.detach() + 0.5}
-        pictures, own, other = pictures[kept], heard[kept], heard[others[kept]]
-        logits = self.scores(pictures.repeat(2, 1), torch.cat([own, other])).chunk(2)
-        accuracy = torch.stack([logits[0] > 0, logits[1] <= 0]).float().mean()
-        return {"loss": correspondence_loss(*logits), "accuracy": accuracy}
+        # In one go: the network's BatchNorm must not see right and wrong pairs apart.
+        wrong = pictures[clips], heard[others[clips, column]]
+        logits = self.scores(torch.cat([pictures, wrong[0]]), torch.cat([heard, wrong[1]]))
+        own, other = logits[: len(frames)][clips], logits[len(frames) :]
+        accuracy = torch.stack([own > 0, other <= 0]).float().mean()
+        return {"loss": correspondence_loss(own, other), "accuracy": accuracy}
 
     def embed_pictures(self, pictures: Tensor) -> Tensor:
         return self.encoder.map(pictures).mean(dim=(2, 3))

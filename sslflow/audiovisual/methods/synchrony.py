@@ -76,6 +76,8 @@ class SynchronyViews(StackViews):
 
 class Synchrony(PairMethod):
     """Embeddings of either side keep the order of time: what happens in the frames stands against what is heard then.
+    Of frames only by how much their features change from one to the next counts: what there is to see all the time
+    tells one clip from others, but nothing of the moment.
 
     A wrong answer is a window of another source or, the harder one, the same clip's other window. Those come in with
     time, as in the paper: from the beginning they would be a riddle before there is anything to solve it with.
@@ -122,9 +124,11 @@ class Synchrony(PairMethod):
         return max(0.0, (progress - self.easy) / (self.all - self.easy)) if self.all > self.easy else 0.0
 
     def embed_pictures(self, pictures: Tensor) -> Tensor:
-        """Of frames `(n, frames, 3, side, side)`, an embedding of each moment, `(n, dim, frames)`."""
+        """Of frames `(n, frames, 3, side, side)`, an embedding of each step from one to the next, `(n, dim, frames −
+        1)`."""
         features = self.encoder(pictures.flatten(0, 1)).unflatten(0, pictures.shape[:2])
-        return self.projector(features.transpose(1, 2)).float()
+        changes = (features[:, 1:] - features[:, :-1]).abs()
+        return self.projector(changes.transpose(1, 2)).float()
 
     def embed_sounds(self, sounds: Tensor) -> Tensor:
         """An embedding of each moment that the sound encoder's map tells apart, `(n, dim, moments)`."""
@@ -145,7 +149,7 @@ class Synchrony(PairMethod):
 
 def over_time(width: int, hidden: int, dim: int) -> nn.Sequential:
     """Features `(n, width, moments)` to embeddings `(n, dim, moments)`; each sees the moments before and after it, so
-    that it can tell what changes."""
+    that it can tell what begins."""
     return nn.Sequential(
         nn.Conv1d(width, hidden, 3, padding=1, bias=False),
         nn.BatchNorm1d(hidden),
