@@ -44,11 +44,12 @@ def main() -> int:
     adapted.add_argument("--channels", type=int, default=3, choices=(1, 3), help="without --encoder (default: 3)")
     adapted.add_argument("--seed", type=int, default=0)
 
-    heard = commands.add_parser("av", help="features of videos, and a search in them by a sound or an image")
+    heard = commands.add_parser("av", help="features of videos, a search in them, how well a model tells their sounds")
     uses = heard.add_subparsers(dest="use", metavar="use", required=True)
     embedded = uses.add_parser("embed", help="features of every second of every video of a folder, with its time")
     searched = uses.add_parser("search", help="the moments of a folder's videos that fit a sound or an image best")
-    for used in (embedded, searched):
+    told = uses.add_parser("score", help="how well a model tells own sounds from others in videos new to it")
+    for used in (embedded, searched, told):
         used.add_argument("folder", type=Path, help="folder with videos, at any depth")
         used.add_argument("--model", type=Path, help="method.safetensors of a run (default: that of alignment)")
     embedded.add_argument("--output", type=Path, default=Path("features.parquet"), help="table that is written")
@@ -136,7 +137,7 @@ def adapt(asked: argparse.Namespace) -> None:
 
 
 def listen(asked: argparse.Namespace) -> None:
-    """Describe the videos of a folder, or search in them."""
+    """Describe the videos of a folder, search in them, or score a model on them."""
     from sslflow.audiovisual import use
 
     def tell(line: str) -> None:
@@ -145,6 +146,12 @@ def listen(asked: argparse.Namespace) -> None:
     if asked.use == "embed":
         rows = use.embed_folder(asked.folder, asked.model, asked.output, tell)
         print(f"{asked.output}: {rows} rows")
+        return
+    if asked.use == "score":
+        told = use.score_folder(asked.folder, asked.model, tell)
+        share, low, high = (f"{100 * value:.1f}" for value in (told.share, told.low, told.high))
+        print(f"{share} % of {told.windows} windows fit their own sound better than that of another {told.wrong}")
+        print(f"95 % interval {low} to {high}; chance 50")
         return
     found = use.search_folder(asked.folder, asked.model, tell, sound=asked.sound, image=asked.image, top=asked.top)
     for row in found.to_pylist():

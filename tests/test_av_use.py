@@ -13,8 +13,10 @@ import torch
 from PIL import Image
 
 from sslflow import cli, places
+from sslflow.audiovisual import use
 from sslflow.audiovisual.embed import save_method
 from sslflow.audiovisual.methods.alignment import Alignment
+from sslflow.audiovisual.methods.synchrony import Synchrony
 from sslflow.audiovisual.raw import ClipFormat
 from sslflow.audiovisual.use import default_model, read_sound
 from sslflow.encoder import Encoder
@@ -81,6 +83,34 @@ def test_search_lists_moments_by_a_sound_and_by_an_image(folder, monkeypatch, ca
         assert [float(line.split()[0]) for line in lines] == sorted(
             (float(line.split()[0]) for line in lines), reverse=True
         )
+
+
+def test_a_model_is_scored_on_videos_that_it_has_not_seen(folder, monkeypatch, capsys):
+    assert called(monkeypatch, "score", folder) == 0
+    said = capsys.readouterr().out
+    # Clips of one second: two of the first video, three of the second, of which one has no partner; four windows each.
+    assert "% of 16 windows fit their own sound better than that of another source" in said
+    assert "chance 50" in said
+
+
+def test_shares_count_ties_half_and_own_sounds_that_score_higher(folder, monkeypatch):
+    monkeypatch.setattr(use, "scored", lambda method, embedded, pairs: pairs.same.float())
+    told = use.score_folder(folder, None, print)
+    assert (told.share, told.windows, told.wrong) == (1.0, 16, "source")
+    monkeypatch.setattr(use, "scored", lambda method, embedded, pairs: torch.zeros(len(pairs.same)))
+    assert use.score_folder(folder, None, print).share == 0.5
+
+
+def test_of_one_video_synchrony_is_scored_by_moments_and_alignment_not_at_all(folder, monkeypatch, capsys):
+    Path("videos/one.mp4").unlink()
+    assert called(monkeypatch, "score", folder) == 1
+    assert "all clips are of one video" in capsys.readouterr().err
+    method = Synchrony(Encoder(3, 32, **SMALL), Encoder(1, 64, **SMALL), dim=8, hidden=8)
+    save_method(
+        Path("s.safetensors"), "synchrony", method, FORMAT, {"dim": 8, "hidden": 8}, {"window": 0.25, "gap": 0.25}
+    )
+    told = use.score_folder(folder, Path("s.safetensors"), print)
+    assert (told.windows, told.wrong) == (24, "moment")
 
 
 def test_a_sound_is_read_at_the_rate_asked_for(tmp_path):

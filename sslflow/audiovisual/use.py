@@ -1,11 +1,12 @@
-"""What `sslflow av` does: features of the clips of a folder of videos, and a search in it by a sound or an image."""
+"""What `sslflow av` does: features of the clips of a folder of videos, a search in it by a sound or an image, and how
+well a method tells there what belongs together."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,16 @@ from sslflow.audiovisual.embed import clip_features, load_method, search
 from sslflow.audiovisual.prepare_clips import prepare_clips
 from sslflow.audiovisual.process import run
 from sslflow.audiovisual.raw import ClipFormat
+from sslflow.audiovisual.windows import embed, windows
 from sslflow.data.decode import Refused, decode
+from sslflow.evaluation.intervals import interval
+from sslflow.evaluation.pairs import scored, with_other_moments, with_other_sources
 from sslflow.files import replacing
 
 SOUND_FILES = f"{ffmpeg.DEMUXERS},wav,w64,aiff,caf,flac,mp3,aac,ac3"
 LIMIT_S = 600.0
+SCORED = 4
+"""Windows of each clip."""
 
 
 def embed_folder(folder: Path, model: Path | None, file: Path, tell: Callable[[str], None]) -> int:
@@ -60,6 +66,38 @@ def search_folder(
         asked["image"] = _read_image(image, views.format.side)
     clips = _prepared(folder, views.format, tell)
     return search(method, views, clips, torch.device("cpu"), top=top, **asked)
+
+
+@dataclass(frozen=True)
+class Told:
+    """The `share` of so many `windows` of which a method found that their own sound fits better than a wrong one, ties
+    counting half, with its 95 % interval `low`, `high` over videos; `wrong`: of another `source` or `moment`."""
+
+    share: float
+    low: float
+    high: float
+    windows: int
+    wrong: str
+
+
+def score_folder(folder: Path, model: Path | None, tell: Callable[[str], None]) -> Told:
+    """How well the method tells, in videos that it need not have been trained on, which of two sounds belongs to a
+    window: its own, or the same clip's at another moment (`synchrony`), or another video's. No threshold is needed.
+
+    Raises `ValueError` for files that can't be read, and where there are no wrong sounds.
+    """
+    method, views = load_method(model or default_model())
+    clips = _prepared(folder, views.format, tell)
+    moments = method.wrong == "moment"
+    chosen = windows(views, np.arange(len(clips)), 0, SCORED, two=moments)
+    sources = clips.sources[chosen.rows]
+    pairs = with_other_moments(len(chosen)) if moments else with_other_sources(sources, 0)
+    if not len(pairs.same):
+        raise ValueError(f"{folder}: all clips are of one video, and a wrong sound is one of another")
+    own, other = scored(method, embed(method, views, clips, chosen, torch.device("cpu")), pairs).chunk(2)
+    better = ((own > other).double() + 0.5 * (own == other)).numpy()
+    low, high = interval(better, sources[pairs.pictures[: len(own)].numpy()])
+    return Told(float(better.mean()), low, high, len(better), method.wrong)
 
 
 def default_model() -> Path:
