@@ -75,7 +75,7 @@ def prepare_clips(
         empty = [""] * (len(_COLUMNS) - 2)
         rows = [*map(_row, found), *([name, reason, *empty] for name, reason in rejected)]
         write_csv(temporary / "videos.csv", _COLUMNS, sorted(rows, key=lambda row: row[0]))
-    if not counts[TEST]:
+    if not counts[TEST] and test_fraction:
         tell("warning: there is no video to test on: nothing that is learnt from these can be evaluated")
     cuts = [one.entry.cuts for one in good if one.entry]
     return {
