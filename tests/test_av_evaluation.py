@@ -14,7 +14,7 @@ from sslflow.evaluation.intervals import interval, standard_error, wilson
 from sslflow.evaluation.localisation import anywhere, centre, pointing
 from sslflow.evaluation.pairs import Pairs, accuracies, with_other_moments, with_other_sources
 from sslflow.evaluation.retrieval import chance, retrieval
-from sslflow.evaluation.shortcuts import best_cut, ranked, told_by
+from sslflow.evaluation.shortcuts import likely_from, ranked, told_by
 
 # Retrieval
 
@@ -175,13 +175,21 @@ def test_the_controls_find_pairs_that_give_themselves_away():
     assert told["low"] > 0.6
 
 
-def test_best_cut_is_as_good_as_any_threshold():
-    numbers = np.random.default_rng(0)
+def test_the_threshold_lies_where_either_kind_is_as_likely():
+    numbers = torch.Generator().manual_seed(0)
+    same = torch.arange(20000) < 10000
+    scores = 7.0 + 0.1 * (torch.randn(20000, generator=numbers) + 2.0 * same)  # as likely from 7.1 on
+    assert likely_from(scores, same) == pytest.approx(7.1, abs=0.005)
+    apart = torch.where(same, 1.0, -1.0)
+    assert likely_from(apart, same) == pytest.approx(0.0, abs=1e-3)
+    assert likely_from(torch.full((4,), 3.0), torch.tensor([True, True, False, False])) == 3.0
+
+
+def test_the_threshold_of_scores_that_tell_nothing_is_among_them():
+    numbers = torch.Generator().manual_seed(0)
     for _ in range(20):
-        scores = torch.from_numpy(numbers.integers(6, size=15).astype(np.float32))
-        same = torch.from_numpy(numbers.random(15) < 0.5)
-        best = max(int(((scores > cut) == same).sum()) for cut in np.arange(-1, 7, 0.5))
-        assert int(((scores > best_cut(scores, same)) == same).sum()) == best
+        scores, same = torch.randn(60, generator=numbers), torch.randperm(60, generator=numbers) < 30
+        assert scores.min() < likely_from(scores, same) < scores.max()
 
 
 def test_area_under_the_curve_counts_ties_one_half():

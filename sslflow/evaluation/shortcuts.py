@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from sslflow.evaluation.intervals import interval
@@ -30,19 +31,18 @@ def told_by(
     return {"accuracy": float(right.mean()), "low": low, "high": high}
 
 
-def best_cut(scores: Tensor, same: Tensor) -> float:
-    """The threshold above which most of the `scores` `(n,)` are of pairs that belong together, bool `(n,)`, and below
-    which most are not: in the middle between two scores, or of the best of several such gaps."""
-    order = scores.argsort()
-    values, belongs = scores[order].double(), same[order].double()
-    # With the cut before place k: those that belong from k on, and those that don't before it.
-    right = torch.cat([belongs.flip(0).cumsum(0).flip(0), belongs.new_zeros(1)])
-    right[1:] += (1 - belongs).cumsum(0)
-    borders = torch.cat([values[:1] - 1, (values[1:] + values[:-1]) / 2, values[-1:] + 1])
-    # Between equal scores there is no cut.
-    right[1:-1][values[1:] == values[:-1]] = -1
-    best = (right == right.max()).nonzero()[:, 0]
-    return float(borders[best[len(best) // 2]])
+def likely_from(scores: Tensor, same: Tensor) -> float:
+    """The score from which on a pair rather belongs together than not, where a logistic regression of the `scores`
+    `(n,)` on that, bool `(n,)`, with as many of either kind, says one half (Platt's calibration).
+
+    Of few sources this changes less than the threshold that is right most often. The mean, where higher scores do not
+    speak for belonging together.
+    """
+    values = scores.double().cpu().numpy()
+    middle, spread = values.mean(), values.std() or 1.0
+    fitted = LogisticRegression(C=1e3).fit((values[:, None] - middle) / spread, same.cpu().numpy())
+    slope = fitted.coef_[0, 0]
+    return float(middle - spread * fitted.intercept_[0] / slope if slope > 0 else middle)
 
 
 def ranked(scores: Tensor, same: Tensor) -> float:
