@@ -151,7 +151,8 @@ def listen(asked: argparse.Namespace) -> None:
         told = use.score_folder(asked.folder, asked.model, tell)
         share, low, high = (f"{100 * value:.1f}" for value in (told.share, told.low, told.high))
         print(f"{share} % of {told.windows} windows fit their own sound better than that of another {told.wrong}")
-        print(f"95 % interval {low} to {high}; chance 50")
+        over = f"over {told.videos} videos" if told.videos > 1 else "of this one video; others may be different"
+        print(f"95 % interval {low} to {high} {over}; chance 50")
         return
     found = use.search_folder(asked.folder, asked.model, tell, sound=asked.sound, image=asked.image, top=asked.top)
     for row in found.to_pylist():

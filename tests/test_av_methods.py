@@ -23,7 +23,7 @@ from sslflow.audiovisual.methods.alignment import (
     others_of,
     over_cells,
 )
-from sslflow.audiovisual.methods.correspondence import correspondence_loss
+from sslflow.audiovisual.methods.correspondence import Correspondence, correspondence_loss
 from sslflow.audiovisual.methods.synchrony import Synchrony, SynchronyViews, synchrony_loss
 from sslflow.audiovisual.methods.temporal_order import RIGHT, WRONG, OrderViews, TemporalOrder, motions
 from sslflow.audiovisual.raw import Raw
@@ -206,7 +206,7 @@ def test_what_has_no_partner_is_left_out_of_both_sides(sizes):
     assert (sources[found[kept]] != sources[kept]).all()
 
 
-def test_several_partners_differ_as_far_as_there_are_so_many():
+def test_several_partners_differ_as_far_as_there_are_so_many_distances():
     found = partners(torch.arange(5), 4)
     assert all(sorted(row) == [j for j in range(5) if j != i] for i, row in enumerate(found.tolist()))
     two = partners(torch.tensor([0, 0, 1, 1]), 3)
@@ -230,6 +230,40 @@ def test_a_correspondence_batch_of_one_source_teaches_nothing(clips):
     loss.backward()
     assert float(loss.detach()) == 0.0
     assert all(p.grad is None or not p.grad.any() for p in method.parameters())
+
+
+def test_correspondence_shows_each_frame_in_several_wrong_pairs_that_count_as_much_as_the_right_one(clips):
+    """Against a slow reference, in a batch of which one clip is left out: three of one source, two of another."""
+    method, views = make("correspondence", clips)
+    raw = clips.read(clips.pretraining_rows[:5])
+    frames, sounds, others = views(Raw(raw.frames, raw.sound, torch.tensor([0, 0, 0, 1, 1])))
+    assert others.shape == (5, 8)
+    assert int((others < 0).all(dim=1).sum()) == 1
+    method.eval()  # so that a pair's score doesn't depend on the others
+    assert isinstance(method, Correspondence)
+    with torch.no_grad():
+        pictures, heard = method.embed_pictures(frames), method.embed_sounds(sounds)
+        losses = []
+        for clip, row in enumerate(others.tolist()):
+            for other in row:
+                if other >= 0:
+                    pair = method.scores(pictures[clip].expand(2, -1), heard[[clip, other]])
+                    losses.append(math.log1p(math.exp(-float(pair[0]))) + math.log1p(math.exp(float(pair[1]))))
+        loss = method.training_step(Batch((frames, sounds, others), torch.arange(5), progress=0.0))["loss"]
+    assert float(loss) == pytest.approx(sum(losses) / len(losses) / 2, rel=1e-5)
+
+
+def test_synchrony_sees_of_frames_only_what_changes(clips):
+    method, _ = make("synchrony", clips)
+    assert isinstance(method, Synchrony)
+    method.eval()
+    still = torch.rand(2, 1, 3, 32, 32).expand(-1, 6, -1, -1, -1)  # two pictures, each shown six times
+    with torch.no_grad():
+        found = method.embed_pictures(still)
+        moving = method.embed_pictures(torch.rand(1, 6, 3, 32, 32))
+    assert found.shape[2] == 5
+    torch.testing.assert_close(found[0], found[1])
+    assert not torch.allclose(found[0], moving[0], atol=1e-3)
 
 
 def ramps(count: int = 64) -> Raw:

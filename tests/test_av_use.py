@@ -88,9 +88,9 @@ def test_search_lists_moments_by_a_sound_and_by_an_image(folder, monkeypatch, ca
 def test_a_model_is_scored_on_videos_that_it_has_not_seen(folder, monkeypatch, capsys):
     assert called(monkeypatch, "score", folder) == 0
     said = capsys.readouterr().out
-    # Clips of one second: two of the first video, three of the second, of which one has no partner; four windows each.
+    # Four windows of each clip of a second: 8 of the first video, 12 of the second, of which 4 have no partner.
     assert "% of 16 windows fit their own sound better than that of another source" in said
-    assert "chance 50" in said
+    assert "over 2 videos; chance 50" in said
 
 
 def test_shares_count_ties_half_and_own_sounds_that_score_higher(folder, monkeypatch):
@@ -110,7 +110,7 @@ def test_of_one_video_synchrony_is_scored_by_moments_and_alignment_not_at_all(fo
         Path("s.safetensors"), "synchrony", method, FORMAT, {"dim": 8, "hidden": 8}, {"window": 0.25, "gap": 0.25}
     )
     told = use.score_folder(folder, Path("s.safetensors"), print)
-    assert (told.windows, told.wrong) == (24, "moment")
+    assert (told.windows, told.videos, told.wrong) == (24, 1, "moment")
 
 
 def test_a_sound_is_read_at_the_rate_asked_for(tmp_path):

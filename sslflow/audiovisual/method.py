@@ -47,7 +47,7 @@ class PairMethod(ClipMethod):
     sound_encoder: Encoder
     hears = "sound"
     threshold: ClassVar[float | None] = None
-    """A pair that scores higher belongs together; None: to be chosen on training clips."""
+    """A pair that scores higher belongs together; None: to be chosen on clips that are not trained on."""
     localises: ClassVar[bool] = True
     """Whether its pictures are single frames, in whose parts the sound can be looked for."""
 

@@ -35,8 +35,8 @@ def prepare_clips(
     source: str = "samples:instruments",
     path: str = "data/raw",
     seconds: Positive = 3.0,
-    fps: Count = 8,
-    side: Count = 64,
+    fps: Count = 12,
+    side: Count = 96,
     rate: Count = 16_000,
     sound: SoundNeeded = "required",
     test_fraction: Fraction = 0.2,
@@ -75,8 +75,6 @@ def prepare_clips(
         empty = [""] * (len(_COLUMNS) - 2)
         rows = [*map(_row, found), *([name, reason, *empty] for name, reason in rejected)]
         write_csv(temporary / "videos.csv", _COLUMNS, sorted(rows, key=lambda row: row[0]))
-    if not counts[TEST] and test_fraction:
-        tell("warning: there is no video to test on: nothing that is learnt from these can be evaluated")
     cuts = [one.entry.cuts for one in good if one.entry]
     return {
         "videos": len(found) + len(rejected),

@@ -71,12 +71,14 @@ def search_folder(
 @dataclass(frozen=True)
 class Told:
     """The `share` of so many `windows` of which a method found that their own sound fits better than a wrong one, ties
-    counting half, with its 95 % interval `low`, `high` over videos; `wrong`: of another `source` or `moment`."""
+    counting half, with its 95 % interval `low`, `high` over so many `videos`, of one of them as if its windows were
+    independent; `wrong`: of another `source` or `moment`."""
 
     share: float
     low: float
     high: float
     windows: int
+    videos: int
     wrong: str
 
 
@@ -96,8 +98,9 @@ def score_folder(folder: Path, model: Path | None, tell: Callable[[str], None]) 
         raise ValueError(f"{folder}: all clips are of one video, and a wrong sound is one of another")
     own, other = scored(method, embed(method, views, clips, chosen, torch.device("cpu")), pairs).chunk(2)
     better = ((own > other).double() + 0.5 * (own == other)).numpy()
-    low, high = interval(better, sources[pairs.pictures[: len(own)].numpy()])
-    return Told(float(better.mean()), low, high, len(better), method.wrong)
+    videos = sources[pairs.pictures[: len(own)].numpy()]
+    low, high = interval(better, videos)
+    return Told(float(better.mean()), low, high, len(better), len(np.unique(videos)), method.wrong)
 
 
 def default_model() -> Path:

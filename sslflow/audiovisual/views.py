@@ -166,7 +166,7 @@ def cut_sounds(raw: Raw, format: ClipFormat, starts: Tensor, seconds: float) -> 
 def partners(sources: Tensor, count: int = 1) -> Tensor:
     """For each clip `count` others of other sources, drawn by chance, int64 `(n, count)`: in each column every clip is
     the partner of one, so whatever is paired so is as common in wrong pairs as in right ones. The columns differ, as
-    far as there are so many ways.
+    far as there are so many distances.
 
     `sources`, int64 `(n,)`, numbers what clips come from. In a group of clips sorted by source, each one's partner
     stands at a distance of at least the largest source's size and as far from the other end of the circle. Where one

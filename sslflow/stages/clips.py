@@ -27,6 +27,8 @@ def main() -> None:
     settings = read(schemas())
     started = time.monotonic()
     counts = prepare_clips(places.CLIPS, tell, **settings["clips"])
+    if not counts["test"]:
+        tell("warning: there is no video to test on: nothing that is learnt from these can be evaluated")
     write_metrics(places.metrics("clips"), counts)
     print(
         f"clips  {counts['clips']} clips ({counts['train']} train, {counts['test']} test) of "

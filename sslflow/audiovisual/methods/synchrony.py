@@ -33,7 +33,7 @@ class SynchronyViews(StackViews):
         *,
         window: Positive = 1.0,
         gap: Positive = 1.0,
-        frames: Annotated[int, Ge(2)] = 6,
+        frames: Annotated[int, Ge(3)] = 12,
         smallest_crop: Share = 0.6,
         flip: Fraction = 0.5,
         brightness: Fraction = 0.3,
