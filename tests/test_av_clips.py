@@ -30,7 +30,7 @@ from sslflow.files import read_json
 from sslflow.stages import clips
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL = {"source": "folder", "path": "raw", "seconds": 2.0, "side": 16, "workers": 1, "max_bad": 1.0}
+SMALL = {"fps": 8, "source": "folder", "path": "raw", "seconds": 2.0, "side": 16, "workers": 1, "max_bad": 1.0}
 H264 = ("-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p")
 
 
