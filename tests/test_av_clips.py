@@ -489,6 +489,10 @@ def test_the_stage(raw: Path, plain: Path, capsys: pytest.CaptureFixture[str]) -
     assert printed[-1].startswith(
         "clips  6 clips (3 train, 3 test) of 2 videos, 1 unusable, 0 copies; 0 clips silent, 0"
     )
+    assert "warning: there is no video to test on" not in "".join(printed)
+    settings_file(test_fraction=0.0)
+    clips.main()
+    assert "warning: there is no video to test on" in capsys.readouterr().out
 
 
 def test_the_list_of_raw_files(raw: Path) -> None:

@@ -25,7 +25,7 @@ from sslflow.audiovisual.raw import ClipFormat
 from sslflow.audiovisual.windows import embed, windows
 from sslflow.data.decode import Refused, decode
 from sslflow.evaluation.intervals import interval
-from sslflow.evaluation.pairs import scored, with_other_moments, with_other_sources
+from sslflow.evaluation.pairs import paired, scored
 from sslflow.files import replacing
 
 SOUND_FILES = f"{ffmpeg.DEMUXERS},wav,w64,aiff,caf,flac,mp3,aac,ac3"
@@ -90,10 +90,9 @@ def score_folder(folder: Path, model: Path | None, tell: Callable[[str], None]) 
     """
     method, views = load_method(model or default_model())
     clips = _prepared(folder, views.format, tell)
-    moments = method.wrong == "moment"
-    chosen = windows(views, np.arange(len(clips)), 0, SCORED, two=moments)
+    chosen = windows(views, np.arange(len(clips)), 0, SCORED, two=method.wrong == "moment")
     sources = clips.sources[chosen.rows]
-    pairs = with_other_moments(len(chosen)) if moments else with_other_sources(sources, 0)
+    pairs = paired(method.wrong, sources, 0)
     if not len(pairs.same):
         raise ValueError(f"{folder}: all clips are of one video, and a wrong sound is one of another")
     own, other = scored(method, embed(method, views, clips, chosen, torch.device("cpu")), pairs).chunk(2)

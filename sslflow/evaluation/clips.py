@@ -19,8 +19,7 @@ from sslflow.data.records import TEST
 from sslflow.encoder import Encoder
 from sslflow.evaluation.linear import fit_linear
 from sslflow.evaluation.listening import finding, own_accuracy, own_task, pointed, score_table, sound_maps
-from sslflow.evaluation.pairs import Pairs, accuracies, controls, file_facts, scored, with_other_moments
-from sslflow.evaluation.pairs import with_other_sources as with_others
+from sslflow.evaluation.pairs import Pairs, accuracies, controls, file_facts, paired, scored
 from sslflow.evaluation.shortcuts import likely_from
 from sslflow.features import fresh_statistics
 from sslflow.params import Count
@@ -117,7 +116,7 @@ class Exam:
         embedded = [embed(method, self.views, self.clips, one, self.device) for one in chosen]
         kinds = {"": "moment", "source": "source"} if moments else {"": "source"}
         for prefix, wrong in kinds.items():
-            pairs = [self._paired(one, wrong) for one in chosen]
+            pairs = [paired(wrong, self.clips.sources[one.rows], self.seed) for one in chosen]
             if not all(len(one.same) for one in pairs):
                 continue
             scores = [scored(method, one, pairs_of) for one, pairs_of in zip(embedded, pairs, strict=True)]
@@ -136,11 +135,6 @@ class Exam:
         self._finding(method, chosen[1], embedded[1], found)
         if method.localises:
             self._localising(method, _first(chosen[1]), found)
-
-    def _paired(self, chosen: Windows, wrong: str) -> Pairs:
-        if wrong == "moment":
-            return with_other_moments(len(chosen))
-        return with_others(self.clips.sources[chosen.rows], self.seed)
 
     def _finding(self, method: PairMethod, chosen: Windows, embedded: Both, found: Findings) -> None:
         first = _first_of_each(chosen)

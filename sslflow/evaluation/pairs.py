@@ -30,6 +30,12 @@ class Pairs:
     """Whether both are of the same window, bool `(p,)`."""
 
 
+def paired(wrong: str, sources: np.ndarray, seed: int) -> Pairs:
+    """Right and wrong pairs of windows of `sources`, int64 `(w,)`; `wrong` as a method for pairs says: of another
+    `source`, or another `moment` of the same clip."""
+    return with_other_moments(len(sources)) if wrong == "moment" else with_other_sources(sources, seed)
+
+
 def with_other_sources(sources: np.ndarray, seed: int) -> Pairs:
     """Every window with its own sound, and with that of a window of another source; `sources` int64 `(w,)`. Empty where
     there is one source."""
