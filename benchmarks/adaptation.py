@@ -26,19 +26,19 @@ from typing import Any
 import torch
 from ruamel.yaml import YAML
 
-from sslflow import adapter
-from sslflow.adapt import adapt
-from sslflow.data.domains import open_task, target_answers
-from sslflow.data.prepare import prepare
-from sslflow.data.prepare_domains import prepare_domains
-from sslflow.domain import frozen_inputs, image_inputs
-from sslflow.encoder import Encoder, load_encoder
-from sslflow.evaluation.adaptation import adaptation_scores
-from sslflow.files import read_json, sha256, write_json
-from sslflow.looks import chosen, looks, unknown_groups
-from sslflow.params import load, read
-from sslflow.rng import derive
-from sslflow.views import CropView
+from sslflow.adaptation import method as adapter
+from sslflow.adaptation.inputs import frozen_inputs, image_inputs
+from sslflow.adaptation.loop import adapt
+from sslflow.adaptation.scores import adaptation_scores
+from sslflow.adaptation.snapshots import chosen, looks, unknown_groups
+from sslflow.adaptation.task import open_task, target_answers
+from sslflow.ingest.domains import prepare_domains
+from sslflow.ingest.images.prepare import prepare
+from sslflow.networks.encoder import Encoder, load_encoder
+from sslflow.runtime.files import read_json, sha256, write_json
+from sslflow.runtime.rng import derive
+from sslflow.settings.params import load, read
+from sslflow.views.images import CropView
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "work/benchmarks/adaptation"

@@ -39,17 +39,17 @@ from torch.utils.data import Dataset as TorchDataset
 
 from benchmarks.methods import ENCODERS
 from sslflow.data.dataset import Dataset
-from sslflow.data.prepare import prepare
-from sslflow.encoder import Encoder
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
-from sslflow.features import extract
-from sslflow.files import read_json, write_json
-from sslflow.method import find
-from sslflow.optim import make_optimizer, warmup_cosine
-from sslflow.params import read
-from sslflow.rng import derive
-from sslflow.train import fit
+from sslflow.features.extract import extract
+from sslflow.ingest.images.prepare import prepare
+from sslflow.networks.encoder import Encoder
+from sslflow.runtime.files import read_json, write_json
+from sslflow.runtime.rng import derive
+from sslflow.settings.params import read
+from sslflow.training.fit import fit
+from sslflow.training.method import find
+from sslflow.training.optim import make_optimizer, warmup_cosine
 
 WORK = Path("work/benchmarks/lightly")
 CPU = torch.device("cpu")

@@ -21,10 +21,10 @@ from pathlib import Path
 import ffmpeg
 import numpy as np
 
-from sslflow.audiovisual.cut import Grid, cut, frames_of, sound_of
-from sslflow.audiovisual.decode import decoded
-from sslflow.audiovisual.ffmpeg import Program, find
-from sslflow.audiovisual.probe import probe
+from sslflow.ingest.videos.cut import Grid, cut, frames_of, sound_of
+from sslflow.ingest.videos.decode import decoded
+from sslflow.ingest.videos.ffmpeg import Program, find
+from sslflow.ingest.videos.inspect import probe
 
 GRID = Grid(seconds=1.0, fps=5, side=112, rate=16_000)
 Windows = list[tuple[np.ndarray, np.ndarray]]

@@ -28,12 +28,12 @@ from typing import Any
 import torch
 from ruamel.yaml import YAML
 
-from sslflow import places
+from sslflow import paths
 from sslflow.data.dataset import Dataset
-from sslflow.data.prepare import prepare
-from sslflow.files import read_json, write_json
-from sslflow.method import names
-from sslflow.params import load
+from sslflow.ingest.images.prepare import prepare
+from sslflow.runtime.files import read_json, write_json
+from sslflow.settings.params import load
+from sslflow.training.method import names
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = Path("work/benchmarks/methods")
@@ -110,7 +110,7 @@ def make_folder(data: str, encoder: str, seen: int) -> None:
     prepared = WORK / "prepared" / data
     if not (prepared / "dataset.json").exists():
         prepare(prepared, print, **SETS[data])
-    link = folder / places.PREPARED
+    link = folder / paths.PREPARED
     link.parent.mkdir(exist_ok=True)
     if not link.exists():
         link.symlink_to(prepared.resolve(), target_is_directory=True)
@@ -150,26 +150,26 @@ def measured(job: Job) -> dict[str, Any] | None:
 
 def sick(job: Job) -> list[str]:
     """What the verdict on a run found sick."""
-    file = job.folder / places.verdict(job.method, job.seed)
+    file = job.folder / paths.verdict(job.method, job.seed)
     return [finding["kind"] for finding in read_json(file) if finding["sick"]] if file.exists() else []
 
 
 def run(job: Job) -> None:
     """Measure one job and write its result."""
-    title = places.run_name(job.method, job.seed)
+    title = paths.run_name(job.method, job.seed)
     result: dict[str, Any] = {"key": key(job)}
     if job.method not in ("random", "pixels"):
         seconds, memory = _stage(job, "pretrain")
-        trained = read_json(job.folder / places.metrics("pretrain", title))
+        trained = read_json(job.folder / paths.metrics("pretrain", title))
         result |= {"seconds": seconds, "memory": memory, "rankme": trained["rankme"]}
         _stage(job, "extract")
     _stage(job, "probe")
-    probed = read_json(job.folder / places.metrics("probe", title))
+    probed = read_json(job.folder / paths.metrics("probe", title))
     result |= {name: probed[name] for name in ("linear", "knn", "linear_validation", "converged")}
     result["commit"] = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.strip()
-    shutil.rmtree(job.folder / places.features(job.method, job.seed), ignore_errors=True)
+    shutil.rmtree(job.folder / paths.features(job.method, job.seed), ignore_errors=True)
     job.result.parent.mkdir(exist_ok=True)
     write_json(job.result, result)
     print(

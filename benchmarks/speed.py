@@ -20,14 +20,15 @@ import torch
 from torchvision.transforms import v2
 
 from sslflow.data.dataset import Dataset
-from sslflow.data.prepare import prepare
-from sslflow.device import layout, place
-from sslflow.encoder import Encoder
-from sslflow.features import extract
-from sslflow.method import Batch, Method, find
-from sslflow.params import read
-from sslflow.train import fit
-from sslflow.views import Normalise, TwoViews
+from sslflow.data.normalise import Normalise
+from sslflow.features.extract import extract
+from sslflow.ingest.images.prepare import prepare
+from sslflow.networks.encoder import Encoder
+from sslflow.runtime.device import layout, place
+from sslflow.settings.params import read
+from sslflow.training.fit import fit
+from sslflow.training.method import Batch, Method, find
+from sslflow.views.images import TwoViews
 
 CPU = torch.device("cpu")
 ROUNDS = 7

@@ -16,9 +16,9 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 from safetensors import safe_open
 
-from sslflow import places
-from sslflow.files import replacing, sha256
-from sslflow.params import load
+from sslflow import paths
+from sslflow.runtime.files import replacing, sha256
+from sslflow.settings.params import load
 
 
 def adapt_folders(
@@ -48,7 +48,7 @@ def adapt_folders(
     params = _params(source, target, method, encoder, epochs, image_size, channels, seed)
     names = [str(path.resolve()) for path in (source, target)]
     content = json.dumps([names, params, sha256(encoder) if encoder else ""], sort_keys=True, default=str)
-    folder = places.WORK / "adapt-folders" / hashlib.sha256(content.encode()).hexdigest()[:16]
+    folder = paths.WORK / "adapt-folders" / hashlib.sha256(content.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "params.yaml").open("w") as handle:
         YAML(typ="safe").dump(params, handle)
@@ -56,7 +56,7 @@ def adapt_folders(
         _pretrain(folder, source, target, params["adapt"]["companion"], seed)
     _stage(folder, "domains")
     _stage(folder, "adapt", method, str(seed))
-    table = pq.read_table(folder / places.adapted(method, seed) / "as_is-pretrained.parquet").drop_columns(["actual"])
+    table = pq.read_table(folder / paths.adapted(method, seed) / "as_is-pretrained.parquet").drop_columns(["actual"])
     with replacing(output) as temporary:
         pq.write_table(table, temporary)
     counts = Counter(table["predicted"].to_pylist())
@@ -104,7 +104,7 @@ def _format(encoder: Path) -> tuple[int, int]:
 
 def _pretrain(folder: Path, source: Path, target: Path, companion: str, seed: int) -> None:
     """An encoder from the images of both folders, unless it is there."""
-    if (folder / places.encoder(companion, seed)).exists():
+    if (folder / paths.encoder(companion, seed)).exists():
         return
     images = folder / "images"
     images.mkdir(exist_ok=True)
@@ -113,7 +113,7 @@ def _pretrain(folder: Path, source: Path, target: Path, companion: str, seed: in
             (images / name).symlink_to(path.resolve(), target_is_directory=True)
     _stage(folder, "prepare")
     _stage(folder, "pretrain", companion, str(seed))
-    shutil.rmtree(folder / places.PREPARED)
+    shutil.rmtree(folder / paths.PREPARED)
 
 
 def _stage(folder: Path, *words: str) -> None:

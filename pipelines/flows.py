@@ -30,9 +30,9 @@ from prefect.states import Cancelled, Completed, Failed
 
 from pipelines import locks, machine, runner, server
 from pipelines.plan import Planned
-from sslflow import places
-from sslflow.files import read_json
+from sslflow import paths
 from sslflow.reporting.leaderboard import CONTROLS, metric_names, order, shown, title
+from sslflow.runtime.files import read_json
 
 RETRY_DELAY_S = 5.0
 
@@ -104,8 +104,8 @@ def in_tasks(workspace: runner.Workspace, retries: int) -> Callable[[Planned], r
 
 def publish() -> None:
     """The leaderboard as a table, and a page with the way to the report, among the flow run's artifacts."""
-    if places.LEADERBOARD.exists():
-        board = read_json(places.LEADERBOARD)
+    if paths.LEADERBOARD.exists():
+        board = read_json(paths.LEADERBOARD)
         rows = [
             {
                 "name": CONTROLS.get(name, name),
@@ -114,7 +114,7 @@ def publish() -> None:
             for name in order(board)
         ]
         create_table_artifact(rows, key="leaderboard", description="Mean and spread over seeds, beside the controls.")
-    page = (places.REPORT / "index.html").resolve()
+    page = (paths.REPORT / "index.html").resolve()
     if page.exists():
         create_markdown_artifact(
             f"# Report\n[{page.name}]({page.as_uri()}): one file, on `{platform.node()}` in `{page}`.",

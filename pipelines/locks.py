@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from sslflow import places
+from sslflow import paths
 
 POLL_S = 0.2
 
@@ -21,7 +21,7 @@ class Busy(ValueError):
 @contextlib.contextmanager
 def one_run(folder: Path = Path()) -> Iterator[int]:
     """Hold the folder's run lock and yield its file descriptor, for children to hold too. Raises `Busy`."""
-    file = folder / places.WORK / "run.lock"
+    file = folder / paths.WORK / "run.lock"
     with _opened(file) as descriptor:
         if not _taken(descriptor):
             holder = file.read_text().strip() or "unknown"
@@ -39,7 +39,7 @@ def one_gpu(names: Sequence[str], folder: Path = Path()) -> Iterator[tuple[str, 
     """Wait for a free one of the GPUs named and yield its name and its lock's file descriptor."""
     with contextlib.ExitStack() as files:
         descriptors = {
-            name: files.enter_context(_opened(folder / places.WORK / f"gpu-{name.replace('/', '-')}.lock"))
+            name: files.enter_context(_opened(folder / paths.WORK / f"gpu-{name.replace('/', '-')}.lock"))
             for name in names
         }
         while True:

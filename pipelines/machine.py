@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 
-from sslflow.params import load
+from sslflow.settings.params import load
 
 
 def shares(jobs: int = 0) -> tuple[int, list[str]]:

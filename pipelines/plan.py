@@ -11,7 +11,7 @@ from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-from sslflow.params import closest
+from sslflow.settings.params import closest
 
 State = Literal["fresh", "stale", "pending"]
 NEVER = "never ran"

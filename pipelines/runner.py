@@ -22,11 +22,11 @@ from typing import Literal, NoReturn, get_args
 
 from pipelines import locks, machine, processes
 from pipelines.plan import Planned, plan
-from sslflow import places
-from sslflow.files import read_json
+from sslflow import paths
 from sslflow.reporting.leaderboard import leaderboard_text
+from sslflow.runtime.files import read_json
 
-LOGS = places.WORK / "logs"
+LOGS = paths.WORK / "logs"
 INTERRUPTED = 130
 # What DVC says to a person after every stage; with twenty stages it would bury what they say. The logs keep it.
 ADVICE = (
@@ -235,8 +235,8 @@ def summary(results: Sequence[Result]) -> str:
 
 def results_text() -> str:
     """The leaderboard and the report's path, where they have been made."""
-    parts = [leaderboard_text(read_json(places.LEADERBOARD))] if places.LEADERBOARD.exists() else []
-    page = places.REPORT / "index.html"
+    parts = [leaderboard_text(read_json(paths.LEADERBOARD))] if paths.LEADERBOARD.exists() else []
+    page = paths.REPORT / "index.html"
     return "\n".join([*parts, *([f"report: {page}"] if page.exists() else [])])
 
 

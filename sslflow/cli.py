@@ -120,7 +120,7 @@ def show_methods() -> None:
 
 def check() -> None:
     """Check params.yaml against everything that reads it."""
-    from sslflow import check as settings
+    from sslflow.commands import check as settings
 
     known = settings.check()
     print(f"params.yaml is in order: {len(known)} methods, {len(settings.stage_names())} stages")
@@ -138,7 +138,7 @@ def adapt(asked: argparse.Namespace) -> None:
 
 def listen(asked: argparse.Namespace) -> None:
     """Describe the videos of a folder, search in them, or score a model on them."""
-    from sslflow.audiovisual import use
+    from sslflow.commands import clips as use
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr)

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from sslflow.audiovisual.raw import ClipFormat, Raw
-from sslflow.files import write_json
+from sslflow.data.raw import ClipFormat, Raw
+from sslflow.runtime.files import write_json
 
 COLOURS = {"red": (230, 40, 40), "green": (40, 220, 60), "blue": (50, 70, 240), "white": (230, 230, 230)}
 TONES = {"red": 250.0, "green": 600.0, "blue": 1300.0, "white": 2800.0}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sslflow.audiovisual.ffmpeg import find
+from sslflow.ingest.videos.ffmpeg import find
 
 SIDE = 64
 RATE = 48_000

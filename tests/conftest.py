@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from sslflow.data.dataset import Dataset
-from sslflow.files import write_json
+from sslflow.runtime.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "samples" / "fashion"

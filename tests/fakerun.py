@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from sslflow import places
-from sslflow.files import write_csv, write_json, write_metrics
+from sslflow import paths
+from sslflow.runtime.files import write_csv, write_json, write_metrics
 
 
 def dataset(
@@ -57,7 +57,7 @@ def features(method: str, seed: int, labels: np.ndarray, dim: int = 16, spread: 
     draw = np.random.default_rng(seed)
     centres = draw.normal(size=(int(labels.max()) + 2, dim))
     array = (centres[labels] + spread * draw.normal(size=(len(labels), dim))).astype(np.float32)
-    folder = places.features(method, seed)
+    folder = paths.features(method, seed)
     folder.mkdir(parents=True)
     np.save(folder / "features.npy", array)
     write_json(folder / "meta.json", {"encoder_sha256": "0"})
@@ -70,24 +70,24 @@ def curve(method: str, seed: int, steps: int = 20, start: float = 5.0) -> None:
         for step in range(1, steps + 1)
     ]
     columns = ["step", "epoch", "loss", "lr", "feature_std", "rankme", "accuracy"]
-    write_csv(places.curve(method, seed), columns, rows)
+    write_csv(paths.curve(method, seed), columns, rows)
 
 
 def metrics(stage: str, name: str, seed: int, **values: float) -> None:
     """The metrics file of one run."""
-    write_metrics(places.metrics(stage, places.run_name(name, seed)), values)
+    write_metrics(paths.metrics(stage, paths.run_name(name, seed)), values)
 
 
 def verdict(method: str, seed: int, *sick: str) -> None:
     """The verdict on a run: healthy, or what is named as sick."""
     found = [{"kind": kind, "words": f"It is {kind}.", "advice": "Try less.", "sick": True} for kind in sick]
     healthy = [{"kind": "healthy", "words": "Healthy: it learns.", "advice": "", "sick": False}]
-    write_json(places.verdict(method, seed), found or healthy)
+    write_json(paths.verdict(method, seed), found or healthy)
 
 
 def clusters(method: str, seed: int, labels: np.ndarray) -> None:
     """Clusters that are the classes, their sheet and their metrics."""
-    folder = places.pseudolabels(method, seed)
+    folder = paths.pseudolabels(method, seed)
     folder.mkdir(parents=True)
     own = np.maximum(labels, 0).astype(np.int32)
     zeros = np.zeros(len(own), dtype=np.float32)
@@ -102,23 +102,23 @@ def predictions(method: str, seed: int, labels: np.ndarray, rows: np.ndarray, cl
     """Every fifth test image is taken for the next class."""
     predicted = [int(label + (number % 5 == 0)) % len(classes) for number, label in enumerate(labels[rows])]
     lines = [[row, classes[int(labels[row])], classes[guess]] for row, guess in zip(rows, predicted, strict=True)]
-    write_csv(places.predictions(method, seed), ["row", "actual", "predicted"], lines)
+    write_csv(paths.predictions(method, seed), ["row", "actual", "predicted"], lines)
 
 
 def whole(methods: Sequence[str], seeds: Sequence[int], classes: Sequence[str], counts: dict[str, int]) -> np.ndarray:
     """Everything that a labelled run leaves, in the current folder; returns the labels."""
-    labels = dataset(places.PREPARED, counts, classes)
+    labels = dataset(paths.PREPARED, counts, classes)
     test = np.arange(sum(counts.values()))[-counts["test"] :]
     for place, method in enumerate(methods):
-        write_metrics(places.metrics("augment", method), {"views": 9000.0, "encoder_fp32_channels_last": 2100.0})
-        places.views(method).parent.mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (300, 100), "white").save(places.views(method))
+        write_metrics(paths.metrics("augment", method), {"views": 9000.0, "encoder_fp32_channels_last": 2100.0})
+        paths.views(method).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (300, 100), "white").save(paths.views(method))
         for seed in seeds:
             features(method, seed, labels, spread=0.4 + 0.2 * place)
             curve(method, seed)
             verdict(method, seed, *(["frozen"] if place and seed else []))
-            places.pictures(method, seed).parent.mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (200, 100), "white").save(places.pictures(method, seed))
+            paths.pictures(method, seed).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (200, 100), "white").save(paths.pictures(method, seed))
             clusters(method, seed, labels)
             predictions(method, seed, labels, test, classes)
             metrics("pretrain", method, seed, rankme=30.0 + seed, seconds=90.0, loss=1.0, feature_std=0.3)

@@ -11,16 +11,44 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+LAYERS = (
+    "commands",
+    "stages",
+    "reporting",
+    "examination",
+    "evaluation",
+    "methods",
+    "adaptation",
+    "audiovisual",
+    "monitoring",
+    "training",
+    "ingest",
+    "features",
+    "views",
+    "networks",
+    "clustering",
+    "data",
+    "drawing",
+    "runtime",
+    "settings",
+)
+"""The rooms of sslflow/, from the top: a room imports from itself and from those below it."""
+LOOSE = ("sslflow.cli", "sslflow.paths", "sslflow.progress", "sslflow.stages.entry")
+"""What can't change a result, so that no stage depends on it: names of files, what is printed, how a stage starts."""
 FOUND_BY_NAME = {
-    "sslflow.method": "sslflow.methods.",
-    "sslflow.adapter": "sslflow.adaptation.",
-    "sslflow.audiovisual.method": "sslflow.audiovisual.methods.",
+    "sslflow.training.method": "sslflow.methods.images.",
+    "sslflow.adaptation.method": "sslflow.methods.adaptation.",
+    "sslflow.audiovisual.method": "sslflow.methods.clips.",
 }
 """Modules that find others by name: who imports the first may load any file of the second."""
-NEVER = {("correspond", "sslflow.methods.")}
+NEVER = {("correspond", "sslflow.methods.images.")}
 """Stages that import the first and load nothing of the second: methods for clips are `Method`s, too."""
-ASIDE = {("adapt", "sslflow.methods."): "${adapt.companion}"}
+ASIDE = {("adapt", "sslflow.methods.images."): "${adapt.companion}"}
 """Where a stage names a file of a package otherwise than as the method that it runs."""
+SUBROOMS = ("ingest",)
+"""Rooms whose folders are rooms of their own: a stage that needs one needs nothing of the others."""
+READERS = ("sslflow.features.store",)
+"""Small readers in the room of a large writer, which a stage may need alone."""
 
 
 @cache
@@ -59,29 +87,37 @@ def reached(*start: str) -> set[str]:
 
 
 def methods(package: str = "") -> list[str]:
-    """The modules that are found by name: of `package`, such as `"sslflow.methods."`, or of all of these."""
+    """The modules that are found by name: of `package`, such as `"sslflow.methods.images."`, or of all of these."""
     return [name for name in modules() if name.startswith(package or tuple(FOUND_BY_NAME.values()))]
 
 
-def needed_files(stage: str, method: str = "${item.method}") -> list[str]:
-    """The project's own files that a stage's result depends on, `method` in place of the name of the method it runs.
-
-    A dvc.yaml has one list for all methods, so it names what any method imports. `__init__.py` files hold nothing.
-    """
+def needed_modules(stage: str) -> tuple[set[str], list[str]]:
+    """The modules that a stage's result depends on whatever method it runs, and the packages of methods that it finds
+    one in by name."""
     found = reached(f"sslflow.stages.{stage}")
-    loaded = [package for finder, package in FOUND_BY_NAME.items() if finder in found and (stage, package) not in NEVER]
-    for package in loaded:
+    packages = [
+        package for finder, package in FOUND_BY_NAME.items() if finder in found and (stage, package) not in NEVER
+    ]
+    for package in packages:
         found = reached(*found, *methods(package)) - set(methods(package))
-    files = {modules()[name].relative_to(ROOT).as_posix() for name in found}
-    for name in found:
-        for node in ast.walk(ast.parse(modules()[name].read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(".j2"):
-                files |= {file.relative_to(ROOT).as_posix() for file in (ROOT / "sslflow").rglob(Path(node.value).name)}
-    named = {f"{package.replace('.', '/')}{ASIDE.get((stage, package), method)}.py" for package in loaded}
-    return sorted(files | named)
+    return found - set(LOOSE), packages
+
+
+def room(module: str) -> str:
+    """The folder that a stage names for a module, or its file: `sslflow/ingest/images`, `sslflow/ingest/records.py`."""
+    parts = module.split(".")
+    depth = 3 if parts[1] in SUBROOMS else 2
+    alone = len(parts) <= depth or module in READERS or parts[1] == "stages"
+    return f"{'/'.join(parts)}.py" if alone else "/".join(parts[:depth])
+
+
+def needed(stage: str) -> list[str]:
+    """The folders and files of the project's own code that a stage names among its `deps`."""
+    found, packages = needed_modules(stage)
+    rooms = {room(module) for module in found}
+    named = {f"{package.replace('.', '/')}{ASIDE.get((stage, package), '${item.method}')}.py" for package in packages}
+    return sorted({path for path in rooms if str(Path(path).parent) not in rooms} | named)
 
 
 if __name__ == "__main__":
-    print("    deps:")
-    for file in needed_files(sys.argv[1]):
-        print(f"      - {file}")
+    print(f"    deps: [{', '.join(needed(sys.argv[1]))}]")

@@ -1,1 +1,1 @@
-"""Adaptation methods, one file each; a file's name is its method's."""
+"""What methods of domain adaptation share."""

@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from sslflow import named
 from sslflow.audiovisual.views import ClipViews
-from sslflow.encoder import Encoder
-from sslflow.method import Batch, Method
+from sslflow.networks.encoder import Encoder
+from sslflow.settings import by_name
+from sslflow.training.method import Batch, Method
 
 CHUNK = 4096
 """Pairs at a time."""
@@ -83,10 +83,10 @@ class PairMethod(ClipMethod):
 
 def names() -> list[str]:
     """All methods for clips: the files in `sslflow/audiovisual/methods/`."""
-    return named.names("sslflow.audiovisual.methods")
+    return by_name.names("sslflow.methods.clips")
 
 
 def find(name: str) -> type[ClipMethod]:
     """The class in `sslflow/audiovisual/methods/<name>.py`. Raises `ValueError` with a suggestion for an unknown
     name."""
-    return named.find("sslflow.audiovisual.methods", name, ClipMethod, "method for clips")
+    return by_name.find("sslflow.methods.clips", name, ClipMethod, "method for clips")

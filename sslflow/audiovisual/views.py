@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from sslflow.audiovisual.colours import Colours
-from sslflow.audiovisual.raw import ClipFormat, Raw
-from sslflow.audiovisual.sound import LogMel
+from sslflow.audiovisual.spectrogram import LogMel
 from sslflow.data.dataset import ImageFormat
-from sslflow.params import Count, Fraction, NonNegative, Positive
-from sslflow.views import Hue, Share, TwoViews, Views
+from sslflow.data.raw import ClipFormat, Raw
+from sslflow.settings.params import Count, Fraction, NonNegative, Positive
+from sslflow.views.images import Hue, Share, TwoViews, Views
 
 
 class ClipViews(Views):

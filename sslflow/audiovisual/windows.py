@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from sslflow.audiovisual.method import ClipMethod, PairMethod
-from sslflow.audiovisual.raw import ClipFormat, Raw
 from sslflow.audiovisual.views import ClipViews
-from sslflow.features import batch_norms, fresh_statistics
-from sslflow.method import Batch
-from sslflow.rng import derive, permutation
+from sslflow.data.raw import ClipFormat, Raw
+from sslflow.networks.batch_norm import batch_norms, fresh_statistics
+from sslflow.runtime.rng import derive, permutation
+from sslflow.training.method import Batch
 
 BATCH = 64
 SETTLED = 2048
@@ -96,7 +96,7 @@ def settle(
     method: ClipMethod, views: ClipViews, clips: ClipSource, rows: np.ndarray, device: torch.device, seed: int
 ) -> None:
     """Set the running means and variances of all of a method's BatchNorm layers to those of whole frames and unchanged
-    sounds of the clips given, as `sslflow.features.calibrate` does for encoders."""
+    sounds of the clips given, as `sslflow.features.extract.calibrate` does for encoders."""
     if not batch_norms(method) or len(rows) < 2:
         method.eval()
         return

@@ -1,1 +1,1 @@
-"""From files of any kind to prepared images on disk, and back into memory."""
+"""What shards hold: prepared data, splits, normalisation."""

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from sslflow import places
-from sslflow.data.records import POOL, TEST, TRAIN
-from sslflow.files import read_json
+from sslflow import paths
+from sslflow.data.splits import POOL, TEST, TRAIN
+from sslflow.runtime.files import read_json
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Dataset:
     labels unused), `train` and `test` (labelled). Without a `pool`, pretraining sees `train`.
     """
 
-    def __init__(self, folder: Path = places.PREPARED) -> None:
+    def __init__(self, folder: Path = paths.PREPARED) -> None:
         if not (folder / "dataset.json").exists():
             raise ValueError(f"{folder}: no prepared images here; run `dvc repro prepare` first")
         self.folder = folder

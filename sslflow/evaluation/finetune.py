@@ -12,13 +12,15 @@ import torch.nn.functional as F
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 
-from sslflow.data.dataset import TEST, TRAIN, Dataset
-from sslflow.device import MemoryFormat, Precision, autocast, layout, place
-from sslflow.encoder import Encoder
-from sslflow.optim import warmup_cosine
-from sslflow.params import Count, Fraction, NonNegative, Positive
-from sslflow.rng import derive, permutation
-from sslflow.views import CropView, Normalise
+from sslflow.data.dataset import Dataset
+from sslflow.data.normalise import Normalise
+from sslflow.data.splits import TEST, TRAIN
+from sslflow.networks.encoder import Encoder
+from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
+from sslflow.runtime.rng import derive, permutation
+from sslflow.settings.params import Count, Fraction, NonNegative, Positive
+from sslflow.training.optim import warmup_cosine
+from sslflow.views.images import CropView
 
 Share = Annotated[float, Gt(0), Le(1)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from sslflow.rng import derive
+from sslflow.runtime.rng import derive
 
 Z95 = 1.959963984540054
 RESAMPLED = 1000

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslflow.params import Count, Positive
+from sslflow.settings.params import Count, Positive
 
 CHUNK = 1024
 """Queries at a time: the table of similarities is this many rows high."""

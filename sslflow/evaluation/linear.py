@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslflow.params import Count, Fraction, NonNegative, Positive
-from sslflow.rng import permutation
+from sslflow.runtime.rng import permutation
+from sslflow.settings.params import Count, Fraction, NonNegative, Positive
 
 PATIENCE = 2
 """Weaker and weaker regularisation is tried until this many values in a row are no better: the weakest take longest."""

@@ -1,1 +1,1 @@
-"""Pretraining methods, one file each; the file name is the method's name in `params.yaml`."""
+"""Methods: one file each, none imports another."""

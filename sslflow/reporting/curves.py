@@ -9,8 +9,8 @@ from pathlib import Path
 
 from markupsafe import Markup, escape
 
-from sslflow import places
-from sslflow.files import write_csv
+from sslflow import paths
+from sslflow.runtime.files import write_csv
 
 SHOWN = {
     "loss": ("Loss", "what the method minimises; its height can't be compared across methods"),
@@ -39,10 +39,10 @@ def read_curve(file: Path) -> list[dict[str, str]]:
 def merge(methods: Sequence[str], seeds: Sequence[int], file: Path) -> int:
     """Write the curves of all runs named to one CSV (run, step, and a column for each chart); returns its rows."""
     rows = [
-        [places.run_name(method, seed), row["step"], *(row.get(column, "") for column in SHOWN)]
+        [paths.run_name(method, seed), row["step"], *(row.get(column, "") for column in SHOWN)]
         for method in methods
         for seed in seeds
-        for row in read_curve(places.curve(method, seed))
+        for row in read_curve(paths.curve(method, seed))
     ]
     write_csv(file, ["run", "step", *SHOWN], rows)
     return len(rows)
@@ -50,7 +50,7 @@ def merge(methods: Sequence[str], seeds: Sequence[int], file: Path) -> int:
 
 def charts(method: str, seeds: Sequence[int]) -> list[tuple[str, str, Markup]]:
     """Title, explanation and drawing of each diagnostic that the method's curves hold, a line for each seed."""
-    curves = {seed: read_curve(places.curve(method, seed)) for seed in seeds}
+    curves = {seed: read_curve(paths.curve(method, seed)) for seed in seeds}
     drawn = []
     for column, (title, meaning) in SHOWN.items():
         lines = {seed: points(rows, column) for seed, rows in curves.items()}

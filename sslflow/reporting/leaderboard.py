@@ -7,9 +7,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sslflow import places
-from sslflow.files import read_json, write_csv, write_json
-from sslflow.params import Natural
+from sslflow import paths
+from sslflow.runtime.files import read_json, write_csv, write_json
+from sslflow.settings.params import Natural
 
 Summary = dict[str, float]
 Board = dict[str, dict[str, Summary]]
@@ -50,7 +50,7 @@ def fraction_name(fraction: float) -> str:
 
 def fractions_of(methods: Sequence[str], seeds: Sequence[int]) -> list[float]:
     """The labelled fractions with which the runs named were fine-tuned, largest first, by their metrics."""
-    files = (places.metrics("finetune", places.run_name(method, seed)) for method in methods for seed in seeds)
+    files = (paths.metrics("finetune", paths.run_name(method, seed)) for method in methods for seed in seeds)
     names = {name for file in files if file.exists() for name in read_json(file) if _TUNED.fullmatch(name)}
     return sorted((float(name[9:-3]) / 100 for name in names), reverse=True)
 
@@ -79,7 +79,7 @@ def collect(methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[fl
     return {name: row for name, row in board.items() if row}
 
 
-def write_board(board: Board, file: Path = places.LEADERBOARD) -> None:
+def write_board(board: Board, file: Path = paths.LEADERBOARD) -> None:
     """Write the board as JSON, and beside it as CSV: a line for each row, three columns for each metric."""
     write_json(file, board)
     columns = metric_names(board)
@@ -199,7 +199,7 @@ def _right(cells: Iterable[str], widths: Iterable[int]) -> list[str]:
 
 def _summaries(stage: str, name: str, seeds: Sequence[int], keys: dict[str, str]) -> dict[str, Summary]:
     """The metrics of one row: `keys` maps names in the stage's files to names on the board."""
-    files = [places.metrics(stage, places.run_name(name, seed)) for seed in seeds]
+    files = [paths.metrics(stage, paths.run_name(name, seed)) for seed in seeds]
     found = [read_json(file) for file in files if file.exists()]
     values = {shown: [metrics[key] for metrics in found if key in metrics] for key, shown in keys.items()}
     return {shown: _summary(measured) for shown, measured in values.items() if measured}

@@ -15,9 +15,9 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from sslflow import places
+from sslflow import paths
 from sslflow.data.dataset import Dataset
-from sslflow.files import read_json
+from sslflow.runtime.files import read_json
 
 PACKAGES = ("sslflow", "torch", "timm", "kornia", "numpy", "scikit-learn", "dvc")
 EXAMPLES = 12
@@ -59,21 +59,21 @@ def settings_text(params: dict[str, Any], sections: Iterable[str], methods: Sequ
 def durations(methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, str, float]]:
     """Stage, run and seconds of all that wrote down how long it took."""
     found = []
-    prepare = places.metrics("prepare")
+    prepare = paths.metrics("prepare")
     if prepare.exists() and "seconds" in read_json(prepare):
         found.append(("prepare", "", read_json(prepare)["seconds"]))
     for stage in ("pretrain", "extract", "pseudolabel", "probe", "finetune"):
         for method in methods:
             for seed in seeds:
-                run = places.run_name(method, seed)
-                file = places.metrics(stage, run)
+                run = paths.run_name(method, seed)
+                file = paths.metrics(stage, run)
                 metrics = read_json(file) if file.exists() else {}
                 if "seconds" in metrics:
                     found.append((stage, run, metrics["seconds"]))
     return found
 
 
-def quarantined(folder: Path = places.PREPARED) -> tuple[list[tuple[str, int]], list[dict[str, str]]]:
+def quarantined(folder: Path = paths.PREPARED) -> tuple[list[tuple[str, int]], list[dict[str, str]]]:
     """Reasons for which files were put aside, with counts, most frequent first; and the first few of the files."""
     file = folder / "quarantine.csv"
     if not file.exists():

@@ -10,26 +10,18 @@ import jinja2
 import numpy as np
 import pyarrow.parquet as pq
 
-from sslflow import places
+from sslflow import paths
 from sslflow.data.dataset import Dataset
-from sslflow.features import FeatureStore
-from sslflow.files import read_json
-from sslflow.params import Count, Natural
-from sslflow.reporting import (
-    adaptation,
-    atlas,
-    audiovisual,
-    confusion,
-    curves,
-    leaderboard,
-    neighbours,
-    origin,
-    story,
-    verdicts,
-)
-from sslflow.reporting.correspondences import Correspondences
-from sslflow.reporting.gains import Adaptations
-from sslflow.reporting.pictures import sheet
+from sslflow.drawing.embedded import sheet
+from sslflow.features.store import FeatureStore
+from sslflow.reporting import curves, leaderboard, origin, story, verdicts
+from sslflow.reporting.adaptation.gains import Adaptations
+from sslflow.reporting.adaptation.section import section as adaptation
+from sslflow.reporting.clips import section as audiovisual
+from sslflow.reporting.clips.results import Correspondences
+from sslflow.reporting.images import atlas, confusion, neighbours
+from sslflow.runtime.files import read_json
+from sslflow.settings.params import Count, Natural
 
 AGREEMENT = {"nmi": "NMI", "ari": "ARI", "accuracy": "accuracy", "purity": "purity"}
 
@@ -72,7 +64,7 @@ def render(
     adaptations = Adaptations(run.params, run.seeds)
     correspondences = Correspondences(run.params, run.seeds)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sslflow", "reporting"),
+        loader=jinja2.PackageLoader("sslflow", "reporting/templates"),
         autoescape=True,  # names of files and classes come from outside
         trim_blocks=True,
         lstrip_blocks=True,
@@ -85,7 +77,7 @@ def render(
         adapted=adaptation.section(adaptations, adapter, map_images, seed),
         adaptation="adaptation.html.j2",
         heard=audiovisual.section(correspondences, correspondence, seed),
-        audiovisual="audiovisual.html.j2",
+        audiovisual="clips.html.j2",
         headline=story.headline(board, run.methods, dataset.labelled),
         remarks=story.remarks(board, run.methods, run.seeds, run.fractions, dataset.labelled),
         absent=story.absent(board, run.methods, run.seeds),
@@ -105,7 +97,7 @@ def render(
             if (features := _features(run, dataset, method)) is not None
         ],
         clusters=_clusters(run),
-        confusion=confusion.confusion((places.predictions(best, one) for one in run.seeds), dataset.classes),
+        confusion=confusion.confusion((paths.predictions(best, one) for one in run.seeds), dataset.classes),
         settings=origin.settings_text(run.params, run.sections, run.methods),
         versions=origin.versions(),
         commit=origin.commit(),
@@ -134,7 +126,7 @@ def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
 
 def _data(run: Run, dataset: Dataset) -> dict[str, Any]:
     reasons, examples = origin.quarantined(dataset.folder)
-    file = places.metrics("prepare")
+    file = paths.metrics("prepare")
     facts = read_json(file) if file.exists() else {}
     told = {"duplicates": "exact duplicates", "label_conflicts": "images whose exact double has another label"}
     return {
@@ -155,8 +147,8 @@ def _data(run: Run, dataset: Dataset) -> dict[str, Any]:
 def _views(run: Run) -> list[dict[str, Any]]:
     found = []
     for method in run.methods:
-        file = places.metrics("augment", method)
-        picture, doing = sheet(places.views(method)), sheet(places.pictures(method, run.seeds[0]))
+        file = paths.metrics("augment", method)
+        picture, doing = sheet(paths.views(method)), sheet(paths.pictures(method, run.seeds[0]))
         if picture or doing or file.exists():
             rates = _rates(run, method, read_json(file)) if file.exists() else []
             found.append({"method": method, "picture": picture, "doing": doing, "rates": rates})
@@ -177,7 +169,7 @@ def _rates(run: Run, method: str, measured: dict[str, float]) -> list[tuple[str,
 
 def _features(run: Run, dataset: Dataset, method: str) -> np.ndarray | None:
     """Features by the method's first seed, or None where there are none for these images."""
-    folder = places.features(method, run.seeds[0])
+    folder = paths.features(method, run.seeds[0])
     if not (folder / "meta.json").exists():
         return None
     features = FeatureStore(folder).array
@@ -212,7 +204,7 @@ def _maps(run: Run, dataset: Dataset, rows: np.ndarray, best: str, seed: int) ->
 
 
 def _cluster_of(run: Run, method: str, rows: np.ndarray) -> list[int]:
-    file = places.pseudolabels(method, run.seeds[0]) / "labels.parquet"
+    file = paths.pseudolabels(method, run.seeds[0]) / "labels.parquet"
     if not file.exists():
         return []
     table = pq.read_table(file, columns=["row", "cluster"])
@@ -224,14 +216,14 @@ def _clusters(run: Run) -> dict[str, Any]:
     lines = []
     for method in run.methods:
         for seed in run.seeds:
-            name = places.run_name(method, seed)
-            file = places.metrics("pseudolabel", name)
+            name = paths.run_name(method, seed)
+            file = paths.metrics("pseudolabel", name)
             if file.exists():
                 lines.append({"run": name, **read_json(file)})
     sheets = [
         (method, picture)
         for method in run.methods
-        if (picture := sheet(places.pseudolabels(method, run.seeds[0]) / "clusters.png"))
+        if (picture := sheet(paths.pseudolabels(method, run.seeds[0]) / "clusters.png"))
     ]
     agreement = {key: title for key, title in AGREEMENT.items() if any(key in line for line in lines)}
     return {"lines": lines, "sheets": sheets, "agreement": agreement}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sslflow import places
-from sslflow.files import read_json
+from sslflow import paths
+from sslflow.runtime.files import read_json
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def collect(methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, lis
     for method in methods:
         found: dict[str, dict[int, dict]] = {}
         for seed in seeds:
-            file = places.verdict(method, seed)
+            file = paths.verdict(method, seed)
             for finding in read_json(file) if file.exists() else []:
                 found.setdefault(finding["kind"], {})[seed] = finding
         said = []

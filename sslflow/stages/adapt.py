@@ -15,25 +15,27 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sslflow import adapter, method, places
-from sslflow.adapt import adapt
-from sslflow.checkpoint import Checkpoint, fingerprint
-from sslflow.companion import Companion
-from sslflow.data.domains import SETTINGS, UNKNOWN, Answers, Task, default_split, open_task, target_answers
-from sslflow.data.prepare_domains import prepare_domains
-from sslflow.device import compute
-from sslflow.domain import frozen_inputs, image_inputs
-from sslflow.encoder import Encoder, load_encoder
-from sslflow.evaluation.adaptation import adaptation_scores
-from sslflow.features import extract
-from sslflow.files import replacing, write_metrics
-from sslflow.looks import Look, chosen, looks, unknown_groups
-from sslflow.params import Count, NonNegative, closest, load, read, schema
+from sslflow import paths
+from sslflow.adaptation import method as adapter
+from sslflow.adaptation.auxiliary import Companion
+from sslflow.adaptation.inputs import frozen_inputs, image_inputs
+from sslflow.adaptation.loop import adapt
+from sslflow.adaptation.scores import adaptation_scores
+from sslflow.adaptation.snapshots import Look, chosen, looks, unknown_groups
+from sslflow.adaptation.task import SETTINGS, UNKNOWN, Answers, Task, default_split, open_task, target_answers
+from sslflow.features.extract import extract
+from sslflow.ingest.domains import prepare_domains
+from sslflow.networks.encoder import Encoder, load_encoder
 from sslflow.reporting import leaderboard
-from sslflow.rng import derive
+from sslflow.runtime.checkpoint import Checkpoint, fingerprint
+from sslflow.runtime.device import compute
+from sslflow.runtime.files import replacing, write_metrics
+from sslflow.runtime.rng import derive
+from sslflow.settings.params import Count, NonNegative, closest, load, read, schema
 from sslflow.stages.entry import run
-from sslflow.train import fit
-from sslflow.views import CropView
+from sslflow.training import method
+from sslflow.training.fit import fit
+from sslflow.views.images import CropView
 
 Start = Literal["pretrained", "random"]
 
@@ -96,19 +98,19 @@ def main(name: str, seed: int) -> None:
     started = time.monotonic()
     metrics: dict[str, float] = {}
     for setting in plan.settings:
-        task, answers = open_task(places.DOMAINS, setting, split), target_answers(places.DOMAINS, setting, split)
+        task, answers = open_task(paths.DOMAINS, setting, split), target_answers(paths.DOMAINS, setting, split)
         for start in plan.starts:
             found = list(_looks(name, seed, setting, start, task, plan, settings, device))
             kept = chosen(found)
             groups = unknown_groups(kept, seed)
-            file = places.adapted(name, seed) / f"{setting}-{start}.parquet"
+            file = paths.adapted(name, seed) / f"{setting}-{start}.parquet"
             _write(file, task, kept, groups, answers)
             scores = adaptation_scores(kept, found, groups, answers)
             metrics |= {f"{setting}_{start}_{key}": value for key, value in {**scores, **kept.judged.notes}.items()}
             print(f"adapt {name}-{seed}  {setting}, {start}: {_words(groups, scores)}", flush=True)
             _checkpoint(name, seed, setting, start, settings, device).remove()
     write_metrics(
-        places.metrics("adapt", places.run_name(name, seed)), {**metrics, "seconds": time.monotonic() - started}
+        paths.metrics("adapt", paths.run_name(name, seed)), {**metrics, "seconds": time.monotonic() - started}
     )
 
 
@@ -121,7 +123,7 @@ def _checkpoint(
     name: str, seed: int, setting: str, start: str, settings: dict[str, Any], device: torch.device
 ) -> Checkpoint:
     depends_on = [name, seed, setting, start, str(device), settings]
-    prepared = [places.DOMAINS / domain / "manifest.parquet" for domain in ("source", "target")]
+    prepared = [paths.DOMAINS / domain / "manifest.parquet" for domain in ("source", "target")]
     return Checkpoint("adapt", fingerprint(depends_on, *prepared))
 
 
@@ -161,7 +163,7 @@ def _encoder(start: Start, seed: int, task: Task, settings: dict[str, Any]) -> E
     if start == "random":
         torch.manual_seed(derive(seed, "init"))
         return Encoder(task.target.channels, task.target.image_size, **settings["encoder"])
-    file = Path(settings["domains"].get("encoder") or places.encoder(settings["run"]["methods"][0], seed))
+    file = Path(settings["domains"].get("encoder") or paths.encoder(settings["run"]["methods"][0], seed))
     if not file.exists():
         raise ValueError(f"{file}: no encoder to start from; run `dvc repro pretrain`, or name one in domains.encoder")
     encoder = load_encoder(file)

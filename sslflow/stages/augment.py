@@ -10,19 +10,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from sslflow import places
+from sslflow import paths
 from sslflow.data.dataset import Dataset
-from sslflow.device import compute
-from sslflow.encoder import Encoder
-from sslflow.evaluation.throughput import Rates, measure
-from sslflow.files import replacing, write_metrics
-from sslflow.method import find
-from sslflow.params import Count, Natural, Positive, read
-from sslflow.rng import derive, permutation
-from sslflow.sheets import contact_sheet
+from sslflow.drawing.contact_sheet import contact_sheet
+from sslflow.monitoring.throughput import Rates, measure
+from sslflow.networks.encoder import Encoder
+from sslflow.runtime.device import compute
+from sslflow.runtime.files import replacing, write_metrics
+from sslflow.runtime.rng import derive, permutation
+from sslflow.settings.params import Count, Natural, Positive, read
 from sslflow.stages.entry import run
-from sslflow.train import fit
-from sslflow.views import Views
+from sslflow.training.fit import fit
+from sslflow.training.method import find
+from sslflow.views.images import Views
 
 THUMBNAIL = 72
 """Pixels: smaller images are drawn at the whole multiple that comes closest to it from below."""
@@ -72,10 +72,10 @@ def main(method: str) -> None:
     images = dataset.read(np.resize(rows, train["batch_size"])).to(device)
     rates = measure(views, encoder, images, look.seconds)
 
-    file = places.views(method)
+    file = paths.views(method)
     with replacing(file) as temporary:
         made.save(temporary, format="PNG")
-    write_metrics(places.metrics("augment", method), rates.metrics())
+    write_metrics(paths.metrics("augment", method), rates.metrics())
     print(f"augment {method}  {len(shown)} images and their views in {file}")
     for line in findings(method, rates, train):
         print(f"augment {method}  {line}")

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sslflow import places
-from sslflow.audiovisual.prepare_clips import prepare_clips
-from sslflow.files import write_metrics
-from sslflow.params import read
+from sslflow import paths
+from sslflow.ingest.videos.prepare import prepare_clips
+from sslflow.runtime.files import write_metrics
+from sslflow.settings.params import read
 from sslflow.stages.entry import run
 
 
@@ -26,10 +26,10 @@ def tell(line: str) -> None:
 def main() -> None:
     settings = read(schemas())
     started = time.monotonic()
-    counts = prepare_clips(places.CLIPS, tell, **settings["clips"])
+    counts = prepare_clips(paths.CLIPS, tell, **settings["clips"])
     if not counts["test"]:
         tell("warning: there is no video to test on: nothing that is learnt from these can be evaluated")
-    write_metrics(places.metrics("clips"), counts)
+    write_metrics(paths.metrics("clips"), counts)
     print(
         f"clips  {counts['clips']} clips ({counts['train']} train, {counts['test']} test) of "
         f"{counts['usable']} videos, {counts['unusable']} unusable, {counts['copies']} copies; "

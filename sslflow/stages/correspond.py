@@ -16,23 +16,23 @@ from annotated_types import Ge
 from safetensors.torch import save_file
 from torch import Tensor
 
-from sslflow import places
-from sslflow.audiovisual.clips import Clips
-from sslflow.audiovisual.embed import save_method
+from sslflow import paths
+from sslflow.audiovisual.bundle import save_method
 from sslflow.audiovisual.method import ClipMethod, PairMethod, find, names
-from sslflow.audiovisual.sound import LogMel, sound_statistics
+from sslflow.audiovisual.spectrogram import LogMel, sound_statistics
 from sslflow.audiovisual.windows import BATCH, settle
-from sslflow.checkpoint import Checkpoint, fingerprint
-from sslflow.device import compute
-from sslflow.distributed import process_group, rank, world_size
-from sslflow.encoder import Encoder, load_encoder, save_encoder
-from sslflow.evaluation.clips import Exam, Examination, Findings, probe
-from sslflow.files import replacing, sha256, write_csv, write_metrics
-from sslflow.params import Fraction, Positive, closest, read
+from sslflow.data.clips import Clips
+from sslflow.examination.exam import Exam, Examination, Findings, probe
+from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
 from sslflow.progress import Progress
-from sslflow.rng import derive, permutation
+from sslflow.runtime.checkpoint import Checkpoint, fingerprint
+from sslflow.runtime.device import compute
+from sslflow.runtime.distributed import process_group, rank, world_size
+from sslflow.runtime.files import replacing, sha256, write_csv, write_metrics
+from sslflow.runtime.rng import derive, permutation
+from sslflow.settings.params import Fraction, Positive, closest, read
 from sslflow.stages.entry import run
-from sslflow.train import NonFiniteLoss, fit
+from sslflow.training.fit import NonFiniteLoss, fit
 
 SECTIONS = (
     "compute",
@@ -126,13 +126,13 @@ def _correspond(name: str, seed: int, settings: dict[str, dict[str, Any]], devic
     found = exam.findings()
     _probe(exam, found, plan, settings)
     found.metrics |= {**curve[-1], "seconds": seconds, "clips": float(len(rows))}
-    folder = places.correspondence(name, seed)
+    folder = paths.correspondence(name, seed)
     _write(folder, curve, method, found)
     if isinstance(method, PairMethod):
         save_method(
             folder / "method.safetensors", name, method, clips.format, settings[block], settings[f"{block}.views"]
         )
-    write_metrics(places.metrics("correspond", places.run_name(name, seed)), found.metrics)
+    write_metrics(paths.metrics("correspond", paths.run_name(name, seed)), found.metrics)
     print(f"correspond {name}-{seed}  {_words(found.metrics)}; {seconds:.0f} s", flush=True)
 
 

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sslflow import places
-from sslflow.data.prepare import prepare
-from sslflow.data.prepare_domains import prepare_domains
-from sslflow.files import write_metrics
-from sslflow.params import read
+from sslflow import paths
+from sslflow.ingest.domains import prepare_domains
+from sslflow.ingest.images.prepare import prepare
+from sslflow.runtime.files import write_metrics
+from sslflow.settings.params import read
 from sslflow.stages.entry import run
 
 
@@ -27,8 +27,8 @@ def tell(line: str) -> None:
 def main() -> None:
     settings = read(schemas())
     started = time.monotonic()
-    counts = prepare_domains(places.DOMAINS, tell, settings["data"], **settings["domains"])
-    write_metrics(places.metrics("domains"), counts)
+    counts = prepare_domains(paths.DOMAINS, tell, settings["data"], **settings["domains"])
+    write_metrics(paths.metrics("domains"), counts)
     for domain in ("source", "target"):
         print(
             f"domains  {domain}: {counts[f'{domain}_images']} images, {counts[f'{domain}_classes']} classes; "

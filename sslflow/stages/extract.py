@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sslflow import places
+from sslflow import paths
 from sslflow.data.dataset import Dataset
-from sslflow.device import compute
-from sslflow.encoder import load_encoder
-from sslflow.features import extract, write_features
-from sslflow.files import sha256, write_metrics
-from sslflow.params import read
+from sslflow.features.extract import extract, write_features
+from sslflow.networks.encoder import load_encoder
+from sslflow.runtime.device import compute
+from sslflow.runtime.files import sha256, write_metrics
+from sslflow.settings.params import read
 from sslflow.stages.entry import run
 
 
@@ -25,16 +25,16 @@ def main(method: str, seed: int) -> None:
     settings = read(schemas(method))
     device = compute(**settings["compute"])
     dataset = Dataset()
-    file = places.encoder(method, seed)
+    file = paths.encoder(method, seed)
     encoder = load_encoder(file)
     if (encoder.settings["channels"], encoder.settings["image_size"]) != (dataset.channels, dataset.image_size):
         raise ValueError(f"{file} was made for other images than those in {dataset.folder}; run `dvc repro pretrain`")
     started = time.monotonic()
-    name = places.run_name(method, seed)
-    write_features(places.features(method, seed), encoder, sha256(file), dataset, device, **settings["extract"])
+    name = paths.run_name(method, seed)
+    write_features(paths.features(method, seed), encoder, sha256(file), dataset, device, **settings["extract"])
     seconds = time.monotonic() - started
     metrics = {"images": len(dataset), "dim": encoder.dim, "images_per_second": len(dataset) / seconds}
-    write_metrics(places.metrics("extract", name), metrics)
+    write_metrics(paths.metrics("extract", name), metrics)
     print(f"extract {name}  {len(dataset)} images to {encoder.dim} features in {seconds:.0f} s")
 
 

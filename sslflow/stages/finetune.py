@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
-from sslflow import places
+from sslflow import paths
 from sslflow.data.dataset import Dataset
-from sslflow.device import compute
-from sslflow.encoder import Encoder, load_encoder
 from sslflow.evaluation.finetune import finetune, metric_name
-from sslflow.files import write_metrics
-from sslflow.params import read
-from sslflow.rng import derive
+from sslflow.networks.encoder import Encoder, load_encoder
+from sslflow.runtime.device import compute
+from sslflow.runtime.files import write_metrics
+from sslflow.runtime.rng import derive
+from sslflow.settings.params import read
 from sslflow.stages.entry import run
 
 SCRATCH, SUPERVISED = "scratch", "supervised"
@@ -31,8 +31,8 @@ def main(method: str, seed: int) -> None:
     settings = read(schemas())
     device = compute(**settings["compute"])
     dataset = Dataset()
-    name = places.run_name(method, seed)
-    file = places.metrics("finetune", name)
+    name = paths.run_name(method, seed)
+    file = paths.metrics("finetune", name)
     if not dataset.labelled:
         write_metrics(file, {})
         print(f"finetune {name}  skipped: no labelled images to train on and to test on")
@@ -45,7 +45,7 @@ def main(method: str, seed: int) -> None:
 
     def make_encoder() -> Encoder:
         if method != SCRATCH:
-            return load_encoder(places.encoder(method, seed))
+            return load_encoder(paths.encoder(method, seed))
         # The weights that pretraining starts from: the methods differ from the control by pretraining alone.
         torch.manual_seed(derive(seed, "init"))
         return Encoder(dataset.channels, dataset.image_size, **settings["encoder"])

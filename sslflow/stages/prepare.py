@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sslflow import places
-from sslflow.data.prepare import prepare
-from sslflow.files import write_metrics
-from sslflow.params import read
+from sslflow import paths
+from sslflow.ingest.images.prepare import prepare
+from sslflow.runtime.files import write_metrics
+from sslflow.settings.params import read
 from sslflow.stages.entry import run
 
 
@@ -26,8 +26,8 @@ def tell(line: str) -> None:
 def main() -> None:
     settings = read(schemas())
     started = time.monotonic()
-    counts = prepare(places.PREPARED, tell, **settings["data"])
-    write_metrics(places.metrics("prepare"), counts)
+    counts = prepare(paths.PREPARED, tell, **settings["data"])
+    write_metrics(paths.metrics("prepare"), counts)
     splits = ", ".join(f"{counts[split]} {split}" for split in ("pool", "train", "test") if counts[split])
     print(
         f"prepare  {counts['images']} images ({splits}), {counts['classes']} classes; "

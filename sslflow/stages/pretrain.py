@@ -12,25 +12,26 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
-from sslflow import places
-from sslflow.checkpoint import Checkpoint, fingerprint
-from sslflow.data.dataset import TRAIN, Dataset
-from sslflow.device import compute
-from sslflow.distributed import process_group, rank, world_size
-from sslflow.encoder import Encoder, save_encoder
-from sslflow.features import calibrate
-from sslflow.files import replacing, write_csv, write_json, write_metrics
-from sslflow.journal import Watch, first_row, row
-from sslflow.method import Batch, Method, find
-from sslflow.params import Count, Positive, read
-from sslflow.pictures import attention
+from sslflow import paths
+from sslflow.data.dataset import Dataset
+from sslflow.data.splits import TRAIN
+from sslflow.drawing.contact_sheet import contact_sheet
+from sslflow.features.extract import calibrate
+from sslflow.monitoring.verdict import findings
+from sslflow.monitoring.watch import Watch, first_row, row
+from sslflow.networks.encoder import Encoder, save_encoder
 from sslflow.progress import Progress
-from sslflow.rng import derive, permutation
-from sslflow.sheets import contact_sheet
+from sslflow.runtime.checkpoint import Checkpoint, fingerprint
+from sslflow.runtime.device import compute
+from sslflow.runtime.distributed import process_group, rank, world_size
+from sslflow.runtime.files import replacing, write_csv, write_json, write_metrics
+from sslflow.runtime.rng import derive, permutation
+from sslflow.settings.params import Count, Positive, read
 from sslflow.stages.entry import run
-from sslflow.train import NonFiniteLoss, fit
-from sslflow.verdict import findings
-from sslflow.views import Views
+from sslflow.training.fit import NonFiniteLoss, fit
+from sslflow.training.method import Batch, Method, find
+from sslflow.training.pictures import attention
+from sslflow.views.images import Views
 
 THUMBNAIL = 72
 """Pixels: smaller images are drawn at the whole multiple that comes closest to it from below."""
@@ -142,21 +143,21 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     if rank() == 0:
         _write(name, seed, encoder, curve, state["seconds"] + time.monotonic() - started, len(images))
         verdict = findings(curve, choices, int(curve[-1]["step"]))
-        write_json(places.verdict(name, seed), [asdict(finding) for finding in verdict])
+        write_json(paths.verdict(name, seed), [asdict(finding) for finding in verdict])
         for finding in verdict:
             print(f"pretrain {name}-{seed}  verdict: {finding.words} {finding.advice}".rstrip())
         torch.manual_seed(derive(seed, "pictures"))
-        _draw(places.pictures(name, seed), method, views, dataset.read(looked_at[: journal.pictures]).to(device))
+        _draw(paths.pictures(name, seed), method, views, dataset.read(looked_at[: journal.pictures]).to(device))
         checkpoint.remove()
 
 
 def _write(name: str, seed: int, encoder: Encoder, curve: list[dict[str, float]], seconds: float, images: int) -> None:
-    save_encoder(encoder, places.encoder(name, seed))
-    write_csv(places.curve(name, seed), list(curve[-1]), [list(row.values()) for row in curve])
+    save_encoder(encoder, paths.encoder(name, seed))
+    write_csv(paths.curve(name, seed), list(curve[-1]), [list(row.values()) for row in curve])
     last = curve[-1]
     metrics = {**last, "seconds": seconds, "images_per_second": last["epoch"] * images / max(seconds, 1e-9)}
-    write_metrics(places.metrics("pretrain", places.run_name(name, seed)), metrics)
-    print(f"pretrain {name}-{seed}  {last['step']} steps in {seconds:.0f} s, wrote {places.encoder(name, seed)}")
+    write_metrics(paths.metrics("pretrain", paths.run_name(name, seed)), metrics)
+    print(f"pretrain {name}-{seed}  {last['step']} steps in {seconds:.0f} s, wrote {paths.encoder(name, seed)}")
 
 
 def _draw(file: Path, method: Method, views: Views, images: Tensor) -> None:

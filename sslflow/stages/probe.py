@@ -11,16 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslflow import places
-from sslflow.data.dataset import TEST, TRAIN, Dataset
-from sslflow.device import compute
-from sslflow.encoder import Encoder
+from sslflow import paths
+from sslflow.data.dataset import Dataset
+from sslflow.data.splits import TEST, TRAIN
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
-from sslflow.features import FeatureStore, extract
-from sslflow.files import sha256, write_csv, write_metrics
-from sslflow.params import Count, Positive, read
-from sslflow.rng import derive
+from sslflow.features.extract import extract
+from sslflow.features.store import FeatureStore
+from sslflow.networks.encoder import Encoder
+from sslflow.runtime.device import compute
+from sslflow.runtime.files import sha256, write_csv, write_metrics
+from sslflow.runtime.rng import derive
+from sslflow.settings.params import Count, Positive, read
 from sslflow.stages.entry import run
 
 CONTROLS = ("random", "pixels")
@@ -54,11 +56,11 @@ def main(name: str, seed: int) -> None:
     settings = read(schemas())
     device = compute(**settings["compute"])
     dataset = Dataset()
-    title = places.run_name(name, seed)
+    title = paths.run_name(name, seed)
     if not dataset.labelled:
         print(f"probe {title}  skipped: the images have no labels to train a probe on and to test it on")
-        write_csv(places.predictions(name, seed), ("row", "actual", "predicted"), ())
-        write_metrics(places.metrics("probe", title), {})
+        write_csv(paths.predictions(name, seed), ("row", "actual", "predicted"), ())
+        write_metrics(paths.metrics("probe", title), {})
         return
 
     features = _features(name, seed, dataset, device, settings)
@@ -87,8 +89,8 @@ def main(name: str, seed: int) -> None:
     names = [dataset.classes[number] for number in range(classes)]
     rows = zip(test.tolist(), y_test.tolist(), predicted.tolist(), strict=True)
     table = [(row, names[actual], names[guess]) for row, actual, guess in rows]
-    write_csv(places.predictions(name, seed), ("row", "actual", "predicted"), table)
-    write_metrics(places.metrics("probe", title), metrics)
+    write_csv(paths.predictions(name, seed), ("row", "actual", "predicted"), table)
+    write_metrics(paths.metrics("probe", title), metrics)
     print(
         f"probe {title}  linear {100 * metrics['linear']:.1f} %, kNN {100 * metrics['knn']:.1f} % on {len(test)} images"
     )
@@ -105,12 +107,12 @@ def _features(
         torch.manual_seed(derive(seed, "init"))
         encoder = Encoder(dataset.channels, dataset.image_size, **settings["encoder"])
         return lambda rows: torch.from_numpy(extract(encoder, dataset, rows, device, **settings["extract"])).to(device)
-    store = FeatureStore(places.features(name, seed))
-    file = places.encoder(name, seed)
+    store = FeatureStore(paths.features(name, seed))
+    file = paths.encoder(name, seed)
 
     def read_features(rows: np.ndarray) -> Tensor:
         if sha256(file) != store.encoder_sha256:
-            raise ValueError(f"{file} is not the encoder that {places.features(name, seed)} came from; run `dvc repro`")
+            raise ValueError(f"{file} is not the encoder that {paths.features(name, seed)} came from; run `dvc repro`")
         return torch.from_numpy(store.array[rows]).to(device)
 
     return read_features

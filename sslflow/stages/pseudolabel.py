@@ -12,15 +12,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sslflow import places
-from sslflow.data.dataset import TRAIN, Dataset
-from sslflow.device import compute
-from sslflow.evaluation.agreement import agreement
-from sslflow.features import FeatureStore
-from sslflow.files import replacing, write_csv, write_metrics
-from sslflow.kmeans import Clustering, Metric, TooFewPointsError, assign, kmeans
-from sslflow.params import Count, Natural, NonNegative, read
-from sslflow.sheets import contact_sheet
+from sslflow import paths
+from sslflow.clustering.agreement import agreement
+from sslflow.clustering.kmeans import Clustering, Metric, TooFewPointsError, assign, kmeans
+from sslflow.data.dataset import Dataset
+from sslflow.data.splits import TRAIN
+from sslflow.drawing.contact_sheet import contact_sheet
+from sslflow.features.store import FeatureStore
+from sslflow.runtime.device import compute
+from sslflow.runtime.files import replacing, write_csv, write_metrics
+from sslflow.settings.params import Count, Natural, NonNegative, read
 from sslflow.stages.entry import run
 
 WITHOUT_CLASSES = 10
@@ -69,10 +70,10 @@ def fit(
 def main(method: str, seed: int) -> None:
     settings = read(schemas(method))
     device = compute(**settings["compute"])
-    dataset, store = Dataset(), FeatureStore(places.features(method, seed))
+    dataset, store = Dataset(), FeatureStore(paths.features(method, seed))
     if len(store.array) != len(dataset):
         raise ValueError(
-            f"{places.features(method, seed)} has {len(store.array)} rows for {len(dataset)} images; "
+            f"{paths.features(method, seed)} has {len(store.array)} rows for {len(dataset)} images; "
             "run `dvc repro extract`"
         )
     fitted_rows = torch.from_numpy(store.array[dataset.pretraining_rows]).to(device)
@@ -80,7 +81,7 @@ def main(method: str, seed: int) -> None:
     clustering, metric = fit(fitted_rows, seed, classes, **settings["pseudolabel"])
     cluster, distance, margin = assign_all(store, clustering.centroids, metric)
 
-    name, folder = places.run_name(method, seed), places.pseudolabels(method, seed)
+    name, folder = paths.run_name(method, seed), paths.pseudolabels(method, seed)
     columns = {"row": np.arange(len(dataset)), "cluster": cluster, "distance": distance, "margin": margin}
     with replacing(folder / "labels.parquet") as temporary:
         pq.write_table(pa.table(columns), temporary)
@@ -110,7 +111,7 @@ def main(method: str, seed: int) -> None:
         found = agreement(dataset.labels[rows], cluster[rows])
         metrics |= found
         words = f", NMI {found['nmi']:.3f} with the classes"
-    write_metrics(places.metrics("pseudolabel", name), metrics)
+    write_metrics(paths.metrics("pseudolabel", name), metrics)
     print(
         f"pseudolabel {name}  {len(dataset)} images in {len(sizes)} clusters of {sizes.min()} to {sizes.max()}, "
         f"{clustering.iterations} iterations{words}"

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sslflow import places
+from sslflow import paths
 from sslflow.data.dataset import Dataset
-from sslflow.files import write_text
-from sslflow.params import load, read
 from sslflow.reporting import leaderboard
 from sslflow.reporting.curves import merge
 from sslflow.reporting.page import Run, render
+from sslflow.runtime.files import write_text
+from sslflow.settings.params import load, read
 from sslflow.stages.entry import run
 
 SHOWN = (
@@ -49,9 +49,9 @@ def main() -> None:
 
     board = leaderboard.collect(methods, seeds, fractions)
     leaderboard.write_board(board)
-    points = merge(methods, seeds, places.ARTIFACTS / "curves.csv")
+    points = merge(methods, seeds, paths.ARTIFACTS / "curves.csv")
     page = render(Run(methods, seeds, fractions, params, SHOWN), board, dataset, **settings["report"])
-    file = places.REPORT / "index.html"
+    file = paths.REPORT / "index.html"
     write_text(file, page)
     print(f"report  {len(methods) * len(seeds)} runs, {points} points of curves, {len(page) / 1e6:.1f} MB")
     print(leaderboard.leaderboard_text(board))

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sslflow import places
-from sslflow.audiovisual.prepare_clips import prepare_clips
-from sslflow.data.listing import write_clips_listing, write_domains_listing, write_listing
-from sslflow.data.prepare import prepare
-from sslflow.data.prepare_domains import prepare_domains
-from sslflow.params import read
+from sslflow import paths
+from sslflow.ingest.domains import prepare_domains
+from sslflow.ingest.images.prepare import prepare
+from sslflow.ingest.listing import write_clips_listing, write_domains_listing, write_listing
+from sslflow.ingest.videos.prepare import prepare_clips
+from sslflow.settings.params import read
 from sslflow.stages.entry import run
 
 
@@ -25,10 +25,10 @@ def main() -> None:
     data, domains = settings["data"], settings["domains"]
     started = time.monotonic()
     places_to_look = {name: data[name] for name in ("source", "path", "probe_source", "probe_path") if name in data}
-    rows = write_listing(places.LISTING, **places_to_look)
-    rows += write_domains_listing(places.DOMAINS_LISTING, **{key: domains[key] for key in domains if key != "label"})
+    rows = write_listing(paths.LISTING, **places_to_look)
+    rows += write_domains_listing(paths.DOMAINS_LISTING, **{key: domains[key] for key in domains if key != "label"})
     clips = {name: settings["clips"][name] for name in ("source", "path") if name in settings["clips"]}
-    rows += write_clips_listing(places.CLIPS_LISTING, **clips)
+    rows += write_clips_listing(paths.CLIPS_LISTING, **clips)
     print(f"scan  {rows} files and folders; {time.monotonic() - started:.1f} s")
 
 

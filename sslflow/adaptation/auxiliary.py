@@ -1,0 +1,30 @@
+"""A pretraining method that goes on beside adaptation, on the images of both domains and on the same encoder."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from sslflow.training.method import Batch, Method
+from sslflow.views.images import Views
+
+
+class Companion(nn.Module):
+    """`weight` times the loss of a method whose encoder is the one that is adapted."""
+
+    def __init__(self, method: Method, views: Views, weight: float) -> None:
+        """Raises `ValueError` for a method that works epoch by epoch, which adaptation does not, or that needs
+        labels."""
+        super().__init__()
+        if method.needs_labels or type(method).start_epoch is not Method.start_epoch:
+            raise ValueError(
+                f"adapt.companion: {type(method).__name__} works by epochs or needs labels; take another: simclr"
+            )
+        self.method, self.views, self.weight = method, views, weight
+
+    def forward(self, images: Tensor, rows: Tensor, progress: float) -> Tensor:
+        """The weighted loss, scalar, of uint8 images `(n, c, side, side)` with the numbers `rows` `(n,)`."""
+        return self.weight * self.method.training_step(Batch(self.views(images), rows, progress))["loss"]
+
+    def after_step(self, progress: float) -> None:
+        """Called after every optimiser step, as a method's."""
+        self.method.after_step(progress)

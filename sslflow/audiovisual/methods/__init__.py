@@ -1,1 +1,0 @@
-"""Methods for clips of sound and pictures: one file each."""

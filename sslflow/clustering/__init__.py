@@ -1,0 +1,1 @@
+"""K-means, groups, and how clusters agree with labels."""

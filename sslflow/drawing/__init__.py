@@ -1,0 +1,1 @@
+"""Pictures of many small images, vector drawings, and how a page embeds them."""

@@ -1,0 +1,1 @@
+"""Features of prepared data by a frozen encoder, and where they are kept."""

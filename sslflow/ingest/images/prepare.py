@@ -1,0 +1,226 @@
+"""Raw images to a prepared data set: checked, deduplicated, of one size, with a row for each in a manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import pyarrow.parquet as pq
+
+from sslflow.data.splits import POOL, TEST, TRAIN, Split
+from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, SixteenBit, decode
+from sslflow.ingest.images.examine import Examined, examine_all
+from sslflow.ingest.images.shards import ShardWriter
+from sslflow.ingest.images.sources import EmojiLabel, combine, open_source
+from sslflow.ingest.records import Other, Record, Rejected, Source, escape
+from sslflow.runtime.files import write_csv, write_json
+from sslflow.runtime.folders import replacing_folder
+from sslflow.settings.params import Count, Fraction, Natural
+
+Duplicates = Literal["keep", "drop"]
+
+_TASK_IMAGES = 64
+_TASK_BYTES = 4 * 2**20
+_TELL_EVERY = 10.0
+_EXAMPLES = 5
+
+
+def prepare(
+    folder: Path,
+    tell: Callable[[str], None],
+    *,
+    source: str,
+    path: str = "data/raw",
+    probe_source: str = "same",
+    probe_path: str = "data/raw",
+    image_size: Count,
+    channels: Literal[1, 3],
+    seed: Natural = 0,
+    test_fraction: Fraction = 0.2,
+    label: EmojiLabel = "category",
+    fit: Fit = "crop",
+    background: Background = "white",
+    sixteen_bit: SixteenBit = "full",
+    max_pixels: Count = MAX_PIXELS,
+    duplicates: Duplicates = "drop",
+    max_bad: Fraction = 0.5,
+    workers: Natural = 0,
+) -> dict[str, int]:
+    """Fill `folder` with what `sslflow.data.dataset.Dataset` reads, and with `quarantine.csv` and `duplicates.csv`;
+    the counts.
+
+    `tell` gets a line now and then. The settings are explained in params.yaml and docs/data.md. The rows and their
+    order depend on the images and settings, not on `workers` (0: as many as cores). `folder` is replaced at the end,
+    or not touched. Raises `ValueError` where the source is not there, holds no image, or more than the share
+    `max_bad` of it is unusable.
+    """
+    images = open_source(source, path, seed=seed, test_fraction=test_fraction, label=label)
+    if probe_source != "same":
+        probe = open_source(probe_source, probe_path, seed=seed, test_fraction=test_fraction, label=label)
+        images = combine(images, probe)
+    where = source if source.partition(":")[1] else f"{source} {path}"
+    decoder = partial(
+        decode,
+        size=image_size,
+        channels=channels,
+        fit=fit,
+        background=background,
+        sixteen_bit=sixteen_bit,
+        max_pixels=max_pixels,
+    )
+    with replacing_folder(folder) as temporary:
+        book = _Book(drop=duplicates == "drop")
+        with ShardWriter(temporary, channels, image_size) as writer:
+            tasks = _tasks(images, book, channels * image_size**2)
+            found = examine_all(tasks, decoder, workers or _cores(), max_pixels)
+            with contextlib.closing(found):
+                _take(found, book, writer, tell)
+            _check(book, writer.rows, where, max_bad)
+        counts = {split: writer.count(split) for split in (TRAIN, TEST, POOL)}
+        if not counts[POOL] and not counts[TRAIN]:
+            raise ValueError(f"{where}: all {writer.rows} images are test images; there is nothing to pretrain on")
+        mean, std = writer.mean_and_std(POOL if counts[POOL] else TRAIN)
+        facts = {
+            "classes": images.classes,
+            "channels": channels,
+            "image_size": image_size,
+            "mean": mean,
+            "std": std,
+            "counts": counts,
+        }
+        write_json(temporary / "dataset.json", facts)
+        conflicts = _write_lists(temporary, book)
+    leaked = sum(repeat.leaked for repeat in book.repeats)
+    if leaked:
+        done = "dropped there" if book.drop else "kept, so that scores flatter"
+        tell(f"warning: leakage: {leaked} images to learn from equal a test image; {done}; see {folder}/duplicates.csv")
+    return {
+        "images": writer.rows,
+        **counts,
+        "classes": len(images.classes),
+        "quarantined": len(book.rejected),
+        "duplicates": len(book.repeats),
+        "leaked": leaked,
+        "label_conflicts": conflicts,
+        "other_files": book.other_files,
+    }
+
+
+@dataclass(frozen=True)
+class _Repeat:
+    """An image whose prepared pixels are those of the image in `row`."""
+
+    name: str
+    split: str
+    label: int
+    sha256: str
+    row: int
+    leaked: bool
+
+
+@dataclass
+class _Book:
+    """What is known of the images so far."""
+
+    drop: bool
+    rejected: list[Rejected] = field(default_factory=list)
+    other_files: int = 0
+    first: dict[Split, dict[bytes, int]] = field(default_factory=lambda: {TEST: {}, TRAIN: {}, POOL: {}})
+    """Of each split, hash of the prepared pixels → row of the first image like that."""
+    repeats: list[_Repeat] = field(default_factory=list)
+
+
+def _tasks(source: Source, book: _Book, image_bytes: int) -> Iterator[list[Record]]:
+    """The records in lists of a size that is worth sending; what isn't a record goes into the book."""
+    limit = max(1, min(_TASK_IMAGES, _TASK_BYTES // image_bytes))
+    waiting: list[Record] = []
+    for item in source.records():
+        if isinstance(item, Record):
+            waiting.append(item)
+        elif isinstance(item, Other):
+            book.other_files += 1
+        else:
+            book.rejected.append(item)
+        if len(waiting) == limit:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
+
+
+def _take(found: Iterator[Examined | Rejected], book: _Book, writer: ShardWriter, tell: Callable[[str], None]) -> None:
+    began = told = time.monotonic()
+    for seen, item in enumerate(found, start=1):
+        if isinstance(item, Rejected):
+            book.rejected.append(item)
+        else:
+            _keep_or_drop(item, book, writer)
+        now = time.monotonic()
+        if now - told >= _TELL_EVERY:
+            told = now
+            tell(f"prepare  {seen} images  {len(book.rejected)} quarantined  {seen / (now - began):.0f} img/s")
+
+
+def _keep_or_drop(item: Examined, book: _Book, writer: ShardWriter) -> None:
+    """An image is compared with those to test on and those of its own split. One to train on may be in the pool as
+    well: there its label is not used, and without it pretraining would miss it."""
+    key = bytes.fromhex(item.pixels_hash)
+    tested = book.first[TEST].get(key)
+    row = tested if tested is not None else book.first[item.split].get(key)
+    if row is not None:
+        leaked = tested is not None and item.split != TEST
+        book.repeats.append(_Repeat(item.name, item.split, item.label, item.sha256, row, leaked))
+        if book.drop:
+            return
+    added = writer.add(
+        item.decoded.pixels,
+        split=item.split,
+        path=escape(item.name),
+        label=item.label,
+        width=item.decoded.width,
+        height=item.decoded.height,
+        sha256=item.sha256,
+        pixels=item.pixels_hash,
+    )
+    book.first[item.split].setdefault(key, added)
+
+
+def _check(book: _Book, kept: int, where: str, max_bad: float) -> None:
+    good, bad = kept + len(book.repeats) * book.drop, len(book.rejected)
+    if not good and not bad:
+        others = f"; it holds {book.other_files} other files" if book.other_files else ""
+        raise ValueError(f"{where}: there are no images here (JPEG, PNG, WebP, GIF, BMP, TIFF){others}")
+    if good and bad / (good + bad) <= max_bad:
+        return
+    reasons = Counter(item.reason.partition(":")[0] for item in book.rejected).most_common(_EXAMPLES)
+    examples = "".join(f"\n  {escape(item.name)}: {escape(item.reason)}" for item in book.rejected[:_EXAMPLES])
+    limit = f"more than data.max_bad = {max_bad:g} allows" if good else "there is nothing to prepare"
+    counted = ", ".join(f"{count} {reason}" for reason, count in reasons)
+    raise ValueError(f"{where}: {bad} of {good + bad} images can't be used, {limit} ({counted}):{examples}")
+
+
+def _write_lists(folder: Path, book: _Book) -> int:
+    """`quarantine.csv` and `duplicates.csv`; the number of repeats whose label is another than the first one's."""
+    rejected = sorted((escape(item.name), escape(item.reason)) for item in book.rejected)
+    write_csv(folder / "quarantine.csv", ("path", "reason"), rejected)
+    first = pq.read_table(folder / "manifest.parquet", columns=["path", "split", "label", "sha256"])
+    rows, conflicts = [], 0
+    for repeat in book.repeats:
+        path, split, label, sha256 = (column[repeat.row].as_py() for column in first.columns)
+        conflicts += min(repeat.label, label) >= 0 and repeat.label != label
+        same = "bytes" if repeat.sha256 == sha256 else "pixels"
+        fate = "dropped" if book.drop else "kept"
+        rows.append((escape(repeat.name), repeat.split, fate, path, split, same, "yes" if repeat.leaked else "no"))
+    write_csv(folder / "duplicates.csv", ("path", "split", "fate", "first_path", "first_split", "same", "leak"), rows)
+    return conflicts
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

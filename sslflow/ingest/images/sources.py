@@ -1,0 +1,109 @@
+"""Where images come from: the names that `data.source` may have, each a function from a place to a `Source`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import pyarrow.parquet as pq
+
+from sslflow import paths
+from sslflow.data.splits import POOL, TEST, TRAIN
+from sslflow.ingest.images import folders, idx
+from sslflow.ingest.records import Item, Record, Source
+from sslflow.settings.params import closest
+
+EmojiLabel = Literal["category", "subcategory"]
+
+KINDS = ("samples:<name>", "folder", "imagefolder", "idx", "torchvision:<name>")
+
+
+def open_source(
+    name: str, path: str | os.PathLike[str], *, seed: int, test_fraction: float, label: EmojiLabel
+) -> Source:
+    """The source called `name`, such as `samples:fashion` or `folder`; `path` is where the last three of the kinds
+    look.
+
+    `seed` and `test_fraction` are for sources without a split of their own, `label` for `samples:emoji`. Raises
+    `ValueError` for a name or a place that isn't there.
+    """
+    kind, _, detail = name.partition(":")
+    if kind == "samples" and detail:
+        return _sample(detail, label)
+    if kind == "torchvision" and detail:
+        from sslflow.ingest.images.downloads import (
+            torchvision_source,  # brings torch, which the other sources do without
+        )
+
+        return torchvision_source(detail)
+    if name == "folder":
+        return folders.folder(directory(path, name))
+    if name == "imagefolder":
+        return folders.imagefolder(directory(path, name), seed=seed, test_fraction=test_fraction)
+    if name == "idx":
+        return idx.idx(directory(path, name), seed=seed, test_fraction=test_fraction)
+    words = [known.partition(":")[0] for known in KINDS]
+    raise ValueError(f"there is no source '{name}'{closest(name, KINDS) if kind in words else closest(kind, words)}")
+
+
+def combine(pool: Source, probe: Source) -> Source:
+    """Images to pretrain on from one source, without its test split, and labelled ones to probe with from another."""
+    if not probe.classes:
+        raise ValueError("data.probe_source has no labels: choose a labelled source, or `same`")
+
+    def records() -> Iterator[Item]:
+        for item in probe.records():
+            if not (isinstance(item, Record) and item.split == POOL):
+                yield item
+        for item in pool.records():
+            if not isinstance(item, Record):
+                yield item
+            elif item.split != TEST:
+                yield Record(item.name, POOL, item.picture)
+
+    return Source(probe.classes, records)
+
+
+def directory(path: str | os.PathLike[str], name: str, setting: str = "data.path or data.probe_path") -> Path:
+    """The folder in which the source `name` looks, as `setting` says. Raises `ValueError` where it isn't there."""
+    folder = Path(path)
+    if not folder.exists():
+        raise ValueError(f"{folder}: there is no such folder (source {name} looks there; set {setting})")
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: expected a folder, found a file")
+    return folder
+
+
+def _sample(detail: str, label: EmojiLabel) -> Source:
+    known = sorted(f"{file.parent.name}/{file.stem}" for file in paths.SAMPLES.glob("*/*.parquet"))
+    known += sorted({entry.parent.name for entry in paths.SAMPLES.glob("*/SOURCE.md")})
+    if not known:
+        raise ValueError(f"{paths.SAMPLES.resolve()}: there are no samples here; run this in the project's folder")
+    if detail not in known:
+        raise ValueError(f"there is no sample '{detail}'{closest(detail, known)}")
+    place = paths.SAMPLES / detail
+    if list(place.glob("*-ubyte*")):
+        return idx.idx(place, seed=0, test_fraction=0.0)
+    return _pictures([place.with_suffix(".parquet")] if "/" in detail else sorted(place.glob("*.parquet")), label)
+
+
+def _pictures(files: list[Path], label: EmojiLabel) -> Source:
+    """Encoded images in Parquet files: the columns image, split, one that names the item shown (code_point or item),
+    and either label or those that `label` may name."""
+    columns = pq.read_schema(files[0]).names
+    item = "item" if "item" in columns else "code_point"
+    kind = "label" if "label" in columns else label
+    classes = tuple(
+        sorted({value for file in files for value in pq.read_table(file, columns=[kind])[kind].to_pylist()})
+    )
+    numbers = {name: number for number, name in enumerate(classes)}
+
+    def records() -> Iterator[Record]:
+        for split in (TEST, TRAIN):
+            for file in files:
+                for row in pq.read_table(file, filters=[("split", "==", split)]).to_pylist():
+                    yield Record(f"{file.stem}/{row[item]}", split, row["image"], numbers[row[kind]])
+
+    return Source(classes, records)

@@ -1,0 +1,89 @@
+"""What lies in the raw folders, told without opening a file: how DVC learns that the images are others than before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+from sslflow.ingest.images.folders import visit
+from sslflow.ingest.images.sources import directory
+from sslflow.ingest.records import escape
+from sslflow.runtime.files import write_csv
+
+COLUMNS = ("setting", "path", "size", "mtime_ns")
+UNREADABLE = "unreadable"
+IN_FOLDERS = ("folder", "folders", "imagefolder", "idx")
+
+Row = tuple[str, str, str | int, str | int]
+
+
+def write_listing(
+    file: Path, *, source: str, path: str = "data/raw", probe_source: str = "same", probe_path: str = "data/raw"
+) -> int:
+    """Replace `file` by a table of the files and folders that the sources would look at; the number of its rows.
+
+    `setting` says where a row was found (`path` or `probe_path`), `path` is escaped and relative to that, folders end
+    with a slash, `size` is in bytes, or `unreadable`, or `= path` for a folder that has been listed under that path.
+    Sources that look in no folder of the user's have no rows. Raises `ValueError` where such a folder isn't there.
+    """
+    return _write(file, "data", {"probe_path": (probe_source, probe_path), "path": (source, path)})
+
+
+def write_domains_listing(
+    file: Path,
+    *,
+    source: str = "samples",
+    source_path: str = "data/raw/source",
+    target: str = "samples",
+    target_path: str = "data/raw/target",
+    encoder: str = "",
+) -> int:
+    """The same for the section `domains`: `setting` is `source_path`, `target_path`, or, in a first row whose `path` is
+    the whole name of a file, `encoder`."""
+    weights = [("encoder", escape(encoder), *_size_and_time(Path(encoder)))] if encoder else []
+    return _write(
+        file, "domains", {"source_path": (source, source_path), "target_path": (target, target_path)}, weights
+    )
+
+
+def write_clips_listing(file: Path, *, source: str = "samples", path: str = "data/raw") -> int:
+    """The same for the section `clips`: `setting` is `path`."""
+    return _write(file, "clips", {"path": (source, path)})
+
+
+def _write(file: Path, section: str, looked_at: Mapping[str, tuple[str, str]], more: Sequence[Row] = ()) -> int:
+    """`looked_at` maps a setting of the section to a source and the place where it looks; `more` is written first."""
+    roots = {
+        directory(place, source, f"{section}.{setting}"): setting
+        for setting, (source, place) in looked_at.items()
+        if source in IN_FOLDERS
+    }
+    rows = 0
+
+    def counted() -> Iterator[Row]:
+        nonlocal rows
+        for row in chain(more, *(_rows(setting, root) for root, setting in roots.items())):
+            rows += 1
+            yield row
+
+    write_csv(file, COLUMNS, counted())
+    return rows
+
+
+def _rows(setting: str, root: Path) -> Iterator[Row]:
+    for folder in visit(root):
+        what = UNREADABLE if folder.unreadable else "" if folder.same_as is None else f"= {escape(folder.same_as)}"
+        yield setting, escape(folder.path), what, ""
+        for name in folder.files:
+            yield setting, escape(f"{folder.path}{name}"), *_size_and_time(root / folder.path / name)
+
+
+def _size_and_time(file: Path) -> tuple[str | int, str | int]:
+    """Access is asked for as well: that it was granted or taken away changes neither size nor time."""
+    try:
+        facts = file.stat()
+    except OSError:
+        return UNREADABLE, ""
+    return (facts.st_size, facts.st_mtime_ns) if os.access(file, os.R_OK) else (UNREADABLE, "")

@@ -1,0 +1,174 @@
+"""Video files to clips: probed, decoded, cut, split by source, with a row for each file that says what became of it."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from sslflow.data.splits import TEST, TRAIN, held_out
+from sslflow.ingest.records import escape
+from sslflow.ingest.videos.cache import OK
+from sslflow.ingest.videos.cut import Grid, SoundNeeded
+from sslflow.ingest.videos.ffmpeg import bindings, find
+from sslflow.ingest.videos.outcomes import Outcome, outcomes
+from sslflow.ingest.videos.shards import ClipWriter, Moments
+from sslflow.ingest.videos.sources import find_videos
+from sslflow.paths import CLIPS_CACHE
+from sslflow.runtime.files import write_csv, write_json
+from sslflow.runtime.folders import replacing_folder
+from sslflow.settings.params import Count, Fraction, Natural, Positive
+
+_EXAMPLES = 5
+_COLUMNS = (
+    *("path", "status", "clips", "silent", "holes", "split", "duration", "container"),
+    *("picture", "width", "height", "fps", "rotation", "sound", "rate", "layout", "sha256"),
+)
+
+
+def prepare_clips(
+    folder: Path,
+    tell: Callable[[str], None],
+    *,
+    source: str = "samples:instruments",
+    path: str = "data/raw",
+    seconds: Positive = 3.0,
+    fps: Count = 12,
+    side: Count = 96,
+    rate: Count = 16_000,
+    sound: SoundNeeded = "required",
+    test_fraction: Fraction = 0.2,
+    seed: Natural = 0,
+    max_bad: Fraction = 0.5,
+    workers: Natural = 0,
+    limit: Positive = 1800.0,
+    ffmpeg: str = "",
+) -> dict[str, int]:
+    """Fill `folder` with what `sslflow.data.clips.Clips` reads, and with `videos.csv`; the counts.
+
+    `tell` gets lines for the log. The settings are explained in params.yaml and docs/video.md. The clips and their
+    order depend on the videos, the settings and ffmpeg's version, not on `workers` (0: as many as cores). `folder` is
+    replaced at the end, or not touched; what has been decoded stays in `work/clips`. Raises `ValueError` where there
+    is no video, no ffmpeg, or more than the share `max_bad` is unusable.
+    """
+    grid = Grid(float(seconds), fps, side, rate, sound)
+    _ = grid.frames, grid.samples  # both raise where they are no whole numbers
+    bindings()
+    program = find(ffmpeg)
+    videos = find_videos(source, path)
+    where = source if source.partition(":")[1] else f"{source} {path}"
+    tell(f"clips  {len(videos.files)} videos in {where}; ffmpeg {program.version}")
+    found = outcomes(videos.files, grid, program, workers or _cores(), limit, CLIPS_CACHE)
+    rejected = [(escape(name), escape(reason)) for name, reason in videos.rejected]
+    good = [one for one in found if one.status == OK]
+    copies = sum(one.copy for one in found)
+    _check(found, rejected, videos.other_files, where, max_bad)
+    _split(good, test_fraction, seed)
+    if not any(one.split == TRAIN for one in good):
+        raise ValueError(f"{where}: all {len(good)} videos that can be used are for testing; there is none to train on")
+    with replacing_folder(folder) as temporary:
+        facts = _write(temporary, good, grid)
+        counts = facts["counts"]
+        write_json(temporary / "clips.json", {**facts, "classes": list(videos.classes), "ffmpeg": program.version})
+        empty = [""] * (len(_COLUMNS) - 2)
+        rows = [*map(_row, found), *([name, reason, *empty] for name, reason in rejected)]
+        write_csv(temporary / "videos.csv", _COLUMNS, sorted(rows, key=lambda row: row[0]))
+    cuts = [one.entry.cuts for one in good if one.entry]
+    return {
+        "videos": len(found) + len(rejected),
+        "usable": len(good),
+        "unusable": len(found) + len(rejected) - len(good) - copies,
+        "copies": copies,
+        "other_files": videos.other_files,
+        "classes": len(videos.classes),
+        "clips": sum(counts.values()),
+        **counts,
+        "inaudible": sum(not cut.audible for one in cuts for cut in one.kept),
+        "silent": sum(one.silent for one in cuts),
+        "holes": sum(one.holes for one in cuts),
+    }
+
+
+def _check(found: Sequence[Outcome], rejected: list[tuple[str, str]], others: int, where: str, max_bad: float) -> None:
+    bad = [(escape(one.video.name), escape(one.status)) for one in found if one.status != OK and not one.copy]
+    bad += rejected
+    good = sum(one.status == OK for one in found)
+    if not good and not bad:
+        more = f"; it holds {others} other files" if others else ""
+        raise ValueError(f"{where}: there are no videos here (.mp4, .mov, .mkv, .webm, .avi, …){more}")
+    if good and len(bad) / (good + len(bad)) <= max_bad:
+        return
+    reasons = Counter(reason.partition(":")[0] for _, reason in bad).most_common(_EXAMPLES)
+    counted = ", ".join(f"{count} {reason}" for reason, count in reasons)
+    limit = f"more than clips.max_bad = {max_bad:g} allows" if good else "there is nothing to learn from"
+    examples = "".join(f"\n  {name}: {reason}" for name, reason in bad[:_EXAMPLES])
+    raise ValueError(f"{where}: {len(bad)} of {good + len(bad)} videos can't be used, {limit} ({counted}):{examples}")
+
+
+def _split(good: Sequence[Outcome], fraction: float, seed: int) -> None:
+    """As the source's table says; else a share of the videos (of each label's, where there are labels) is held out."""
+    drawn = [one for one in good if one.video.split is None]
+    chosen = set(held_out([one.sha256 for one in drawn], [one.video.label for one in drawn], fraction, seed).tolist())
+    for number, one in enumerate(drawn):
+        one.split = TEST if number in chosen else TRAIN
+    for one in good:
+        one.split = one.video.split or one.split
+
+
+def _write(folder: Path, good: Sequence[Outcome], grid: Grid) -> dict[str, Any]:
+    """The clips of all videos, in order: first those to train on; what holds for all of them."""
+    counts: dict[str, int] = dict.fromkeys((TRAIN, TEST), 0)
+    moments, loudness = Moments(), []
+    total = sum(len(one.entry.cuts.kept) for one in good if one.entry)
+    with ClipWriter(folder, grid, total) as writer:
+        for number, one in enumerate(sorted(good, key=lambda one: one.split != TRAIN)):
+            assert one.entry is not None
+            assert one.entry.media is not None
+            assert one.split is not None
+            media, frames, sound = one.entry.media, one.entry.frames(), one.entry.sound()
+            columns = {
+                "video": escape(one.video.name),
+                "number": number,
+                "source": one.video.source or one.sha256,
+                "split": one.split,
+                "label": one.video.label,
+                "duration": media.duration,
+                "size": one.size,
+                "fps": media.picture.fps if media.picture else 0.0,
+                "rate": media.sound.rate if media.sound else 0,
+                "sha256": one.sha256,
+                **dict(zip(("x0", "y0", "x1", "y1"), one.video.box, strict=True)),
+            }
+            for row, cut in enumerate(one.entry.cuts.kept):
+                own = {"start": cut.start, "audible": cut.audible, "loudness": cut.loudness}
+                writer.add(frames[row], sound[row], columns | own)
+                if one.split == TRAIN:
+                    moments.add(frames[row])
+                    loudness += [cut.loudness] * cut.audible
+            counts[one.split] += len(one.entry.cuts.kept)
+    mean, std = moments.mean_and_std()
+    heard = {"mean": statistics.fmean(loudness), "std": statistics.pstdev(loudness)} if loudness else None
+    form = {"seconds": grid.seconds, "fps": grid.fps, "side": grid.side, "rate": grid.rate, "frames": grid.frames}
+    return {**form, "mean": mean, "std": std, "loudness": heard, "counts": counts}
+
+
+def _row(one: Outcome) -> list[Any]:
+    media, cuts = (one.entry.media, one.entry.cuts) if one.entry else (None, None)
+    picture, sound = (media.picture, media.sound) if media else (None, None)
+    return [
+        escape(one.video.name),
+        escape(one.status),
+        *((len(cuts.kept), cuts.silent, cuts.holes) if cuts else ("", "", "")),
+        one.split or "",
+        *((media.duration, media.container) if media else ("", "")),
+        *((picture.codec, picture.width, picture.height, picture.fps, picture.rotation) if picture else [""] * 5),
+        *((sound.codec, sound.rate, sound.layout) if sound else [""] * 3),
+        one.sha256,
+    ]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

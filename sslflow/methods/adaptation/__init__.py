@@ -1,0 +1,1 @@
+"""Methods of domain adaptation, one file each; the file name is the method's name in `params.yaml`."""

@@ -1,0 +1,1 @@
+"""Methods for clips, one file each; the file name is the method's name in `params.yaml`."""

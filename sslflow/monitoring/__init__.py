@@ -1,0 +1,1 @@
+"""Diagnostics and verdict of a run."""

@@ -1,0 +1,248 @@
+"""What the curve of a run says about it, in words, without any label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from sslflow.training.method import Choices
+
+Row = Mapping[str, float]
+"""A row of the curve; the first is from before the first update, with the loss of the first batch."""
+
+JUDGED = 0.2
+"""Share of the steps before which nothing is said: the learning rate warms up and the curve is still on its way from
+where it began."""
+RECENT = 0.2
+"""Share of the steps, the last ones, whose mean counts as the present: single losses scatter from batch to batch."""
+FEWEST = 3
+"""Rows without which there is no telling a level from a slope."""
+AT_CHANCE = 0.01
+"""A loss so close to ln K, as a share of it, is a guess. Stuck runs end within 0.001; the slowest of healthy short runs
+(DINO) was 0.025 away."""
+MOVED = 0.03
+"""Features have moved when a sign differs by more of its start: with a learning rate of almost nothing all stayed
+within 0.001, in healthy runs one differed by 0.1 and more."""
+RISEN = 1.5
+"""A loss of so many times its start has run away; that of healthy methods with a teacher rose by up to 1.04."""
+RISEN_ABOVE_CHANCE = 1.1
+"""Where the loss is also above ln K, so much is enough: it is worse than a guess, and than random weights."""
+CONSTANT_STD = 0.1
+"""Features with less of the spread that they began with hardly differ from image to image; in healthy runs 0.5 and
+more is left."""
+CONSTANT_RANK = 2.0
+"""Features of fewer directions than two lie on a line."""
+FEW_DIRECTIONS = 0.3
+"""Share of the directions at the start. Healthy runs of eighteen methods kept 0.43 to 1.1 of them."""
+FLAT_PROJECTIONS = 0.2
+"""Share of the projections' spread at the start: 0.4 and more in healthy runs, 0.03 to 0.12 in collapsed ones."""
+PROJECTED_DIRECTIONS = 3.0
+"""The projections of collapsed runs use 1 to 3 directions, those of healthy ones 5 and more."""
+VANISHED = 0.1
+"""A loss below such a share of its start has done its task; whether the features have gained by it is the question."""
+UNFINISHED = 0.2
+"""A run whose second half brought so much of the loss's whole fall was cut short: in runs that had levelled out it
+brought 0.05 to 0.17."""
+FALLEN = 0.05
+"""A fall of less, as a share of where the loss began, can't be told in halves: batches differ by as much."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that the curve says."""
+
+    kind: str
+    """`frozen`, `still`, `diverged`, `constant`, `collapse`, `hollow`; `healthy`, `unfinished`, `short`."""
+    words: str
+    """What was seen, in full sentences."""
+    advice: str
+    """What to try; nothing where there is nothing to mend."""
+    sick: bool
+
+
+def findings(rows: Sequence[Row], choices: Choices | None, steps: int) -> list[Finding]:
+    """What the rows of a curve say so far about a run of `steps` steps whose loss chooses among `choices`.
+
+    While it runs, only what is sick; at its end also what is well: there is always at least one finding then.
+    """
+    over = rows[-1]["step"] >= steps
+    judged = [row for row in rows[1:] if row["step"] >= JUDGED * steps]
+    if len(judged) < FEWEST:
+        return [_short(len(judged))] if over else []
+    curve = Curve(rows[0], judged)
+    sick = [*_of_the_loss(curve, choices), *_of_the_features(curve, choices)]
+    if sick or not over:
+        return sick
+    return [_healthy(curve, choices), *_unfinished(rows, curve)]
+
+
+class Curve:
+    """Where the columns of a curve began and where they are now."""
+
+    def __init__(self, start: Row, judged: Sequence[Row]) -> None:
+        late = [row for row in judged if row["step"] > (1 - RECENT) * judged[-1]["step"]]
+        self.recent = late if len(late) >= FEWEST else judged[-FEWEST:]
+        self.start = start
+        self.now = {name: _mean(self.recent, name) for name in self.recent[-1]}
+
+    @property
+    def fall(self) -> float:
+        """How far the loss has fallen, as a share of its start; of 1 for a loss that begins near 0."""
+        return (self.start["loss"] - self.now["loss"]) / max(abs(self.start["loss"]), 1.0)
+
+    def left(self, name: str) -> float:
+        """What is left of a column, as a share of its start."""
+        return self.now[name] / max(self.start[name], 1e-9)
+
+    def moved(self) -> float:
+        """The largest change of any sign of the features, as a share of its start."""
+        signs = [name for name in ("feature_std", "rankme", "alpha_req", "uniformity") if name in self.now]
+        return max(abs(self.now[name] - self.start[name]) / max(abs(self.start[name]), 1e-9) for name in signs)
+
+    def apart(self, row: Row) -> float | None:
+        """Squared distance of two views of an image, as a share of that of two images; None where there are no two
+        views or no two images that differ."""
+        if "alignment" not in row or row["feature_std"] < 1e-3:
+            return None
+        return row["alignment"] / (2 * row["feature_std"] ** 2)
+
+
+def _of_the_loss(curve: Curve, choices: Choices | None) -> Iterator[Finding]:
+    start, loss = curve.start["loss"], curve.now["loss"]
+    chance = math.log(choices.count) if choices and choices.count > 1 else None
+    if choices and chance and _level(curve.recent, chance):
+        yield Finding(
+            "frozen",
+            f"The loss stands at {loss:.3f}, and ln {choices.count} = {chance:.3f} is what guessing among the "
+            f"{choices.count} {choices.among} costs: the answers are the same for all images.",
+            "Try a learning rate 3 to 10 times smaller, and a larger one if the features have not moved either; a "
+            "lower temperature; with a teacher or prototypes a lower teacher temperature or epsilon, so that the "
+            "targets are not all alike.",
+            sick=True,
+        )
+    elif curve.moved() < MOVED:
+        yield Finding(
+            "still",
+            f"Nothing has been learned: the features are those of the random weights that the run started from. The "
+            f"loss began at {start:.4g} and is {loss:.4g}.",
+            "Try a learning rate 10 times larger.",
+            sick=True,
+        )
+    elif loss > (RISEN_ABOVE_CHANCE if chance and loss > chance else RISEN) * start > 0:
+        guess = f", where a guess costs {chance:.4g}" if chance else ""
+        yield Finding(
+            "diverged",
+            f"The loss has run away: it began at {start:.4g} and is {loss:.4g}{guess}.",
+            "Try a learning rate 3 to 10 times smaller, a longer warmup, or clip, the largest norm of the gradient.",
+            sick=True,
+        )
+
+
+def _of_the_features(curve: Curve, choices: Choices | None) -> Iterator[Finding]:
+    loss = f"The loss went from {curve.start['loss']:.4g} to {curve.now['loss']:.4g}"
+    rank, started = curve.now["rankme"], curve.start["rankme"]
+    directions = f"the features use {rank:.1f} directions (RankMe), {started:.1f} at the start"
+    views = curve.apart(curve.start), curve.apart(curve.now)
+    if curve.left("feature_std") < CONSTANT_STD or rank < CONSTANT_RANK:
+        yield Finding(
+            "constant",
+            f"The output is constant: features hardly differ from image to image; {directions}.",
+            "Try a learning rate 10 times smaller and less weight_decay; then whatever the method has against "
+            "collapse: its variance term, predictor, stopped gradient, centre, negatives.",
+            sick=True,
+        )
+    elif curve.left("rankme") < FEW_DIRECTIONS and curve.now["loss"] > curve.start["loss"] / 2:
+        yield Finding(
+            "collapse",
+            f"Dimensional collapse: {directions}; the rest no longer tells images apart.",
+            "Try a learning rate 3 to 10 times smaller, and a larger weight of the term that keeps dimensions "
+            "different from each other.",
+            sick=True,
+        )
+    elif curve.left("rankme") < FEW_DIRECTIONS:
+        enough = choices is not None and rank >= choices.count - 1
+        yield Finding(
+            "hollow",
+            f"{loss}, but {directions}: "
+            + ("they keep little beyond the answers." if enough else "the task is being solved by a shortcut."),
+            "Try a smaller learning rate, stronger augmentation, or a task that asks for more.",
+            sick=not enough,
+        )
+    elif _head_collapsed(curve):
+        spread = curve.left("projection_std")
+        yield Finding(
+            "collapse",
+            f"Collapse behind the encoder: the projections, all that the loss sees of the features, use "
+            f"{curve.now['projection_rankme']:.1f} directions ({curve.start['projection_rankme']:.1f} at the start) "
+            f"and have {100 * spread:.0f} % of their spread left. {loss} without a reason to tell images apart.",
+            "Give the method back what it has against collapse: the weight of its redundancy, variance or covariance "
+            "term, its predictor, stopped gradient, centre or negatives. The features follow the projections later.",
+            sick=True,
+        )
+    elif views[0] and views[1] and views[1] >= views[0] and 0 < curve.now["loss"] < VANISHED * curve.start["loss"]:
+        yield Finding(
+            "hollow",
+            f"{loss}, but two views of an image lie no closer in the features: at {views[1]:.2f} of the squared "
+            f"distance of two images, {views[0]:.2f} at the start. Something behind the encoder does the work.",
+            "Try what the method has against collapse, and a smaller network between features and loss.",
+            sick=True,
+        )
+
+
+def _head_collapsed(curve: Curve) -> bool:
+    if "projection_rankme" not in curve.now:
+        return False
+    # A head may be too narrow ever to have used more.
+    few = min(PROJECTED_DIRECTIONS, curve.start["projection_rankme"] / 2)
+    return curve.now["projection_rankme"] < few or curve.left("projection_std") < FLAT_PROJECTIONS
+
+
+def _healthy(curve: Curve, choices: Choices | None) -> Finding:
+    chance = f" (a guess costs {math.log(choices.count):.4g})" if choices and choices.count > 1 else ""
+    said = [
+        f"Healthy: the loss went from {curve.start['loss']:.4g} to {curve.now['loss']:.4g}{chance}",
+        f"the features use {curve.now['rankme']:.1f} directions (RankMe), {curve.start['rankme']:.1f} at the start",
+    ]
+    before, after = curve.apart(curve.start), curve.apart(curve.now)
+    if before and after and after < before:
+        said.append(
+            f"two views of an image lie at {after:.2f} of the squared distance of two images, {before:.2f} at the start"
+        )
+    return Finding("healthy", "; ".join(said) + ".", "", sick=False)
+
+
+def _unfinished(rows: Sequence[Row], curve: Curve) -> Iterator[Finding]:
+    middle = [row for row in rows[1:] if 0.4 <= row["step"] / rows[-1]["step"] <= 0.6]
+    whole = curve.start["loss"] - curve.now["loss"]
+    if not middle or curve.fall < FALLEN:
+        return
+    share = (_mean(middle, "loss") - curve.now["loss"]) / whole
+    if share > UNFINISHED:
+        yield Finding(
+            "unfinished",
+            f"Cut short: {100 * share:.0f} % of all that the loss has fallen it fell in the second half of the run, "
+            "while the learning rate was already going down.",
+            "Try more epochs.",
+            sick=False,
+        )
+
+
+def _short(rows: int) -> Finding:
+    return Finding(
+        "short",
+        f"Too short to be judged: the curve has {rows} rows after the first fifth of the run, and a verdict takes "
+        f"{FEWEST}.",
+        "Try more epochs, or a smaller pretrain.log_every.",
+        sick=False,
+    )
+
+
+def _level(rows: Sequence[Row], value: float) -> bool:
+    """Whether the loss stays at the value, rather than passing it on its way."""
+    half = len(rows) // 2
+    return all(abs(_mean(part, "loss") / value - 1) < AT_CHANCE for part in (rows[:half], rows[half:]))
+
+
+def _mean(rows: Sequence[Row], name: str) -> float:
+    return sum(row[name] for row in rows) / len(rows)

@@ -1,0 +1,223 @@
+"""Encoders by name: images to features."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sslflow.runtime.files import replacing
+from sslflow.settings.params import Count, Natural, closest
+
+SMALL_RESNETS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
+VITS = {"vit_tiny": 192, "vit_small": 384, "vit_base": 768}
+
+
+# timm is imported where an encoder is built: it takes longer to load than torch, and stages that only read features and
+# settings build none.
+
+
+class Encoder(nn.Module):
+    """Images to features, without a classifier. `dim` is the width of the features, known before any image is seen;
+    `map_dim` that of the maps."""
+
+    def __init__(
+        self,
+        channels: int,
+        image_size: int,
+        *,
+        name: str = "resnet18",
+        width: Natural = 0,
+        depth: Natural = 0,
+        stem_stride: Literal[1, 2, 4] = 4,
+        patch_size: Count = 16,
+        grid: Natural = 1,
+    ) -> None:
+        """`name` is one of these, or timm's of any other network, as timm builds it:
+
+        - `resnet10`, `resnet18`, `resnet34`: `width` is the number of channels of the first block (0: 64), the last has
+          8 times as many; `stem_stride` 4 is the usual 7x7 convolution with max-pooling, 1 and 2 are a 3x3 convolution
+          for small images.
+        - `vit_tiny`, `vit_small`, `vit_base`: `width` (0: 192, 384, 768), `depth` in blocks (0: 12), `patch_size` in
+          pixels; 64 of the width make a head, or 32 where 64 does not divide it.
+
+        For these, features are averages over `grid` x `grid` cells of the last map, so that above 1 they keep where
+        something is; 0 takes a ViT's class token. Raises `ValueError` for a name that nobody knows, or a width, grid
+        or patch size that does not fit.
+        """
+        super().__init__()
+        self.settings = {
+            "channels": channels,
+            "image_size": image_size,
+            "name": name,
+            "width": width,
+            "depth": depth,
+            "stem_stride": stem_stride,
+            "patch_size": patch_size,
+            "grid": grid,
+        }
+        self.channels, self.image_size = channels, image_size
+        self.pool: nn.Module | None = None
+        if name in SMALL_RESNETS:
+            if not grid:
+                raise ValueError(
+                    f"encoder.grid is 0, the class token of a ViT, and {name} has none; set it to 1 or more"
+                )
+            self.network: Any = _small_resnet(channels, name, width or 64, stem_stride)
+        elif name in VITS:
+            self.network = _vit(channels, image_size, patch_size, width or VITS[name], depth or 12)
+        else:
+            self.network = _from_timm(channels, image_size, name)
+        self.map_dim: int = self.network.num_features
+        # Some of timm's networks put another layer between the last map and the features.
+        self.dim: int = getattr(self.network, "head_hidden_size", None) or self.map_dim
+        if grid and (name in SMALL_RESNETS or name in VITS):
+            self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(grid), nn.Flatten())
+            self.dim = self.map_dim * grid * grid
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features `(n, dim)` of normalised images `(n, channels, height, width)`."""
+        return self.network(images) if self.pool is None else self.pool(self.map(images))
+
+    def map(self, images: Tensor) -> Tensor:
+        """The last map, before features are averaged from it, `(n, map_dim, rows, columns)`; of a ViT its patches.
+        Raises `ValueError` for the few of timm's networks that have none."""
+        found = self.network.forward_features(images)
+        if found.ndim == 3:
+            if not hasattr(getattr(self.network, "patch_embed", None), "dynamic_feat_size"):
+                raise ValueError(
+                    f"encoder.name {self.settings['name']} makes no map of the image, which this method needs; "
+                    "choose another, such as resnet18 or vit_tiny"
+                )
+            rows, columns = self.network.patch_embed.dynamic_feat_size(images.shape[-2:])
+            patches = found[:, self.network.num_prefix_tokens :]
+            return patches.transpose(1, 2).unflatten(2, (rows, columns))
+        return found if getattr(self.network, "output_fmt", "NCHW") == "NCHW" else found.permute(0, 3, 1, 2)
+
+    @property
+    def is_vit(self) -> bool:
+        """Whether images become tokens: what `tokens` and `attention` need."""
+        return self.settings["name"] in VITS
+
+    def tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
+        """A ViT's tokens after its last layer, class token first, `(n, 1 + patches, width)`.
+
+        With `keep`, int64 `(n, k)`, all other patches are left out from the start, and cost nothing.
+        """
+        tokens = self.network._pos_embed(self.network.patch_embed(images))
+        if keep is not None:
+            kept = keep[..., None].expand(-1, -1, tokens.shape[-1])
+            tokens = torch.cat([tokens[:, :1], tokens[:, 1:].gather(1, kept)], dim=1)
+        return self.network.norm(self.network.blocks(tokens))
+
+    @torch.no_grad()
+    def attention(self, images: Tensor) -> Tensor:
+        """Attention of a ViT's last layer to each patch, a mean over its heads, `(n, rows, columns)`.
+
+        It is the class token's, or, where features are an average of patches, the mean over all patches.
+        """
+        rows, columns = self.network.patch_embed.dynamic_feat_size(images.shape[-2:])
+        *before, last = self.network.blocks
+        tokens = self.network._pos_embed(self.network.patch_embed(images))
+        for block in before:
+            tokens = block(tokens)
+        n, count, width = tokens.shape
+        heads = last.attn.num_heads
+        queries, keys, _ = (
+            last.attn.qkv(last.norm1(tokens)).view(n, count, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
+        )
+        weights = (queries @ keys.transpose(-1, -2) * (width // heads) ** -0.5).softmax(dim=-1).mean(dim=1)
+        asking = weights[:, :1] if self.pool is None else weights[:, 1:]
+        return asking[:, :, 1:].mean(dim=1).unflatten(1, (rows, columns))
+
+
+def save_encoder(encoder: Encoder, file: Path) -> None:
+    """Write the weights, and the settings that rebuild the encoder, to one safetensors file, the same bytes for the
+    same weights."""
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
+    with replacing(file) as temporary:
+        save_file(weights, temporary, metadata={"sslflow.encoder": json.dumps(encoder.settings, sort_keys=True)})
+
+
+def load_encoder(file: Path) -> Encoder:
+    """The encoder that `save_encoder` wrote, on the CPU, in evaluation mode. Raises `ValueError` for any other file."""
+    with safe_open(file, framework="pt") as content:
+        metadata = content.metadata() or {}
+        if "sslflow.encoder" not in metadata:
+            raise ValueError(f"{file}: not an encoder written by sslflow (its metadata lack 'sslflow.encoder')")
+        settings = json.loads(metadata["sslflow.encoder"])
+        encoder = Encoder(settings.pop("channels"), settings.pop("image_size"), **settings)
+        encoder.load_state_dict({name: content.get_tensor(name) for name in content.keys()})  # noqa: SIM118
+    return encoder.eval()
+
+
+def _small_resnet(channels: int, name: str, width: int, stem_stride: int) -> nn.Module:
+    from timm.models.resnet import BasicBlock, ResNet
+
+    network: Any = ResNet(
+        BasicBlock,  # pyright: ignore[reportArgumentType]  (timm annotates the class as an instance)
+        SMALL_RESNETS[name],
+        num_classes=0,
+        in_chans=channels,
+        channels=(width, 2 * width, 4 * width, 8 * width),
+        zero_init_last=False,
+    )
+    # timm's stem is always 64 channels wide.
+    kernel, stride = (7, 2) if stem_stride == 4 else (3, stem_stride)
+    network.conv1 = nn.Conv2d(channels, width, kernel, stride, padding=kernel // 2, bias=False)
+    network.bn1 = nn.BatchNorm2d(width)
+    network.layer1[0] = BasicBlock(width, width)
+    if stem_stride != 4:
+        network.maxpool = nn.Identity()
+    network.num_features = 8 * width
+    network.init_weights(zero_init_last=False)
+    return network
+
+
+def _vit(channels: int, image_size: int, patch_size: int, width: int, depth: int) -> nn.Module:
+    from timm.models.vision_transformer import VisionTransformer
+
+    if width % 32:
+        raise ValueError(
+            f"encoder.width {width} does not divide into the heads of a ViT; choose a multiple of 64, or of 32"
+        )
+    if patch_size > image_size:
+        raise ValueError(
+            f"encoder.patch_size {patch_size} is larger than the images, {image_size} pixels; choose a smaller"
+        )
+    return VisionTransformer(
+        img_size=-(-image_size // patch_size) * patch_size,
+        patch_size=patch_size,
+        in_chans=channels,
+        num_classes=0,
+        embed_dim=width,
+        depth=depth,
+        num_heads=width // (32 if width % 64 else 64),
+        # Crops of other sizes pass as well: positions are interpolated, borders filled up to whole patches.
+        dynamic_img_size=True,
+        dynamic_img_pad=True,
+    )
+
+
+def _from_timm(channels: int, image_size: int, name: str) -> nn.Module:
+    import timm
+
+    if not timm.is_model(name):
+        raise ValueError(f"encoder.name: there is no encoder '{name}'{closest(name, _similar(name))}")
+    try:
+        return timm.create_model(name, num_classes=0, in_chans=channels, img_size=image_size)
+    except TypeError:  # convolutional networks take images of any size and no `img_size`
+        return timm.create_model(name, num_classes=0, in_chans=channels)
+
+
+def _similar(name: str) -> list[str]:
+    import timm
+
+    family = re.match(r"[a-z]*", name.lower())
+    return [*SMALL_RESNETS, *VITS, *(timm.list_models(f"{family.group()[:6]}*") if family else [])][:60]

@@ -1,0 +1,1 @@
+"""The report on methods for clips."""

@@ -1,0 +1,1 @@
+"""Files, checkpoints, devices, processes, random numbers."""

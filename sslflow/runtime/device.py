@@ -1,0 +1,85 @@
+"""Where arithmetic runs and how it is made repeatable."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from sslflow.settings.params import Natural
+
+Precision = Literal["fp32", "bf16"]
+MemoryFormat = Literal["channels_last", "contiguous"]
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def compute(*, device: str = "auto", threads: Natural = 0) -> torch.device:
+    """Set up torch for one process and return its device.
+
+    `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`; under `torchrun` each process takes the
+    GPU of its local rank. `threads` is the number of CPU threads, 0 for as many as cores; it is a setting since sums
+    over another number of threads differ in their last bits. Raises `ValueError` for a device that is not there.
+    """
+    if threads:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"compute.device: no such device {device!r} (auto, cpu, cuda, cuda:0, …)") from None
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"compute.device is {device!r}, but torch finds no usable GPU here; set it to auto or cpu")
+        if chosen.index is None:
+            chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(chosen)
+    else:
+        torch.use_deterministic_algorithms(True)
+    return chosen
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:
+    """The context in which a model's forward pass runs at `precision`. Raises `ValueError` where it is not
+    supported."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ValueError("precision is bf16, which this GPU can't do; set it to fp32")
+    return torch.autocast(device.type, dtype=torch.bfloat16)
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Decorate a function of tensors, such as a loss: it gets them in float32, or finer, and computes as finely under
+    autocast, which would turn its products into bf16, too coarse to be divided by a small temperature."""
+
+    def widened(value: Any) -> Any:
+        coarse = isinstance(value, Tensor) and value.dtype in (torch.bfloat16, torch.float16)
+        return value.float() if coarse else value
+
+    call: Callable[..., R] = function
+
+    @functools.wraps(function)
+    def inner(*args: Any, **kwargs: Any) -> R:
+        values = [*args, *kwargs.values()]
+        kind = next(value.device.type for value in values if isinstance(value, Tensor))
+        with torch.autocast(kind, enabled=False):
+            return call(*map(widened, args), **{name: widened(value) for name, value in kwargs.items()})
+
+    return inner
+
+
+def layout(memory_format: MemoryFormat) -> torch.memory_format:
+    """The torch name of a memory format."""
+    return torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+
+
+def place(module: nn.Module, device: torch.device, memory_format: MemoryFormat) -> None:
+    """Move the module's tensors to the device, those of four dimensions in the memory format; in place."""
+    module.to(device, memory_format=layout(memory_format))  # pyright: ignore[reportCallIssue]  (not in torch's stubs)

@@ -1,0 +1,1 @@
+"""The training loop, optimisers, and what a method is."""

@@ -1,0 +1,108 @@
+"""What a pretraining method is: a module that turns a batch of views into a loss."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sslflow.networks.encoder import Encoder
+from sslflow.settings import by_name
+from sslflow.training.pictures import partners
+from sslflow.views.images import Views
+
+Losses = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a method sees of a step: views of the same images in the same order, and the progress of the run; no
+    labels."""
+
+    views: tuple[Tensor, ...]
+    """What the method's `Views` made, `(images, …)` each."""
+    rows: Tensor
+    """Which of the run's images they are, int64 `(images,)`."""
+    progress: float
+    """Share of the steps that are done, from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """All images of a run, for a method that looks at them between epochs."""
+
+    size: int
+    """Images over all processes."""
+    mine: Tensor
+    """Which of them are this process's to look at, int64; each image is one process's."""
+    features: Callable[[], Tensor]
+    """Their features by the encoder as it is now, without augmentation, `(len(mine), dim)`."""
+    seed: int
+    """Of whatever is drawn by chance; another one for each epoch, the same in all processes."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Among how many answers a method's loss asks for the right one: who guesses has a loss of ln `count`."""
+
+    count: int
+    among: str
+    """What they are: `"views of the batch"`."""
+
+
+class Method(nn.Module, ABC):
+    """A way to train an encoder without labels. It owns every trainable tensor and every buffer that a checkpoint
+    needs, and draws nothing by chance in a step: that is for its views."""
+
+    Views: ClassVar[Callable[..., Views]]
+    """How its views are made: `Views(format, *, settings)`."""
+    needs_labels: ClassVar[bool] = False
+    """Whether it is a control that learns from labels, which it is given as `kind(encoder, labels, *, settings)`."""
+
+    encoder: Encoder
+
+    @abstractmethod
+    def training_step(self, batch: Batch) -> Losses:
+        """`{"loss": scalar to minimise, …scalars worth logging}`."""
+
+    def after_step(self, progress: float) -> None:
+        """Called after every optimiser step: the place where a teacher or a queue moves."""
+
+    def start_epoch(self, pool: Pool) -> list[nn.Parameter]:
+        """Called before the first step of every epoch. Returns the parameters that it has set anew, whose history the
+        optimiser forgets."""
+        return []
+
+    def order(self, size: int, numbers: torch.Generator) -> Tensor:
+        """Which images an epoch sees, in which order, int64 `(size,)`; each one once, unless a method has reasons."""
+        return torch.randperm(size, generator=numbers)
+
+    def choices(self, images: int) -> Choices | None:
+        """What its loss chooses among in a step of so many images over all processes; None for other kinds of loss."""
+        return None
+
+    def projections(self, features: Tensor) -> Tensor | None:
+        """What its loss sees of features `(n, dim)`, for the diagnostics: by its `projector`, if it has one. None where
+        the loss sees the features themselves, or something else."""
+        projector = getattr(self, "projector", None)
+        return None if projector is None else projector(features)
+
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """What the method makes of a batch, for people to look at: columns by title, normalised images
+        `(rows, c, side, side)`. Without a picture of its own: which view it takes for a view's partner."""
+        return partners(self.encoder, batch.views)
+
+
+def names() -> list[str]:
+    """All methods: the files in `sslflow/methods/`."""
+    return by_name.names("sslflow.methods.images")
+
+
+def find(name: str) -> type[Method]:
+    """The method class in `sslflow/methods/<name>.py`. Raises `ValueError` with a suggestion for a name that is
+    unknown."""
+    return by_name.find("sslflow.methods.images", name, Method, "method")

@@ -1,0 +1,184 @@
+"""K-means is as good as scikit-learn's, and the same over several processes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+
+from sslflow.clustering import kmeans as module
+from sslflow.clustering.kmeans import Metric, TooFewPointsError, assign, kmeans
+
+METRICS: tuple[Metric, ...] = get_args(Metric)
+RUNS: dict[str, dict] = {
+    "euclidean": {"clusters": 10, "metric": "euclidean", "restarts": 2, "iterations": 10},
+    "cosine": {"clusters": 10, "metric": "cosine", "restarts": 1, "iterations": 10},
+    "minibatch": {"clusters": 10, "metric": "euclidean", "restarts": 1, "iterations": 10, "minibatch_above": 100,
+                  "batch_size": 64},
+}  # fmt: skip
+
+
+@pytest.fixture
+def pixels(fashion) -> Tensor:
+    return torch.from_numpy(fashion[0]).flatten(1).float() / 255
+
+
+def blobs(centres: int = 5, each: int = 40) -> Tensor:
+    """Points around far corners, whose best clustering nobody misses."""
+    numbers = torch.Generator().manual_seed(3)
+    corners = 20 * F.one_hot(torch.arange(centres)).float() + 5
+    return corners.repeat_interleave(each, dim=0) + torch.randn(centres * each, centres, generator=numbers)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_as_good_as_scikit_learn(pixels, metric: Metric):
+    from sklearn.cluster import KMeans  # here: the second process of the last test would wait for it
+
+    found = kmeans(pixels, 0, clusters=10, metric=metric, restarts=4)
+    points = pixels if metric == "euclidean" else F.normalize(pixels, dim=1)
+    other = KMeans(10, n_init=4, random_state=0).fit(points.numpy())  # pyright: ignore[reportArgumentType]
+    # scikit-learn's centroids are not of length 1; its inertia is measured as ours is.
+    assert found.inertia <= 1.02 * slow(pixels, torch.from_numpy(other.cluster_centers_), metric)
+
+
+def slow(features: Tensor, centroids: Tensor, metric: Metric) -> float:
+    """The inertia, pair by pair."""
+    nearest = 0.0
+    for feature in features.double():
+        if metric == "euclidean":
+            table = [(feature - centroid).square().sum() for centroid in centroids.double()]
+        else:
+            table = [1 - F.cosine_similarity(feature, centroid, dim=0) for centroid in centroids.double()]
+        nearest += float(min(table))
+    return nearest
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_assigning_in_chunks_equals_pair_by_pair(pixels, metric: Metric, monkeypatch):
+    monkeypatch.setattr(module, "CHUNK", 13)
+    rows = pixels[:100]
+    found = kmeans(rows, 0, clusters=4, metric=metric, restarts=1)
+    assert found.inertia == pytest.approx(slow(rows, found.centroids, metric), rel=1e-5)
+    cluster, distance, margin = assign(rows, found.centroids, metric)
+    if metric == "euclidean":
+        table = (rows[:, None] - found.centroids).double().norm(dim=2)
+    else:
+        table = 1 - F.cosine_similarity(rows[:, None].double(), found.centroids.double(), dim=2)
+    best, order = table.sort(dim=1)
+    assert torch.equal(cluster, order[:, 0])
+    torch.testing.assert_close(distance.double(), best[:, 0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(margin.double(), best[:, 1] - best[:, 0], rtol=1e-3, atol=1e-5)
+    alone = assign(rows[:3], found.centroids[:1], metric)
+    assert alone[2].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_the_same_from_the_same_seed(pixels):
+    first, second = (kmeans(pixels, 5, clusters=10, restarts=1) for _ in range(2))
+    assert torch.equal(first.centroids, second.centroids)
+    assert not torch.equal(first.centroids, kmeans(pixels, 6, clusters=10, restarts=1).centroids)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_order_of_the_rows_does_not_matter(metric: Metric):
+    points = blobs()
+    mixed = points[torch.randperm(len(points), generator=torch.Generator().manual_seed(0))]
+    found = [kmeans(rows, 0, clusters=5, metric=metric).inertia for rows in (points, mixed)]
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
+    assert found[0] == pytest.approx(slow(points, points.reshape(5, 40, 5).mean(dim=1), metric), rel=1e-2)
+
+
+def test_cosine_sees_directions_only(pixels):
+    lengths = torch.linspace(0.1, 10, len(pixels))[:, None]
+    plain, stretched = (kmeans(rows, 0, clusters=6, restarts=1) for rows in (pixels, lengths * pixels))
+    assert plain.inertia == pytest.approx(stretched.inertia, rel=1e-4)
+    torch.testing.assert_close(plain.centroids.norm(dim=1), torch.ones(6))
+
+
+def test_features_far_from_the_origin_lose_nothing():
+    points = blobs()
+    near, far = (kmeans(rows, 0, clusters=5, metric="euclidean") for rows in (points, points + 3000))
+    assert near.inertia == pytest.approx(far.inertia, rel=1e-2)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_centroid_without_rows_goes_to_the_furthest_point(metric: Metric, monkeypatch):
+    points = blobs()
+    lost = points[:1].repeat(5, 1)  # four of five tie with the first and get nothing
+
+    monkeypatch.setattr(module, "_seed", lambda own, clusters, numbers: module._prepared(lost, metric, own.centre))
+    found = kmeans(points, 0, clusters=5, metric=metric, restarts=1)
+    assert found.reseeded >= 4
+    assert sorted(assign(points, found.centroids, metric)[0].bincount().tolist()) == [40] * 5
+
+
+def test_minibatches_are_nearly_as_good(pixels):
+    whole = kmeans(pixels, 0, clusters=10, metric="euclidean")
+    batches = kmeans(pixels, 0, clusters=10, metric="euclidean", minibatch_above=511, batch_size=128)
+    assert batches.inertia <= 1.05 * whole.inertia
+    assert whole.inertia <= batches.inertia
+
+
+def test_seeding_from_a_sample_finds_rare_points(monkeypatch):
+    monkeypatch.setattr(module, "SEEDED_FROM", 50)
+    rare = torch.cat([torch.zeros(3000, 2), torch.eye(2)])
+    found = kmeans(rare, 0, clusters=3, metric="euclidean", restarts=1)
+    assert found.inertia == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_refused(pixels, wrong):
+    pixels[[3, 7], 5] = wrong
+    with pytest.raises(ValueError, match=r"not finite .* in 2 rows"):
+        kmeans(pixels, 0, clusters=3)
+    with pytest.raises(ValueError, match="in 2 rows"):
+        assign(pixels, torch.eye(784)[:3])
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_more_clusters_than_distinct_points_are_refused(pixels, metric: Metric):
+    rows = pixels[:4].repeat(3, 1)
+    with pytest.raises(TooFewPointsError, match="5 clusters of 4 distinct points") as caught:
+        kmeans(rows, 0, clusters=5, metric=metric)
+    assert caught.value.distinct == 4
+    assert kmeans(rows, 0, clusters=4, metric=metric).inertia == pytest.approx(0.0, abs=1e-3)
+
+
+def test_no_rows_are_refused():
+    with pytest.raises(ValueError, match="no rows"):
+        kmeans(torch.empty(0, 3), 0, clusters=2)
+
+
+def process(number: int, folder: str, pixels: Tensor) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
+    mine = pixels[:200] if number == 0 else pixels[200:]
+    found = {name: kmeans(mine, 0, **settings) for name, settings in RUNS.items()}
+    results: dict = {name: (one.inertia, one.centroids) for name, one in found.items()}
+    for name, rows, clusters in (("few", pixels[:3], 4), ("nan", pixels[:3] / (1 - number), 2)):
+        try:
+            kmeans(rows, 0, clusters=clusters)
+        except ValueError as error:
+            results[name] = str(error)
+    torch.save(results, Path(folder) / f"{number}.pt")
+    dist.destroy_process_group()
+
+
+def test_two_processes_find_what_one_finds(pixels, tmp_path):
+    pixels = pixels[:, ::7]
+    spawn(process, args=(str(tmp_path), pixels), nprocs=2)
+    first, second = (torch.load(tmp_path / f"{number}.pt", weights_only=True) for number in range(2))
+    for name, settings in RUNS.items():
+        alone = kmeans(pixels, 0, **settings)
+        assert first[name][0] == pytest.approx(alone.inertia, rel=1e-5)
+        torch.testing.assert_close(first[name][1], alone.centroids, rtol=1e-3, atol=1e-4)
+        assert torch.equal(first[name][1], second[name][1])
+    assert first["few"] == second["few"]
+    assert "4 clusters of 3 distinct points" in first["few"]
+    assert "in 3 rows" in first["nan"]
+    assert first["nan"] == second["nan"]

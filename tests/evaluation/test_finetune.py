@@ -1,0 +1,168 @@
+"""Fine-tuning: the labels it sees, the arithmetic, against a loop written anew, and a control that is a fair one."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from sslflow.evaluation.finetune import Tuned, finetune, labelled_subset, metric_name
+from sslflow.networks.encoder import Encoder
+from sslflow.reporting.leaderboard import fraction_name
+from tests.conftest import write_dataset
+
+CPU = torch.device("cpu")
+QUICK = {"fractions": (0.25,), "epochs": 1, "min_steps": 4, "batch_size": 16}
+
+
+def encoder(width: int = 4) -> Encoder:
+    torch.manual_seed(7)
+    return Encoder(1, 28, name="resnet10", width=width, stem_stride=2)
+
+
+def tune(
+    dataset, make: Callable[[], Encoder] = encoder, seed: int = 0, scratch: bool = False, **settings
+) -> list[Tuned]:
+    return list(finetune(make, dataset, CPU, seed, scratch, **{**QUICK, **settings}))
+
+
+def test_the_labels_seen_are_a_share_of_every_class_of_the_training_images(dataset):
+    rows = labelled_subset(dataset, 0.25, 0)
+    assert set(dataset.splits[rows]) == {"train"}
+    everything = np.bincount(dataset.labels[dataset.rows("train")], minlength=10)
+    assert np.bincount(dataset.labels[rows], minlength=10).tolist() == [max(1, round(0.25 * n)) for n in everything]
+    assert np.bincount(dataset.labels[labelled_subset(dataset, 1e-6, 0)]).tolist() == [1] * 10
+    assert len(labelled_subset(dataset, 1.0, 0)) == 120
+
+
+def test_a_seed_chooses_the_same_labels_and_a_smaller_share_is_part_of_a_larger(dataset):
+    rows = labelled_subset(dataset, 0.3, 0)
+    assert (rows == labelled_subset(dataset, 0.3, 0)).all()
+    assert set(labelled_subset(dataset, 0.1, 0)) < set(rows)
+    assert set(labelled_subset(dataset, 0.3, 1)) != set(rows)
+
+
+def test_images_without_a_label_are_left_out(tmp_path, fashion):
+    images, labels = fashion
+    labels = labels[:60].copy()
+    labels[::3] = -1
+    dataset = write_dataset(tmp_path / "data", images[:60], labels, ["train"] * 40 + ["test"] * 20)
+    assert len(labelled_subset(dataset, 1.0, 0)) == (labels[:40] >= 0).sum()
+    (tuned,) = tune(dataset, fractions=(1.0,))
+    asked = (labels[40:] >= 0).sum()
+    assert tuned.accuracy * asked == pytest.approx(round(tuned.accuracy * asked))
+
+
+def test_the_arithmetic_is_that_of_a_loop_written_anew(dataset):
+    """The whole subset in each step and no augmentation: then nothing is random but the encoder."""
+    rates = {"lr": 3e-2, "encoder_lr": 2e-3, "weight_decay": 0.1, "warmup": 0.25}
+    whole = {"fractions": (0.3,), "min_steps": 8, "batch_size": 500, "shift": 0.0, "flip": 0.0}
+    (tuned,) = tune(dataset, **{**rates, **whole})
+
+    rows = labelled_subset(dataset, 0.3, 0)
+    images = (dataset.read(rows).float() / 255 - dataset.format.mean[0]) / dataset.format.std[0]
+    network = encoder().train()
+    weight = torch.zeros(10, network.dim, requires_grad=True)
+    bias = torch.zeros(10, requires_grad=True)
+    slow = torch.optim.AdamW(network.parameters(), weight_decay=0.1)
+    fast = torch.optim.AdamW([weight, bias], weight_decay=0.1)
+    loss = torch.zeros(())
+    for step in range(8):
+        course = (step + 1) / 2 if step < 2 else (1 + math.cos(math.pi * (step - 2) / 6)) / 2
+        slow.param_groups[0]["lr"], fast.param_groups[0]["lr"] = 2e-3 * course, 3e-2 * course
+        features = network(images)
+        features = (features - features.mean(0)) / (features.var(0, correction=0) + 1e-5).sqrt()
+        loss = F.cross_entropy(features @ weight.T + bias, torch.from_numpy(dataset.labels[rows]))
+        network.zero_grad()
+        weight.grad = bias.grad = None
+        loss.backward()
+        slow.step()
+        fast.step()
+    assert tuned.steps == 8
+    assert tuned.labels == len(rows)
+    assert tuned.loss == pytest.approx(loss.item(), rel=1e-3)
+
+
+def test_the_same_seed_gives_the_same_bits(dataset):
+    torch.manual_seed(1)
+    one = tune(dataset)
+    torch.manual_seed(2)
+    assert tune(dataset) == one
+    assert tune(dataset, seed=1) != one
+
+
+def test_all_encoders_meet_the_same_views(dataset):
+    """However many random numbers an encoder's making took."""
+
+    def costly() -> Encoder:
+        made = encoder()
+        torch.manual_seed(99)
+        return made
+
+    assert tune(dataset, costly) == tune(dataset)
+
+
+def test_batch_statistics_serve_training_and_never_a_test(dataset):
+    class Watched(Encoder):
+        def forward(self, images):
+            modes.append(self.training)
+            return super().forward(images)
+
+    modes: list[bool] = []
+    tune(dataset, lambda: Watched(1, 28, name="resnet10", width=4, stem_stride=2))
+    assert modes == [True] * 4 + [False] * 3
+
+
+def test_every_fraction_starts_from_the_same_encoder(dataset):
+    both = tune(dataset, fractions=(0.25, 0.1))
+    assert both == [*tune(dataset, fractions=(0.25,)), *tune(dataset, fractions=(0.1,))]
+
+
+def test_labels_of_test_images_change_the_accuracy_and_nothing_else(tmp_path, fashion):
+    images, labels = fashion
+    splits = ["train"] * 120 + ["test"] * 40
+    shifted = labels[:160].copy()
+    shifted[120:] = (shifted[120:] + 1) % 10
+    settings = {"fractions": (1.0,), "min_steps": 80, "encoder_lr": 1e-2}
+    (true,) = tune(write_dataset(tmp_path / "a", images[:160], labels[:160], splits), **settings)
+    (wrong,) = tune(write_dataset(tmp_path / "b", images[:160], shifted, splits), **settings)
+    assert wrong.loss == true.loss
+    assert true.accuracy > 0.5 > wrong.accuracy
+
+
+def test_the_control_differs_by_its_rate_alone(dataset):
+    tuned = tune(dataset, encoder_lr=1e-3, scratch_lr=5e-3)
+    assert tune(dataset, scratch=True, encoder_lr=5e-3, scratch_lr=1e-3) == tuned
+    assert tune(dataset, scratch=True, encoder_lr=1e-3, scratch_lr=5e-3) != tuned
+
+
+def test_few_labels_still_get_their_steps(dataset):
+    assert [t.steps for t in tune(dataset, fractions=(1.0, 0.1), epochs=2, min_steps=5, batch_size=16)] == [14, 5]
+
+
+def test_a_loss_that_breaks_is_an_error_that_names_the_step(dataset):
+    class Breaking(Encoder):
+        calls = 0
+
+        def forward(self, images):
+            self.calls += 1
+            return super().forward(images) * (torch.nan if self.calls == 3 else 1)
+
+    with pytest.raises(ValueError, match="not finite from step 3 of 4"):
+        tune(dataset, lambda: Breaking(1, 28, name="resnet10", width=4, stem_stride=2))
+
+
+def test_without_labels_or_with_a_single_one_there_is_nothing_to_do(tmp_path, fashion):
+    images, _ = fashion
+    splits = ["train"] * 8 + ["test"] * 2
+    with pytest.raises(ValueError, match="needs labelled images"):
+        tune(write_dataset(tmp_path / "a", images[:10], np.full(10, -1), splits))
+    with pytest.raises(ValueError, match="a single image"):
+        tune(write_dataset(tmp_path / "b", images[:10], np.zeros(10, np.int64), splits), fractions=(0.01,))
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.1, 0.07, 0.01, 0.005])
+def test_the_leaderboard_knows_the_metric_by_the_same_name(fraction):
+    assert metric_name(fraction) == fraction_name(fraction)

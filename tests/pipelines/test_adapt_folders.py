@@ -1,0 +1,73 @@
+"""Adaptation of two folders outside the pipeline."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from ruamel.yaml import YAML
+
+from pipelines.adapt_folders import adapt_folders
+from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.settings.params import load
+from tests.conftest import ROOT
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch) -> tuple[Path, Path]:
+    """A source of three classes of grey, a target with a fourth; a project's params.yaml with tiny settings."""
+    monkeypatch.chdir(tmp_path)
+    params = load(ROOT / "params.yaml")
+    params["encoder"] = {"name": "resnet10", "width": 4, "stem_stride": 2}
+    params["adapt"]["train"] |= {"steps": 10}
+    params["data"]["workers"] = 1
+    train = params["methods"]["simclr"]["train"]
+    params["methods"]["simclr"]["train"] = {**train, "epochs": 1, "batch_size": 16}
+    with Path("params.yaml").open("w") as handle:
+        YAML(typ="safe").dump(params, handle)
+    numbers = np.random.default_rng(0)
+    for domain, levels in (("source", (30, 120, 210)), ("target", (40, 130, 220, 170))):
+        for level in levels:
+            folder = tmp_path / domain / (f"grey {level}" if domain == "source" else "")
+            folder.mkdir(parents=True, exist_ok=True)
+            for number in range(8):
+                pixels = np.clip(level + numbers.normal(0, 8, (12, 12)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{level}-{number}.png")
+    return tmp_path / "source", tmp_path / "target"
+
+
+def test_every_target_image_gets_a_row(folders: tuple[Path, Path]):
+    torch.manual_seed(0)
+    save_encoder(Encoder(1, 12, name="resnet10", width=4, stem_stride=2), Path("encoder.safetensors"))
+    adapt_folders(*folders, Path("out/predictions.parquet"), encoder=Path("encoder.safetensors"))
+    table = pq.read_table("out/predictions.parquet")
+    assert table.column_names == ["path", "predicted", "nearest_class", "confidence", "unknownness", "group"]
+    assert sorted(table["path"].to_pylist()) == sorted(file.name for file in folders[1].iterdir())
+    assert set(table["nearest_class"].to_pylist()) <= {"grey 30", "grey 120", "grey 210"}
+
+
+def test_without_an_encoder_one_is_pretrained_on_both_folders_and_used_again(folders: tuple[Path, Path], capfd):
+    adapt_folders(*folders, Path("first.parquet"), image_size=12, channels=1)
+    assert "pretrain simclr-0" in capfd.readouterr().out
+    adapt_folders(*folders, Path("second.parquet"), image_size=12, channels=1)
+    assert "pretrain simclr-0" not in capfd.readouterr().out
+    assert pq.read_table("first.parquet").equals(pq.read_table("second.parquet"))
+
+
+def test_what_is_wrong_is_said(folders: tuple[Path, Path]):
+    with pytest.raises(ValueError, match="no such folder"):
+        adapt_folders(Path("nowhere"), folders[1], Path("p.parquet"))
+    Path("other.safetensors").write_bytes(b"12345678")
+    with pytest.raises(ValueError, match="no such file"):
+        adapt_folders(*folders, Path("p.parquet"), encoder=Path("missing.safetensors"))
+    shutil.rmtree(folders[0])
+    folders[0].mkdir()
+    torch.manual_seed(0)
+    save_encoder(Encoder(1, 12, name="resnet10", width=4, stem_stride=2), Path("encoder.safetensors"))
+    with pytest.raises(ValueError, match="domains failed"):
+        adapt_folders(*folders, Path("p.parquet"), encoder=Path("encoder.safetensors"))

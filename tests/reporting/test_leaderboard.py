@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import csv
+import json
+import statistics
+
+import pytest
+from fakerun import metrics
+
+from sslflow import paths
+from sslflow.reporting.leaderboard import (
+    best,
+    collect,
+    duration,
+    fraction_name,
+    fractions_of,
+    leaderboard_text,
+    order,
+    run,
+    write_board,
+)
+
+FRACTIONS = (0.1, 0.01)
+
+
+@pytest.fixture
+def two_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for seed, linear in ((0, 0.80), (1, 0.84)):
+        metrics("probe", "simclr", seed, linear=linear, knn=0.7)
+        metrics("probe", "random", seed, linear=0.60, knn=0.75)
+        metrics("pretrain", "simclr", seed, rankme=40.0, seconds=61.0)
+    metrics("finetune", "simclr", 0, finetune_10pct=0.9, finetune_1pct=0.5)
+    metrics("finetune", "scratch", 0, finetune_10pct=0.8, finetune_1pct=0.4)
+
+
+def test_mean_spread_and_count_over_the_seeds(two_runs):
+    board = collect(["simclr"], [0, 1], FRACTIONS)
+    assert set(board) == {"simclr", "random", "scratch"}  # pixels were never probed
+    assert board["simclr"]["linear"] == {
+        "mean": pytest.approx(0.82),
+        "std": pytest.approx(statistics.stdev([0.80, 0.84])),
+        "n": 2,
+    }
+    assert board["simclr"]["finetune"] == {"mean": 0.9, "std": 0.0, "n": 1}
+    assert board["scratch"]["finetune_1pct"]["mean"] == 0.4
+    assert board["simclr"]["pretrain_seconds"]["mean"] == 61.0
+    assert "finetune_10pct" not in board["simclr"]
+
+
+def test_the_first_fraction_is_the_main_one_whatever_its_size(two_runs):
+    board = collect(["simclr"], [0], (0.01, 0.1))
+    assert board["simclr"]["finetune"]["mean"] == 0.5
+    assert board["simclr"]["finetune_10pct"]["mean"] == 0.9
+
+
+def test_fractions_are_found_where_no_setting_names_them(two_runs):
+    metrics("finetune", "stale", 0, finetune_50pct=0.9)
+    assert fractions_of(["simclr"], [0, 1]) == [0.1, 0.01]
+
+
+def test_other_methods_and_seeds_on_the_disk_are_not_read(two_runs):
+    metrics("probe", "rotation", 0, linear=0.99)
+    metrics("probe", "simclr", 7, linear=0.99)
+    board = collect(["simclr"], [0, 1], FRACTIONS)
+    assert "rotation" not in board
+    assert board["simclr"]["linear"]["n"] == 2
+
+
+def test_rows_are_ranked_and_controls_come_last(two_runs):
+    metrics("probe", "rotation", 0, linear=0.9, knn=0.1)
+    board = collect(["simclr", "rotation"], [0, 1], FRACTIONS)
+    assert order(board) == ["rotation", "simclr", "random", "scratch"]
+    assert best(board, "knn") == {"random"}, "a control that wins is marked: it must not be hidden"
+    assert best(board, "rankme") == set()
+
+
+def test_files(two_runs):
+    board = collect(["simclr"], [0, 1], FRACTIONS)
+    write_board(board)
+    assert json.loads(paths.LEADERBOARD.read_text()) == board
+    with paths.LEADERBOARD.with_suffix(".csv").open(newline="") as handle:
+        rows = {row["name"]: row for row in csv.DictReader(handle)}
+    assert float(rows["simclr"]["linear_mean"]) == pytest.approx(0.82)
+    assert rows["random"]["finetune_mean"] == ""
+
+
+def test_text_is_aligned_and_says_what_is_what(two_runs):
+    text = leaderboard_text(collect(["simclr"], [0, 1], FRACTIONS))
+    lines = text.splitlines()
+    row = next(line for line in lines if line.startswith("simclr"))
+    assert "82.0 ± 2.8*" in row
+    assert "1 min 01 s" in row
+    header, control = lines[1], next(line for line in lines if line.startswith("random weights"))
+    assert len(header) == len(row) == len(control)
+    assert header.index("linear") + len("linear") == row.index("82.0 ± 2.8") + len("82.0 ± 2.8")
+    assert lines.index(row) < lines.index(control)
+
+
+def test_without_labels_there_are_no_accuracies_and_the_text_says_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metrics("probe", "simclr", 0)
+    metrics("pretrain", "simclr", 0, rankme=12.5, seconds=3.0)
+    board = collect(["simclr"], [0], FRACTIONS)
+    assert board == {
+        "simclr": {
+            "rankme": {"mean": 12.5, "std": 0.0, "n": 1},
+            "pretrain_seconds": {"mean": 3.0, "std": 0.0, "n": 1},
+        }
+    }
+    assert "without labels" in leaderboard_text(board)
+    assert "%" not in leaderboard_text(board)
+
+
+def test_nothing_measured():
+    assert "nothing has been measured" in leaderboard_text({})
+
+
+@pytest.mark.parametrize(
+    ("methods", "seeds", "word"),
+    [((), (0,), "methods is empty"), (("simclr",), (), "seeds is empty"), (("simclr", "simclr"), (0,), "twice")],
+)
+def test_run_section(methods, seeds, word):
+    with pytest.raises(ValueError, match=word):
+        run(methods=methods, seeds=seeds)
+
+
+def test_words():
+    assert [fraction_name(f) for f in (0.1, 0.01, 0.07, 0.005, 1.0)] == [
+        "finetune_10pct",
+        "finetune_1pct",
+        "finetune_7pct",
+        "finetune_0.5pct",
+        "finetune_100pct",
+    ]
+    assert [duration(s) for s in (0.44, 42, 59.7, 192, 7500)] == [
+        "0.4 s",
+        "42 s",
+        "1 min 00 s",
+        "3 min 12 s",
+        "2 h 05 min",
+    ]

@@ -1,0 +1,171 @@
+"""The stage adapt, from prepared domains to predictions and scores."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from ruamel.yaml import YAML
+
+from sslflow import paths
+from sslflow.adaptation.density import neighbourhood_density
+from sslflow.adaptation.task import default_split, target_answers
+from sslflow.ingest.domains import prepare_domains
+from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.runtime.checkpoint import Checkpoint
+from sslflow.runtime.files import read_json
+from sslflow.stages import adapt
+from tests.conftest import ROOT
+
+SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    """The two digits' domains, small."""
+    folder = tmp_path_factory.mktemp("domains")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        prepare_domains(folder / "domains", lambda line: None, {"image_size": 12, "channels": 1, "workers": 1})
+    return folder / "domains"
+
+
+@pytest.fixture
+def project(prepared, tmp_path, monkeypatch) -> dict:
+    """A folder with the domains and an encoder; the settings, to be changed and written."""
+    monkeypatch.chdir(tmp_path)
+    paths.DOMAINS.parent.mkdir(parents=True)
+    paths.DOMAINS.symlink_to(prepared, target_is_directory=True)
+    paths.SAMPLES.symlink_to(ROOT / paths.SAMPLES, target_is_directory=True)
+    torch.manual_seed(3)
+    save_encoder(Encoder(1, 12, **SMALL), paths.encoder("simclr", 0))
+    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    kept = {name: params[name] for name in ("compute", "domains", "extract", "adapt", "methods")}
+    kept["adapt"] |= {"settings": ["opda"], "starts": ["pretrained"], "looks": 2}
+    kept["adapt"]["train"] |= {"steps": 12}
+    return {**kept, "encoder": SMALL, "run": {"methods": ["simclr"], "seeds": [0]}}
+
+
+def ran(params: dict, method: str = "gated_dance") -> dict[str, float]:
+    with Path("params.yaml").open("w") as handle:
+        YAML(typ="safe").dump(params, handle)
+    adapt.main(method, 0)
+    return read_json(paths.metrics("adapt", f"{method}-0"))
+
+
+def rows(method: str = "gated_dance", name: str = "opda-pretrained") -> list[dict]:
+    return pq.read_table(paths.adapted(method, 0) / f"{name}.parquet").to_pylist()
+
+
+def test_every_target_image_gets_a_row_and_the_scores_are_those_of_the_rows(project):
+    found = ran(project, "source_only")
+    table = rows("source_only")
+    split = default_split("samples:digits/clean", "samples:digits/photo", "category")
+    assert split is not None
+    answers = target_answers(paths.DOMAINS, "opda", split)
+    assert [row["actual"] for row in table] == answers.names
+    known = set(read_json(split)["settings"]["opda"]["source"])
+    per_class = [
+        np.mean([row["predicted"] == name for row in table if row["actual"] == name])
+        for name in sorted(known & set(answers.names))
+    ]
+    unknown = [row for row in table if row["actual"] not in known]
+    assert found["opda_pretrained_os_star"] == pytest.approx(np.mean(per_class))
+    assert found["opda_pretrained_unk"] == pytest.approx(np.mean([row["predicted"] == "unknown" for row in unknown]))
+    assert found["opda_pretrained_main"] == found["opda_pretrained_h"]
+    for row in table:
+        assert (row["predicted"] == "unknown") == (row["unknownness"] > 0.5) == (row["group"] >= 0)
+        assert row["nearest_class"] in known
+        assert row["predicted"] in ("unknown", row["nearest_class"])
+
+
+def test_both_starts_and_all_settings_have_their_scores_and_runs_repeat(project):
+    project["adapt"] |= {"settings": ["cda", "oda"], "starts": ["pretrained", "random"]}
+    project["adapt"]["train"] |= {"steps": 4}
+    found = ran(project)
+    for start in ("pretrained", "random"):
+        assert "cda_" + start + "_accuracy" in found
+        assert "cda_" + start + "_h" not in found
+        assert "oda_" + start + "_h" in found
+        assert found[f"oda_{start}_main_best_threshold"] >= found[f"oda_{start}_main"] - 1e-9
+    assert found["cda_pretrained_accuracy_closed"] != found["cda_random_accuracy_closed"]
+    again = ran(project)
+    del found["seconds"], again["seconds"]
+    assert again == found
+
+
+def test_the_encoder_is_trained_where_it_is_not_frozen(project):
+    project["adapt"] |= {"frozen": False}
+    project["adapt"]["train"] |= {"steps": 3, "batch_size": 8, "body_lr": 0.1}
+    trained = ran(project)
+    project["adapt"]["train"] |= {"body_lr": 0.0}
+    assert ran(project)["opda_pretrained_auroc"] != trained["opda_pretrained_auroc"]
+
+
+def test_a_companion_needs_images_and_changes_the_run(project):
+    project["adapt"] |= {"frozen": False, "companion": "rotation"}
+    project["adapt"]["train"] |= {"steps": 3, "batch_size": 8}
+    alone = ran(project)
+    project["adapt"] |= {"companion_weight": 1.0}
+    assert ran(project)["opda_pretrained_auroc"] != alone["opda_pretrained_auroc"]
+    project["adapt"] |= {"frozen": True}
+    with pytest.raises(ValueError, match=r"set adapt.frozen to false"):
+        ran(project)
+    project["adapt"] |= {"companion": "deepcluster"}
+    with pytest.raises(ValueError, match="works by epochs"):
+        ran(project)
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_bits(project, monkeypatch):
+    project["adapt"] |= {"frozen": False, "looks": 3, "companion_weight": 0.1}
+    project["adapt"]["train"] |= {"steps": 6, "batch_size": 8}
+    unbroken = ran(project)
+    table = rows()
+    saved, save = [], Checkpoint.save
+
+    def save_and_stop(checkpoint, state):
+        save(checkpoint, state)
+        saved.append(state["step"])
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        ran(project)
+    again = ran(project)
+    assert saved == [2, 4, 6]
+    assert rows() == table
+    del again["seconds"], unbroken["seconds"]
+    assert again == unbroken
+
+
+def test_what_is_wrong_is_said(project):
+    paths.encoder("simclr", 0).unlink()
+    with pytest.raises(ValueError, match="no encoder to start from"):
+        ran(project)
+    save_encoder(Encoder(1, 16, **SMALL), paths.encoder("simclr", 0))
+    with pytest.raises(ValueError, match="16 pixels"):
+        ran(project)
+    project["adapt"]["methods"] = ["danse"]
+    with pytest.raises(ValueError, match="did you mean 'dance'"):
+        ran(project)
+
+
+def test_features_that_are_not_finite_are_said(project):
+    encoder = Encoder(1, 12, **SMALL)
+    with torch.no_grad():
+        next(encoder.parameters()).fill_(torch.nan)
+    save_encoder(encoder, paths.encoder("simclr", 0))
+    with pytest.raises(ValueError, match="not finite"):
+        ran(project)
+
+
+def test_density_is_higher_for_answers_in_larger_groups():
+    two = torch.eye(4)[torch.arange(40) % 2]
+    four = torch.eye(4)[torch.arange(40) % 4]
+    assert neighbourhood_density(two) > neighbourhood_density(four) + 0.1
+    assert neighbourhood_density(two[:2]) == 0
+    torch.testing.assert_close(neighbourhood_density(four), neighbourhood_density(four[torch.randperm(40)]))

@@ -1,0 +1,307 @@
+"""The stage correspond, from clips on the disk to encoders, scores and the tables of a report; and what is done with
+them: features of clips, and search."""
+
+from __future__ import annotations
+
+import functools
+import math
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from ruamel.yaml import YAML
+from safetensors.torch import load_file
+
+from sslflow import paths
+from sslflow.audiovisual.bundle import clip_features, load_method, search
+from sslflow.audiovisual.method import find
+from sslflow.audiovisual.method import names as method_names
+from sslflow.data.clips import Clips
+from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
+from sslflow.runtime.files import read_json
+from sslflow.settings.params import ParamsError
+from sslflow.stages import correspond
+from tests.av_fixtures import LOOKS, PER_VIDEO, RATE, MemoryClips
+from tests.conftest import ROOT
+
+CPU = torch.device("cpu")
+SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
+
+
+@pytest.fixture
+def params(tmp_path, monkeypatch) -> dict:
+    """The settings, to be changed and written, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    content = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    kept = {name: content[name] for name in ("compute", "correspond")}
+    kept["compute"] |= {"device": "cpu", "threads": 1}
+    kept["correspond"] |= {"picture": {**SMALL, "grid": 2}, "sound": SMALL}
+    kept["correspond"]["run"] |= {"log_every": 2}
+    for method in method_names():
+        kept["correspond"][method]["train"] |= {"epochs": 2, "batch_size": 8}
+        kept["correspond"][method]["views"] |= LOOKS
+    return kept
+
+
+def ran(params: dict, method: str, clips: MemoryClips | None = None) -> dict[str, float]:
+    if clips:
+        clips.write(paths.CLIPS)
+    with Path("params.yaml").open("w") as handle:
+        YAML(typ="safe").dump(params, handle)
+    correspond.main(method, 0)
+    metrics = read_json(paths.metrics("correspond", f"{method}-0"))
+    assert all(math.isfinite(value) for value in metrics.values())
+    return metrics
+
+
+def table(method: str, name: str = "decisions") -> list[dict]:
+    return pq.read_table(paths.correspondence(method, 0) / f"{name}.parquet").to_pylist()
+
+
+def names(method: str) -> set[str]:
+    return {file.name for file in paths.correspondence(method, 0).iterdir()}
+
+
+WITH_SOUND = {"curve.csv", "decisions.parquet", "method.safetensors", "picture.safetensors", "retrieval.parquet"}
+WITH_SOUND |= {"sound.safetensors"}
+WRITTEN = {
+    "alignment": WITH_SOUND | {"maps.safetensors"},
+    "correspondence": WITH_SOUND | {"maps.safetensors"},
+    "synchrony": WITH_SOUND | {"source_decisions.parquet"},
+    "ambient_sound": {"curve.csv", "decisions.parquet", "picture.safetensors"},
+    "temporal_order": {"curve.csv", "decisions.parquet", "picture.safetensors"},
+}
+
+
+@pytest.mark.parametrize("method", WRITTEN)
+def test_scores_are_those_of_the_rows_and_nothing_is_left_out(method, params):
+    clips = MemoryClips(12)
+    metrics = ran(params, method, clips)
+    assert names(method) == WRITTEN[method]
+    rows = table(method)
+    test = set(clips.rows("test").tolist())
+    assert {row["clip"] for row in rows} <= test
+    if method in ("ambient_sound", "temporal_order"):
+        right = [row["given"] == row["right"] for row in rows]
+        assert metrics["accuracy"] == pytest.approx(np.mean(right) if rows else 0.0)
+    else:
+        assert metrics["accuracy"] == pytest.approx(np.mean([row["right"] for row in rows]))
+        assert metrics["pairs"] == len(rows)
+        assert sum(row["same"] for row in rows) * 2 == len(rows)
+        threshold = metrics["threshold"]
+        assert all(row["right"] == ((row["score"] > threshold) == row["same"]) for row in rows)
+        for control in ("picture", "sound"):
+            assert metrics[f"control_{control}_accuracy"] == 0.5
+        assert metrics["control_metadata_low"] <= 0.5 <= metrics["control_metadata_high"]
+        assert load_encoder(paths.correspondence(method, 0) / "sound.safetensors").channels == 1
+        assert metrics["retrieval_own_r1_chance"] == pytest.approx(1 / len(test))
+    assert load_encoder(paths.correspondence(method, 0) / "picture.safetensors").channels == 3
+    assert {"probe_picture_accuracy", "probe_picture_random_accuracy"} <= set(metrics)
+    assert metrics["low"] <= metrics["accuracy"] <= metrics["high"]
+
+
+def test_a_threshold_is_chosen_by_sources_that_were_not_trained_on():
+    rows, sources = np.arange(40), np.arange(40) // 2 + 100
+    held = correspond.held_out(find("alignment"), sources, rows, 0.2, 0)
+    assert len(held) == 8
+    assert len(np.unique(sources[held])) == 4
+    assert not np.array_equal(held, correspond.held_out(find("alignment"), sources, rows, 0.2, 1))
+    # Two sources stay to train on, of whatever share.
+    everything = correspond.held_out(find("alignment"), sources, rows, 1.0, 0)
+    assert len(np.unique(sources[np.setdiff1d(rows, everything)])) == 2
+    # One source makes no wrong pair, and correspondence has its threshold already.
+    assert not len(correspond.held_out(find("alignment"), sources, rows, 0.05, 0))
+    assert not len(correspond.held_out(find("correspondence"), sources, rows, 0.2, 0))
+
+
+def test_what_is_held_out_is_not_trained_on(params):
+    clips = MemoryClips(24)
+    params["correspond"]["run"]["held_out"] = 0.25
+    metrics = ran(params, "alignment", clips)
+    assert metrics["clips"] == len(clips.rows("train")) - 4 * PER_VIDEO
+
+
+def test_labels_are_learned_by_both_encoders_as_a_control(params, capsys):
+    params["correspond"]["supervised"]["train"] |= {"epochs": 20, "batch_size": 8}
+    metrics = ran(params, "supervised", MemoryClips(24))
+    assert names("supervised") == {"curve.csv", "picture.safetensors", "sound.safetensors"}
+    for side in ("picture", "sound"):
+        assert metrics[f"probe_{side}_accuracy"] > 0.6
+    assert "accuracy" not in metrics
+    said = f"linear probes: frames {100 * metrics['probe_picture_accuracy']:.1f} %, sounds"
+    assert said in capsys.readouterr().out
+
+
+def test_labels_without_labels_are_an_error_that_says_what_to_do(params):
+    with pytest.raises(ValueError, match="have 0 classes; leave it out"):
+        ran(params, "supervised", MemoryClips(12, labels=False))
+
+
+def test_wrong_pairs_are_of_other_sources_or_for_synchrony_of_another_moment(params):
+    clips = MemoryClips(12)
+    ran(params, "synchrony", clips)
+    for row in table("synchrony"):
+        assert row["clip"] == row["sound_clip"]
+        assert (abs(row["start"] - row["sound_start"]) >= 1.0 - 1e-6) != row["same"]
+    for row in table("synchrony", "source_decisions"):
+        assert (row["clip"] // PER_VIDEO == row["sound_clip"] // PER_VIDEO) == row["same"]
+
+
+def test_the_same_run_gives_the_same_bytes_and_another_seed_others(params):
+    ran(params, "alignment", MemoryClips(12))
+    folder = paths.correspondence("alignment", 0)
+    first = {name: (folder / name).read_bytes() for name in names("alignment")}
+    ran(params, "alignment")
+    assert {name: (folder / name).read_bytes() for name in names("alignment")} == first
+    correspond.main("alignment", 1)
+    assert (paths.correspondence("alignment", 1) / "picture.safetensors").read_bytes() != first["picture.safetensors"]
+
+
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(params, monkeypatch):
+    whole = ran(params, "ambient_sound", MemoryClips(12))
+    weights = (paths.correspondence("ambient_sound", 0) / "picture.safetensors").read_bytes()
+    params["correspond"]["run"]["checkpoint_seconds"] = 1e-9
+    fit, steps = correspond.fit, []
+
+    @functools.wraps(fit)
+    def stopping(*given, **settings):
+        for step in fit(*given, **settings):
+            yield step
+            steps.append(step.number)
+            if len(steps) == 3:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(correspond, "fit", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        ran(params, "ambient_sound")
+    again = ran(params, "ambient_sound")
+    assert len(steps) > 3
+    assert steps == list(range(1, len(steps) + 1))  # the fourth is the first after the stop
+    assert (paths.correspondence("ambient_sound", 0) / "picture.safetensors").read_bytes() == weights
+    assert again["accuracy"] == whole["accuracy"]
+    assert not list((paths.WORK / "correspond").glob("*/checkpoint.pt"))
+
+
+def test_without_labels_and_boxes_there_are_scores_that_need_none(params):
+    metrics = ran(params, "correspondence", MemoryClips(12, labels=False, boxes=False))
+    assert not [name for name in metrics if name.startswith(("probe", "localisation")) or "class" in name]
+    assert "accuracy" in metrics
+    maps = load_file(paths.correspondence("correspondence", 0) / "maps.safetensors")
+    assert maps["own"].shape == maps["silence"].shape == (8, 2, 2)
+    assert maps["box"].isnan().all()
+
+
+@pytest.mark.parametrize("method", WRITTEN)
+def test_a_single_test_source_and_none_at_all_are_no_error(method, params):
+    clips = MemoryClips(6)
+    clips.splits = np.where(np.arange(12) < 2, "test", "train")
+    clips.manifest = clips.manifest.set_column(4, "split", pa.array(clips.splits))
+    metrics = ran(params, method, clips)
+    assert metrics["test_sources"] == 1
+    assert ("accuracy" in metrics) == (method not in ("correspondence", "alignment"))
+    manifest = clips.manifest.set_column(4, "split", pa.array(["train"] * 12))
+    stored = pq.read_table(paths.CLIPS / "manifest.parquet")
+    pq.write_table(
+        stored.set_column(stored.column_names.index("split"), "split", manifest["split"]),
+        paths.CLIPS / "manifest.parquet",
+    )
+    metrics = ran(params, method)
+    assert metrics["test_clips"] == 0
+    assert "loss" in metrics
+
+
+def test_an_encoder_to_start_from_must_see_colours_and_is_told_of(params):
+    MemoryClips(12).write(paths.CLIPS)
+    torch.manual_seed(5)
+    save_encoder(Encoder(3, 32, **SMALL), Path("start.safetensors"))
+    save_encoder(Encoder(1, 32, **SMALL), Path("grey.safetensors"))
+    params["correspond"]["run"]["start"] = "start.safetensors"
+    params["correspond"]["temporal_order"]["train"]["lr"] = 1e-12
+    metrics = ran(params, "temporal_order")
+    # The same weights, but for the statistics of BatchNorm: at most one window is named otherwise.
+    one = 1 / metrics["probe_picture_windows"]
+    assert metrics["probe_picture_start_accuracy"] == pytest.approx(metrics["probe_picture_accuracy"], abs=1.01 * one)
+    found = load_encoder(paths.correspondence("temporal_order", 0) / "picture.safetensors").state_dict()
+    start = load_encoder(Path("start.safetensors")).state_dict()
+    torch.testing.assert_close(found["network.conv1.weight"], start["network.conv1.weight"], atol=1e-6, rtol=0)
+    params["correspond"]["run"]["start"] = "grey.safetensors"
+    with pytest.raises(ValueError, match="images of 1 channels, and frames have 3"):
+        ran(params, "temporal_order")
+    params["correspond"]["run"]["start"] = "nowhere.safetensors"
+    with pytest.raises(ValueError, match="no encoder to start from"):
+        ran(params, "temporal_order")
+
+
+def test_what_can_t_be_learned_from_is_said_in_plain_words(params):
+    clips = MemoryClips(4)
+    clips.sources = np.zeros(8, dtype=np.int64)
+    clips.manifest = clips.manifest.set_column(2, "source", pa.array(["one"] * 8))
+    with pytest.raises(ValueError, match="correspondence needs clips of at least two sources"):
+        ran(params, "correspondence", clips)
+
+
+def test_a_run_reads_only_its_own_settings(params):
+    """What `dvc.yaml` says that it depends on: an error in another method's block is none of its business."""
+    params["correspond"]["synchrony"]["dimm"] = 3
+    ran(params, "ambient_sound", MemoryClips(12))
+    with pytest.raises(ParamsError, match="did you mean 'dim'"):
+        ran(params, "synchrony")
+    assert set(correspond.sections("synchrony")) - {f"correspond.synchrony.{part}" for part in ("views", "train")} == {
+        name.replace("${item.method}", "synchrony") for name in correspond.SECTIONS
+    }
+
+
+# Use
+
+
+def test_features_of_clips_have_times_and_are_the_encoders(params):
+    clips = MemoryClips(8)
+    ran(params, "alignment", clips)
+    method, views = load_method(paths.correspondence("alignment", 0) / "method.safetensors")
+    rows = clip_features(method, views, Clips(), CPU).to_pylist()
+    assert len(rows) == 16 * 3
+    assert [row["start"] for row in rows[:6]] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert all(row["end"] - row["start"] == 1.0 for row in rows)
+    encoder = load_encoder(paths.correspondence("alignment", 0) / "picture.safetensors")
+    frame = clips.frames[1, 12]  # 1.5 s into the second clip: the middle of its second window
+    with torch.no_grad():
+        expected = encoder(views.normalise(torch.from_numpy(frame[None])))[0]
+    np.testing.assert_allclose(rows[4]["picture"], expected.numpy(), rtol=1e-4, atol=1e-5)
+    assert len(rows[0]["sound"]) == method.sound_encoder.dim
+
+
+def test_search_finds_the_window_that_a_sound_or_an_image_is_from(params):
+    params["correspond"] |= {"picture": {**SMALL, "width": 8}, "sound": {**SMALL, "width": 8}}
+    params["correspond"]["alignment"]["train"] |= {"epochs": 50, "batch_size": 16, "lr": 3e-3}
+    clips = MemoryClips(24)
+    ran(params, "alignment", clips)
+    method, views = load_method(paths.correspondence("alignment", 0) / "method.safetensors")
+    stored = Clips()
+    shares = []
+    for row in range(0, 12, 2):
+        sound = search(method, views, stored, CPU, sound=torch.from_numpy(clips.sound[row]), top=8).to_pylist()
+        image = search(method, views, stored, CPU, image=torch.from_numpy(clips.frames[row, 5]), top=8).to_pylist()
+        for found in (sound, image):
+            assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
+            labels = [clips.labels[clips.paths.index(one["video"])] for one in found]
+            shares.append(np.mean(np.array(labels) == clips.labels[row]))
+    assert np.mean(shares) > 0.6  # chance is a quarter
+    with pytest.raises(ValueError, match="one of the two"):
+        search(method, views, stored, CPU)
+    short = search(method, views, stored, CPU, sound=torch.zeros(RATE // 4, dtype=torch.int16), top=2)
+    assert short.num_rows == 2
+
+
+def test_files_that_are_no_method_are_said_to_be_none(params):
+    ran(params, "synchrony", MemoryClips(8))
+    folder = paths.correspondence("synchrony", 0)
+    with pytest.raises(ValueError, match="not a method for clips"):
+        load_method(folder / "picture.safetensors")
+    with pytest.raises(ValueError, match="dvc repro correspond"):
+        load_method(folder / "nothing.safetensors")
+    method, views = load_method(folder / "method.safetensors")
+    with pytest.raises(ValueError, match="several frames in a row"):
+        search(method, views, Clips(), CPU, image=torch.zeros(3, 40, 30, dtype=torch.uint8))

@@ -1,0 +1,183 @@
+"""The list of raw files: it changes when the images do, and nothing in a folder stops it."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from data_fixtures import encoded, fill, scene, write
+from ruamel.yaml import YAML
+
+from sslflow import paths
+from sslflow.ingest.images.sources import open_source
+from sslflow.ingest.listing import write_domains_listing, write_listing
+from sslflow.ingest.records import unescape
+from sslflow.stages import scan
+
+HEADER = "setting,path,size,mtime_ns\n"
+PNG = encoded(scene(8, 8), "PNG")
+
+
+def listed(root: Path, source: str = "folder", **settings: str) -> str:
+    file = root.parent / "listing.csv"
+    rows = write_listing(file, source=source, path=str(root), **settings)
+    text = file.read_text(encoding="utf-8")
+    assert text.count("\n") == rows + 1
+    assert text.startswith(HEADER)
+    return text
+
+
+def rows(text: str) -> dict[str, tuple[str, str]]:
+    return {path: (size, time) for _, path, size, time in list(csv.reader(text.splitlines()))[1:]}
+
+
+def write_params(**domains: str) -> None:
+    data = {"source": "folder", "path": "raw", "image_size": 8, "channels": 1}
+    YAML().dump({"data": data, "domains": domains, "clips": {}}, Path("params.yaml"))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    fill(tmp_path / "raw/a", 3)
+    fill(tmp_path / "raw/b", 2, first=10)
+    return tmp_path / "raw"
+
+
+def test_it_is_the_same_as_long_as_the_files_are(root: Path) -> None:
+    before = listed(root)
+    assert list(rows(before)) == ["", "a/", "a/0000.jpg", "a/0001.jpg", "a/0002.jpg", "b/", "b/0010.jpg", "b/0011.jpg"]
+    facts = (root / "a/0000.jpg").stat()
+    assert rows(before)["a/0000.jpg"] == (str(facts.st_size), str(facts.st_mtime_ns))
+    write(root / ".hidden/x.png", PNG)
+    write(root / "a/.x.png", PNG)
+    shutil.copytree(root, root.parent / "copy", copy_function=shutil.copy2)
+    assert before == listed(root) == listed(root, "imagefolder") == listed(root.parent / "copy")
+
+
+def test_it_changes_with_each_change(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [listed(root)]
+    new = write(root / "a/new.png", PNG)
+    texts.append(listed(root))
+    os.utime(new, ns=(1, 1))
+    texts.append(listed(root))
+    new.write_bytes(PNG + b"x")
+    os.utime(new, ns=(1, 1))
+    texts.append(listed(root))
+    with monkeypatch.context() as patch:  # nothing is hidden from root: let the question be answered otherwise
+        patch.setattr("os.access", lambda file, mode: not os.fspath(file).endswith("new.png"))
+        texts.append(listed(root))
+        assert rows(texts[-1])["a/new.png"] == ("unreadable", "")
+    (root / "notes.txt").touch()
+    texts.append(listed(root))
+    new.rename(root / "b/new.png")
+    texts.append(listed(root))
+    (root / "c").mkdir()
+    texts.append(listed(root))
+    assert len(set(texts)) == len(texts)
+    (root / "c").rmdir()
+    (root / "notes.txt").unlink()
+    (root / "b/new.png").unlink()
+    assert listed(root) == texts[0]
+
+
+def test_links_and_names_and_locked_folders_stop_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["new\nline.png", 'comma, "quote".png', "صورة.png", os.fsdecode(b"caf\xe9.png"), "back\\slash.png"]
+    for name in names:
+        write(root / "names" / name, PNG)
+    (root / "gone.png").symlink_to(root / "nowhere.png")
+    (root / "circle.png").symlink_to("circle.png")
+    (root / "link").symlink_to(root / "a")
+    (root / "b/up").symlink_to(root)
+    write(root / "locked/x.png", PNG)
+    scandir = os.scandir
+
+    def refuse(path: Path):
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    found = rows(listed(root))
+    assert {unescape(path) for path in found} >= {f"names/{name}" for name in names}
+    assert found["gone.png"] == found["circle.png"] == found["locked/"] == ("unreadable", "")
+    assert (found["link/"], found["b/up/"]) == (("= a/", ""), ("= ", ""))
+    assert "locked/x.png" not in found
+    prepared = {
+        item.name for item in open_source("folder", root, seed=0, test_fraction=0.2, label="category").records()
+    }
+    assert {"gone.png", "circle.png", "locked"} <= prepared
+    (root / "link").unlink()
+    (root / "link").symlink_to(root / "b")
+    assert rows(listed(root))["link/"] == ("= b/", "")
+
+
+def test_which_folders_are_looked_at(root: Path, tmp_path: Path) -> None:
+    for source in ("samples:fashion", "torchvision:MNIST"):
+        assert listed(tmp_path / "nowhere", source) == HEADER
+    write(tmp_path / "probe/cat/x.png", PNG)
+    probe = str(tmp_path / "probe")
+    both = listed(root, probe_source="imagefolder", probe_path=probe)
+    assert {line.split(",")[0] for line in both.splitlines()[1:]} == {"path", "probe_path"}
+    assert list(rows(listed(root, "samples:fashion", probe_source="imagefolder", probe_path=probe))) == [
+        "",
+        "cat/",
+        "cat/x.png",
+    ]
+    assert listed(root, probe_source="imagefolder", probe_path=str(root)) == listed(root)
+
+
+def test_a_folder_that_is_not_there_is_a_clear_error(root: Path) -> None:
+    before = listed(root)
+    with pytest.raises(
+        ValueError, match=r"nowhere: there is no such folder \(source folder looks there; set data.path"
+    ):
+        listed(root.parent / "nowhere")
+    with pytest.raises(ValueError, match="expected a folder, found a file"):
+        listed(root / "a/0000.jpg")
+    assert (root.parent / "listing.csv").read_text() == before
+
+
+def test_the_stage(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(root.parent)
+    write_params()
+    scan.main()
+    assert paths.LISTING.read_text() == listed(root)
+    assert paths.DOMAINS_LISTING.read_text() == HEADER
+    assert capsys.readouterr().out.startswith("scan  8 files and folders; ")
+
+
+def test_the_stage_lists_the_domains(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(root.parent)
+    write(Path("weights.safetensors"), b"1234")
+    domains = {"source": "imagefolder", "source_path": "raw", "target": "folder", "target_path": "raw/a"}
+    write_params(**domains, label="subcategory", encoder="weights.safetensors")
+    scan.main()
+    assert capsys.readouterr().out.startswith("scan  21 files and folders; ")  # 8 of data, 8 + 4 + 1 of domains
+    before = paths.DOMAINS_LISTING.read_text()
+    settings = [line.split(",")[0] for line in before.splitlines()]
+    assert settings == ["setting", "encoder", *["source_path"] * 8, *["target_path"] * 4]
+    facts = Path("weights.safetensors").stat()
+    assert before.splitlines()[1] == f"encoder,weights.safetensors,4,{facts.st_mtime_ns}"
+
+    for change in (lambda: os.utime("weights.safetensors", ns=(1, 1)), lambda: write(root / "a/new.png", PNG)):
+        change()
+        scan.main()
+        assert paths.DOMAINS_LISTING.read_text() != before
+        before = paths.DOMAINS_LISTING.read_text()
+    Path("weights.safetensors").unlink()
+    scan.main()
+    assert "encoder,weights.safetensors,unreadable,\n" in paths.DOMAINS_LISTING.read_text()
+
+
+def test_a_domain_s_folder_is_missed_only_where_one_is_asked_for(tmp_path: Path) -> None:
+    file = tmp_path / "domains.csv"
+    assert write_domains_listing(file, source_path="nowhere", target_path="nowhere") == 0
+    assert file.read_text() == HEADER
+    for domain in ("source", "target"):
+        with pytest.raises(ValueError, match=rf"nowhere: there is no such folder .* set domains\.{domain}_path"):
+            write_domains_listing(file, **{domain: "imagefolder", f"{domain}_path": "nowhere"})
