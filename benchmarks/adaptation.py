@@ -28,10 +28,10 @@ from ruamel.yaml import YAML
 
 from sslflow.adaptation import method as adapter
 from sslflow.adaptation.inputs import frozen_inputs, image_inputs
-from sslflow.adaptation.loop import adapt
+from sslflow.adaptation.loop import adapt, judge
 from sslflow.adaptation.scores import adaptation_scores
-from sslflow.adaptation.snapshots import chosen, looks, unknown_groups
 from sslflow.adaptation.task import open_task, target_answers
+from sslflow.clustering.groups import unknown_groups
 from sslflow.ingest.domains import prepare_domains
 from sslflow.ingest.images.prepare import prepare
 from sslflow.networks.encoder import Encoder, load_encoder
@@ -62,16 +62,13 @@ TUNED = ("digits", "noto-twemoji")
 SETTINGS = ("cda", "pda", "oda", "opda")
 METHODS = ("source_only", "dance", "ovanet", "gated_dance")
 SEEDS = (0, 1, 2)
-LOOKS = 5
-CODE = ("adapt", "adapter", "domain", "looks", "neighbourhood", "openness", "rejection", "evaluation/adaptation")
+CODE = ("adapt", "adapter", "domain", "neighbourhood", "openness", "rejection", "evaluation/adaptation")
 SHOWN = {
     "unk": "gated_dance: UNK",
     "main_half": "at half of ln K",
     "main_best_threshold": "at the best threshold",
-    "main_last": "last look",
-    "main_best_look": "best look",
 }
-"""Scores of gated_dance beside its main one; the best threshold and the best look need labels."""
+"""Scores of gated_dance beside its main one; the best threshold needs labels."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +131,7 @@ def domains(pair: str) -> Path:
 def key(run: Run) -> str:
     """Changes when the settings or the code of adaptation do."""
     files = [*sorted((ROOT / "sslflow/adaptation").glob("*.py")), *(ROOT / f"sslflow/{name}.py" for name in CODE)]
-    content = [astuple(run), settings(), LOOKS, [sha256(file) for file in files]]
+    content = [astuple(run), settings(), [sha256(file) for file in files]]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -163,12 +160,12 @@ def measure(run: Run) -> Run:
     torch.manual_seed(derive(run.seed, "adapter"))
     own = found[f"adapt.{run.method}"]
     model = adapter.find(run.method)(body, encoder.dim, len(task.classes), target.size, **own)
-    steps = adapt(model, source, task.source_labels, target, CPU, run.seed, **found["adapt.train"])
-    made = list(looks(model, source, target, steps, LOOKS))
-    kept = chosen(made)
-    scores = adaptation_scores(kept, made, unknown_groups(kept, run.seed), answers)
+    for _ in adapt(model, source, task.source_labels, target, CPU, run.seed, **found["adapt.train"]):
+        pass
+    judged, features = judge(model, target)
+    scores = adaptation_scores(judged, unknown_groups(judged, features, run.seed), answers)
     seconds = time.process_time() - begun
-    write_json(run.result, {"key": key(run), "seconds": seconds, **scores, "notes": kept.judged.notes})
+    write_json(run.result, {"key": key(run), "seconds": seconds, **scores, "notes": judged.notes})
     return run
 
 

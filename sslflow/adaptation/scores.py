@@ -5,18 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from sslflow.adaptation.method import Judged
 from sslflow.adaptation.open_set import best_threshold, open_set_scores
-from sslflow.adaptation.snapshots import Look
 from sslflow.adaptation.task import UNKNOWN, UNLABELLED, Answers
 
 
-def adaptation_scores(kept: Look, looks: list[Look], groups: Tensor, answers: Answers) -> dict[str, float]:
-    """`open_set_scores` of the look that was `kept`, `groups` being those of its unknown images, and beside them:
+def adaptation_scores(judged: Judged, groups: Tensor, answers: Answers) -> dict[str, float]:
+    """`open_set_scores` of what was `judged`, `groups` being those of its unknown images, and beside them:
 
-    - `main`: `h`, or where nothing is unknown `accuracy`, or where all is `unk`; `main_last`: that of the last look;
+    - `main`: `h`, or where nothing is unknown `accuracy`, or where all is `unk`;
     - `main_half`: with all above half of the largest unknownness rejected, as DANCE does;
-    - `main_best_look` and `main_best_threshold`: what knowing the labels would give: of the best look, and at the best
-      threshold.
+    - `main_best_threshold`: at the best threshold, which only knowing the labels would give.
 
     Nothing without labels.
     """
@@ -26,27 +25,14 @@ def adaptation_scores(kept: Look, looks: list[Look], groups: Tensor, answers: An
     actual = answers.labels[labelled]
     names = sorted(set(answers.names))
     fine = torch.tensor([names.index(name) for name in answers.names])[labelled]
-
-    def columns(look: Look) -> tuple[Tensor, Tensor, Tensor]:
-        judged = look.judged
-        decisions, classes, unknownness = (
-            column.cpu()[labelled] for column in (judged.decisions, judged.classes, judged.unknownness)
-        )
-        return decisions, classes, unknownness
+    decisions, classes, unknownness = (
+        column.cpu()[labelled] for column in (judged.decisions, judged.classes, judged.unknownness)
+    )
 
     def main(found: dict[str, float]) -> float:
         return found.get("h", found.get("accuracy", found.get("unk", 0.0)))
 
-    decisions, classes, unknownness = columns(kept)
     found = open_set_scores(actual, decisions, classes, unknownness, groups[labelled], fine)
-    every = [main(open_set_scores(actual, *columns(look))) for look in looks]
     _, possible = best_threshold(actual, classes, unknownness)
     at_half = open_set_scores(actual, torch.where(unknownness > 0.5, UNKNOWN, classes), classes, unknownness)
-    return {
-        **found,
-        "main": main(found),
-        "main_last": every[-1],
-        "main_half": main(at_half),
-        "main_best_look": max(every),
-        "main_best_threshold": possible,
-    }
+    return {**found, "main": main(found), "main_half": main(at_half), "main_best_threshold": possible}

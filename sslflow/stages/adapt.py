@@ -4,7 +4,7 @@ none."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,10 +19,11 @@ from sslflow import paths
 from sslflow.adaptation import method as adapter
 from sslflow.adaptation.auxiliary import Companion
 from sslflow.adaptation.inputs import frozen_inputs, image_inputs
-from sslflow.adaptation.loop import adapt
+from sslflow.adaptation.loop import adapt, judge, judged_features
+from sslflow.adaptation.method import Judged
 from sslflow.adaptation.scores import adaptation_scores
-from sslflow.adaptation.snapshots import Look, chosen, looks, unknown_groups
 from sslflow.adaptation.task import SETTINGS, UNKNOWN, Answers, Task, default_split, open_task, target_answers
+from sslflow.clustering.groups import unknown_groups
 from sslflow.features.extract import extract
 from sslflow.ingest.domains import prepare_domains
 from sslflow.networks.encoder import Encoder, load_encoder
@@ -31,7 +32,7 @@ from sslflow.runtime.checkpoint import Checkpoint, fingerprint
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_metrics
 from sslflow.runtime.rng import derive
-from sslflow.settings.params import Count, NonNegative, closest, load, read, schema
+from sslflow.settings.params import NonNegative, closest, load, read, schema
 from sslflow.stages.entry import run
 from sslflow.training import method
 from sslflow.training.fit import fit
@@ -39,21 +40,22 @@ from sslflow.views.images import CropView
 
 Start = Literal["pretrained", "random"]
 
+CHECKPOINT_SECONDS = 60.0
+"""From one checkpoint of a run that trains the encoder to the next."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What is adapted: each of the `methods`, for each of the `settings` of which classes the domains share, from each
-    of the `starts`; with `frozen` on features that were worked out once. The target is judged `looks` times on the way,
-    and of these the one with the densest neighbourhoods is kept. `split` is the file that tells the settings; where it
-    is empty, that of the sample. Where the encoder is trained, the pretraining method `companion` goes on beside it,
-    its loss times `companion_weight`; 0: none."""
+    of the `starts`; with `frozen` on features that were worked out once. `split` is the file that tells the settings;
+    where it is empty, that of the sample. Where the encoder is trained, the pretraining method `companion` goes on
+    beside it, its loss times `companion_weight`; 0: none."""
 
     methods: tuple[str, ...]
     settings: tuple[str, ...] = ("as_is",)
     split: str = ""
     starts: tuple[Start, ...] = ("pretrained", "random")
     frozen: bool = True
-    looks: Count = 5
     companion: str = "simclr"
     companion_weight: NonNegative = 0.0
 
@@ -67,6 +69,17 @@ class Plan:
                 raise ValueError(
                     f"adapt.methods: there is no adaptation method '{name}'{closest(name, adapter.names())}"
                 )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an adapter makes of the target after its last step."""
+
+    judged: Judged
+    target: Tensor
+    """Features by which it judged, `(n, dim)`."""
+    source: Tensor
+    """Those of the source's images, `(m, dim)`."""
 
 
 def schemas(companion: str) -> Mapping[str, Callable[..., Any]]:
@@ -100,13 +113,12 @@ def main(name: str, seed: int) -> None:
     for setting in plan.settings:
         task, answers = open_task(paths.DOMAINS, setting, split), target_answers(paths.DOMAINS, setting, split)
         for start in plan.starts:
-            found = list(_looks(name, seed, setting, start, task, plan, settings, device))
-            kept = chosen(found)
-            groups = unknown_groups(kept, seed)
+            found = _adapted(name, seed, setting, start, task, plan, settings, device)
+            groups = unknown_groups(found.judged, found.target, seed)
             file = paths.adapted(name, seed) / f"{setting}-{start}.parquet"
-            _write(file, task, kept, groups, answers)
-            scores = adaptation_scores(kept, found, groups, answers)
-            metrics |= {f"{setting}_{start}_{key}": value for key, value in {**scores, **kept.judged.notes}.items()}
+            _write(file, task, found, groups, answers)
+            scores = adaptation_scores(found.judged, groups, answers)
+            metrics |= {f"{setting}_{start}_{key}": value for key, value in {**scores, **found.judged.notes}.items()}
             print(f"adapt {name}-{seed}  {setting}, {start}: {_words(groups, scores)}", flush=True)
             _checkpoint(name, seed, setting, start, settings, device).remove()
     write_metrics(
@@ -127,7 +139,7 @@ def _checkpoint(
     return Checkpoint("adapt", fingerprint(depends_on, *prepared))
 
 
-def _looks(
+def _adapted(
     name: str,
     seed: int,
     setting: str,
@@ -136,9 +148,9 @@ def _looks(
     plan: Plan,
     settings: dict[str, Any],
     device: torch.device,
-) -> Iterator[Look]:
-    """What is made of the target on the way to the last step. Where the encoder is trained, which takes minutes, a run
-    that was stopped goes on from its last look."""
+) -> Outcome:
+    """Train an adapter and judge the target. Where the encoder is trained, which takes minutes, a run that was stopped
+    is resumed from its last checkpoint."""
     encoder = _encoder(start, seed, task, settings)
     if plan.frozen:
         source, target, body = frozen_inputs(encoder, task, device, settings=settings["extract"])
@@ -155,7 +167,14 @@ def _looks(
     state = checkpoint.load() if checkpoint else None
     labels, train = task.source_labels, settings["adapt.train"]
     steps = adapt(model, source, labels, target, device, seed, companion, state, **train)
-    yield from looks(model, source, target, steps, plan.looks, checkpoint, state)
+    saved = time.monotonic()
+    for step in steps:
+        if checkpoint and time.monotonic() - saved >= CHECKPOINT_SECONDS:
+            checkpoint.save(step.state())
+            saved = time.monotonic()
+    before = judged_features(model, source)
+    judged, features = judge(model, target)
+    return Outcome(judged, features, before)
 
 
 def _encoder(start: Start, seed: int, task: Task, settings: dict[str, Any]) -> Encoder:
@@ -177,10 +196,10 @@ def _encoder(start: Start, seed: int, task: Task, settings: dict[str, Any]) -> E
     return encoder
 
 
-def _write(file: Path, task: Task, look: Look, groups: Tensor, answers: Answers) -> None:
+def _write(file: Path, task: Task, found: Outcome, groups: Tensor, answers: Answers) -> None:
     """A row for each target image: path, class or `unknown`, the confidence, the group of an unknown one, the truth;
     and beside it, for the report, the features of both domains and the threshold."""
-    judged = look.judged
+    judged = found.judged
     decisions, classes = judged.decisions.cpu(), judged.classes.cpu()
     table = pa.table(
         {
@@ -196,9 +215,9 @@ def _write(file: Path, task: Task, look: Look, groups: Tensor, answers: Answers)
     with replacing(file) as temporary:
         pq.write_table(table, temporary)
     drawn = {
-        "source": look.source.half(),
+        "source": found.source.half(),
         "source_labels": task.source_labels,
-        "target": look.features.half(),
+        "target": found.target.half(),
         "threshold": torch.tensor([judged.threshold]),
     }
     with replacing(file.with_suffix(".safetensors")) as temporary:

@@ -74,7 +74,7 @@ def project(tmp_path, fashion) -> Path:
         params["correspond"][side] |= {"width": 4}
     params["correspond"]["alignment"]["train"] |= {"epochs": 2, "batch_size": 4}
     params["correspond"]["alignment"]["views"] |= {"window": 0.5}
-    params["adapt"] |= {"settings": ["as_is"], "methods": ["gated_dance"], "looks": 2}
+    params["adapt"] |= {"settings": ["as_is"], "methods": ["gated_dance"]}
     params["adapt"]["train"] |= {"steps": 4, "batch_size": 6}
     for number, image in enumerate(fashion[0][150:180]):
         file = folder / ("source", "target")[number % 3 == 0] / str(number % 2) / f"{number}.png"

@@ -35,11 +35,9 @@ SCORES = {
     "unk": "UNK",
     "os_star": "OS*",
     "auroc": "AUROC",
-    "main_last": "last step",
-    "main_best_look": "best look",
     "main_best_threshold": "best threshold",
 }
-ORACLES = ("main_best_look", "main_best_threshold")
+ORACLES = ("main_best_threshold",)
 """Scores of choices that only somebody who knows the target's labels can make."""
 
 
