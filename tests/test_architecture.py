@@ -19,6 +19,7 @@ from sslflow.commands import check
 from sslflow.settings.params import load
 
 PIPELINES_MAY_IMPORT = {
+    "sslflow.ingest.listing",
     "sslflow.runtime.files",
     "sslflow.settings.params",
     "sslflow.paths",
