@@ -149,7 +149,7 @@ def measure(run: Run) -> Run:
     task, answers = open_task(folder, run.setting, split), target_answers(folder, run.setting, split)
     if run.start == "random":
         torch.manual_seed(derive(run.seed, "init"))
-        encoder = Encoder(task.target.channels, task.target.image_size, **found["encoder"])
+        encoder = Encoder(task.target.format.channels, task.target.format.size, **found["encoder"])
     else:
         encoder = load_encoder(pretrained(run.family, run.seed))
     begun = time.process_time()

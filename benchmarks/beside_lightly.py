@@ -65,7 +65,7 @@ class Pictures(TorchDataset):
     """Images as lightly's transforms want them, in memory."""
 
     def __init__(self, dataset: Dataset, transform: Callable[[Image.Image], Any]) -> None:
-        images = dataset.read(dataset.pretraining_rows).numpy()
+        images = dataset.read(dataset.pretraining_rows)["images"].numpy()
         self.images = [Image.fromarray(image[0]) for image in images]
         self.transform = transform
 
@@ -215,7 +215,7 @@ class Theirs(nn.Module):
 
 def transform_of(name: str, dataset: Dataset, views: dict[str, Any]) -> Callable[[Image.Image], Any]:
     """Lightly's transform for a method, as strong as ours."""
-    size = dataset.image_size
+    size = dataset.format.size
     normalize = {"mean": list(dataset.format.mean), "std": list(dataset.format.std)}
     if name == "mae":
         return transforms.MAETransform(size, min_scale=0.6, normalize=normalize)
@@ -252,7 +252,7 @@ def settings_of(name: str) -> dict[str, dict[str, Any]]:
 def make_encoder(name: str, seed: int, dataset: Dataset) -> Encoder:
     """The same weights for both sides."""
     torch.manual_seed(derive(seed, "init"))
-    return Encoder(dataset.channels, dataset.image_size, **ENCODERS["vit" if name == "mae" else "resnet"])
+    return Encoder(dataset.format.channels, dataset.format.size, **ENCODERS["vit" if name == "mae" else "resnet"])
 
 
 def ours(name: str, seed: int, dataset: Dataset, epochs: int) -> tuple[Encoder, Iterator[Any]]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -63,7 +62,7 @@ def open_task(folder: Path, setting: str = AS_IS, split: Path | None = None) -> 
     setting, a split file that is missing or of other data, fewer than two classes, and where no image is left.
     """
     task = _labelled_task(folder, setting, split)
-    return replace(task, target=_unlabelled(task.target))
+    return replace(task, target=Dataset(task.target.folder, labels=False))
 
 
 def target_answers(folder: Path, setting: str = AS_IS, split: Path | None = None) -> Answers:
@@ -122,8 +121,8 @@ def _those(dataset: Dataset, rows: np.ndarray, items: Set[str], classes: Set[str
             f"(it has {', '.join(dataset.classes)})"
         )
     wanted = [number for number, name in enumerate(dataset.classes) if name in classes]
-    shown = np.array([path.rpartition("/")[2] in items for path in dataset.paths], bool)
-    kept = rows[np.isin(dataset.labels[rows], wanted) & shown[rows]]
+    shown = np.array([path.rpartition("/")[2] in items for path in dataset.column("path", rows)], bool)
+    kept = rows[np.isin(dataset.labels[rows], wanted) & shown]
     if not len(kept):
         raise ValueError(f"{where}: no image of {dataset.folder} is left; is the split file for other data?")
     return kept
@@ -145,12 +144,3 @@ def _read_split(file: Path, setting: str) -> tuple[dict[str, frozenset[str]], di
             f"{file}: not a split file with setting {setting}: expected lists source and target, and the same in "
             f"settings.{setting}; found {type(error).__name__}: {error}"
         ) from None
-
-
-def _unlabelled(dataset: Dataset) -> Dataset:
-    """The same images as if nobody had labelled them."""
-    stripped = Dataset(dataset.folder)
-    none = pa.array(np.full(len(dataset), NO_LABEL), pa.int64())
-    stripped.manifest = stripped.manifest.set_column(stripped.manifest.column_names.index("label"), "label", none)
-    stripped.classes = []
-    return stripped

@@ -69,7 +69,7 @@ def sound_maps(
         assert sounds is not None
         part = chosen[first : first + len(pictures)]
         first += len(pictures)
-        loudness = clips.read(part.rows).sound.float().div(32768).square().mean(dim=1, keepdim=True).sqrt()
+        loudness = clips.read(part.rows)["sound"].float().div(32768).square().mean(dim=1, keepdim=True).sqrt()
         noise = torch.randn(len(pictures), length, generator=numbers) * loudness
         heard = sounds, views.log_mel(torch.zeros_like(noise).to(device)), views.log_mel(noise.to(device))
         found.append(tuple(method.localise(pictures, one).float().cpu() for one in heard))

@@ -39,7 +39,7 @@ def extract(
     normalise = Normalise(dataset.format.mean, dataset.format.std).to(device)
     place(encoder.eval(), device, memory_format)
     for start in range(0, len(rows), batch_size):
-        images = normalise(dataset.read(rows[start : start + batch_size]).to(device))
+        images = normalise(dataset.read(rows[start : start + batch_size])["images"].to(device))
         with autocast(device, precision):
             batch = encoder(images.contiguous(memory_format=layout(memory_format)))
         features[start : start + batch_size] = batch.float().cpu().numpy()
@@ -70,7 +70,7 @@ def calibrate(
     with fresh_statistics(encoder):
         # Batches of one size: each counts the same in the mean.
         for part in np.array_split(chosen, -(-len(chosen) // batch_size)):
-            images = normalise(dataset.read(part).to(device))
+            images = normalise(dataset.read(part)["images"].to(device))
             encoder(images.contiguous(memory_format=layout(memory_format)))
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from sslflow.data.dataset import Dataset
+from sslflow.data.fields import Fields
 from sslflow.features.extract import extract
 from sslflow.monitoring.diagnostics import alignment, alpha_req, feature_std, rankme, uniformity
 from sslflow.networks.batch_norm import batch_norms, fresh_statistics
@@ -66,14 +67,14 @@ class Watch:
 
     def _two_views(self) -> list[Tensor]:
         """Two views of the images, or nothing where the views are of another kind."""
-        images = self._images()
-        shown = [view for view in self.views.shown(self.views(images)) if view.shape == images.shape]
+        read = self._read()
+        shown = [view for view in self.views.shown(self.views(read)) if view.shape == read["images"].shape]
         return [self.views.normalise(view) for view in shown[:2]] if len(shown) > 1 else []
 
     def _features(self, view: Tensor) -> Tensor:
         return self.method.encoder(view.contiguous(memory_format=layout(self.memory_format))).float()
 
-    def _images(self) -> Tensor:
+    def _read(self) -> Fields:
         return self.dataset.read(self.rows[:VIEWED]).to(self.device)
 
     @contextlib.contextmanager
@@ -89,7 +90,7 @@ class Watch:
         kept = [(norm, copy.deepcopy(norm.state_dict())) for norm in batch_norms(self.method)]
         try:
             with fresh_statistics(self.method):
-                self.method.projections(self._features(self.views.normalise(self._images())))
+                self.method.projections(self._features(self.views.normalise(self._read()["images"])))
             yield
         finally:
             for norm, state in kept:

@@ -131,8 +131,8 @@ def _data(run: Run, dataset: Dataset) -> dict[str, Any]:
     told = {"duplicates": "exact duplicates", "label_conflicts": "images whose exact double has another label"}
     return {
         "images": len(dataset),
-        "size": dataset.image_size,
-        "channels": dataset.channels,
+        "size": dataset.format.size,
+        "channels": dataset.format.channels,
         "classes": dataset.classes,
         "splits": origin.splits(dataset),
         "reasons": reasons,

@@ -181,13 +181,13 @@ def _encoder(start: Start, seed: int, task: Task, settings: dict[str, Any]) -> E
     """The encoder to start from: of the file given, or of the first of `run.methods`; or one with random weights."""
     if start == "random":
         torch.manual_seed(derive(seed, "init"))
-        return Encoder(task.target.channels, task.target.image_size, **settings["encoder"])
+        return Encoder(task.target.format.channels, task.target.format.size, **settings["encoder"])
     file = Path(settings["domains"].get("encoder") or paths.encoder(settings["run"]["methods"][0], seed))
     if not file.exists():
         raise ValueError(f"{file}: no encoder to start from; run `dvc repro pretrain`, or name one in domains.encoder")
     encoder = load_encoder(file)
     wanted = encoder.settings["channels"], encoder.settings["image_size"]
-    found = task.target.channels, task.target.image_size
+    found = task.target.format.channels, task.target.format.size
     if wanted != found:
         raise ValueError(
             f"{file} is for images of {wanted[0]} channels and {wanted[1]} pixels, the domains have {found[0]} and "
@@ -203,7 +203,7 @@ def _write(file: Path, task: Task, found: Outcome, groups: Tensor, answers: Answ
     decisions, classes = judged.decisions.cpu(), judged.classes.cpu()
     table = pa.table(
         {
-            "path": [task.target.paths[row] for row in task.target_rows],
+            "path": task.target.column("path", task.target_rows),
             "predicted": ["unknown" if one == UNKNOWN else task.classes[one] for one in decisions.tolist()],
             "nearest_class": [task.classes[one] for one in classes.tolist()],
             "confidence": judged.probabilities.max(dim=1).values.cpu().numpy(),

@@ -68,9 +68,9 @@ def main(method: str) -> None:
 
     train = settings[f"methods.{method}.train"]
     torch.manual_seed(derive(look.seed, "augment", "encoder"))
-    encoder = Encoder(dataset.channels, dataset.image_size, **settings["encoder"]).to(device)
-    images = dataset.read(np.resize(rows, train["batch_size"])).to(device)
-    rates = measure(views, encoder, images, look.seconds)
+    encoder = Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"]).to(device)
+    fields = dataset.read(np.resize(rows, train["batch_size"])).to(device)
+    rates = measure(views, encoder, fields, look.seconds)
 
     file = paths.views(method)
     with replacing(file) as temporary:
@@ -83,13 +83,13 @@ def main(method: str) -> None:
 
 def sheet_of(views: Views, dataset: Dataset, rows: np.ndarray, device: torch.device, count: int) -> Image.Image:
     """A row for each image: as it was prepared, then at least `count` views of it, brought back to visible colours."""
-    images = dataset.read(rows).to(device)
-    columns = [images]
+    fields = dataset.read(rows).to(device)
+    columns = [fields["images"]]
     while len(columns) <= count:
-        columns += views.shown(views(images))
+        columns += views.shown(views(fields))
     across = torch.stack(columns, dim=1).flatten(0, 1).cpu()
     titles = ["image", *(f"view {number}" for number in range(1, len(columns)))]
-    scale = max(1, THUMBNAIL // dataset.image_size)
+    scale = max(1, THUMBNAIL // dataset.format.size)
     return contact_sheet(across, columns=len(columns), scale=scale, column_labels=titles)
 
 

@@ -21,7 +21,8 @@ from sslflow.audiovisual.bundle import save_method
 from sslflow.audiovisual.method import ClipMethod, PairMethod, find, names
 from sslflow.audiovisual.spectrogram import LogMel, sound_statistics
 from sslflow.audiovisual.windows import BATCH, settle
-from sslflow.data.clips import Clips
+from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ClipFormat
 from sslflow.examination.exam import Exam, Examination, Findings, probe
 from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
 from sslflow.progress import Progress
@@ -101,16 +102,16 @@ def main(method: str, seed: int) -> None:
 
 
 def _correspond(name: str, seed: int, settings: dict[str, dict[str, Any]], device: torch.device) -> None:
-    clips, kind, block = Clips(), find(name), f"correspond.{name}"
+    clips, kind, block = Dataset[ClipFormat](paths.CLIPS), find(name), f"correspond.{name}"
     rows = clips.pretraining_rows
     if kind.hears != "nothing":
-        rows = rows[clips.audible[rows]]
+        rows = rows[clips.column("audible", rows)]
     if len(rows) < 2:
         raise ValueError(f"{name} needs at least two clips to train on, and there are {len(rows)}")
-    if issubclass(kind, PairMethod) and len(np.unique(clips.sources[rows])) < 2:
+    if issubclass(kind, PairMethod) and len(np.unique(clips.groups[rows])) < 2:
         raise ValueError(f"{name} needs clips of at least two sources to train on: of one there are no wrong pairs")
     plan = Run(**settings["correspond.run"])
-    held = held_out(kind, clips.sources, rows, plan.held_out, seed)
+    held = held_out(kind, clips.groups, rows, plan.held_out, seed)
     rows = np.setdiff1d(rows, held)
     views = kind.Views(clips.format, **settings[f"{block}.views"])
     method = _method(kind, clips, rows, plan, seed, settings, settings[block])
@@ -150,7 +151,7 @@ def held_out(kind: type[ClipMethod], sources: np.ndarray, rows: np.ndarray, shar
 
 def _method(
     kind: type[ClipMethod],
-    clips: Clips,
+    clips: Dataset[ClipFormat],
     rows: np.ndarray,
     plan: Run,
     seed: int,
@@ -187,16 +188,16 @@ def _start(file: Path) -> Encoder:
     return encoder
 
 
-def _statistics(clips: Clips, rows: np.ndarray) -> Tensor:
+def _statistics(clips: Dataset[ClipFormat], rows: np.ndarray) -> Tensor:
     log_mel = LogMel(clips.format.rate)
     parts = np.array_split(rows, -(-len(rows) // BATCH))
-    return torch.cat([sound_statistics(log_mel(clips.read(part).sound)) for part in parts])
+    return torch.cat([sound_statistics(log_mel(clips.read(part)["sound"])) for part in parts])
 
 
 def _trained(
     method: ClipMethod,
     views: Any,
-    clips: Clips,
+    clips: Dataset[ClipFormat],
     rows: np.ndarray,
     plan: Run,
     seed: int,
@@ -208,7 +209,7 @@ def _trained(
     start = sha256(Path(plan.start)) if plan.start else ""
     facts = [name, seed, world_size(), str(device), settings, start]
     checkpoint = Checkpoint(
-        "correspond", fingerprint(facts, clips.folder / "manifest.parquet", clips.folder / "clips.json")
+        "correspond", fingerprint(facts, clips.folder / "manifest.parquet", clips.folder / "dataset.json")
     )
     state = checkpoint.load() or {"step": 0, "curve": [], "seconds": 0.0}
     curve: list[dict[str, float]] = state["curve"]

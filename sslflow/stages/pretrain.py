@@ -10,10 +10,10 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Ge
-from torch import Tensor
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.data.fields import Fields
 from sslflow.data.splits import TRAIN
 from sslflow.drawing.contact_sheet import contact_sheet
 from sslflow.features.extract import calibrate
@@ -81,7 +81,7 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     looked_at = images[permutation(len(images), seed, "diagnostics")[: journal.diagnostics].numpy()]
 
     torch.manual_seed(derive(seed, "init"))
-    encoder = Encoder(dataset.channels, dataset.image_size, **settings["encoder"])
+    encoder = Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"])
     given = (torch.from_numpy(dataset.labels[images]),) if kind.needs_labels else ()
     method = kind(encoder, *given, **settings[f"methods.{name}"])
     views = kind.Views(dataset.format, **settings[f"methods.{name}.views"])
@@ -160,11 +160,11 @@ def _write(name: str, seed: int, encoder: Encoder, curve: list[dict[str, float]]
     print(f"pretrain {name}-{seed}  {last['step']} steps in {seconds:.0f} s, wrote {paths.encoder(name, seed)}")
 
 
-def _draw(file: Path, method: Method, views: Views, images: Tensor) -> None:
+def _draw(file: Path, method: Method, views: Views, fields: Fields) -> None:
     """A sheet of what the method makes of images; with a ViT, also of where it looks."""
     method.eval()
-    rows = torch.arange(len(images), device=images.device)
-    columns = dict(method.pictures(Batch(views(images), rows, progress=1.0)))
+    images, rows = fields["images"], torch.arange(len(fields), device=fields.device)
+    columns = dict(method.pictures(Batch(views(fields), rows, progress=1.0)))
     if method.encoder.is_vit:
         columns |= {"image": views.normalise(images), "looked at": attention(method.encoder, views.normalise(images))}
     made = [views.normalise.restore(column.float())[:ROWS] for column in columns.values()]

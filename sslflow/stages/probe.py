@@ -101,11 +101,11 @@ def _features(
 ) -> Callable[[np.ndarray], Tensor]:
     """Rows to features `(rows, dim)` on the device: of a method's frozen encoder, or of a control."""
     if name == "pixels":
-        return lambda rows: dataset.read(rows).flatten(1).float().to(device)
+        return lambda rows: dataset.read(rows)["images"].flatten(1).float().to(device)
     if name == "random":
         # The weights that every method of this seed starts from.
         torch.manual_seed(derive(seed, "init"))
-        encoder = Encoder(dataset.channels, dataset.image_size, **settings["encoder"])
+        encoder = Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"])
         return lambda rows: torch.from_numpy(extract(encoder, dataset, rows, device, **settings["extract"])).to(device)
     store = FeatureStore(paths.features(name, seed))
     file = paths.encoder(name, seed)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sslflow.data.dataset import Dataset
+from sslflow.data.fields import Fields
 from sslflow.features.extract import extract
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.runtime.distributed import average_gradients, rank, world_size
@@ -28,15 +29,14 @@ class NonFiniteLoss(ValueError):
 
 
 class Readable(Protocol):
-    """What is trained on: `Dataset`, or clips. What `read` gives goes to the views as it is, once it is on the device
-    (`.to`, `.pin_memory`)."""
+    """What is needed of a `Dataset` to train on it."""
 
     @property
     def pretraining_rows(self) -> np.ndarray:
         """Rows to train on."""
         ...
 
-    def read(self, rows: np.ndarray) -> Any:
+    def read(self, rows: np.ndarray) -> Fields:
         """What is in the rows given, in that order."""
         ...
 
@@ -127,7 +127,7 @@ def fit(
 
         return Pool(len(rows), mine.to(device), features, derive(seed, "pool", epoch))
 
-    def epoch_steps(epoch: int, start: int) -> Iterator[tuple[int, Tensor, Any]]:
+    def epoch_steps(epoch: int, start: int) -> Iterator[tuple[int, Tensor, Fields]]:
         order = method.order(len(rows), generator(seed, "order", epoch))
         mine = batch_size // world_size()
 
@@ -137,7 +137,7 @@ def fit(
 
         return _read_ahead(dataset, rows, rows_of, range(start, (epoch + 1) * per_epoch), device)
 
-    def all_steps() -> Iterator[tuple[int, Tensor, Any]]:
+    def all_steps() -> Iterator[tuple[int, Tensor, Fields]]:
         for epoch in range(done // per_epoch, epochs):
             start = max(done, epoch * per_epoch)
             if start == epoch * per_epoch:
@@ -147,14 +147,14 @@ def fit(
             yield from epoch_steps(epoch, start)
 
     previous: tuple[int, Tensor] | None = None
-    for step, numbers, images in all_steps():
+    for step, numbers, fields in all_steps():
         torch.manual_seed(derive(seed, "step", step, rank()))
         rate = lr * warmup_cosine(step, steps, warmup)
         for group in updates.param_groups:
             group["lr"] = rate
             if weight_decay_end is not None and group["weight_decay"]:
                 group["weight_decay"] = cosine(weight_decay, weight_decay_end, step / steps)
-        seen = tuple(_laid_out(view, memory_format) for view in views(images))
+        seen = tuple(_laid_out(view, memory_format) for view in views(fields))
         with autocast(device, precision):
             losses = method.training_step(Batch(seen, numbers, progress=step / steps))
         updates.zero_grad()
@@ -192,19 +192,20 @@ def _laid_out(view: Tensor, memory_format: MemoryFormat) -> Tensor:
 
 def _read_ahead(
     dataset: Readable, rows: np.ndarray, rows_of: Callable[[int], Tensor], steps: range, device: torch.device
-) -> Iterator[tuple[int, Tensor, Any]]:
-    """Which of the `rows` each step sees, and their images, on the device; a thread reads the next step's from the disk
-    meanwhile."""
+) -> Iterator[tuple[int, Tensor, Fields]]:
+    """Which of the `rows` each step sees, and what is in them, on the device; a thread reads the next step's from the
+    disk meanwhile."""
 
-    def read(step: int) -> tuple[Tensor, Any]:
+    def read(step: int) -> tuple[Tensor, Fields]:
         numbers = rows_of(step)
-        images = dataset.read(rows[numbers.numpy()])
-        return (numbers.pin_memory(), images.pin_memory()) if device.type == "cuda" else (numbers, images)
+        fields = dataset.read(rows[numbers.numpy()])
+        return (numbers.pin_memory(), fields.pin_memory()) if device.type == "cuda" else (numbers, fields)
 
     with ThreadPoolExecutor(1) as reader:
         ahead = reader.submit(read, steps[0]) if steps else None
         for step in steps:
             assert ahead is not None
-            numbers, images = (tensor.to(device, non_blocking=True) for tensor in ahead.result())
+            numbers, fields = ahead.result()
+            numbers, fields = numbers.to(device, non_blocking=True), fields.to(device, non_blocking=True)
             ahead = reader.submit(read, step + 1) if step + 1 in steps else None
-            yield step, numbers, images
+            yield step, numbers, fields

@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 
 from sslflow import paths
-from sslflow.data.dataset import Dataset, ImageFormat
+from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ImageFormat
 from sslflow.monitoring.throughput import Rates, measure
 from sslflow.networks.encoder import Encoder
 from sslflow.settings.params import ParamsError

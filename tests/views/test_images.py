@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from sslflow.data.dataset import ImageFormat
+from sslflow.data.formats import ImageFormat
 from sslflow.data.normalise import Normalise
 from sslflow.views.images import CropView, TwoViews
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sslflow.audiovisual.method import ClipMethod
 from sslflow.audiovisual.views import ClipViews
-from sslflow.data.raw import Raw
+from sslflow.data.fields import Fields
 from sslflow.data.splits import NO_LABEL
 from sslflow.networks.encoder import Encoder
 from sslflow.training.method import Batch, Choices, Losses
@@ -20,9 +20,9 @@ class SupervisedViews(ClipViews):
     """Frames, and the sounds of the same windows."""
 
     @torch.no_grad()
-    def forward(self, raw: Raw) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        starts = self.starts(len(raw), raw.frames.device)
-        return self.pictures(raw, starts), self.sounds(raw, starts)
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        starts = self.starts(len(fields), fields.device)
+        return self.pictures(fields, starts), self.sounds(fields, starts)
 
 
 class Supervised(ClipMethod):

@@ -9,7 +9,8 @@ import numpy as np
 
 from sslflow import paths
 from sslflow.audiovisual.views import ClipViews
-from sslflow.data.clips import Clips
+from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ClipFormat
 from sslflow.data.splits import TEST
 from sslflow.drawing.embedded import Picture
 from sslflow.reporting.clips import claims
@@ -84,9 +85,9 @@ def section(runs: Correspondences, method: str, seed: int) -> dict[str, Any] | N
 
 def _look(runs: Correspondences, method: str, seed: int) -> Look | None:
     number = next((one for one in runs.seeds if paths.correspondence(method, one).is_dir()), None)
-    if number is None or not (paths.CLIPS / "clips.json").exists():
+    if number is None or not (paths.CLIPS / "dataset.json").exists():
         return None
-    clips, folder = Clips(), paths.correspondence(method, number)
+    clips, folder = Dataset[ClipFormat](paths.CLIPS), paths.correspondence(method, number)
     files = {name: folder / f"{name}.parquet" for name in ("decisions", "retrieval")}
     maps = folder / "maps.safetensors"
     window = ((runs.params.get(method) or {}).get("views") or {}).get("window", schema(ClipViews)["window"].default)
@@ -115,7 +116,7 @@ def _strips(moments: Moments, seed: int, player: Player) -> list[Strip]:
     clips = moments.clips
     rows = clips.rows(TEST)
     rows = rows[permutation(len(rows), seed, "report", "strips").numpy()]
-    first = np.sort(np.unique(clips.sources[rows], return_index=True)[1])
+    first = np.sort(np.unique(clips.groups[rows], return_index=True)[1])
     chosen = np.concatenate([rows[first], np.delete(rows, first)])[:STRIPS]
     return [
         Strip(moments.strip(row), moments.whole(row, player), moments.name(row), moments.place(row))

@@ -26,8 +26,8 @@ def sample(dataset: Dataset, count: int, seed: int) -> np.ndarray:
 
 def thumbnails(dataset: Dataset, rows: np.ndarray) -> tuple[Picture, int, int]:
     """The images of the rows on one picture; its columns; the width of each in pixels."""
-    cell = min(CELL, dataset.image_size)
-    page, columns = sprite(dataset.read(rows).numpy(), cell)
+    cell = min(CELL, dataset.format.size)
+    page, columns = sprite(dataset.read(rows)["images"].numpy(), cell)
     return page, columns, cell
 
 
@@ -67,9 +67,9 @@ def layout(places: np.ndarray) -> list[list[int]]:
 def groups(dataset: Dataset, rows: np.ndarray) -> dict[str, Any]:
     """What the page tells of each image on the map: name, class (-1: none), split."""
     return {
-        "names": [dataset.paths[row] for row in rows],
+        "names": dataset.column("path", rows).tolist(),
         "labels": dataset.labels[rows].tolist(),
-        "splits": dataset.splits[rows].tolist(),
+        "splits": dataset.column("split", rows).tolist(),
     }
 
 

@@ -53,7 +53,7 @@ def nearest(features: np.ndarray, asked: np.ndarray, bank: np.ndarray, count: in
 
 def table(dataset: Dataset, features: np.ndarray, asked: np.ndarray, count: int) -> list[list[Shown]]:
     """For each query a list: the query, then its neighbours among the images that are not test images."""
-    bank = np.flatnonzero(dataset.splits != TEST)
+    bank = np.delete(np.arange(len(dataset)), dataset.rows(TEST))
     bank = bank if len(bank) else np.arange(len(dataset))
     rows, close = nearest(features, asked, bank, count)
     lines = []
@@ -68,8 +68,9 @@ def table(dataset: Dataset, features: np.ndarray, asked: np.ndarray, count: int)
 def _shown(dataset: Dataset, row: np.integer, similarity: float, query: np.integer) -> Shown:
     own, other = dataset.labels[query], dataset.labels[row]
     label = dataset.classes[other] if other >= 0 else ""
-    pixels = picture(image(dataset.read(np.array([row]))[0].numpy()), quality=88)
-    return Shown(pixels, dataset.paths[row], label, similarity, bool(own >= 0 and other >= 0 and own != other))
+    pixels = picture(image(dataset.read(np.array([row]))["images"][0].numpy()), quality=88)
+    (name,) = dataset.column("path", np.array([row]))
+    return Shown(pixels, name, label, similarity, bool(own >= 0 and other >= 0 and own != other))
 
 
 def _directions(features: np.ndarray) -> np.ndarray:

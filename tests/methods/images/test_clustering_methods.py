@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from sslflow.data.dataset import ImageFormat
+from sslflow.data.formats import ImageFormat
 from sslflow.methods.images.deepcluster import DeepCluster, cluster, moments, mutual_information, whitening
 from sslflow.methods.images.dino import DINO, batch_mean, dino_targets
 from sslflow.methods.images.swav import SwAV, sinkhorn

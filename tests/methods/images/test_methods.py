@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslflow.data.dataset import ImageFormat
+from sslflow.data.formats import ImageFormat
 from sslflow.features.extract import extract
 from sslflow.monitoring.diagnostics import feature_std
 from sslflow.networks.encoder import Encoder

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from sslflow.data.dataset import ImageFormat
+from sslflow.data.formats import ImageFormat
 from sslflow.methods.images import colorization, context_prediction, jigsaw
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.checkpoint import Checkpoint

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from sslflow.data.dataset import ImageFormat
+from sslflow.data.formats import ImageFormat
 from sslflow.data.normalise import Normalise
 from sslflow.methods.images import autoencoder, denoising, inpainting, mae
 from sslflow.networks.decoder import Decoder, from_features
