@@ -1,21 +1,48 @@
-"""The whole of params.yaml against every stage that reads it, before anything runs."""
+"""The whole of params.yaml against every stage that reads it, before anything runs; and what a method gets of it."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import io
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from sslflow import stages
 from sslflow.reporting import leaderboard
-from sslflow.settings.params import FILE, ParamsError, closest, load, read
-from sslflow.training.method import names
+from sslflow.settings import by_name
+from sslflow.settings.params import (
+    FILE,
+    Over,
+    ParamsError,
+    Schemas,
+    checked,
+    closest,
+    keys,
+    load,
+    lookup,
+    schema,
+    sections,
+)
+
+BLOCKS = {"images": "methods", "clips": "correspond", "adaptation": "adapt"}
+"""The kinds of methods, and the section of params.yaml that holds their blocks."""
+ASKED = {"images": "run.methods", "clips": "correspond.methods", "adaptation": "adapt.methods"}
+"""The setting that says which of them are run."""
+RENAMED = {"two_views": "views", "multi_crop": "views", "clips_train": "clip_train", "clips_views": "clip_views"}
+"""Sections of earlier versions, and where their settings stand now."""
+
+
+def names(kind: str) -> list[str]:
+    """All methods of a kind: the files in `sslflow/methods/<kind>/`."""
+    return by_name.names(f"sslflow.methods.{kind}")
 
 
 def stage_names() -> list[str]:
@@ -28,57 +55,161 @@ def stage_module(stage: str) -> ModuleType:
     return importlib.import_module(f"sslflow.stages.{stage}")
 
 
-def stage_schemas(stage: str, method: str) -> Mapping[str, Any]:
+def stage_schemas(stage: str, method: str) -> Schemas:
     """`schemas(method)` of a stage's module, or `schemas()` of one that is the same for all methods."""
     schemas = stage_module(stage).schemas
     return schemas(method) if inspect.signature(schemas).parameters else schemas()
 
 
-def check(file: Path = FILE) -> list[str]:
-    """Check all settings and return the names of the methods that have some. Raises `ParamsError` with all problems."""
-    content = load(file)
-    blocks = list(content.get("methods") or {})
-    known = [name for name in blocks if name in names()]
-    problems = [
-        f"methods.{name}: there is no such method{closest(name, names())}" for name in blocks if name not in names()
-    ]
-    read_sections = {"methods"}
+def all_schemas() -> dict[str, Schemas]:
+    """What each stage reads, with the sections of all methods."""
+    found: dict[str, Schemas] = {}
     for stage in stage_names():
-        for method in known or names()[:1]:
-            schemas = stage_schemas(stage, method)
-            read_sections |= {section.partition(".")[0] for section in schemas}
-            try:
-                settings = read(schemas, file)
-                if "run" in settings:
-                    leaderboard.run(**settings["run"])
-                if "adapt" in settings:
-                    stage_module("adapt").Plan(**settings["adapt"])
-                if "correspond" in settings:
-                    stage_module("correspond").Plan(**settings["correspond"])
-            except ParamsError as error:
-                problems += error.problems
-            except ValueError as error:
-                problems.append(str(error))
-    problems += _not_run(content, known)
-    problems += _unread(read_sections, file)
+        found[stage] = {}
+        for method in names("images"):
+            found[stage] = {**found[stage], **stage_schemas(stage, method)}
+    return found
+
+
+def check(file: Path = FILE) -> dict[str, list[str]]:
+    """Check all settings; returns the methods of each kind that have a block. Raises `ParamsError` with all problems."""
+    content, schemas = load(file), all_schemas()
+    blocks = {kind: [name for name in names(kind) if name in lookup(content, BLOCKS[kind])] for kind in BLOCKS}
+    asked = {kind: list(_asked(content, kind)) for kind in BLOCKS}
+    problems: list[str] = []
+    for own in schemas.values():
+        used = {section: one for section, one in own.items() if not _of_idle_method(section, blocks, asked)}
+        before = len(problems)
+        settings = checked(used, content, problems)
+        if "run" in settings and len(problems) == before:
+            problems += _run(settings["run"])
+    problems += _methods(content, blocks, asked)
+    problems += _sections(content, schemas)
     if problems:
         raise ParamsError(list(dict.fromkeys(problems)), file)
-    return known
+    return blocks
 
 
-def _not_run(content: Mapping[str, Any], known: list[str]) -> Iterator[str]:
-    """Methods that are asked for and can't run."""
-    asked = (content.get("run") or {}).get("methods") or []
-    for name in asked if isinstance(asked, list) else []:
-        if name not in names():
-            yield f"run.methods: there is no method '{name}'{closest(name, names())}"
-        elif name not in known:
-            yield f"run.methods: '{name}' has no settings; add a block methods.{name}"
+def _asked(content: Mapping[str, Any], kind: str) -> list[str]:
+    """The names of a kind's methods that are to be run, whether there are such methods or not."""
+    section, _, setting = ASKED[kind].partition(".")
+    found = lookup(content, section).get(setting) or ()
+    return [str(name) for name in found] if isinstance(found, list) else []
 
 
-def _unread(read_sections: set[str], file: Path) -> Iterator[str]:
-    """Sections that no stage reads, unless they carry an anchor: those lend their values to other sections."""
-    for section, block in YAML(typ="rt").load(file).items():
-        anchor = getattr(block, "anchor", None)
-        if section not in read_sections and not (anchor and anchor.value):
-            yield f"{section}: no stage reads this section{closest(section, read_sections)}"
+def _of_idle_method(section: str, *named: Mapping[str, list[str]]) -> bool:
+    """Whether a section is that of a method which has neither a block nor is to be run: its defaults matter to no one."""
+    for kind, block in BLOCKS.items():
+        outer, _, name = section.partition(".")
+        name = name.partition(".")[0]
+        if outer == block and name in names(kind):
+            return not any(name in one[kind] for one in named)
+    return False
+
+
+def _run(settings: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        leaderboard.run(**settings)
+    except ValueError as error:
+        yield str(error)
+
+
+def _methods(
+    content: Mapping[str, Any], blocks: Mapping[str, list[str]], asked: Mapping[str, list[str]]
+) -> Iterator[str]:
+    """Blocks of methods that there are not; methods that are to be run, and can't."""
+    known = names("images")
+    for name in lookup(content, "methods"):
+        if name not in known:
+            yield f"methods.{name}: there is no such method{closest(name, known)}"
+    for name in asked["images"]:
+        if name not in known:
+            yield f"run.methods: there is no method '{name}'{closest(name, known)}"
+    for kind in ("images", "clips"):
+        for name in asked[kind]:
+            if name in names(kind) and name not in blocks[kind]:
+                yield (
+                    f"{ASKED[kind]}: '{name}' has no block; add `{name}:` to the section {BLOCKS[kind]}, with nothing in "
+                    "it where its defaults are right: DVC looks whether it changes"
+                )
+
+
+def _sections(content: Mapping[str, Any], schemas: Mapping[str, Schemas]) -> Iterator[str]:
+    """Sections that no stage reads, and what of the shared ones no method reads."""
+    read = {section.partition(".")[0] for own in schemas.values() for section in sections(own)}
+    for section in content:
+        if section in RENAMED:
+            yield f"{section}: is called {RENAMED[section]} now, and blocks hold what differs, as in recipes/full.yaml"
+        elif section not in read:
+            yield f"{section}: no stage reads this section{closest(section, read)}"
+    shared: dict[str, set[str]] = {}
+    for one in (one for own in schemas.values() for one in own.values() if isinstance(one, Over)):
+        shared.setdefault(one.shared, set()).update(keys(one.target))
+    for section, known in shared.items():
+        if section not in content:
+            yield f"{section}: missing section{closest(section, content)}; it may be empty"
+        for key in _dotted(lookup(content, section), known):
+            if key not in known:
+                yield f"{section}.{key}: no method has this setting{closest(key, known)}"
+
+
+def _dotted(values: Mapping[str, Any], known: Collection[str], place: str = "") -> Iterator[str]:
+    """All keys, those of mappings that are known dotted."""
+    for name, value in values.items():
+        yield (key := f"{place}{name}")
+        if isinstance(value, dict) and key in known:
+            yield from _dotted(value, known, f"{key}.")
+
+
+def show(method: str, file: Path = FILE) -> str:
+    """All settings of a method, as YAML; beside each that isn't the method's own, the section that it is from, or that
+    it is a default. Raises `ValueError` for a method that there is not, `ParamsError` for settings that are wrong."""
+    known = sorted({name for kind in BLOCKS for name in names(kind)})
+    if method not in known:
+        raise ValueError(f"there is no method '{method}'{closest(method, known)}")
+    own = [f"{block}.{method}" for block in BLOCKS.values()]
+    schemas = {
+        section: one
+        for stage in all_schemas().values()
+        for section, one in stage.items()
+        if any(section == name or section.startswith(f"{name}.") for name in own)
+    }
+    content = load(file)
+    problems: list[str] = []
+    settings = checked(schemas, content, problems)
+    if problems:
+        raise ParamsError(problems, file)
+    shown = CommentedMap()
+    for section, one in schemas.items():
+        over = one.shared if isinstance(one, Over) else ""
+        target = one.target if isinstance(one, Over) else one
+        place = shown
+        for key in section.split("."):
+            place = place.setdefault(key, CommentedMap())
+        layers = {section: lookup(content, section), over: lookup(content, over)}
+        _show(place, target, settings[section], layers)
+    text = io.StringIO()
+    yaml = YAML()
+    yaml.width = 1000
+    yaml.dump(shown, text)
+    return text.getvalue()
+
+
+def _show(
+    place: CommentedMap, target: Any, settings: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Add settings, and where they are from, to a place in the YAML."""
+    for key, parameter in schema(target).items():
+        value = settings.get(key, parameter.default)
+        if is_dataclass(value):
+            inside = {f"{name}.{key}": lookup(values, key) for name, values in layers.items()}
+            place[key] = CommentedMap()
+            _show(place[key], type(value), vars(value), inside)
+            continue
+        if isinstance(value, tuple):
+            value = CommentedSeq(value)
+            value.fa.set_flow_style()
+        place[key] = value
+        source = next((name for name, values in layers.items() if key in values), "default")
+        if source != next(iter(layers)):
+            place.yaml_add_eol_comment(source, key, column=40)

@@ -4,7 +4,6 @@ none."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,7 +31,7 @@ from sslflow.runtime.checkpoint import Checkpoint, fingerprint
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_metrics
 from sslflow.runtime.rng import derive
-from sslflow.settings.params import NonNegative, closest, load, read, schema
+from sslflow.settings.params import NonNegative, Over, Schemas, closest, load, read, schema
 from sslflow.stages.entry import run
 from sslflow.training import method
 from sslflow.training.fit import fit
@@ -82,7 +81,7 @@ class Outcome:
     """Those of the source's images, `(m, dim)`."""
 
 
-def schemas(companion: str) -> Mapping[str, Callable[..., Any]]:
+def schemas(companion: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
     kind, block = method.find(companion), f"methods.{companion}"
     return {
@@ -96,8 +95,8 @@ def schemas(companion: str) -> Mapping[str, Callable[..., Any]]:
         "adapt.views": CropView,
         **{f"adapt.{name}": adapter.find(name) for name in adapter.names()},
         block: kind,
-        f"{block}.views": kind.Views,
-        f"{block}.train": fit,
+        f"{block}.views": Over("views", kind.Views),
+        f"{block}.train": Over("train", fit),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_metrics
 from sslflow.runtime.rng import derive, permutation
-from sslflow.settings.params import Count, Natural, Positive, read
+from sslflow.settings.params import Count, Natural, Over, Positive, Schemas, read
 from sslflow.stages.entry import run
 from sslflow.training.fit import fit
 from sslflow.training.method import find
@@ -38,7 +38,7 @@ class Look:
     seconds: Positive = 6.0
 
 
-def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
+def schemas(method: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
     kind = find(method)
     block = f"methods.{method}"
@@ -47,8 +47,8 @@ def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
         "compute": compute,
         "encoder": Encoder,
         block: kind,
-        f"{block}.views": kind.Views,
-        f"{block}.train": fit,
+        f"{block}.views": Over("views", kind.Views),
+        f"{block}.train": Over("train", fit),
     }
 
 

@@ -4,7 +4,7 @@ they have not seen."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -31,11 +31,13 @@ from sslflow.runtime.device import compute
 from sslflow.runtime.distributed import process_group, rank, world_size
 from sslflow.runtime.files import replacing, sha256, write_csv, write_metrics
 from sslflow.runtime.rng import derive, permutation
-from sslflow.settings.params import Fraction, Positive, closest, read
+from sslflow.settings.params import Fraction, Over, Positive, Schemas, closest, read
 from sslflow.stages.entry import run
 from sslflow.training.fit import NonFiniteLoss, fit
 
 SECTIONS = (
+    "clip_train",
+    "clip_views",
     "compute",
     "correspond.evaluate",
     "correspond.picture",
@@ -71,15 +73,15 @@ class Run:
     checkpoint_seconds: Positive = 60
 
 
-def schemas() -> Mapping[str, Callable[..., Any]]:
+def schemas() -> Schemas:
     """The sections of params.yaml that this stage reads for all its methods, and what they configure."""
-    found: dict[str, Callable[..., Any]] = {"correspond": Plan}
+    found: dict[str, Callable[..., Any] | Over] = {"correspond": Plan}
     for method in names():
         found |= sections(method)
     return found
 
 
-def sections(method: str) -> Mapping[str, Callable[..., Any]]:
+def sections(method: str) -> Schemas:
     """The sections that a run of one method reads: those of `SECTIONS`."""
     kind, block = find(method), f"correspond.{method}"
     return {
@@ -89,8 +91,8 @@ def sections(method: str) -> Mapping[str, Callable[..., Any]]:
         "correspond.sound": Encoder,
         "correspond.evaluate": Examination,
         block: kind,
-        f"{block}.views": kind.Views,
-        f"{block}.train": fit,
+        f"{block}.views": Over("clip_views", kind.Views),
+        f"{block}.train": Over("clip_train", fit),
     }
 
 

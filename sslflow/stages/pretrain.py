@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +25,7 @@ from sslflow.runtime.device import compute
 from sslflow.runtime.distributed import process_group, rank, world_size
 from sslflow.runtime.files import replacing, write_csv, write_json, write_metrics
 from sslflow.runtime.rng import derive, permutation
-from sslflow.settings.params import Count, Positive, read
+from sslflow.settings.params import Count, Over, Positive, Schemas, read
 from sslflow.stages.entry import run
 from sslflow.training.fit import NonFiniteLoss, fit
 from sslflow.training.method import Batch, Method, find
@@ -50,7 +49,7 @@ class Journal:
     pictures: Count = 64
 
 
-def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
+def schemas(method: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
     kind = find(method)
     block = f"methods.{method}"
@@ -59,8 +58,8 @@ def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
         "encoder": Encoder,
         "pretrain": Journal,
         block: kind,
-        f"{block}.views": kind.Views,
-        f"{block}.train": fit,
+        f"{block}.views": Over("views", kind.Views),
+        f"{block}.train": Over("train", fit),
     }
 
 

@@ -19,6 +19,8 @@ SHOWN = (
     "compute",
     "data",
     "encoder",
+    "train",
+    "views",
     "methods",
     "extract",
     "pseudolabel",
@@ -27,6 +29,8 @@ SHOWN = (
     "domains",
     "adapt",
     "clips",
+    "clip_train",
+    "clip_views",
     "correspond",
 )
 """Sections that stand in the report as the settings behind its numbers."""
