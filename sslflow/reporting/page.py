@@ -15,8 +15,8 @@ from sslflow.data.dataset import Dataset
 from sslflow.drawing.embedded import sheet
 from sslflow.features.store import FeatureStore
 from sslflow.reporting import curves, leaderboard, origin, story, verdicts
+from sslflow.reporting.adaptation import section as adaptation
 from sslflow.reporting.adaptation.gains import Adaptations
-from sslflow.reporting.adaptation.section import section as adaptation
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.images import atlas, confusion, neighbours
@@ -114,7 +114,7 @@ def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
         "titles": [leaderboard.title(metric, main) for metric in metrics],
         "rows": [
             {
-                "name": leaderboard.CONTROLS.get(name, name),
+                "name": leaderboard.row_title(board, name),
                 "control": name in leaderboard.CONTROLS,
                 "seeds": leaderboard.seeds_of(board[name]),
                 "cells": [(leaderboard.shown(m, board[name].get(m)), name in best[m]) for m in metrics],

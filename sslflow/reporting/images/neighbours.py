@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
@@ -12,6 +13,8 @@ from sslflow.drawing.embedded import Picture, image, picture
 from sslflow.runtime.rng import permutation
 
 CHUNK = 16_384
+WIDEST = 112
+"""Pixels: larger images are shown smaller; the page shows them half as wide, and must not grow with their size."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,15 @@ def table(dataset: Dataset, features: np.ndarray, asked: np.ndarray, count: int)
 def _shown(dataset: Dataset, row: np.integer, similarity: float, query: np.integer) -> Shown:
     own, other = dataset.labels[query], dataset.labels[row]
     label = dataset.classes[other] if other >= 0 else ""
-    pixels = picture(image(dataset.read(np.array([row]))[0].numpy()), quality=88)
-    return Shown(pixels, dataset.paths[row], label, similarity, bool(own >= 0 and other >= 0 and own != other))
+    small = image(dataset.read(np.array([row]))[0].numpy())
+    small.thumbnail((WIDEST, WIDEST), Image.Resampling.LANCZOS)
+    return Shown(
+        picture(small, quality=88),
+        dataset.paths[row],
+        label,
+        similarity,
+        bool(own >= 0 and other >= 0 and own != other),
+    )
 
 
 def _directions(features: np.ndarray) -> np.ndarray:
