@@ -59,8 +59,9 @@ def collect(methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[fl
     """Mean, sample standard deviation (0 for one seed) and count of every metric that the runs named have written.
 
     `{"simclr": {"linear": {"mean": 0.84, "std": 0.01, "n": 2}, …}, "random": …, "pixels": …, "scratch": …}`; accuracies
-    are fractions in [0, 1], times seconds. `finetune` is the first of the labelled `fractions`. What was not measured
-    (no labels, for example) is absent. Files of methods and seeds that are not named are not read.
+    are fractions in [0, 1], times seconds. `finetune` is the first of the labelled `fractions`; `side`, of `pixels`, is
+    what larger images were reduced to. What was not measured (no labels, for example) is absent. Files of methods and
+    seeds that are not named are not read.
     """
     tuned = {fraction_name(f): fraction_name(f) if number else "finetune" for number, f in enumerate(fractions)}
     probed = {"linear": "linear", "knn": "knn"}
@@ -74,7 +75,7 @@ def collect(methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[fl
         for method in methods
     }
     board["random"] = _summaries("probe", "random", seeds, probed)
-    board["pixels"] = _summaries("probe", "pixels", seeds, probed)
+    board["pixels"] = _summaries("probe", "pixels", seeds, {**probed, "side": "side"})
     board["scratch"] = _summaries("finetune", "scratch", seeds, tuned)
     return {name: row for name, row in board.items() if row}
 
@@ -99,6 +100,14 @@ def order(board: Board) -> list[str]:
 
     methods = sorted((name for name in board if name not in CONTROLS), key=score, reverse=True)
     return [*methods, *(name for name in CONTROLS if name in board)]
+
+
+def row_title(board: Board, name: str) -> str:
+    """What a row is called: a method by its name, a control in words, with the side of the pixels where images were
+    reduced to it."""
+    if name == "pixels" and (side := board.get(name, {}).get("side")):
+        return f"pixels ({side['mean']:.0f} × {side['mean']:.0f})"
+    return CONTROLS.get(name, name)
 
 
 def metric_names(board: Board) -> list[str]:
@@ -175,7 +184,7 @@ def leaderboard_text(board: Board) -> str:
     for name in order(board):
         row = board[name]
         cells = [shown(m, row.get(m)) + ("*" if name in best_rows[m] else " ") for m in metrics]
-        table.append([CONTROLS.get(name, name), *cells, str(seeds_of(row))])
+        table.append([row_title(board, name), *cells, str(seeds_of(row))])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *_right(row[1:], widths[1:])]).rstrip() for row in table]
     rule = "-" * max(map(len, lines))

@@ -14,13 +14,14 @@ import pytest
 import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
+from sslflow.data.clips import Clips
 
 from sslflow import paths
 from sslflow.audiovisual.bundle import clip_features, load_method, search
 from sslflow.audiovisual.method import find
 from sslflow.audiovisual.method import names as method_names
-from sslflow.data.clips import Clips
 from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
+from sslflow.reporting.curves import read_curve
 from sslflow.runtime.files import read_json
 from sslflow.settings.params import ParamsError
 from sslflow.stages import correspond
@@ -177,11 +178,17 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(params, monkeypatch):
     monkeypatch.setattr(correspond, "fit", stopping)
     with pytest.raises(KeyboardInterrupt):
         ran(params, "ambient_sound")
+    # What is only written down, or examined once the run is over, may change meanwhile.
+    params["correspond"]["run"] |= {"checkpoint_seconds": 100, "log_every": 3}
+    params["correspond"]["evaluate"] |= {"shown": 3}
     again = ran(params, "ambient_sound")
     assert len(steps) > 3
     assert steps == list(range(1, len(steps) + 1))  # the fourth is the first after the stop
     assert (paths.correspondence("ambient_sound", 0) / "picture.safetensors").read_bytes() == weights
     assert again["accuracy"] == whole["accuracy"]
+    rows = read_curve(paths.correspondence("ambient_sound", 0) / "curve.csv")
+    assert [int(row["step"]) for row in rows] == [1, 2, *range(6, len(steps), 3), len(steps)]
+    assert all(all(row.values()) for row in rows)
     assert not list((paths.WORK / "correspond").glob("*/checkpoint.pt"))
 
 

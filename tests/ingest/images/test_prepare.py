@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -227,10 +228,11 @@ def test_what_a_killed_run_left_is_removed_and_a_living_one_is_not_disturbed(tmp
     fill(tmp_path / "raw", 2)
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
-    (tmp_path / f".out.{done.pid}.tmp").mkdir()
-    (tmp_path / f".out.{os.getppid()}.tmp").mkdir()
+    host = socket.gethostname()
+    (tmp_path / f".out.{host}.{done.pid}.tmp").mkdir()
+    (tmp_path / f".out.{host}.{os.getppid()}.tmp").mkdir()
     prepared(tmp_path)
-    assert sorted(file.name for file in tmp_path.glob(".*")) == [f".out.{os.getppid()}.tmp"]
+    assert sorted(file.name for file in tmp_path.glob(".*")) == [f".out.{host}.{os.getppid()}.tmp"]
 
 
 RUN = """

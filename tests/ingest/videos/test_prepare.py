@@ -20,13 +20,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
+from sslflow.data.clips import Clips
 
 from sslflow import paths
-from sslflow.data.clips import Clips
 from sslflow.ingest.listing import write_clips_listing
 from sslflow.ingest.videos import cache
 from sslflow.ingest.videos.prepare import prepare_clips
-from sslflow.runtime.files import read_json
+from sslflow.runtime.files import read_json, write_json
 from sslflow.stages import clips
 from tests.conftest import ROOT
 
@@ -472,6 +472,16 @@ def test_what_took_too_long_is_tried_again(raw: Path, plain: Path) -> None:
     shutil.copy(plain, raw / "a.mp4")
     with pytest.raises(ValueError, match="too slow"):
         prepared(limit=1e-3)
+    assert prepared()[0]["usable"] == 1
+
+
+def test_that_it_took_too_long_is_not_kept_by_a_run_that_was_killed(raw: Path, plain: Path) -> None:
+    shutil.copy(plain, raw / "a.mp4")
+    prepared()
+    (facts,) = paths.CLIPS_CACHE.glob("*/*/facts.json")
+    slow = {**read_json(facts), "status": "too slow: decoding took longer than 1 s", "cuts": []}
+    shutil.rmtree(facts.parent)
+    write_json(facts, slow)
     assert prepared()[0]["usable"] == 1
 
 
