@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sslflow import paths
-from sslflow.runtime.files import read_json, write_csv, write_json
+from sslflow.runtime.files import read_json, write_csv, write_json, write_metrics
 from sslflow.settings.params import Natural
 
 Summary = dict[str, float]
@@ -81,8 +81,11 @@ def collect(methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[fl
 
 
 def write_board(board: Board, file: Path = paths.LEADERBOARD) -> None:
-    """Write the board as JSON, and beside it as CSV: a line for each row, three columns for each metric."""
+    """Write the board as JSON, and beside it as CSV: a line for each row, three columns for each metric. Its accuracies
+    go to `paths.SCORES` as well, means alone, a small file for each row: what DVC shows as metrics."""
     write_json(file, board)
+    for name, row in board.items():
+        write_scores(name, {metric: cell["mean"] for metric, cell in row.items() if is_accuracy(metric)})
     columns = metric_names(board)
     header = ["name", *(f"{column}_{part}" for column in columns for part in ("mean", "std", "n"))]
     rows = (
@@ -90,6 +93,12 @@ def write_board(board: Board, file: Path = paths.LEADERBOARD) -> None:
         for name in order(board)
     )
     write_csv(file.with_suffix(".csv"), header, rows)
+
+
+def write_scores(name: str, scores: dict[str, float]) -> None:
+    """A row of DVC's metrics, to three decimals; none where nothing was measured."""
+    if scores:
+        write_metrics(paths.SCORES / f"{name}.json", {metric: round(score, 3) for metric, score in scores.items()})
 
 
 def order(board: Board) -> list[str]:
