@@ -37,7 +37,7 @@ from sslflow.ingest.images.prepare import prepare
 from sslflow.networks.encoder import Encoder, load_encoder
 from sslflow.runtime.files import read_json, sha256, write_json
 from sslflow.runtime.rng import derive
-from sslflow.settings.params import load, read
+from sslflow.settings.params import load, lookup, read
 from sslflow.views.images import CropView
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -94,9 +94,11 @@ class Run:
 
 
 def settings() -> dict[str, dict[str, Any]]:
-    """Those of params.yaml."""
+    """Those of recipes/full.yaml."""
     blocks = {f"adapt.{name}": adapter.find(name) for name in METHODS}
-    return read({"adapt.train": adapt, "adapt.views": CropView, "encoder": Encoder, **blocks}, ROOT / "params.yaml")
+    return read(
+        {"adapt.train": adapt, "adapt.views": CropView, "encoder": Encoder, **blocks}, ROOT / "recipes/full.yaml"
+    )
 
 
 def pretrained(family: str, seed: int) -> Path:
@@ -107,10 +109,10 @@ def pretrained(family: str, seed: int) -> Path:
         return file
     if not (folder / "data/prepared/dataset.json").exists():
         prepare(folder / "data/prepared", print, source=f"samples:{family}", **FORMATS[family])
-    params = load(ROOT / "params.yaml")
+    params = load(ROOT / "recipes/full.yaml")
     params["compute"] |= {"device": "cpu", "threads": 1}
     for part, changed in PRETRAINING[family].items():
-        params["methods"]["simclr"][part] = {**params["methods"]["simclr"][part], **changed}
+        params["methods"]["simclr"][part] = {**lookup(params, f"methods.simclr.{part}"), **changed}
     with (folder / "params.yaml").open("w") as handle:
         YAML(typ="safe").dump(params, handle)
     words = [sys.executable, "-m", "sslflow.stages.pretrain", "simclr", str(seed)]

@@ -1,7 +1,7 @@
 """Our methods beside lightly's parts for the same methods: `python -m benchmarks.beside_lightly`.
 
 On both sides the same encoder, images, number of images seen, batch size, optimiser and learning rates, widths of heads
-and strengths of augmentation (those of params.yaml), on the fashion sample, one CPU thread. Lightly's side is the plain
+and strengths of augmentation (those of recipes/full.yaml), on the fashion sample, one CPU thread. Lightly's side is the plain
 loop of its own examples: its transforms on PIL images in a DataLoader, its heads and its losses.
 
 Speed: steps of both take turns in one process, the ratio is the median of the rounds' ratios. Accuracy: a linear
@@ -46,12 +46,13 @@ from sslflow.ingest.images.prepare import prepare
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.files import read_json, write_json
 from sslflow.runtime.rng import derive
-from sslflow.settings.params import read
+from sslflow.settings.params import Over, read
 from sslflow.training.fit import fit
 from sslflow.training.method import find
 from sslflow.training.optim import make_optimizer, warmup_cosine
 
 WORK = Path("work/benchmarks/lightly")
+RECIPE = Path(__file__).resolve().parent.parent / "recipes/full.yaml"
 CPU = torch.device("cpu")
 EPOCHS = 2
 ROUNDS = 7
@@ -245,9 +246,10 @@ def transform_of(name: str, dataset: Dataset, views: dict[str, Any]) -> Callable
 
 
 def settings_of(name: str) -> dict[str, dict[str, Any]]:
-    """The method's own settings, its views and its training, as params.yaml has them."""
+    """The method's own settings, its views and its training, as the recipe has them."""
     kind, block = find(name), f"methods.{name}"
-    found = read({block: kind, f"{block}.views": kind.Views, f"{block}.train": fit})
+    schemas = {block: kind, f"{block}.views": Over("views", kind.Views), f"{block}.train": Over("train", fit)}
+    found = read(schemas, RECIPE)
     return {"method": found[block], "views": found[f"{block}.views"], "train": found[f"{block}.train"]}
 
 

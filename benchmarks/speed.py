@@ -1,7 +1,8 @@
 """What the pipeline adds to the bare arithmetic, as ratios measured side by side: `python -m benchmarks.speed`.
 
 Each pair of rivals takes turns, so that a machine whose speed drifts treats both alike; the ratio is the median of the
-rounds' ratios. One CPU thread, the encoder and the method settings of params.yaml, real images from the fashion sample.
+rounds' ratios. One CPU thread, the encoder and the method settings of recipes/full.yaml, real images from the fashion
+sample.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from sslflow.features.extract import extract
 from sslflow.ingest.images.prepare import prepare
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import layout, place
-from sslflow.settings.params import read
+from sslflow.settings.params import Over, read
 from sslflow.training.fit import fit
 from sslflow.training.method import Batch, Method, find
 from sslflow.views.images import TwoViews
 
+RECIPE = Path(__file__).resolve().parent.parent / "recipes/full.yaml"
 CPU = torch.device("cpu")
 ROUNDS = 7
 
@@ -55,9 +57,10 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 
 def build(name: str, dataset: Dataset) -> tuple[Method, Any, dict[str, Any]]:
-    """A method, its views and its training settings, as params.yaml has them."""
+    """A method, its views and its training settings, as the recipe has them."""
     kind, block = find(name), f"methods.{name}"
-    settings = read({"encoder": Encoder, block: kind, f"{block}.views": kind.Views, f"{block}.train": fit})
+    schemas = {block: kind, f"{block}.views": Over("views", kind.Views), f"{block}.train": Over("train", fit)}
+    settings = read({"encoder": Encoder, **schemas}, RECIPE)
     encoder = Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"])
     return (
         kind(encoder, **settings[block]),

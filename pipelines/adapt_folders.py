@@ -19,7 +19,7 @@ from safetensors import safe_open
 from sslflow import paths
 from sslflow.ingest.listing import write_listing
 from sslflow.runtime.files import replacing, sha256, write_text
-from sslflow.settings.params import load
+from sslflow.settings.params import load, lookup
 
 ROOT = Path(__file__).resolve().parent.parent
 """Where the code is."""
@@ -91,8 +91,9 @@ def _params(
     params["domains"] |= {"encoder": str(encoder.resolve()) if encoder else ""}
     params["adapt"] |= {"methods": [method], "settings": ["as_is"], "starts": ["pretrained"], "split": ""}
     if epochs:
-        train = params["methods"][companion]["train"]
-        params["methods"][companion]["train"] = {**train, "epochs": epochs}
+        train = {**lookup(params, f"methods.{companion}.train"), "epochs": epochs}
+        block = {**lookup(params, f"methods.{companion}"), "train": train}
+        params["methods"] = {**lookup(params, "methods"), companion: block}
     return params
 
 

@@ -16,6 +16,8 @@ from sslflow.data.dataset import Dataset
 from sslflow.runtime.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
+RECIPE = ROOT / "recipes" / "full.yaml"
+"""Complete settings, for every method; params.yaml is the user's, and no test reads it."""
 SAMPLE = ROOT / "data" / "samples" / "fashion"
 
 # A shell starts background jobs with Ctrl-C ignored, and they hand that on to their children: tests that send one would

@@ -1,19 +1,14 @@
-"""The whole of params.yaml against every stage that reads it, before anything runs; and what a method gets of it."""
+"""The whole of params.yaml against every stage that reads it, before anything runs."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
-import io
 import pkgutil
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import is_dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
-
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from sslflow import stages
 from sslflow.reporting import leaderboard
@@ -28,7 +23,6 @@ from sslflow.settings.params import (
     keys,
     load,
     lookup,
-    schema,
     sections,
 )
 
@@ -72,7 +66,7 @@ def all_schemas() -> dict[str, Schemas]:
 
 
 def check(file: Path = FILE) -> dict[str, list[str]]:
-    """Check all settings; returns the methods of each kind that have a block. Raises `ParamsError` with all problems."""
+    """Check all settings; return the methods of each kind that have a block. Raises `ParamsError` with all problems."""
     content, schemas = load(file), all_schemas()
     blocks = {kind: [name for name in names(kind) if name in lookup(content, BLOCKS[kind])] for kind in BLOCKS}
     asked = {kind: list(_asked(content, kind)) for kind in BLOCKS}
@@ -98,7 +92,7 @@ def _asked(content: Mapping[str, Any], kind: str) -> list[str]:
 
 
 def _of_idle_method(section: str, *named: Mapping[str, list[str]]) -> bool:
-    """Whether a section is that of a method which has neither a block nor is to be run: its defaults matter to no one."""
+    """Whether a section is of a method that has no block and is not to be run: nobody needs its settings."""
     for kind, block in BLOCKS.items():
         outer, _, name = section.partition(".")
         name = name.partition(".")[0]
@@ -129,8 +123,8 @@ def _methods(
         for name in asked[kind]:
             if name in names(kind) and name not in blocks[kind]:
                 yield (
-                    f"{ASKED[kind]}: '{name}' has no block; add `{name}:` to the section {BLOCKS[kind]}, with nothing in "
-                    "it where its defaults are right: DVC looks whether it changes"
+                    f"{ASKED[kind]}: '{name}' has no settings; add a block {BLOCKS[kind]}.{name}, which may be empty: "
+                    "DVC has to see it"
                 )
 
 
@@ -139,7 +133,7 @@ def _sections(content: Mapping[str, Any], schemas: Mapping[str, Schemas]) -> Ite
     read = {section.partition(".")[0] for own in schemas.values() for section in sections(own)}
     for section in content:
         if section in RENAMED:
-            yield f"{section}: is called {RENAMED[section]} now, and blocks hold what differs, as in recipes/full.yaml"
+            yield f"{section}: is called {RENAMED[section]} now; recipes/full.yaml shows what belongs there"
         elif section not in read:
             yield f"{section}: no stage reads this section{closest(section, read)}"
     shared: dict[str, set[str]] = {}
@@ -159,57 +153,3 @@ def _dotted(values: Mapping[str, Any], known: Collection[str], place: str = "") 
         yield (key := f"{place}{name}")
         if isinstance(value, dict) and key in known:
             yield from _dotted(value, known, f"{key}.")
-
-
-def show(method: str, file: Path = FILE) -> str:
-    """All settings of a method, as YAML; beside each that isn't the method's own, the section that it is from, or that
-    it is a default. Raises `ValueError` for a method that there is not, `ParamsError` for settings that are wrong."""
-    known = sorted({name for kind in BLOCKS for name in names(kind)})
-    if method not in known:
-        raise ValueError(f"there is no method '{method}'{closest(method, known)}")
-    own = [f"{block}.{method}" for block in BLOCKS.values()]
-    schemas = {
-        section: one
-        for stage in all_schemas().values()
-        for section, one in stage.items()
-        if any(section == name or section.startswith(f"{name}.") for name in own)
-    }
-    content = load(file)
-    problems: list[str] = []
-    settings = checked(schemas, content, problems)
-    if problems:
-        raise ParamsError(problems, file)
-    shown = CommentedMap()
-    for section, one in schemas.items():
-        over = one.shared if isinstance(one, Over) else ""
-        target = one.target if isinstance(one, Over) else one
-        place = shown
-        for key in section.split("."):
-            place = place.setdefault(key, CommentedMap())
-        layers = {section: lookup(content, section), over: lookup(content, over)}
-        _show(place, target, settings[section], layers)
-    text = io.StringIO()
-    yaml = YAML()
-    yaml.width = 1000
-    yaml.dump(shown, text)
-    return text.getvalue()
-
-
-def _show(
-    place: CommentedMap, target: Any, settings: Mapping[str, Any], layers: Mapping[str, Mapping[str, Any]]
-) -> None:
-    """Add settings, and where they are from, to a place in the YAML."""
-    for key, parameter in schema(target).items():
-        value = settings.get(key, parameter.default)
-        if is_dataclass(value):
-            inside = {f"{name}.{key}": lookup(values, key) for name, values in layers.items()}
-            place[key] = CommentedMap()
-            _show(place[key], type(value), vars(value), inside)
-            continue
-        if isinstance(value, tuple):
-            value = CommentedSeq(value)
-            value.fa.set_flow_style()
-        place[key] = value
-        source = next((name for name, values in layers.items() if key in values), "default")
-        if source != next(iter(layers)):
-            place.yaml_add_eol_comment(source, key, column=40)

@@ -21,7 +21,7 @@ from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.images import atlas, confusion, neighbours
 from sslflow.runtime.files import read_json
-from sslflow.settings.params import Count, Natural
+from sslflow.settings.params import Count, Natural, lookup
 
 AGREEMENT = {"nmi": "NMI", "ari": "ARI", "accuracy": "accuracy", "purity": "purity"}
 
@@ -157,7 +157,7 @@ def _views(run: Run) -> list[dict[str, Any]]:
 
 def _rates(run: Run, method: str, measured: dict[str, float]) -> list[tuple[str, float, bool]]:
     """Name, images a second, and whether the run is set so; the views first."""
-    train = run.params.get("methods", {}).get(method, {}).get("train") or {}
+    train = lookup(run.params, f"methods.{method}.train", over="train")
     present = f"encoder_{train.get('precision', 'fp32')}_{train.get('memory_format', 'channels_last')}"
     lines = [("views made", rate, False) for name, rate in measured.items() if name == "views"]
     for name, rate in measured.items():

@@ -19,19 +19,18 @@ from sslflow import paths
 from sslflow.networks.encoder import Encoder, save_encoder
 from sslflow.runtime.files import write_text
 from sslflow.settings.params import load
-from tests.conftest import ROOT
+from tests.conftest import RECIPE
 
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch) -> tuple[Path, Path]:
     """A source of three classes of grey, a target with a fourth; a project's params.yaml with tiny settings."""
     monkeypatch.chdir(tmp_path)
-    params = load(ROOT / "params.yaml")
+    params = load(RECIPE)
     params["encoder"] = {"name": "resnet10", "width": 4, "stem_stride": 2}
     params["adapt"]["train"] |= {"steps": 10}
     params["data"]["workers"] = 1
-    train = params["methods"]["simclr"]["train"]
-    params["methods"]["simclr"]["train"] = {**train, "epochs": 1, "batch_size": 16}
+    params["train"] |= {"epochs": 1, "batch_size": 16}
     with Path("params.yaml").open("w") as handle:
         YAML(typ="safe").dump(params, handle)
     numbers = np.random.default_rng(0)

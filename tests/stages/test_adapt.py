@@ -18,8 +18,9 @@ from sslflow.methods.adaptation.source_only import SourceOnly
 from sslflow.networks.encoder import Encoder, save_encoder
 from sslflow.runtime.checkpoint import Checkpoint
 from sslflow.runtime.files import read_json
+from sslflow.settings.params import load
 from sslflow.stages import adapt
-from tests.conftest import ROOT
+from tests.conftest import RECIPE, ROOT
 
 SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
 
@@ -43,7 +44,7 @@ def project(prepared, tmp_path, monkeypatch) -> dict:
     paths.SAMPLES.symlink_to(ROOT / paths.SAMPLES, target_is_directory=True)
     torch.manual_seed(3)
     save_encoder(Encoder(1, 12, **SMALL), paths.encoder("simclr", 0))
-    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    params = load(RECIPE)
     kept = {name: params[name] for name in ("compute", "domains", "extract", "adapt", "methods")}
     kept["adapt"] |= {"settings": ["opda"], "starts": ["pretrained"]}
     kept["adapt"]["train"] |= {"steps": 12}

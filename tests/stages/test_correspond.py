@@ -23,10 +23,10 @@ from sslflow.audiovisual.method import names as method_names
 from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
 from sslflow.reporting.curves import read_curve
 from sslflow.runtime.files import read_json
-from sslflow.settings.params import ParamsError
+from sslflow.settings.params import ParamsError, load
 from sslflow.stages import correspond
 from tests.av_fixtures import LOOKS, PER_VIDEO, RATE, MemoryClips
-from tests.conftest import ROOT
+from tests.conftest import RECIPE
 
 CPU = torch.device("cpu")
 SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
@@ -36,14 +36,14 @@ SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
 def params(tmp_path, monkeypatch) -> dict:
     """The settings, to be changed and written, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    content = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    kept = {name: content[name] for name in ("compute", "correspond")}
+    content = load(RECIPE)
+    kept = {name: content[name] for name in ("compute", "correspond", "clip_train", "clip_views")}
     kept["compute"] |= {"device": "cpu", "threads": 1}
     kept["correspond"] |= {"picture": {**SMALL, "grid": 2}, "sound": SMALL}
     kept["correspond"]["run"] |= {"log_every": 2}
     for method in method_names():
-        kept["correspond"][method]["train"] |= {"epochs": 2, "batch_size": 8}
-        kept["correspond"][method]["views"] |= LOOKS
+        kept["correspond"][method].setdefault("train", {}).update(epochs=2, batch_size=8)
+        kept["correspond"][method].setdefault("views", {}).update(LOOKS)
     return kept
 
 

@@ -27,11 +27,12 @@ from sslflow.reporting.curves import read_curve
 from sslflow.runtime.checkpoint import Checkpoint, fingerprint
 from sslflow.runtime.files import read_json, sha256
 from sslflow.runtime.rng import derive, permutation
+from sslflow.settings.params import load
 from sslflow.stages import pretrain as stage
 from sslflow.training.fit import NonFiniteLoss, Step, fit
 from sslflow.training.method import Batch, find
 from sslflow.training.optim import LARS, make_optimizer, warmup_cosine
-from tests.conftest import ROOT
+from tests.conftest import RECIPE, ROOT
 
 CPU = torch.device("cpu")
 SETTINGS = {"epochs": 3, "batch_size": 40, "lr": 1e-3, "clip": 1.0}
@@ -179,7 +180,7 @@ def test_an_unknown_encoder_is_named_with_a_suggestion():
 
 def project(folder: Path, epochs: int, lr: float = 1e-3, **journal: float) -> None:
     """A params.yaml for a short pretraining run beside the prepared images in `folder`."""
-    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    params = load(RECIPE)
     params["encoder"] = {"name": "resnet10", "width": 4, "stem_stride": 2}
     params["pretrain"] = {"log_every": 5, "diagnostics": 32, "checkpoint_seconds": 0.1} | journal
     params["methods"] = {

@@ -88,7 +88,7 @@ class Correspondences:
     def __init__(self, params: Mapping[str, Any], seeds: Sequence[int]) -> None:
         plan = params.get("correspond") or {}
         self.seeds = seeds
-        self.params = plan
+        self.params, self.plan = params, plan
         self.methods = [name for name in plan.get("methods") or () if self._of(name)]
 
     def _of(self, method: str) -> list[dict[str, float]]:
@@ -97,7 +97,7 @@ class Correspondences:
     @cached_property
     def _metrics(self) -> dict[tuple[str, int], dict[str, float]]:
         found = {}
-        for method in self.params.get("methods") or ():
+        for method in self.plan.get("methods") or ():
             for seed in self.seeds:
                 file = paths.metrics("correspond", paths.run_name(method, seed))
                 if file.exists():

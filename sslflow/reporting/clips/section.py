@@ -22,7 +22,7 @@ from sslflow.reporting.clips.searches import Search, searches
 from sslflow.reporting.clips.sound_maps import Located, located
 from sslflow.reporting.clips.sounds import Player
 from sslflow.runtime.rng import permutation
-from sslflow.settings.params import schema
+from sslflow.settings.params import lookup, schema
 
 ROOM = {"strips": 400_000, "decisions": 530_000, "searches": 620_000, "maps": 270_000}
 """Characters of sound that each part of the page may hold: some 2 MB together."""
@@ -90,7 +90,8 @@ def _look(runs: Correspondences, method: str, seed: int) -> Look | None:
     clips, folder = Dataset[ClipFormat](paths.CLIPS), paths.correspondence(method, number)
     files = {name: folder / f"{name}.parquet" for name in ("decisions", "retrieval")}
     maps = folder / "maps.safetensors"
-    window = ((runs.params.get(method) or {}).get("views") or {}).get("window", schema(ClipViews)["window"].default)
+    views = lookup(runs.params, f"correspond.{method}.views", over="clip_views")
+    window = views.get("window", schema(ClipViews)["window"].default)
     single = maps.exists() or not files["retrieval"].exists()
     moments = Moments(clips, float(window), 1 if single else SEVERAL)
     threshold = runs.metrics(method, number).get("threshold")

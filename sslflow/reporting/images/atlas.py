@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from sslflow.data.dataset import Dataset
@@ -37,6 +36,8 @@ def embed(features: np.ndarray, seed: int) -> np.ndarray:
     Features are scaled to length 1, as the kNN probe sees them, reduced to 50 principal components, and laid out by
     t-SNE that starts from the first two. Fewer than five images, or features that are all alike, stay there.
     """
+    from sklearn.manifold import TSNE  # a second to load, which no check of settings needs
+
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     centred = features / np.maximum(lengths, 1e-12)
     centred = centred - centred.mean(axis=0)

@@ -32,11 +32,11 @@ from sslflow.methods.clips.temporal_order import RIGHT, WRONG, OrderViews, Tempo
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.distributed import average_gradients, gather
 from sslflow.runtime.rng import derive
-from sslflow.settings.params import read
+from sslflow.settings.params import Over, read
 from sslflow.training.fit import fit
 from sslflow.training.method import Batch, Pool
 from tests.av_fixtures import FPS, LOOKS, RATE, SECONDS, MemoryClips
-from tests.conftest import ROOT
+from tests.conftest import RECIPE
 
 CPU = torch.device("cpu")
 LEARNABLE = {"temporal_order": {"step": 1.0}}
@@ -50,10 +50,10 @@ def clips() -> MemoryClips:
 
 
 def make(name: str, clips: MemoryClips, seed: int = 0, start: bool = True) -> tuple[ClipMethod, ClipViews]:
-    """The method with its settings from params.yaml, on small encoders; unless `fit` is to do it, started as before an
+    """The method with its settings from the recipe, on small encoders; unless `fit` is to do it, started as before an
     epoch."""
     kind, block = find(name), f"correspond.{name}"
-    settings = read({block: kind, f"{block}.views": kind.Views, f"{block}.train": fit}, ROOT / "params.yaml")
+    settings = read({block: kind, f"{block}.views": Over("clip_views", kind.Views)}, RECIPE)
     torch.manual_seed(derive(seed, "init"))
     encoder = Encoder(3, clips.format.side, name="resnet10", width=8, stem_stride=2, grid=2)
     rows = clips.pretraining_rows

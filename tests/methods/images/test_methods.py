@@ -15,11 +15,11 @@ from sslflow.features.extract import extract
 from sslflow.monitoring.diagnostics import feature_std
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.rng import derive
-from sslflow.settings.params import read
+from sslflow.settings.params import Over, read
 from sslflow.training.fit import fit
 from sslflow.training.method import Batch, Method, Pool, find, names
 from sslflow.views.images import Views
-from tests.conftest import ROOT, write_dataset
+from tests.conftest import RECIPE, write_dataset
 
 CPU = torch.device("cpu")
 MOVING_TARGETS = ("dino", "swav")
@@ -34,11 +34,10 @@ def make(
     labels: np.ndarray | None = None,
     start: bool = True,
 ) -> tuple[Method, Views]:
-    """The method with its settings from params.yaml, on a small encoder of a kind that it can train; unless `fit` is to
+    """The method with its settings from the recipe, on a small encoder of a kind that it can train; unless `fit` is to
     do it, started as before an epoch of 16 images."""
     kind, block = find(name), f"methods.{name}"
-    schemas = {block: kind, f"{block}.views": kind.Views, f"{block}.train": fit}
-    settings = read(schemas, ROOT / "params.yaml")
+    settings = read({block: kind, f"{block}.views": Over("views", kind.Views)}, RECIPE)
     if labels is None:
         labels = np.arange(64) % 4
     given = (torch.from_numpy(labels),) if kind.needs_labels else ()
