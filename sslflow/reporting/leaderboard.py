@@ -9,7 +9,6 @@ from pathlib import Path
 
 from sslflow import paths
 from sslflow.runtime.files import read_json, write_csv, write_json, write_metrics
-from sslflow.settings.params import Natural
 
 Summary = dict[str, float]
 Board = dict[str, dict[str, Summary]]
@@ -29,18 +28,6 @@ TITLES = {
     "rankme": "RankMe",
     "pretrain_seconds": "pretraining",
 }
-
-
-def run(*, methods: tuple[str, ...], seeds: tuple[Natural, ...], launch: str = "python -m") -> None:
-    """The schema of the section `run`: which methods, with which seeds; `launch` (how they start) is for dvc.yaml.
-
-    Raises `ValueError` for an empty list and for a name or a seed that stands there twice.
-    """
-    for name, values in (("methods", methods), ("seeds", seeds)):
-        if not values:
-            raise ValueError(f"run.{name} is empty: name at least one")
-        if len(set(values)) < len(values):
-            raise ValueError(f"run.{name} names one twice: {', '.join(map(str, values))}")
 
 
 def fraction_name(fraction: float) -> str:
