@@ -49,7 +49,9 @@ def test_dvc_rewrites_the_one_line_that_it_changes(recipe: Path, tmp_path: Path)
         ("run.seeds=[0,7]", "  - 7"),
     ):
         assert changed(recipe, rewritten(recipe, tmp_path, override)) == [line]
-    comment = next(line for line in recipe.read_text().splitlines() if line.startswith("  batch_size: ")).partition("#")[2]
+    comment = next(line for line in recipe.read_text().splitlines() if line.startswith("  batch_size: ")).partition(
+        "#"
+    )[2]
     (line,) = changed(recipe, rewritten(recipe, tmp_path, "train.batch_size=48"))
     assert line.startswith("  batch_size: 48 ")
     assert line.endswith(comment)
