@@ -15,8 +15,8 @@ from sslflow.data.dataset import Dataset
 from sslflow.drawing.embedded import sheet
 from sslflow.features.store import FeatureStore
 from sslflow.reporting import curves, leaderboard, origin, story, verdicts
+from sslflow.reporting.adaptation import section as adaptation
 from sslflow.reporting.adaptation.gains import Adaptations
-from sslflow.reporting.adaptation.section import section as adaptation
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.images import atlas, confusion, neighbours
