@@ -13,7 +13,7 @@ from sslflow.audiovisual.views import ClipViews
 from sslflow.data.fields import Fields
 from sslflow.data.splits import NO_LABEL
 from sslflow.networks.encoder import Encoder
-from sslflow.training.method import Batch, Choices, Losses
+from sslflow.training.method import Batch, Choices, Losses, chance_level
 
 
 class SupervisedViews(ClipViews):
@@ -35,6 +35,7 @@ class Supervised(ClipMethod):
     needs_labels: ClassVar[bool] = True
 
     labels: Tensor
+    shares: Tensor
 
     def __init__(self, encoder: Encoder, sound_encoder: Encoder, labels: Tensor) -> None:
         super().__init__()
@@ -49,6 +50,8 @@ class Supervised(ClipMethod):
         self.classifier = nn.Linear(encoder.dim, classes)
         self.sound_classifier = nn.Linear(sound_encoder.dim, classes)
         self.register_buffer("labels", labels, persistent=False)
+        counts = labels[labels != NO_LABEL].bincount(minlength=classes)
+        self.register_buffer("shares", counts / counts.sum(), persistent=False)
 
     def training_step(self, batch: Batch) -> Losses:
         frames, sounds = batch.views
@@ -57,7 +60,11 @@ class Supervised(ClipMethod):
         heard = self.sound_classifier(self.sound_encoder(sounds)).float()
         losses = [F.cross_entropy(logits, labels, ignore_index=NO_LABEL) for logits in (seen, heard)]
         accuracies = [(logits.argmax(dim=1) == labels).float().mean() for logits in (seen, heard)]
-        return {"loss": (losses[0] + losses[1]) / 2, "accuracy": (accuracies[0] + accuracies[1]) / 2}
+        return {
+            "loss": (losses[0] + losses[1]) / 2,
+            "accuracy": (accuracies[0] + accuracies[1]) / 2,
+            **chance_level(labels, self.shares),
+        }
 
     def choices(self, images: int) -> Choices:
         return Choices(self.classifier.out_features, "classes")

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslflow.networks.encoder import Encoder
-from sslflow.training.method import Batch, Choices, Losses, Method
+from sslflow.training.method import Batch, Choices, Losses, Method, chance_level
 from sslflow.views.images import CropView
 
 NO_LABEL = -1
@@ -22,6 +22,7 @@ class Supervised(Method):
     needs_labels: ClassVar[bool] = True
 
     labels: Tensor
+    shares: Tensor
 
     def __init__(self, encoder: Encoder, labels: Tensor) -> None:
         super().__init__()
@@ -33,12 +34,15 @@ class Supervised(Method):
             )
         self.encoder, self.classifier = encoder, nn.Linear(encoder.dim, int(found.max()) + 1)
         self.register_buffer("labels", labels, persistent=False)
+        counts = labels[labels != NO_LABEL].bincount(minlength=self.classifier.out_features)
+        self.register_buffer("shares", counts / counts.sum(), persistent=False)
 
     def training_step(self, batch: Batch) -> Losses:
         (view,) = batch.views
         logits, labels = self.classifier(self.encoder(view)).float(), self.labels[batch.rows]
         accuracy = (logits.argmax(dim=1) == labels).float().mean()
-        return {"loss": F.cross_entropy(logits, labels, ignore_index=NO_LABEL), "accuracy": accuracy}
+        loss = F.cross_entropy(logits, labels, ignore_index=NO_LABEL)
+        return {"loss": loss, "accuracy": accuracy, **chance_level(labels, self.shares)}
 
     def choices(self, images: int) -> Choices:
         return Choices(self.classifier.out_features, "classes")

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from sslflow.audiovisual.method import ClipMethod, PairMethod, find, names
+from sslflow.audiovisual.method import ClipMethod, OwnTask, PairMethod, find, names
 from sslflow.audiovisual.spectrogram import LogMel, sound_statistics
 from sslflow.audiovisual.views import ClipViews, chosen_frames, cut_sounds, partners
 from sslflow.data.fields import Fields
@@ -461,6 +461,17 @@ def test_kinds_of_sound_stay_and_are_those_of_sound_alone(clips):
         assert len(set(labels[(right == kind).numpy()])) == 1, "two tones in one cluster"
     method.start_epoch(Pool(8, torch.arange(8), lambda: torch.zeros(0), seed=9))
     assert torch.equal(method.state_dict()["centroids"], centroids)
+
+
+@pytest.mark.parametrize("name", ["ambient_sound", "supervised"])
+def test_chance_level_is_the_entropy_of_the_answers(name, clips):
+    method, views = make(name, clips)
+    given = batch(views, clips, len(clips.pretraining_rows))
+    losses = method.training_step(given)
+    answers = method.answers(given)[1] if isinstance(method, OwnTask) else method.get_buffer("labels")
+    shares = answers.bincount()[answers.unique()] / len(answers)
+    torch.testing.assert_close(losses["chance_loss"], -(shares * shares.log()).sum(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses["chance_accuracy"], shares.max())
 
 
 # Several processes
