@@ -144,7 +144,7 @@ def test_params_are_what_the_script_reads(name: str) -> None:
 def test_outs_are_where_places_says() -> None:
     run = load(ROOT / "params.yaml")["run"]
     runs = [(method, seed) for method in [*run["methods"], "random", "pixels", "scratch"] for seed in run["seeds"]]
-    trained = (paths.encoder, paths.curve, paths.pictures, paths.verdict)
+    trained = (paths.encoder, paths.trained, paths.curve, paths.pictures, paths.verdict)
     per_run = (*trained, paths.features, paths.pseudolabels, paths.predictions)
     known = {place(method, seed) for place in per_run for method, seed in runs}
     known |= {paths.views(method) for method in run["methods"]}
@@ -155,8 +155,10 @@ def test_outs_are_where_places_says() -> None:
     known |= {paths.adapted(*one) for one in adapted}
     known |= {paths.metrics("adapt", paths.run_name(*one)) for one in adapted}
     heard = [(method, seed) for method in load(ROOT / "params.yaml")["correspond"]["methods"] for seed in run["seeds"]]
-    known |= {paths.correspondence(*one) for one in heard}
-    known |= {paths.metrics("correspond", paths.run_name(*one)) for one in heard}
+    of_clips = (paths.trained, paths.curve, paths.pictures, paths.verdict)
+    known |= {place(*one, paths.OF_CLIPS) for place in of_clips for one in heard}
+    known |= {paths.examined(*one) for one in heard} | {paths.clip_encoder(*one, "picture").parent for one in heard}
+    known |= {paths.metrics(stage, paths.run_name(*one)) for stage in ("pretrain_clips", "examine") for one in heard}
     known |= {
         paths.LISTING,
         paths.PREPARED,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from sslflow import stages
+from sslflow.audiovisual.method import names as clip_methods
 from sslflow.reporting import leaderboard
 from sslflow.settings.params import FILE, ParamsError, closest, load, read
 from sslflow.training.method import names
@@ -34,6 +36,28 @@ def stage_schemas(stage: str, method: str) -> Mapping[str, Any]:
     return schemas(method) if inspect.signature(schemas).parameters else schemas()
 
 
+@dataclass(frozen=True, kw_only=True)
+class ClipMethods:
+    """Which `methods` for clips are run."""
+
+    methods: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a method that there is not."""
+        for name in self.methods:
+            if name not in clip_methods():
+                raise ValueError(f"correspond.methods: there is no method '{name}'{closest(name, clip_methods())}")
+
+
+def _schemas(stage: str, methods: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+    """What a stage reads for each of the methods; one that runs methods for clips, for all of those at once."""
+    if "correspond.${item.method}" in getattr(stage_module(stage), "SECTIONS", ()):
+        of_methods = [stage_schemas(stage, method) for method in clip_methods()]
+        yield {"correspond": ClipMethods, **{name: target for found in of_methods for name, target in found.items()}}
+        return
+    yield from (stage_schemas(stage, method) for method in methods)
+
+
 def check(file: Path = FILE) -> list[str]:
     """Check all settings and return the names of the methods that have some. Raises `ParamsError` with all problems."""
     content = load(file)
@@ -44,8 +68,7 @@ def check(file: Path = FILE) -> list[str]:
     ]
     read_sections = {"methods"}
     for stage in stage_names():
-        for method in known or names()[:1]:
-            schemas = stage_schemas(stage, method)
+        for schemas in _schemas(stage, known or names()[:1]):
             read_sections |= {section.partition(".")[0] for section in schemas}
             try:
                 settings = read(schemas, file)
@@ -54,7 +77,7 @@ def check(file: Path = FILE) -> list[str]:
                 if "adapt" in settings:
                     stage_module("adapt").Plan(**settings["adapt"])
                 if "correspond" in settings:
-                    stage_module("correspond").Plan(**settings["correspond"])
+                    ClipMethods(**settings["correspond"])
             except ParamsError as error:
                 problems += error.problems
             except ValueError as error:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,3 +67,25 @@ class Raw:
 
     def _each(self, change) -> Raw:
         return Raw(change(self.frames), change(self.sound), change(self.sources))
+
+
+class Readable(Protocol):
+    """What is trained on: images, or clips. What `read` gives goes to the views as it is, once it is on the device
+    (`.to`, `.pin_memory`)."""
+
+    format: Any
+    """With the `mean` and `std` of its images."""
+
+    @property
+    def pretraining_rows(self) -> np.ndarray:
+        """Rows to train on."""
+        ...
+
+    def read(self, rows: np.ndarray) -> Any:
+        """What is in the rows given, in that order."""
+        ...
+
+
+def stills(read: Tensor | Raw) -> Tensor:
+    """An image for each row that was read, uint8 `(n, channels, side, side)`: of a clip the frame in its middle."""
+    return read.frames[:, read.frames.shape[1] // 2] if isinstance(read, Raw) else read

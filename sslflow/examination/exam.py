@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from sslflow.audiovisual.ingredients import needs_sound
 from sslflow.audiovisual.method import ClipMethod, OwnTask, PairMethod
 from sslflow.audiovisual.views import ClipViews
 from sslflow.audiovisual.windows import BATCH, Windows, chosen_rows, embed, windows
@@ -77,7 +78,7 @@ class Exam:
         """All that the method can be asked, on the clips of the test split; nothing of what needs more than there is:
         sources, labels, boxes."""
         found = Findings()
-        heard = self.clips.audible if self.method.hears != "nothing" else np.ones(len(self.clips), dtype=bool)
+        heard = self.clips.audible if needs_sound(type(self.method)) else np.ones(len(self.clips), dtype=bool)
         rows = self.clips.rows(TEST)
         test = chosen_rows(rows[heard[rows]], self.size.clips, self.seed)
         train = chosen_rows(self.train, self.size.clips, self.seed)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset, ImageFormat
-from sslflow.monitoring.throughput import Rates, measure
+from sslflow.judging.throughput import Rates, measure
 from sslflow.networks.encoder import Encoder
 from sslflow.settings.params import ParamsError
 from sslflow.stages import augment

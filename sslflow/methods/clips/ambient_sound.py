@@ -35,7 +35,6 @@ class AmbientSound(OwnTask):
     """
 
     Views = AmbientViews
-    hears = "statistics"
 
     mean: Tensor
     scale: Tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
+from sslflow.audiovisual.ingredients import of_clips
 from sslflow.audiovisual.method import ClipMethod, PairMethod, find, names
-from sslflow.audiovisual.spectrogram import LogMel, sound_statistics
 from sslflow.audiovisual.views import ClipViews, chosen_frames, cut_sounds, partners
+from sslflow.data.clips import Clips
 from sslflow.data.raw import Raw
 from sslflow.methods.clips.alignment import (
     Alignment,
@@ -34,6 +36,7 @@ from sslflow.runtime.distributed import average_gradients, gather
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import read
 from sslflow.training.fit import fit
+from sslflow.training.ingredients import build
 from sslflow.training.method import Batch, Pool
 from tests.av_fixtures import FPS, LOOKS, RATE, SECONDS, MemoryClips
 from tests.conftest import ROOT
@@ -55,16 +58,9 @@ def make(name: str, clips: MemoryClips, seed: int = 0, start: bool = True) -> tu
     kind, block = find(name), f"correspond.{name}"
     settings = read({block: kind, f"{block}.views": kind.Views, f"{block}.train": fit}, ROOT / "params.yaml")
     torch.manual_seed(derive(seed, "init"))
-    encoder = Encoder(3, clips.format.side, name="resnet10", width=8, stem_stride=2, grid=2)
-    rows = clips.pretraining_rows
-    given = {
-        "sound": lambda: Encoder(1, 64, name="resnet10", width=8, stem_stride=2),
-        "statistics": lambda: sound_statistics(LogMel(RATE)(clips.read(rows).sound)),
-    }
-    extra = (given[kind.hears](),) if kind.hears in given else ()
-    if kind.needs_labels:
-        extra += (torch.from_numpy(clips.labels[rows]),)
-    method: ClipMethod = kind(encoder, *extra, **settings[block])  # pyright: ignore[reportCallIssue]
+    small, rows = {"name": "resnet10", "width": 8, "stem_stride": 2}, clips.pretraining_rows
+    given: Any = of_clips(cast("Clips", clips), rows, {**small, "grid": 2}, small)
+    method = build(kind, given, settings[block])
     views = kind.Views(clips.format, **(settings[f"{block}.views"] | LOOKS | LEARNABLE.get(name, {})))
     if start:
         method.train().start_epoch(Pool(len(rows), torch.arange(len(rows)), lambda: torch.zeros(0), seed=0))

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.judging.verdict import Finding, findings
 from sslflow.methods.images.barlow_twins import BarlowTwins
 from sslflow.methods.images.byol import BYOL, distance
 from sslflow.methods.images.dino import DINO
@@ -22,17 +24,17 @@ from sslflow.methods.images.simclr import SimCLR
 from sslflow.methods.images.simsiam import SimSiam, negative_cosine
 from sslflow.methods.images.swav import SwAV
 from sslflow.methods.images.vicreg import VICReg
-from sslflow.monitoring.verdict import Finding, findings
-from sslflow.monitoring.watch import Watch, first_row, row
+from sslflow.monitoring.watch import Watch
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import Prototypes, mlp
 from sslflow.networks.teacher import Teacher
 from sslflow.reporting.curves import read_curve
 from sslflow.runtime.files import read_json
 from sslflow.runtime.rng import derive
-from sslflow.stages import pretrain
+from sslflow.stages import inspect, pretrain
 from sslflow.training.fit import fit
 from sslflow.training.method import Batch, Choices, Losses, Method
+from sslflow.training.run import first_row, row
 from tests.conftest import write_dataset
 
 CPU = torch.device("cpu")
@@ -310,22 +312,27 @@ def test_what_is_sick_is_named_while_it_runs(name, images):
 PARAMS = """
 compute: {device: cpu, threads: 1}
 encoder: {name: resnet10, width: 4}
-pretrain: {log_every: 2, diagnostics: 32, pictures: 4}
+pretrain: {log_every: 2, diagnostics: 32}
+inspect: {pictures: 4}
 methods:
   simclr: {projector: [16, 8], train: {epochs: 4, batch_size: 40, lr: 1e-9}, views: {blur: 0.0}}
 """
 
 
-def test_the_stage_warns_once_and_writes_its_verdict(dataset, tmp_path, monkeypatch, capsys):
+def test_the_stage_writes_its_verdict_and_draws_without_a_training(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(PARAMS)
     pretrain.main("simclr", 0)
+    trained = {file: file.read_bytes() for file in (paths.encoder("simclr", 0), paths.curve("simclr", 0))}
+    assert not paths.verdict("simclr", 0).exists()
+    inspect.main("simclr", 0)
     torch.use_deterministic_algorithms(False)
 
     out = capsys.readouterr().out
-    assert out.count("warning: ") == 1
-    assert re.search(r"^pretrain simclr-0  step \d+/12  warning: Nothing has been learned: .*\. Try", out, re.MULTILINE)
-    assert re.search(r"^pretrain simclr-0  verdict: Nothing has been learned: ", out, re.MULTILINE)
+    assert re.search(r"^inspect simclr-0  verdict: Nothing has been learned: ", out, re.MULTILINE)
+    assert {file: file.read_bytes() for file in trained} == trained
+    with Image.open(paths.pictures("simclr", 0)) as drawn:
+        assert drawn.width > 72
     (said,) = read_json(paths.verdict("simclr", 0))
     assert set(said) == {"kind", "words", "advice", "sick"}
     assert (said["kind"], said["sick"]) == ("still", True)
