@@ -28,16 +28,16 @@ from ruamel.yaml import YAML
 
 from sslflow.adaptation import method as adapter
 from sslflow.adaptation.inputs import frozen_inputs, image_inputs
-from sslflow.adaptation.loop import adapt
-from sslflow.adaptation.scores import adaptation_scores
-from sslflow.adaptation.snapshots import chosen, looks, unknown_groups
+from sslflow.adaptation.loop import adapt, judge
+from sslflow.examination.adaptation.scores import adaptation_scores
 from sslflow.adaptation.task import open_task, target_answers
+from sslflow.clustering.groups import unknown_groups
 from sslflow.ingest.domains import prepare_domains
 from sslflow.ingest.images.prepare import prepare
 from sslflow.networks.encoder import Encoder, load_encoder
 from sslflow.runtime.files import read_json, sha256, write_json
 from sslflow.runtime.rng import derive
-from sslflow.settings.params import load, read
+from sslflow.settings.params import load, lookup, read
 from sslflow.views.images import CropView
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,16 +62,13 @@ TUNED = ("digits", "noto-twemoji")
 SETTINGS = ("cda", "pda", "oda", "opda")
 METHODS = ("source_only", "dance", "ovanet", "gated_dance")
 SEEDS = (0, 1, 2)
-LOOKS = 5
-CODE = ("adapt", "adapter", "domain", "looks", "neighbourhood", "openness", "rejection", "evaluation/adaptation")
+CODE = ("adapt", "adapter", "domain", "neighbourhood", "openness", "rejection", "evaluation/adaptation")
 SHOWN = {
     "unk": "gated_dance: UNK",
     "main_half": "at half of ln K",
     "main_best_threshold": "at the best threshold",
-    "main_last": "last look",
-    "main_best_look": "best look",
 }
-"""Scores of gated_dance beside its main one; the best threshold and the best look need labels."""
+"""Scores of gated_dance beside its main one; the best threshold needs labels."""
 
 
 @dataclass(frozen=True)
@@ -97,9 +94,11 @@ class Run:
 
 
 def settings() -> dict[str, dict[str, Any]]:
-    """Those of params.yaml."""
+    """Those of recipes/full.yaml."""
     blocks = {f"adapt.{name}": adapter.find(name) for name in METHODS}
-    return read({"adapt.train": adapt, "adapt.views": CropView, "encoder": Encoder, **blocks}, ROOT / "params.yaml")
+    return read(
+        {"adapt.train": adapt, "adapt.views": CropView, "encoder": Encoder, **blocks}, ROOT / "recipes/full.yaml"
+    )
 
 
 def pretrained(family: str, seed: int) -> Path:
@@ -110,10 +109,10 @@ def pretrained(family: str, seed: int) -> Path:
         return file
     if not (folder / "data/prepared/dataset.json").exists():
         prepare(folder / "data/prepared", print, source=f"samples:{family}", **FORMATS[family])
-    params = load(ROOT / "params.yaml")
+    params = load(ROOT / "recipes/full.yaml")
     params["compute"] |= {"device": "cpu", "threads": 1}
     for part, changed in PRETRAINING[family].items():
-        params["methods"]["simclr"][part] = {**params["methods"]["simclr"][part], **changed}
+        params["methods"]["simclr"][part] = {**lookup(params, f"methods.simclr.{part}"), **changed}
     with (folder / "params.yaml").open("w") as handle:
         YAML(typ="safe").dump(params, handle)
     words = [sys.executable, "-m", "sslflow.stages.pretrain", "simclr", str(seed)]
@@ -134,7 +133,7 @@ def domains(pair: str) -> Path:
 def key(run: Run) -> str:
     """Changes when the settings or the code of adaptation do."""
     files = [*sorted((ROOT / "sslflow/adaptation").glob("*.py")), *(ROOT / f"sslflow/{name}.py" for name in CODE)]
-    content = [astuple(run), settings(), LOOKS, [sha256(file) for file in files]]
+    content = [astuple(run), settings(), [sha256(file) for file in files]]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -152,7 +151,7 @@ def measure(run: Run) -> Run:
     task, answers = open_task(folder, run.setting, split), target_answers(folder, run.setting, split)
     if run.start == "random":
         torch.manual_seed(derive(run.seed, "init"))
-        encoder = Encoder(task.target.channels, task.target.image_size, **found["encoder"])
+        encoder = Encoder(task.target.format.channels, task.target.format.size, **found["encoder"])
     else:
         encoder = load_encoder(pretrained(run.family, run.seed))
     begun = time.process_time()
@@ -163,12 +162,12 @@ def measure(run: Run) -> Run:
     torch.manual_seed(derive(run.seed, "adapter"))
     own = found[f"adapt.{run.method}"]
     model = adapter.find(run.method)(body, encoder.dim, len(task.classes), target.size, **own)
-    steps = adapt(model, source, task.source_labels, target, CPU, run.seed, **found["adapt.train"])
-    made = list(looks(model, source, target, steps, LOOKS))
-    kept = chosen(made)
-    scores = adaptation_scores(kept, made, unknown_groups(kept, run.seed), answers)
+    for _ in adapt(model, source, task.source_labels, target, CPU, run.seed, **found["adapt.train"]):
+        pass
+    judged, features = judge(model, target)
+    scores = adaptation_scores(judged, unknown_groups(judged, features, run.seed), answers)
     seconds = time.process_time() - begun
-    write_json(run.result, {"key": key(run), "seconds": seconds, **scores, "notes": kept.judged.notes})
+    write_json(run.result, {"key": key(run), "seconds": seconds, **scores, "notes": judged.notes})
     return run
 
 

@@ -1,7 +1,7 @@
 """Our methods beside lightly's parts for the same methods: `python -m benchmarks.beside_lightly`.
 
 On both sides the same encoder, images, number of images seen, batch size, optimiser and learning rates, widths of heads
-and strengths of augmentation (those of params.yaml), on the fashion sample, one CPU thread. Lightly's side is the plain
+and strengths of augmentation (those of recipes/full.yaml), on the fashion sample, one CPU thread. Lightly's side is the plain
 loop of its own examples: its transforms on PIL images in a DataLoader, its heads and its losses.
 
 Speed: steps of both take turns in one process, the ratio is the median of the rounds' ratios. Accuracy: a linear
@@ -46,12 +46,13 @@ from sslflow.ingest.images.prepare import prepare
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.files import read_json, write_json
 from sslflow.runtime.rng import derive
-from sslflow.settings.params import read
+from sslflow.settings.params import Over, read
 from sslflow.training.fit import fit
 from sslflow.training.method import find
 from sslflow.training.optim import make_optimizer, warmup_cosine
 
 WORK = Path("work/benchmarks/lightly")
+RECIPE = Path(__file__).resolve().parent.parent / "recipes/full.yaml"
 CPU = torch.device("cpu")
 EPOCHS = 2
 ROUNDS = 7
@@ -65,7 +66,7 @@ class Pictures(TorchDataset):
     """Images as lightly's transforms want them, in memory."""
 
     def __init__(self, dataset: Dataset, transform: Callable[[Image.Image], Any]) -> None:
-        images = dataset.read(dataset.pretraining_rows).numpy()
+        images = dataset.read(dataset.pretraining_rows)["images"].numpy()
         self.images = [Image.fromarray(image[0]) for image in images]
         self.transform = transform
 
@@ -214,12 +215,14 @@ class Theirs(nn.Module):
 
 
 def transform_of(name: str, dataset: Dataset, views: dict[str, Any]) -> Callable[[Image.Image], Any]:
-    """Lightly's transform for a method, as strong as ours."""
-    size = dataset.image_size
+    """Lightly's transform for a method, as strong as ours on grey images, which have no saturation and hue."""
+    size = dataset.format.size
     normalize = {"mean": list(dataset.format.mean), "std": list(dataset.format.std)}
     if name == "mae":
         return transforms.MAETransform(size, min_scale=0.6, normalize=normalize)
-    colours = {
+    blur = views.get("blur", 0.5)
+    same = {
+        "hf_prob": views.get("flip", 0.5),
         "cj_prob": views.get("jitter", 0.8),
         "cj_strength": 1.0,
         "cj_bright": views["brightness"],
@@ -234,25 +237,26 @@ def transform_of(name: str, dataset: Dataset, views: dict[str, Any]) -> Callable
         count, smallest = views.get("local_crops", 6), views["smallest_crop"]
         if name == "swav":
             return transforms.SwaVTransform(
-                (size, local), (2, count), (smallest, scale[0]), (1.0, scale[1]), gaussian_blur=0.0, **colours
+                (size, local), (2, count), (smallest, scale[0]), (1.0, scale[1]), gaussian_blur=blur, **same
             )
         return transforms.DINOTransform(
-            size, (smallest, 1.0), local, scale, count, gaussian_blur=(0.0, 0.0, 0.0), solarization_prob=0.0, **colours
+            size, (smallest, 1.0), local, scale, count, gaussian_blur=(blur,) * 3, solarization_prob=0.0, **same
         )
-    return transforms.SimCLRTransform(size, min_scale=views["smallest_crop"], gaussian_blur=0.0, **colours)
+    return transforms.SimCLRTransform(size, min_scale=views["smallest_crop"], gaussian_blur=blur, **same)
 
 
 def settings_of(name: str) -> dict[str, dict[str, Any]]:
-    """The method's own settings, its views and its training, as params.yaml has them."""
+    """The method's own settings, its views and its training, as the recipe has them."""
     kind, block = find(name), f"methods.{name}"
-    found = read({block: kind, f"{block}.views": kind.Views, f"{block}.train": fit})
+    schemas = {block: kind, f"{block}.views": Over("views", kind.Views), f"{block}.train": Over("train", fit)}
+    found = read(schemas, RECIPE)
     return {"method": found[block], "views": found[f"{block}.views"], "train": found[f"{block}.train"]}
 
 
 def make_encoder(name: str, seed: int, dataset: Dataset) -> Encoder:
     """The same weights for both sides."""
     torch.manual_seed(derive(seed, "init"))
-    return Encoder(dataset.channels, dataset.image_size, **ENCODERS["vit" if name == "mae" else "resnet"])
+    return Encoder(dataset.format.channels, dataset.format.size, **ENCODERS["vit" if name == "mae" else "resnet"])
 
 
 def ours(name: str, seed: int, dataset: Dataset, epochs: int) -> tuple[Encoder, Iterator[Any]]:

@@ -32,7 +32,7 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.ingest.images.prepare import prepare
 from sslflow.runtime.files import read_json, write_json
-from sslflow.settings.params import load
+from sslflow.settings.params import load, lookup
 from sslflow.training.method import names
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -114,12 +114,14 @@ def make_folder(data: str, encoder: str, seen: int) -> None:
     link.parent.mkdir(exist_ok=True)
     if not link.exists():
         link.symlink_to(prepared.resolve(), target_is_directory=True)
-    params = load(ROOT / "params.yaml")
+    params = load(ROOT / "recipes/full.yaml")
     images = len(Dataset(prepared).pretraining_rows)
     params["encoder"] = ENCODERS[encoder]
     params["compute"] |= {"device": "auto", "threads": 1}
-    for settings in params["methods"].values():
-        settings["train"] = {**settings["train"], "epochs": max(1, round(seen / images))}
+    for name in names():
+        block = lookup(params, f"methods.{name}")
+        train = {**lookup(params, f"methods.{name}.train"), "epochs": max(1, round(seen / images))}
+        params["methods"][name] = {**block, "train": train}
     with (folder / "params.yaml").open("w") as handle:
         YAML(typ="safe").dump(params, handle)
 
@@ -129,12 +131,14 @@ def key(job: Job) -> str:
     params = load(job.folder / "params.yaml")
     content: list[Any] = [job.data, job.method, job.seed, SETS[job.data], params["encoder"], params["probe"]]
     if job.method in names():
-        tree = ast.parse((ROOT / f"sslflow/methods/{job.method}.py").read_text(encoding="utf-8"))
+        tree = ast.parse((ROOT / f"sslflow/methods/images/{job.method}.py").read_text(encoding="utf-8"))
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list):
                 node.body = [one for one in body if not _is_words(one)]  # pyright: ignore[reportAttributeAccessIssue]
-        content += [ast.dump(tree), params["methods"][job.method]]
+        block = f"methods.{job.method}"
+        shared = [lookup(params, f"{block}.{part}", over=part) for part in ("train", "views")]
+        content += [ast.dump(tree), lookup(params, block), *shared]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -1,7 +1,8 @@
 """What the pipeline adds to the bare arithmetic, as ratios measured side by side: `python -m benchmarks.speed`.
 
 Each pair of rivals takes turns, so that a machine whose speed drifts treats both alike; the ratio is the median of the
-rounds' ratios. One CPU thread, the encoder and the method settings of params.yaml, real images from the fashion sample.
+rounds' ratios. One CPU thread, the encoder and the method settings of recipes/full.yaml, real images from the fashion
+sample.
 """
 
 from __future__ import annotations
@@ -25,11 +26,12 @@ from sslflow.features.extract import extract
 from sslflow.ingest.images.prepare import prepare
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import layout, place
-from sslflow.settings.params import read
+from sslflow.settings.params import Over, read
 from sslflow.training.fit import fit
 from sslflow.training.method import Batch, Method, find
 from sslflow.views.images import TwoViews
 
+RECIPE = Path(__file__).resolve().parent.parent / "recipes/full.yaml"
 CPU = torch.device("cpu")
 ROUNDS = 7
 
@@ -55,10 +57,11 @@ def _seconds(run: Callable[[], Any]) -> float:
 
 
 def build(name: str, dataset: Dataset) -> tuple[Method, Any, dict[str, Any]]:
-    """A method, its views and its training settings, as params.yaml has them."""
+    """A method, its views and its training settings, as the recipe has them."""
     kind, block = find(name), f"methods.{name}"
-    settings = read({"encoder": Encoder, block: kind, f"{block}.views": kind.Views, f"{block}.train": fit})
-    encoder = Encoder(dataset.channels, dataset.image_size, **settings["encoder"])
+    schemas = {block: kind, f"{block}.views": Over("views", kind.Views), f"{block}.train": Over("train", fit)}
+    settings = read({"encoder": Encoder, **schemas}, RECIPE)
+    encoder = Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"])
     return (
         kind(encoder, **settings[block]),
         kind.Views(dataset.format, **settings[f"{block}.views"]),
@@ -72,9 +75,9 @@ def pretraining(name: str, dataset: Dataset) -> tuple[float, float, float]:
     steps = fit(method, views, dataset, CPU, 0, **{**train, "epochs": 1000})
     next(steps)
     memory_format = layout(train.get("memory_format", "channels_last"))
-    images = dataset.read(dataset.pretraining_rows[: train["batch_size"]])
+    fields = dataset.read(dataset.pretraining_rows[: train["batch_size"]])
     ready = Batch(
-        tuple(view.contiguous(memory_format=memory_format) for view in views(images)), torch.arange(len(images)), 0.0
+        tuple(view.contiguous(memory_format=memory_format) for view in views(fields)), torch.arange(len(fields)), 0.0
     )
 
     def bare() -> None:
@@ -89,7 +92,7 @@ def extraction(dataset: Dataset) -> tuple[float, float, float]:
     encoder = build("simclr", dataset)[0].encoder
     rows = np.arange(2048)
     place(encoder.eval(), CPU, "channels_last")
-    images = Normalise(dataset.format.mean, dataset.format.std)(dataset.read(rows)).contiguous(
+    images = Normalise(dataset.format.mean, dataset.format.std)(dataset.read(rows)["images"]).contiguous(
         memory_format=torch.channels_last
     )
 
@@ -103,9 +106,9 @@ def extraction(dataset: Dataset) -> tuple[float, float, float]:
 
 def augmentation(dataset: Dataset) -> tuple[float, float, float]:
     """Two views of a batch by torchvision, image by image, beside ours of the whole batch, with the same operations."""
-    images = dataset.read(dataset.pretraining_rows[:256])
+    fields = dataset.read(dataset.pretraining_rows[:256])
     ours = TwoViews(dataset.format)
-    size = dataset.image_size
+    size = dataset.format.size
     theirs = v2.Compose(
         [
             v2.RandomResizedCrop(size, scale=(0.2, 1.0), antialias=True),
@@ -116,7 +119,9 @@ def augmentation(dataset: Dataset) -> tuple[float, float, float]:
             v2.Normalize(dataset.format.mean, dataset.format.std),
         ]
     )
-    return ratio(lambda: [torch.stack([theirs(image) for image in images]) for _ in range(2)], lambda: ours(images))
+    return ratio(
+        lambda: [torch.stack([theirs(image) for image in fields["images"]]) for _ in range(2)], lambda: ours(fields)
+    )
 
 
 def main() -> None:

@@ -17,8 +17,12 @@ from ruamel.yaml import YAML
 from safetensors import safe_open
 
 from sslflow import paths
-from sslflow.runtime.files import replacing, sha256
-from sslflow.settings.params import load
+from sslflow.ingest.listing import write_listing
+from sslflow.runtime.files import replacing, sha256, write_text
+from sslflow.settings.params import load, lookup
+
+ROOT = Path(__file__).resolve().parent.parent
+"""Where the code is."""
 
 
 def adapt_folders(
@@ -37,8 +41,9 @@ def adapt_folders(
 
     Without an `encoder`, one is pretrained on the images of both folders by the method `adapt.companion`, for `epochs`
     (0: as params.yaml says). All other settings are those of params.yaml. A table is written to `output`: path,
-    predicted, nearest_class, confidence, unknownness, group. What a run that was stopped has made is used again.
-    Raises `ValueError` for folders that aren't there and where a stage fails, which has then said why.
+    predicted, nearest_class, confidence, unknownness, group. An encoder that an earlier run pretrained is used again
+    as long as the folders' files (names, sizes, times), the settings and the code are the same. Raises `ValueError` for
+    folders that aren't there and where a stage fails, which has then said why.
     """
     for folder in (source, target):
         if not folder.is_dir():
@@ -86,8 +91,9 @@ def _params(
     params["domains"] |= {"encoder": str(encoder.resolve()) if encoder else ""}
     params["adapt"] |= {"methods": [method], "settings": ["as_is"], "starts": ["pretrained"], "split": ""}
     if epochs:
-        train = params["methods"][companion]["train"]
-        params["methods"][companion]["train"] = {**train, "epochs": epochs}
+        train = {**lookup(params, f"methods.{companion}.train"), "epochs": epochs}
+        block = {**lookup(params, f"methods.{companion}"), "train": train}
+        params["methods"] = {**lookup(params, "methods"), companion: block}
     return params
 
 
@@ -103,23 +109,35 @@ def _format(encoder: Path) -> tuple[int, int]:
 
 
 def _pretrain(folder: Path, source: Path, target: Path, companion: str, seed: int) -> None:
-    """An encoder from the images of both folders, unless it is there."""
-    if (folder / paths.encoder(companion, seed)).exists():
-        return
+    """An encoder from the images of both folders, unless one of the same files by the same code is there."""
     images = folder / "images"
     images.mkdir(exist_ok=True)
     for name, path in (("source", source), ("target", target)):
         if not (images / name).is_symlink():
             (images / name).symlink_to(path.resolve(), target_is_directory=True)
+    write_listing(folder / paths.LISTING, source="folder", path=str(images))
+    encoder, made_of = folder / paths.encoder(companion, seed), folder / "made_of"
+    found = _made_of(folder / paths.LISTING, ROOT / "sslflow")
+    if not made_of.exists() or made_of.read_text(encoding="utf-8") != found:
+        encoder.unlink(missing_ok=True)
+        write_text(made_of, found)
+    if encoder.exists():
+        return
     _stage(folder, "prepare")
     _stage(folder, "pretrain", companion, str(seed))
     shutil.rmtree(folder / paths.PREPARED)
 
 
+def _made_of(listing: Path, library: Path) -> str:
+    """Hash of the list of the images and of all code in the folder `library`: besides the settings, all that an encoder
+    depends on."""
+    code = {file.relative_to(library).as_posix(): sha256(file) for file in library.rglob("*.py")}
+    return hashlib.sha256(json.dumps([sha256(listing), code], sort_keys=True).encode()).hexdigest()
+
+
 def _stage(folder: Path, *words: str) -> None:
     """Run a stage in the folder."""
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH", "")]))
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     done = subprocess.run(
         [sys.executable, "-m", f"sslflow.stages.{words[0]}", *words[1:]],
         cwd=folder,

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import pkgutil
 import sys
 from pathlib import Path
 
@@ -27,7 +26,9 @@ def main() -> int:
     )
     commands.add_parser("run", help="run what is stale (the options of python -m pipelines.runner)", add_help=False)
     commands.add_parser("methods", help="the methods that there are")
-    commands.add_parser("check", help="check the whole of params.yaml")
+    checked = commands.add_parser("check", help="check the whole of params.yaml")
+    checked.add_argument("--params", type=Path, default=Path("params.yaml"), help="another file, such as a recipe")
+    checked.add_argument("--show", metavar="METHOD", help="print all settings of a method, and where they are from")
     cleaned = commands.add_parser("clean", help="remove what methods and seeds that are no longer run have left behind")
     cleaned.add_argument("--yes", action="store_true", help="do it; without, only say what would be removed")
 
@@ -69,7 +70,7 @@ def main() -> int:
         elif asked.command == "methods":
             show_methods()
         elif asked.command == "check":
-            check()
+            check(asked.params, asked.show)
         elif asked.command == "adapt":
             adapt(asked)
         elif asked.command == "av":
@@ -109,21 +110,30 @@ def show_plan(targets: list[str]) -> None:
 
 
 def show_methods() -> None:
-    """Print the name of each method and the first line of its file, which tells the idea and the source."""
-    found = sorted(pkgutil.iter_modules(methods.__path__), key=lambda module: module.name)
-    width = max(len(module.name) for module in found)
-    for module in found:
-        source = (Path(methods.__path__[0]) / f"{module.name}.py").read_text(encoding="utf-8")
-        first, *_ = (ast.get_docstring(ast.parse(source)) or "").splitlines() or [""]
-        print(f"{module.name:<{width}}  {first}")
+    """Print, for each kind, the name of each method and the first line of its file: the idea and the source."""
+    from sslflow.settings.by_name import names
+
+    found = {kind: names(f"sslflow.methods.{kind}") for kind in names("sslflow.methods")}
+    width = max(len(name) for kind in found.values() for name in kind)
+    for kind in found:
+        print(f"{kind}:")
+        for name in found[kind]:
+            source = (Path(methods.__path__[0]) / kind / f"{name}.py").read_text(encoding="utf-8")
+            first, *_ = (ast.get_docstring(ast.parse(source)) or "").splitlines() or [""]
+            print(f"  {name:<{width}}  {first}")
 
 
-def check() -> None:
-    """Check params.yaml against everything that reads it."""
+def check(file: Path, method: str | None) -> None:
+    """Check a file of settings against everything that reads it, or print those of a method."""
+    if method:
+        from sslflow.commands.show import show
+
+        print(show(method, file), end="")
+        return
     from sslflow.commands import check as settings
 
-    known = settings.check()
-    print(f"params.yaml is in order: {len(known)} methods, {len(settings.stage_names())} stages")
+    known = ", ".join(f"{len(found)} for {kind}" for kind, found in settings.check(file).items())
+    print(f"{file} is in order: {len(settings.stage_names())} stages; methods: {known}")
 
 
 def adapt(asked: argparse.Namespace) -> None:

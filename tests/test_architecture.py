@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,9 +17,11 @@ from ruamel.yaml import YAML
 from pipelines.plan import outputs
 from sslflow import paths
 from sslflow.commands import check
-from sslflow.settings.params import load
+from sslflow.settings.params import load, sections
+from tests.conftest import RECIPE
 
 PIPELINES_MAY_IMPORT = {
+    "sslflow.ingest.listing",
     "sslflow.runtime.files",
     "sslflow.settings.params",
     "sslflow.paths",
@@ -134,15 +137,19 @@ def test_deps_are_the_rooms_that_the_script_imports_from(name: str) -> None:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_params_are_what_the_script_reads(name: str) -> None:
     module = check.stage_module(SCRIPTS[name])
-    sections = getattr(module, "SECTIONS", None) or check.stage_schemas(SCRIPTS[name], "simclr")
-    outermost = {name for name in sections if not any(name.startswith(f"{other}.") for other in sections)}
+    outermost = getattr(module, "SECTIONS", None) or sections(check.stage_schemas(SCRIPTS[name], "simclr"))
     word = imports.ASIDE.get((SCRIPTS[name], "sslflow.methods.images."), "${item.method}")
     read = {name.replace("methods.simclr", f"methods.{word}") for name in outermost}
     assert sorted(PIPELINE[name].get("params", [])) == sorted(read)
 
 
-def test_outs_are_where_places_says() -> None:
-    run = load(ROOT / "params.yaml")["run"]
+def test_outs_are_where_places_says(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / ".dvc", tmp_path / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    shutil.copy(RECIPE, tmp_path / "params.yaml")
+    subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
+    params = load(RECIPE)
+    run = params["run"]
     runs = [(method, seed) for method in [*run["methods"], "random", "pixels", "scratch"] for seed in run["seeds"]]
     trained = (paths.encoder, paths.trained, paths.curve, paths.pictures, paths.verdict)
     per_run = (*trained, paths.features, paths.pseudolabels, paths.predictions)
@@ -151,10 +158,10 @@ def test_outs_are_where_places_says() -> None:
     known |= {paths.metrics(stage) for stage in check.stage_names()}
     known |= {paths.metrics(stage, paths.run_name(*one)) for stage in check.stage_names() for one in runs}
     known |= {paths.metrics("augment", method) for method in run["methods"]}
-    adapted = [(method, seed) for method in load(ROOT / "params.yaml")["adapt"]["methods"] for seed in run["seeds"]]
+    adapted = [(method, seed) for method in params["adapt"]["methods"] for seed in run["seeds"]]
     known |= {paths.adapted(*one) for one in adapted}
     known |= {paths.metrics("adapt", paths.run_name(*one)) for one in adapted}
-    heard = [(method, seed) for method in load(ROOT / "params.yaml")["correspond"]["methods"] for seed in run["seeds"]]
+    heard = [(method, seed) for method in run["clip_methods"] for seed in run["seeds"]]
     of_clips = (paths.trained, paths.curve, paths.pictures, paths.verdict)
     known |= {place(*one, paths.OF_CLIPS) for place in of_clips for one in heard}
     known |= {paths.examined(*one) for one in heard} | {paths.clip_encoder(*one, "picture").parent for one in heard}
@@ -171,4 +178,4 @@ def test_outs_are_where_places_says() -> None:
         paths.REPORT,
     }
     known |= {paths.ARTIFACTS / "curves.csv"}
-    assert not {Path(out) for out in outputs(ROOT)} - known
+    assert not {Path(out) for out in outputs(tmp_path)} - known

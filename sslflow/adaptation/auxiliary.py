@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from sslflow.data.fields import Fields
 from sslflow.training.ingredients import ingredients
 from sslflow.training.method import Batch, Method
 from sslflow.views.images import Views
@@ -24,7 +25,7 @@ class Companion(nn.Module):
 
     def forward(self, images: Tensor, rows: Tensor, progress: float) -> Tensor:
         """The weighted loss, scalar, of uint8 images `(n, c, side, side)` with the numbers `rows` `(n,)`."""
-        return self.weight * self.method.training_step(Batch(self.views(images), rows, progress))["loss"]
+        return self.weight * self.method.training_step(Batch(self.views(Fields(images=images)), rows, progress))["loss"]
 
     def after_step(self, progress: float) -> None:
         """Called after every optimiser step, as a method's."""

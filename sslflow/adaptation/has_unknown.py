@@ -14,7 +14,6 @@ from enum import IntEnum
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from sslflow.adaptation.memory import averaged
@@ -98,6 +97,8 @@ def evidence(entropy: Tensor, simulated: Tensor) -> float:
     The product of the share that the unknown can have, by the images above the median of the simulated entropies, and
     of how much better two normal distributions describe the entropies' logarithms than one does (BIC, per image).
     """
+    from sklearn.mixture import GaussianMixture  # a second to load, which no check of settings needs
+
     if len(entropy) < FEWEST:
         return 0.0
     share = 2 * float((entropy > simulated.median()).float().mean())

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sslflow.adaptation.task import Task
 from sslflow.data.dataset import Dataset
+from sslflow.data.fields import Fields
 from sslflow.data.normalise import Normalise
 from sslflow.features.extract import extract
 from sslflow.networks.encoder import Encoder
@@ -105,7 +106,12 @@ def image_inputs(
 def of_images(dataset: Dataset, rows: Tensor, views: Views, normalise: Normalise, device: torch.device) -> Domain:
     """A domain of prepared images: the first of the `views` of each is what training sees."""
 
-    def read(numbers: Tensor) -> Tensor:
+    def read(numbers: Tensor) -> Fields:
         return dataset.read(rows[numbers.cpu()]).to(device)
 
-    return Domain(len(rows), lambda numbers: views(read(numbers))[0], lambda numbers: normalise(read(numbers)), read)
+    return Domain(
+        len(rows),
+        lambda numbers: views(read(numbers))[0],
+        lambda numbers: normalise(read(numbers)["images"]),
+        lambda numbers: read(numbers)["images"],
+    )

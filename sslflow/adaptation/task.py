@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
-from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import NO_LABEL
 from sslflow.runtime.files import read_json
@@ -56,14 +54,15 @@ class Answers:
 
 
 def open_task(folder: Path, setting: str = AS_IS, split: Path | None = None) -> Task:
-    """The task in what `prepare_domains` put into `folder`; `as_is` needs no `split` file and looks at none.
+    """The task in what the stage `domains` put into `folder`; `as_is` needs no `split` file and looks at none, the
+    others take the one that ships for these domains where none is given.
 
     A split file, such as those in data/samples/splits, is JSON: `source` and `target` list items (the last part of an
     image's path), `settings` has lists of class names for each setting and domain. Raises `ValueError` for an unknown
     setting, a split file that is missing or of other data, fewer than two classes, and where no image is left.
     """
     task = _labelled_task(folder, setting, split)
-    return replace(task, target=_unlabelled(task.target))
+    return replace(task, target=Dataset(task.target.folder, labels=False))
 
 
 def target_answers(folder: Path, setting: str = AS_IS, split: Path | None = None) -> Answers:
@@ -78,14 +77,6 @@ def target_answers(folder: Path, setting: str = AS_IS, split: Path | None = None
     )
 
 
-def default_split(source: str, target: str, label: str) -> Path | None:
-    """The split file that ships for two samples of the same things, if they are such; `label` is for the emoji."""
-    for family, name in (("samples:digits", "digits"), ("samples:emoji", f"emoji-{label}")):
-        if all(domain.startswith(f"{family}/") for domain in (source, target)):
-            return paths.SAMPLES / "splits" / f"{name}.json"
-    return None
-
-
 def _labelled_task(folder: Path, setting: str, split: Path | None) -> Task:
     """The task while the target still has its labels."""
     if setting not in SETTINGS:
@@ -95,6 +86,7 @@ def _labelled_task(folder: Path, setting: str, split: Path | None) -> Task:
     source, target = Dataset(folder / "source"), Dataset(folder / "target")
     source_rows, target_rows = np.flatnonzero(source.labels != NO_LABEL), np.arange(len(target))
     if setting != AS_IS:
+        split = split or _default_split(folder)
         if split is None:
             raise ValueError(
                 f"setting {setting} needs a split file, which says what each domain shows, or choose {AS_IS}"
@@ -114,6 +106,12 @@ def _labelled_task(folder: Path, setting: str, split: Path | None) -> Task:
     return Task(names, source, source_rows, torch.from_numpy(labels), target, target_rows)
 
 
+def _default_split(folder: Path) -> Path | None:
+    facts = folder / "domains.json"
+    split = read_json(facts)["split"] if facts.exists() else ""
+    return Path(split) if split else None
+
+
 def _those(dataset: Dataset, rows: np.ndarray, items: Set[str], classes: Set[str], where: str) -> np.ndarray:
     """Of the rows, those that show one of the items and are of one of the classes; at least one."""
     if missing := classes - set(dataset.classes):
@@ -122,8 +120,8 @@ def _those(dataset: Dataset, rows: np.ndarray, items: Set[str], classes: Set[str
             f"(it has {', '.join(dataset.classes)})"
         )
     wanted = [number for number, name in enumerate(dataset.classes) if name in classes]
-    shown = np.array([path.rpartition("/")[2] in items for path in dataset.paths], bool)
-    kept = rows[np.isin(dataset.labels[rows], wanted) & shown[rows]]
+    shown = np.array([path.rpartition("/")[2] in items for path in dataset.column("path", rows)], bool)
+    kept = rows[np.isin(dataset.labels[rows], wanted) & shown]
     if not len(kept):
         raise ValueError(f"{where}: no image of {dataset.folder} is left; is the split file for other data?")
     return kept
@@ -145,12 +143,3 @@ def _read_split(file: Path, setting: str) -> tuple[dict[str, frozenset[str]], di
             f"{file}: not a split file with setting {setting}: expected lists source and target, and the same in "
             f"settings.{setting}; found {type(error).__name__}: {error}"
         ) from None
-
-
-def _unlabelled(dataset: Dataset) -> Dataset:
-    """The same images as if nobody had labelled them."""
-    stripped = Dataset(dataset.folder)
-    none = pa.array(np.full(len(dataset), NO_LABEL), pa.int64())
-    stripped.manifest = stripped.manifest.set_column(stripped.manifest.column_names.index("label"), "label", none)
-    stripped.classes = []
-    return stripped

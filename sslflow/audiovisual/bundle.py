@@ -14,8 +14,8 @@ from torch import Tensor
 from sslflow.audiovisual.method import ClipMethod, PairMethod, find
 from sslflow.audiovisual.views import ClipViews
 from sslflow.audiovisual.windows import BATCH, Windows, embed
-from sslflow.data.clips import Clips
-from sslflow.data.raw import ClipFormat
+from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ClipFormat
 from sslflow.networks.encoder import Encoder
 from sslflow.training.ingredients import build
 from sslflow.training.saved import load_weights, read_facts
@@ -55,31 +55,31 @@ def load_method(file: Path) -> tuple[PairMethod, ClipViews]:
     return method.eval(), views.eval()
 
 
-def every_window(clips: Clips, window: float) -> Windows:
+def every_window(clips: Dataset[ClipFormat], window: float) -> Windows:
     """Windows of all clips side by side, each clip from its start on."""
     count = max(1, int(clips.format.seconds / window + 1e-9))
     starts = torch.arange(count, dtype=torch.float32) * window
     return Windows(np.arange(len(clips)).repeat(count), starts.repeat(len(clips)))
 
 
-def clip_features(method: PairMethod, views: ClipViews, clips: Clips, device: torch.device) -> pa.Table:
+def clip_features(method: PairMethod, views: ClipViews, clips: Dataset[ClipFormat], device: torch.device) -> pa.Table:
     """A row for each window of each clip: `video`, `start` and `end` in seconds of the file, `picture` and `sound`,
     the encoders' features as lists of float32."""
     chosen = every_window(clips, views.window)
-    begin = clips.starts[chosen.rows] + chosen.starts.numpy()
+    begin = clips.column("start", chosen.rows) + chosen.starts.numpy()
     columns: dict[str, list[np.ndarray]] = {"picture": [], "sound": []}
     method.to(device).eval()
     views.to(device).eval()
     with torch.no_grad():
         for first in range(0, len(chosen), BATCH):
             part = chosen[first : first + BATCH]
-            raw, starts = clips.read(part.rows).to(device), part.starts.to(device)
-            frames = views.frames(raw, starts + views.window / 2)
+            fields, starts = clips.read(part.rows).to(device), part.starts.to(device)
+            frames = views.frames(fields, starts + views.window / 2)
             columns["picture"].append(method.encoder(frames).float().cpu().numpy())
-            columns["sound"].append(method.sound_encoder(views.sounds(raw, starts)).float().cpu().numpy())
+            columns["sound"].append(method.sound_encoder(views.sounds(fields, starts)).float().cpu().numpy())
     return pa.table(
         {
-            "video": [clips.paths[row] for row in chosen.rows],
+            "video": clips.column("path", chosen.rows),
             "start": begin,
             "end": begin + views.window,
             **{name: _lists(np.concatenate(parts)) for name, parts in columns.items()},
@@ -91,7 +91,7 @@ def clip_features(method: PairMethod, views: ClipViews, clips: Clips, device: to
 def search(
     method: PairMethod,
     views: ClipViews,
-    clips: Clips,
+    clips: Dataset[ClipFormat],
     device: torch.device,
     *,
     sound: Tensor | None = None,
@@ -128,10 +128,10 @@ def search(
         scores = torch.cat([method.table(asked, part.to(device))[0].cpu() for part in sounds.split(BATCH)])
     order = scores.argsort(descending=True, stable=True)[:top]
     rows, starts = chosen.rows[order.numpy()], chosen.starts[order].numpy()
-    begin = clips.starts[rows] + starts
+    begin = clips.column("start", rows) + starts
     return pa.table(
         {
-            "video": [clips.paths[row] for row in rows],
+            "video": clips.column("path", rows),
             "start": begin,
             "end": begin + views.window,
             "score": scores[order].numpy(),

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from sslflow.audiovisual.colours import Colours
 from sslflow.audiovisual.spectrogram import LogMel
-from sslflow.data.dataset import ImageFormat
-from sslflow.data.raw import ClipFormat, Raw
+from sslflow.data.fields import Fields
+from sslflow.data.formats import ClipFormat, ImageFormat
 from sslflow.settings.params import Count, Fraction, NonNegative, Positive
 from sslflow.views.images import Hue, Share, TwoViews, Views
 
@@ -67,20 +67,20 @@ class ClipViews(Views):
         return self.format.seconds - self.window
 
     @abstractmethod
-    def forward(self, raw: Raw) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
         """The views, `(n, …)` each."""
 
     def starts(self, count: int, device: torch.device | None = None) -> Tensor:
         """When a window of each of so many clips begins, drawn by chance, seconds from the clip's start, `(count,)`."""
         return torch.rand(count, device=device) * self.span
 
-    def pictures(self, raw: Raw, starts: Tensor) -> Tensor:
+    def pictures(self, fields: Fields, starts: Tensor) -> Tensor:
         """What a method sees of the windows' pictures: a frame of each, `(n, 3, side, side)`."""
-        return self.frames(raw, starts + self.window / 2)
+        return self.frames(fields, starts + self.window / 2)
 
-    def frames(self, raw: Raw, times: Tensor) -> Tensor:
+    def frames(self, fields: Fields, times: Tensor) -> Tensor:
         """The frames nearest to `times`, seconds `(n,)` or `(n, k)`, normalised, `(*times.shape, 3, side, side)`."""
-        return self.normalised(chosen_frames(raw, self.format, times))
+        return self.normalised(chosen_frames(fields, self.format, times))
 
     def normalised(self, frames: Tensor) -> Tensor:
         """uint8 `(n, 3, side, side)` or `(n, k, 3, side, side)` to floats, changed by chance while training."""
@@ -92,9 +92,9 @@ class ClipViews(Views):
             flat = self.colours(placed) * 255
         return self.normalise(flat).unflatten(0, frames.shape[:-3])
 
-    def sounds(self, raw: Raw, starts: Tensor) -> Tensor:
+    def sounds(self, fields: Fields, starts: Tensor) -> Tensor:
         """Spectrograms of the windows that begin at `starts`, seconds `(n,)`: `(n, 1, mels, frames)`."""
-        cut = cut_sounds(raw, self.format, starts, self.window).float() / 32768
+        cut = cut_sounds(fields, self.format, starts, self.window).float() / 32768
         if self.training and self.gain:
             decibels = (2 * torch.rand(len(cut), 1, device=cut.device) - 1) * self.gain
             cut = cut * 10 ** (decibels / 20)
@@ -144,23 +144,23 @@ class StackViews(ClipViews):
 
     offsets: Tensor
 
-    def pictures(self, raw: Raw, starts: Tensor) -> Tensor:
+    def pictures(self, fields: Fields, starts: Tensor) -> Tensor:
         """`frames` frames of each window, `(n, frames, 3, side, side)`."""
-        return self.frames(raw, starts[:, None] + self.offsets)
+        return self.frames(fields, starts[:, None] + self.offsets)
 
 
-def chosen_frames(raw: Raw, format: ClipFormat, times: Tensor) -> Tensor:
+def chosen_frames(fields: Fields, format: ClipFormat, times: Tensor) -> Tensor:
     """The frames nearest to `times`, seconds `(n,)` or `(n, k)`, uint8 `(*times.shape, 3, side, side)`."""
     numbers = (times * format.fps).round().long().clamp(0, format.frames - 1)
-    rows = torch.arange(len(raw), device=raw.frames.device)
-    return raw.frames[rows.view(-1, *[1] * (times.ndim - 1)), numbers]
+    rows = torch.arange(len(fields), device=fields.device)
+    return fields["frames"][rows.view(-1, *[1] * (times.ndim - 1)), numbers]
 
 
-def cut_sounds(raw: Raw, format: ClipFormat, starts: Tensor, seconds: float) -> Tensor:
+def cut_sounds(fields: Fields, format: ClipFormat, starts: Tensor, seconds: float) -> Tensor:
     """`seconds` of each clip's sound from `starts`, seconds `(n,)`: int16 `(n, samples)`."""
     length = round(seconds * format.rate)
-    first = (starts * format.rate).round().long().clamp(0, raw.sound.shape[1] - length)
-    return raw.sound.gather(1, first[:, None] + torch.arange(length, device=first.device))
+    first = (starts * format.rate).round().long().clamp(0, fields["sound"].shape[1] - length)
+    return fields["sound"].gather(1, first[:, None] + torch.arange(length, device=first.device))
 
 
 def partners(sources: Tensor, count: int = 1) -> Tensor:

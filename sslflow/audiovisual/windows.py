@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sslflow.audiovisual.method import ClipMethod, PairMethod
 from sslflow.audiovisual.views import ClipViews
-from sslflow.data.raw import ClipFormat, Raw
+from sslflow.data.fields import Fields
+from sslflow.data.formats import ClipFormat
 from sslflow.networks.batch_norm import batch_norms, fresh_statistics
 from sslflow.runtime.rng import derive, permutation
 from sslflow.training.method import Batch
@@ -23,11 +24,11 @@ SETTLED = 2048
 
 
 class ClipSource(Protocol):
-    """What is needed of `Clips`."""
+    """What is needed of a `Dataset` of clips."""
 
     format: ClipFormat
 
-    def read(self, rows: np.ndarray) -> Raw:
+    def read(self, rows: np.ndarray) -> Fields:
         """The clips of the rows given, in that order."""
         ...
 
@@ -71,8 +72,8 @@ def seen(
     views.to(device).eval()
     for first in range(0, len(chosen), BATCH):
         part = chosen[first : first + BATCH]
-        raw, starts = clips.read(part.rows).to(device), part.starts.to(device)
-        yield views.pictures(raw, starts), views.sounds(raw, starts) if sound else None
+        fields, starts = clips.read(part.rows).to(device), part.starts.to(device)
+        yield views.pictures(fields, starts), views.sounds(fields, starts) if sound else None
     views.train()
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
-from sklearn.metrics.cluster import contingency_matrix
 
 
 def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
@@ -17,6 +14,13 @@ def agreement(labels: np.ndarray, clusters: np.ndarray) -> dict[str, float]:
       this is largest (Hungarian method);
     - `purity`: share of rows of their cluster's commonest class; it grows with the number of clusters.
     """
+    from scipy.optimize import linear_sum_assignment
+    from sklearn.metrics import (
+        adjusted_rand_score,
+        normalized_mutual_info_score,
+    )  # a second to load, which no check of settings needs
+    from sklearn.metrics.cluster import contingency_matrix
+
     table = contingency_matrix(labels, clusters)
     matched = table[linear_sum_assignment(table, maximize=True)].sum()
     return {

@@ -5,19 +5,45 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from sslflow import stages
-from sslflow.audiovisual.method import names as clip_methods
-from sslflow.reporting import leaderboard
-from sslflow.settings.params import FILE, ParamsError, closest, load, read
-from sslflow.training.method import names
+from sslflow.settings import by_name
+from sslflow.settings.params import (
+    FILE,
+    Over,
+    ParamsError,
+    Schemas,
+    checked,
+    closest,
+    keys,
+    load,
+    lookup,
+    sections,
+)
+
+BLOCKS = {"images": "methods", "clips": "clip_methods", "adaptation": "adapt_methods"}
+"""The kinds of methods, and the section of params.yaml that holds their blocks."""
+ASKED = {"images": "run.methods", "clips": "run.clip_methods", "adaptation": "run.adapt_methods"}
+"""The setting that says which of them are run."""
+RENAMED = {
+    "two_views": "views",
+    "multi_crop": "views",
+    "clips_train": "clip_train",
+    "clips_views": "clip_views",
+    "correspond": "clip_methods, clip_encoders, pretrain_clips and examine",
+    "augment": "preview",
+}
+"""Sections of earlier versions, and where their settings stand now."""
+
+
+def names(kind: str) -> list[str]:
+    """All methods of a kind: the files in `sslflow/methods/<kind>/`."""
+    return by_name.names(f"sslflow.methods.{kind}")
 
 
 def stage_names() -> list[str]:
@@ -30,78 +56,108 @@ def stage_module(stage: str) -> ModuleType:
     return importlib.import_module(f"sslflow.stages.{stage}")
 
 
-def stage_schemas(stage: str, method: str) -> Mapping[str, Any]:
-    """`schemas(method)` of a stage's module, or `schemas()` of one that is the same for all methods."""
+def stage_schemas(stage: str, content: Mapping[str, Any]) -> Schemas:
+    """What a stage reads of a file with this content: `schemas` of its module, called with every method, or every named
+    set, that its parameter is the name of."""
     schemas = stage_module(stage).schemas
-    return schemas(method) if inspect.signature(schemas).parameters else schemas()
+    asked_of = list(inspect.signature(schemas).parameters)
+    found: dict[str, Any] = {}
+    for one in product(*(_items(name, content) for name in asked_of)):
+        found |= schemas(*one)
+    return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class ClipMethods:
-    """Which `methods` for clips are run."""
-
-    methods: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        """Raises `ValueError` for a method that there is not."""
-        for name in self.methods:
-            if name not in clip_methods():
-                raise ValueError(f"correspond.methods: there is no method '{name}'{closest(name, clip_methods())}")
+def _items(name: str, content: Mapping[str, Any]) -> list[str]:
+    """What a parameter of `schemas` may be, by its name."""
+    if name in ("domains", "clips"):
+        return list(lookup(content, name))
+    if name == "section":
+        return ["data", *(f"{kind}.{one}" for kind in ("domains", "clips") for one in lookup(content, kind))]
+    return names({"method": "images", "clip_method": "clips", "adaptation_method": "adaptation"}[name])
 
 
-def _schemas(stage: str, methods: Iterable[str]) -> Iterator[Mapping[str, Any]]:
-    """What a stage reads for each of the methods; one that runs methods for clips, for all of those at once."""
-    if "correspond.${item.method}" in getattr(stage_module(stage), "SECTIONS", ()):
-        of_methods = [stage_schemas(stage, method) for method in clip_methods()]
-        yield {"correspond": ClipMethods, **{name: target for found in of_methods for name, target in found.items()}}
-        return
-    yield from (stage_schemas(stage, method) for method in methods)
+def all_schemas(content: Mapping[str, Any]) -> dict[str, Schemas]:
+    """What each stage reads, with the sections of all methods."""
+    return {stage: stage_schemas(stage, content) for stage in stage_names()}
 
 
-def check(file: Path = FILE) -> list[str]:
-    """Check all settings and return the names of the methods that have some. Raises `ParamsError` with all problems."""
+def check(file: Path = FILE) -> dict[str, list[str]]:
+    """Check all settings; return the methods of each kind that have a block. Raises `ParamsError` with all problems."""
     content = load(file)
-    blocks = list(content.get("methods") or {})
-    known = [name for name in blocks if name in names()]
-    problems = [
-        f"methods.{name}: there is no such method{closest(name, names())}" for name in blocks if name not in names()
-    ]
-    read_sections = {"methods"}
-    for stage in stage_names():
-        for schemas in _schemas(stage, known or names()[:1]):
-            read_sections |= {section.partition(".")[0] for section in schemas}
-            try:
-                settings = read(schemas, file)
-                if "run" in settings:
-                    leaderboard.run(**settings["run"])
-                if "adapt" in settings:
-                    stage_module("adapt").Plan(**settings["adapt"])
-                if "correspond" in settings:
-                    ClipMethods(**settings["correspond"])
-            except ParamsError as error:
-                problems += error.problems
-            except ValueError as error:
-                problems.append(str(error))
-    problems += _not_run(content, known)
-    problems += _unread(read_sections, file)
+    schemas = all_schemas(content)
+    blocks = {kind: [name for name in names(kind) if name in lookup(content, BLOCKS[kind])] for kind in BLOCKS}
+    asked = {kind: list(_asked(content, kind)) for kind in BLOCKS}
+    problems: list[str] = []
+    for own in schemas.values():
+        used = {section: one for section, one in own.items() if not _of_idle_method(section, blocks, asked)}
+        checked(used, content, problems)
+    problems += _methods(content, blocks, asked)
+    problems += _sections(content, schemas)
     if problems:
         raise ParamsError(list(dict.fromkeys(problems)), file)
-    return known
+    return blocks
 
 
-def _not_run(content: Mapping[str, Any], known: list[str]) -> Iterator[str]:
-    """Methods that are asked for and can't run."""
-    asked = (content.get("run") or {}).get("methods") or []
-    for name in asked if isinstance(asked, list) else []:
-        if name not in names():
-            yield f"run.methods: there is no method '{name}'{closest(name, names())}"
-        elif name not in known:
-            yield f"run.methods: '{name}' has no settings; add a block methods.{name}"
+def _asked(content: Mapping[str, Any], kind: str) -> list[str]:
+    """The names of a kind's methods that are to be run, whether there are such methods or not."""
+    section, _, setting = ASKED[kind].partition(".")
+    found = lookup(content, section).get(setting) or ()
+    return [str(name) for name in found] if isinstance(found, list) else []
 
 
-def _unread(read_sections: set[str], file: Path) -> Iterator[str]:
-    """Sections that no stage reads, unless they carry an anchor: those lend their values to other sections."""
-    for section, block in YAML(typ="rt").load(file).items():
-        anchor = getattr(block, "anchor", None)
-        if section not in read_sections and not (anchor and anchor.value):
-            yield f"{section}: no stage reads this section{closest(section, read_sections)}"
+def _of_idle_method(section: str, *named: Mapping[str, list[str]]) -> bool:
+    """Whether a section is of a method that has no block and is not to be run: nobody needs its settings."""
+    for kind, block in BLOCKS.items():
+        outer, _, name = section.partition(".")
+        name = name.partition(".")[0]
+        if outer == block and name in names(kind):
+            return not any(name in one[kind] for one in named)
+    return False
+
+
+def _methods(
+    content: Mapping[str, Any], blocks: Mapping[str, list[str]], asked: Mapping[str, list[str]]
+) -> Iterator[str]:
+    """Blocks of methods that there are not; methods that are to be run, and can't."""
+    for kind, block in BLOCKS.items():
+        known = names(kind)
+        for name in lookup(content, block):
+            if name not in known:
+                yield f"{block}.{name}: there is no such method{closest(name, known)}"
+        for name in asked[kind]:
+            if name not in known:
+                yield f"{ASKED[kind]}: there is no method '{name}'{closest(name, known)}"
+    for kind in BLOCKS:
+        for name in asked[kind]:
+            if name in names(kind) and name not in blocks[kind]:
+                yield (
+                    f"{ASKED[kind]}: '{name}' has no settings; add a block {BLOCKS[kind]}.{name}, which may be empty: "
+                    "DVC has to see it"
+                )
+
+
+def _sections(content: Mapping[str, Any], schemas: Mapping[str, Schemas]) -> Iterator[str]:
+    """Sections that no stage reads, and what of the shared ones no method reads."""
+    read = {section.partition(".")[0] for own in schemas.values() for section in sections(own)}
+    for section in content:
+        if section in RENAMED:
+            yield f"{section}: is called {RENAMED[section]} now; recipes/full.yaml shows what belongs there"
+        elif section not in read:
+            yield f"{section}: no stage reads this section{closest(section, read)}"
+    shared: dict[str, set[str]] = {}
+    for one in (one for own in schemas.values() for one in own.values() if isinstance(one, Over)):
+        shared.setdefault(one.shared, set()).update(keys(one.target))
+    for section, known in shared.items():
+        if section not in content:
+            yield f"{section}: missing section{closest(section, content)}; it may be empty"
+        for key in _dotted(lookup(content, section), known):
+            if key not in known:
+                yield f"{section}.{key}: no method has this setting{closest(key, known)}"
+
+
+def _dotted(values: Mapping[str, Any], known: Collection[str], place: str = "") -> Iterator[str]:
+    """All keys, those of mappings that are known dotted."""
+    for name, value in values.items():
+        yield (key := f"{place}{name}")
+        if isinstance(value, dict) and key in known:
+            yield from _dotted(value, known, f"{key}.")

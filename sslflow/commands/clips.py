@@ -18,10 +18,10 @@ from torch import Tensor
 from sslflow import paths
 from sslflow.audiovisual.bundle import clip_features, load_method, search
 from sslflow.audiovisual.windows import embed, windows
-from sslflow.data.clips import Clips
-from sslflow.data.raw import ClipFormat
+from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ClipFormat
 from sslflow.evaluation.intervals import interval
-from sslflow.examination.pairs import paired, scored
+from sslflow.examination.clips.pairs import paired, scored
 from sslflow.ingest.images.decode import Refused, decode
 from sslflow.ingest.videos import ffmpeg
 from sslflow.ingest.videos.prepare import prepare_clips
@@ -91,13 +91,13 @@ def score_folder(folder: Path, model: Path | None, tell: Callable[[str], None]) 
     method, views = load_method(model or default_model())
     clips = _prepared(folder, views.format, tell)
     chosen = windows(views, np.arange(len(clips)), 0, SCORED, two=method.wrong == "moment")
-    sources = clips.sources[chosen.rows]
-    pairs = paired(method.wrong, sources, 0)
+    groups = clips.groups[chosen.rows]
+    pairs = paired(method.wrong, groups, 0)
     if not len(pairs.same):
         raise ValueError(f"{folder}: all clips are of one video, and a wrong sound is one of another")
     own, other = scored(method, embed(method, views, clips, chosen, torch.device("cpu")), pairs).chunk(2)
     better = ((own > other).double() + 0.5 * (own == other)).numpy()
-    videos = sources[pairs.pictures[: len(own)].numpy()]
+    videos = groups[pairs.pictures[: len(own)].numpy()]
     low, high = interval(better, videos)
     return Told(float(better.mean()), low, high, len(better), len(np.unique(videos)), method.wrong)
 
@@ -139,7 +139,7 @@ def _read_image(file: Path, side: int) -> Tensor:
         raise ValueError(f"{file}: can't be seen: {reason}") from None
 
 
-def _prepared(folder: Path, format: ClipFormat, tell: Callable[[str], None]) -> Clips:
+def _prepared(folder: Path, format: ClipFormat, tell: Callable[[str], None]) -> Dataset[ClipFormat]:
     """Clips of the folder's videos in the form that the model was trained on; what has been decoded once is kept."""
     if not folder.is_dir():
         raise ValueError(f"{folder}: there is no such folder")
@@ -149,4 +149,4 @@ def _prepared(folder: Path, format: ClipFormat, tell: Callable[[str], None]) -> 
     prepare_clips(
         where, tell, source="folder", path=str(folder), sound="required", test_fraction=0.0, max_bad=1.0, **form
     )
-    return Clips(where)
+    return Dataset(where)

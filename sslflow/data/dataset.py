@@ -1,104 +1,130 @@
-"""Prepared images on disk: uint8 shards, memory-mapped, and a manifest with a row for each image."""
+"""Prepared data on disk: memory-mapped shards of each field, and a manifest with a row for each example."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
 from sslflow import paths
-from sslflow.data.splits import POOL, TEST, TRAIN
+from sslflow.data.fields import Fields
+from sslflow.data.formats import ClipFormat, ImageFormat, format_of
+from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN
 from sslflow.runtime.files import read_json
 
+OPEN_SHARDS = 256
+"""Shards that are mapped at a time: each takes one of the files that a process may have open, often 1,024."""
 
-@dataclass(frozen=True)
-class ImageFormat:
-    """What all prepared images have in common."""
-
-    channels: int
-    size: int
-    """Pixels: images are squares."""
-    mean: tuple[float, ...]
-    """Of each channel, over the images to pretrain on, as shares of white."""
-    std: tuple[float, ...]
+Format = TypeVar("Format", bound=ImageFormat | ClipFormat)
 
 
-class Dataset:
-    """What `prepare` wrote: `manifest.parquet`, `dataset.json` and `shard-*.npy` of `(n, channels, size, size)` uint8.
+class Dataset(Generic[Format]):
+    """What `prepare` or `clips` wrote: `dataset.json`, `manifest.parquet` and, for each field, `<field>-00000.npy`, ….
 
-    The manifest's columns: row, shard, index (within the shard), path, split, label (−1: none), width, height (of the
-    file), sha256 (of the file's bytes), pixels (hash of the prepared pixels). Splits: `pool` (pretraining only,
-    labels unused), `train` and `test` (labelled). Without a `pool`, pretraining sees `train`.
+    The manifest's columns: row, shard, index (within the shard), path (as the source gives it, escaped), split, label
+    (−1: none), group (what a split never divides: rows of the same group show the same thing), and whatever else is
+    known of the kind of data. Splits: `pool` (pretraining only, labels unused), `train` and `test`. Without a `pool`,
+    pretraining sees `train`.
+
+    In memory are the columns that were asked for, and nothing else of the examples.
     """
 
-    def __init__(self, folder: Path = paths.PREPARED) -> None:
-        if not (folder / "dataset.json").exists():
-            raise ValueError(f"{folder}: no prepared images here; run `dvc repro prepare` first")
+    def __init__(self, folder: Path = paths.PREPARED, *, labels: bool = True) -> None:
+        """Without `labels`, the examples are as if nobody had labelled them. Raises `ValueError` where there is no
+        prepared data, or such as an earlier version wrote."""
+        stage, file = _stage(folder), folder / "dataset.json"
+        facts = read_json(file) if file.exists() else {}
+        if "kind" not in facts:
+            if facts or (folder / "clips.json").exists():
+                raise ValueError(f"{folder}: made by an earlier version of sslflow; run `dvc repro {stage}`")
+            raise ValueError(f"{folder}: nothing prepared here; run `dvc repro {stage}` first")
         self.folder = folder
-        self.manifest = pq.read_table(folder / "manifest.parquet")
-        facts = read_json(folder / "dataset.json")
-        self.classes: list[str] = facts["classes"]
-        self.channels: int = facts["channels"]
-        self.image_size: int = facts["image_size"]
-        self.format = ImageFormat(self.channels, self.image_size, tuple(facts["mean"]), tuple(facts["std"]))
+        self.format: Format = format_of(facts)
+        self.classes: list[str] = facts["classes"] if labels else []
+        self._size = pq.read_metadata(folder / "manifest.parquet").num_rows
+        self._columns: dict[str, pa.ChunkedArray] = {}
+        if not labels:
+            self._columns["label"] = pa.chunked_array([pa.array(np.full(self._size, NO_LABEL), pa.int64())])
+        self._shard = lru_cache(OPEN_SHARDS)(self._opened)
 
     def __len__(self) -> int:
-        return self.manifest.num_rows
+        return self._size
 
-    @cached_property
-    def splits(self) -> np.ndarray:
-        """Split of each row, `(n,)` str."""
-        return np.asarray(self.manifest["split"].to_pylist(), dtype=str)
+    def column(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
+        """A column of the manifest, of all rows or of those given, in that order, `(n,)`. Text is `object`."""
+        column = self._column(name)
+        return (column if rows is None else column.take(pa.array(rows))).to_numpy()
 
     @cached_property
     def labels(self) -> np.ndarray:
         """Class index of each row, `(n,)` int64; −1 where there is none."""
-        return self.manifest["label"].to_numpy()
+        return self.column("label")
 
     @cached_property
-    def paths(self) -> list[str]:
-        """Name of each row's image, as the source gives it."""
-        return self.manifest["path"].to_pylist()
+    def groups(self) -> np.ndarray:
+        """Number of each row's group, `(n,)` int64, in the groups' order: no group is in both `train` and `test`."""
+        ranks = pc.rank(self._column("group"), tiebreaker="dense")  # pyright: ignore[reportAttributeAccessIssue]
+        return ranks.to_numpy().astype(np.int64) - 1
 
     @property
     def labelled(self) -> bool:
-        """Whether there are labelled images to train a probe on and to test it on."""
-        return all((self.labels[self.rows(split)] >= 0).any() for split in (TRAIN, TEST))
+        """Whether there are labelled examples to train a probe on and to test it on."""
+        return all(len(self.labelled_rows(split)) for split in (TRAIN, TEST))
 
     def rows(self, split: str) -> np.ndarray:
         """Rows of one split, in manifest order."""
-        return np.flatnonzero(self.splits == split)
+        here = pc.equal(self._column("split"), split)  # pyright: ignore[reportAttributeAccessIssue]
+        return np.flatnonzero(here.to_numpy())
 
     def labelled_rows(self, split: str) -> np.ndarray:
         """Rows of one split that have a label, in manifest order."""
         rows = self.rows(split)
-        return rows[self.labels[rows] >= 0]
+        return rows[self.labels[rows] != NO_LABEL]
 
     @property
     def pretraining_rows(self) -> np.ndarray:
-        """Rows that pretraining may see: the pool, or else the training split; never a test image."""
+        """Rows that pretraining may see: the pool, or else the training split; never a test example."""
         pool = self.rows(POOL)
         return pool if len(pool) else self.rows(TRAIN)
 
-    def read(self, rows: np.ndarray | Tensor) -> Tensor:
-        """Images of the rows given, in that order, uint8 `(len(rows), channels, size, size)`."""
+    def read(self, rows: np.ndarray | Tensor) -> Fields:
+        """The examples of the rows given, in that order."""
         rows = np.asarray(rows)
-        images = np.empty((len(rows), self.channels, self.image_size, self.image_size), dtype=np.uint8)
         shard, index = self._places[0][rows], self._places[1][rows]
-        for number in np.unique(shard):
+        found = {name: self._empty(name, len(rows)) for name in self.format.fields}
+        for number in np.unique(shard).tolist():
             here = shard == number
-            images[here] = self._shards[number][index[here]]
-        return torch.from_numpy(images)
+            for name, values in found.items():
+                values[here] = self._shard(name, number)[index[here]]
+        if self.format.grouped:
+            found["groups"] = self.groups[rows]
+        return Fields(**{name: torch.from_numpy(values) for name, values in found.items()})
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
-        return self.manifest["shard"].to_numpy(), self.manifest["index"].to_numpy()
+        return self.column("shard"), self.column("index")
 
-    @cached_property
-    def _shards(self) -> list[np.ndarray]:
-        return [np.load(file, mmap_mode="r") for file in sorted(self.folder.glob("shard-*.npy"))]
+    def _column(self, name: str) -> pa.ChunkedArray:
+        if name not in self._columns:
+            self._columns[name] = pq.ParquetFile(self.folder / "manifest.parquet").read([name])[name]
+        return self._columns[name]
+
+    def _empty(self, name: str, count: int) -> np.ndarray:
+        first = self._shard(name, 0)
+        return np.empty((count, *first.shape[1:]), first.dtype)
+
+    def _opened(self, name: str, number: int) -> np.ndarray:
+        return np.load(self.folder / f"{name}-{number:05d}.npy", mmap_mode="r")
+
+
+def _stage(folder: Path) -> str:
+    """The stage that fills the folder."""
+    filled = {paths.clips(""): "clips", paths.domains(""): "domains"}
+    return next((stage for place, stage in filled.items() if place in (folder, *folder.parents)), "prepare")

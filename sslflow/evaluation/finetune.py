@@ -165,7 +165,7 @@ def _accuracy(
     correct = 0
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
-        images = normalise(dataset.read(batch).to(device)).contiguous(memory_format=layout(memory_format))
+        images = normalise(dataset.read(batch)["images"].to(device)).contiguous(memory_format=layout(memory_format))
         with autocast(device, precision):
             predicted = model(images).argmax(dim=1)
         correct += int((predicted.cpu() == torch.from_numpy(dataset.labels[batch])).sum())

@@ -23,6 +23,8 @@ class Record:
     picture: Picture
     label: int = NO_LABEL
     """Index into the source's classes, −1 where there is none."""
+    group: str | None = None
+    """What a split never divides: images of the same thing have the same group. None: the image stands alone."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
+from sslflow.data.fields import Fields
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.views.images import Views
 
@@ -54,21 +55,21 @@ class Rates:
 def measure(
     views: Views,
     encoder: nn.Module,
-    images: Tensor,
+    fields: Fields,
     seconds: float,
 ) -> Rates:
-    """Time both on `images` (uint8 `(n, c, h, w)` on the device), in about `seconds` in all.
+    """Time both on what a data set holds, on the device, in about `seconds` in all.
 
-    As many of the images are used as the time allows, at least 8, since small batches are slow. What is compared takes
-    turns, so that another program that slows the machine for a while slows them all. A precision that the device can't
-    do is left out. The encoder's weights are not changed, but the statistics of its norms are.
+    As many of the examples are used as the time allows, at least 8, since small batches are slow. What is compared
+    takes turns, so that another program that slows the machine for a while slows them all. A precision that the device
+    can't do is left out. The encoder's weights are not changed, but the statistics of its norms are.
     """
-    device = images.device
+    device = fields.device
     choices = [choice for choice in product(get_args(Precision), get_args(MemoryFormat)) if _able(device, choice[0])]
     turn = seconds / (1 + len(choices)) / (ROUNDS + 1)
     encoder.train()
 
-    def make(batch: Tensor) -> None:
+    def make(batch: Fields) -> None:
         views(batch)
 
     def step(choice: Choice, batch: Tensor) -> None:
@@ -84,8 +85,8 @@ def measure(
     def slowest(batch: Tensor) -> float:
         return max(_seconds(lambda c=choice: step(c, ready(c, batch)), device) for choice in choices)
 
-    seen = views(images)
-    made, view, count = len(views.shown(seen)), seen[0].flatten(0, -4)[: len(images)], min(FEWEST, len(images))
+    seen = views(fields)
+    made, view, count = len(views.shown(seen)), seen[0].flatten(0, -4)[: len(fields)], min(FEWEST, len(fields))
     slowest(view[:count])  # the first time, memory is found and kernels are chosen
     while count < len(view) and 2 * slowest(view[:count]) < turn:
         count = min(2 * count, len(view))
@@ -93,7 +94,7 @@ def measure(
     rates: dict[Choice, list[float]] = {choice: [] for choice in choices}
     making: list[float] = []
     for _ in range(ROUNDS):
-        making.append(made * len(batch) / _seconds(lambda: make(images[: len(batch)]), device))
+        making.append(made * len(batch) / _seconds(lambda: make(fields[: len(batch)]), device))
         for choice in choices:
             prepared = ready(choice, batch)
             step(choice, prepared[:FEWEST])

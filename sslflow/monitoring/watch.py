@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sslflow.data.normalise import Normalise
-from sslflow.data.raw import Readable, stills
+from sslflow.data.fields import Fields, Readable, stills
 from sslflow.features.extract import extract
 from sslflow.monitoring.diagnostics import alignment, alpha_req, feature_std, rankme, uniformity
 from sslflow.networks.batch_norm import batch_norms, fresh_statistics
@@ -69,16 +69,16 @@ class Watch:
         """Two views of the images, or nothing where the views are of another kind."""
         if self.views is None:
             return []
-        images = self._images()
+        read = self._read()
         self.views.to(self.device)
-        shown = [view for view in self.views.shown(self.views(images)) if view.shape == images.shape]
+        shown = [view for view in self.views.shown(self.views(read)) if view.shape == stills(read).shape]
         return [self._normalised(view) for view in shown[:2]] if len(shown) > 1 else []
 
     def _features(self, view: Tensor) -> Tensor:
         return self.method.encoder(view.contiguous(memory_format=layout(self.memory_format))).float()
 
-    def _images(self) -> Tensor:
-        return stills(self.dataset.read(self.rows[:VIEWED])).to(self.device)
+    def _read(self) -> Fields:
+        return self.dataset.read(self.rows[:VIEWED]).to(self.device)
 
     def _normalised(self, images: Tensor) -> Tensor:
         return Normalise(self.dataset.format.mean, self.dataset.format.std).to(self.device)(images)
@@ -96,7 +96,7 @@ class Watch:
         kept = [(norm, copy.deepcopy(norm.state_dict())) for norm in batch_norms(self.method)]
         try:
             with fresh_statistics(self.method):
-                self.method.projections(self._features(self._normalised(self._images())))
+                self.method.projections(self._features(self._normalised(stills(self._read()))))
             yield
         finally:
             for norm, state in kept:

@@ -87,9 +87,9 @@ def quarantined(folder: Path = paths.PREPARED) -> tuple[list[tuple[str, int]], l
 def splits(dataset: Dataset) -> list[tuple[str, int, int]]:
     """Name, images and labelled images of each split that is there."""
     return [
-        (name, int(here.sum()), int((dataset.labels[here] >= 0).sum()))
+        (name, len(rows), len(dataset.labelled_rows(name)))
         for name in ("pool", "train", "test")
-        if (here := dataset.splits == name).any()
+        if len(rows := dataset.rows(name))
     ]
 
 

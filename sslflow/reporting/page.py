@@ -15,13 +15,13 @@ from sslflow.data.dataset import Dataset
 from sslflow.drawing.embedded import sheet
 from sslflow.features.store import FeatureStore
 from sslflow.reporting import curves, leaderboard, origin, story, verdicts
+from sslflow.reporting.adaptation import section as adaptation
 from sslflow.reporting.adaptation.gains import Adaptations
-from sslflow.reporting.adaptation.section import section as adaptation
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.images import atlas, confusion, neighbours
 from sslflow.runtime.files import read_json
-from sslflow.settings.params import Count, Natural
+from sslflow.settings.params import Count, Natural, lookup
 
 AGREEMENT = {"nmi": "NMI", "ari": "ARI", "accuracy": "accuracy", "purity": "purity"}
 
@@ -50,10 +50,10 @@ def render(
     queries: Count = 8,
     neighbour_count: Count = 8,
     adapter: str = "gated_dance",
-    correspondence: str = "alignment",
+    clip_method: str = "alignment",
 ) -> str:
     """The page. `seed` chooses the images of the map and the queries, which show `neighbour_count` neighbours each;
-    `adapter` is the method of adaptation whose decisions are shown, `correspondence` the method for clips.
+    `adapter` is the method of adaptation whose decisions are shown, `clip_method` the method for clips.
 
     What a stage has not made (no labels, a stage left out) is left out of the page; where pictures are shown, the first
     seed of each method stands for it.
@@ -76,7 +76,7 @@ def render(
         script="report.js.j2",
         adapted=adaptation.section(adaptations, adapter, map_images, seed),
         adaptation="adaptation.html.j2",
-        heard=audiovisual.section(correspondences, correspondence, seed),
+        heard=audiovisual.section(correspondences, clip_method, seed),
         audiovisual="clips.html.j2",
         headline=story.headline(board, run.methods, dataset.labelled),
         remarks=story.remarks(board, run.methods, run.seeds, run.fractions, dataset.labelled),
@@ -114,7 +114,7 @@ def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
         "titles": [leaderboard.title(metric, main) for metric in metrics],
         "rows": [
             {
-                "name": leaderboard.CONTROLS.get(name, name),
+                "name": leaderboard.row_title(board, name),
                 "control": name in leaderboard.CONTROLS,
                 "seeds": leaderboard.seeds_of(board[name]),
                 "cells": [(leaderboard.shown(m, board[name].get(m)), name in best[m]) for m in metrics],
@@ -131,8 +131,8 @@ def _data(run: Run, dataset: Dataset) -> dict[str, Any]:
     told = {"duplicates": "exact duplicates", "label_conflicts": "images whose exact double has another label"}
     return {
         "images": len(dataset),
-        "size": dataset.image_size,
-        "channels": dataset.channels,
+        "size": dataset.format.size,
+        "channels": dataset.format.channels,
         "classes": dataset.classes,
         "splits": origin.splits(dataset),
         "reasons": reasons,
@@ -157,7 +157,7 @@ def _views(run: Run) -> list[dict[str, Any]]:
 
 def _rates(run: Run, method: str, measured: dict[str, float]) -> list[tuple[str, float, bool]]:
     """Name, images a second, and whether the run is set so; the views first."""
-    train = run.params.get("methods", {}).get(method, {}).get("train") or {}
+    train = lookup(run.params, f"methods.{method}.train", over="train")
     present = f"encoder_{train.get('precision', 'fp32')}_{train.get('memory_format', 'channels_last')}"
     lines = [("views made", rate, False) for name, rate in measured.items() if name == "views"]
     for name, rate in measured.items():

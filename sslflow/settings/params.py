@@ -1,15 +1,19 @@
 """`params.yaml`, read once at the edge and checked against the signatures of what it configures.
 
 The constructor is the schema: the keyword-only parameters (right of `*`) of a callable are the keys of its
-section; their annotations give types and ranges, their defaults make a key optional.
+section; their annotations give types and ranges, their defaults make a key optional. A parameter annotated with a
+dataclass is a mapping of that dataclass's fields.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import re
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, is_dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +30,12 @@ Natural = Annotated[int, Ge(0)]
 Widths = tuple[Count, ...]
 
 FILE = Path("params.yaml")
+MERGE_KEY = re.compile(r"^[^#\n]*?<<\s*:", re.MULTILINE)
+NO_MERGE_KEYS = (
+    "merge keys (<<) are not read: `dvc exp run -S` replaces them by copies, after which a change of what they name "
+    "changes nothing. Shared values stand in train, views, clip_train and clip_views now, and a method's block holds "
+    "what differs from them, as in recipes/full.yaml"
+)
 
 
 class ParamsError(ValueError):
@@ -37,97 +47,213 @@ class ParamsError(ValueError):
         super().__init__(f"{file}: {count}\n" + "\n".join(f"  {problem}" for problem in problems))
 
 
+@dataclass(frozen=True)
+class Over:
+    """What a section configures that is laid over the `shared` one, key by key. Of the shared section, which other
+    callables read as well, those keys count that `target` has."""
+
+    shared: str
+    target: Callable[..., Any]
+
+
+Schemas = Mapping[str, Callable[..., Any] | Over]
+"""What each section (`"probe"`, or dotted, `"methods.simclr.train"`) configures."""
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Settings, and the place in the file where they stand; `strict`: they are for one callable alone."""
+
+    place: str
+    values: Mapping[str, Any]
+    strict: bool
+
+
 def load(file: Path = FILE) -> dict[str, Any]:
     """The whole file as plain dicts and lists, read as YAML 1.2, as DVC reads it (`1e-3` is a number)."""
     try:
-        content = YAML(typ="safe").load(file.read_text())
+        text = file.read_text(encoding="utf-8")
+        content = YAML(typ="safe").load(text)
     except FileNotFoundError:
         raise ParamsError(
             [f"there is no such file in {Path.cwd()}: run this from the project's folder"], file
         ) from None
-    except YAMLError as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise ParamsError([f"not valid YAML: {' '.join(str(error).split())}"], file) from None
     if not isinstance(content, dict):
         raise ParamsError(["expected sections with settings, found none"], file)
+    if merged := MERGE_KEY.search(text):
+        line = text.count("\n", 0, merged.end()) + 1
+        raise ParamsError([f"line {line}: {NO_MERGE_KEYS}"], file)
     return content
 
 
-def read(schemas: Mapping[str, Callable[..., Any]], file: Path = FILE) -> dict[str, dict[str, Any]]:
+def read(schemas: Schemas, file: Path = FILE) -> dict[str, dict[str, Any]]:
     """Settings of the sections named, checked, ready to be passed as keyword arguments.
 
-    `schemas` maps a section (`"probe"`, or dotted, `"methods.simclr.train"`) to the callable that it configures. A
-    section inside another that is also named belongs to its own callable. Raises `ParamsError` with all problems of
-    all sections at once.
+    A section inside another that is also named belongs to its own callable. It may be absent, as a shared one may:
+    then the defaults hold. Raises `ParamsError` with all problems of all sections at once.
     """
-    content = load(file)
     problems: list[str] = []
-    settings = {}
-    for section, target in schemas.items():
-        inner = {name.removeprefix(section + ".").split(".")[0] for name in schemas if name.startswith(section + ".")}
-        found = _find(content, section, problems)
-        if found is not None:
-            own = {key: value for key, value in found.items() if key not in inner}
-            settings[section] = _check(section, own, target, inner, problems)
+    settings = checked(schemas, load(file), problems)
     if problems:
-        raise ParamsError(problems, file)
+        raise ParamsError(list(dict.fromkeys(problems)), file)
     return settings
 
 
-def closest(word: str, known: typing.Iterable[str]) -> str:
+def checked(schemas: Schemas, content: Mapping[str, Any], problems: list[str]) -> dict[str, dict[str, Any]]:
+    """As `read`, of a file's content; what is wrong is added to `problems`, and its section may be left out."""
+    settings = {}
+    for section, configured in schemas.items():
+        inner = {name.removeprefix(section + ".").split(".")[0] for name in schemas if name.startswith(section + ".")}
+        known = len(problems)
+        own = _find(content, section, problems, optional="." in section)
+        layers = [_Layer(section, {key: value for key, value in own.items() if key not in inner}, strict=True)]
+        if isinstance(configured, Over):
+            shared = _find(content, configured.shared, problems, optional=True)
+            layers.append(_Layer(configured.shared, shared, strict=False))
+            configured = configured.target
+        if len(problems) > known:
+            continue
+        settings[section] = _check(layers, configured, problems, inner)
+        if is_dataclass(configured) and len(problems) == known:
+            _made(configured, settings[section], "", problems)
+    return settings
+
+
+def lookup(content: Mapping[str, Any], section: str, over: str = "") -> dict[str, Any]:
+    """A section as it stands in a file's content, laid over the shared section `over`, unchecked; where it is absent or
+    no mapping, an empty one."""
+    own: Any = content
+    for key in section.split("."):
+        own = own.get(key) if isinstance(own, dict) else None
+    own = own if isinstance(own, dict) else {}
+    return _laid(lookup(content, over), own) if over else own
+
+
+def _laid(under: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` over `under`, mappings in them likewise."""
+    both = {key for key in own if isinstance(own[key], dict) and isinstance(under.get(key), dict)}
+    return {**under, **own, **{key: _laid(under[key], own[key]) for key in both}}
+
+
+def sections(schemas: Schemas) -> set[str]:
+    """The outermost of the sections that are read, and the shared ones."""
+    named = {*schemas, *(configured.shared for configured in schemas.values() if isinstance(configured, Over))}
+    return {name for name in named if not any(name.startswith(f"{other}.") for other in named)}
+
+
+def closest(word: str, known: Iterable[str]) -> str:
     """`", did you mean 'simclr'?"` where a known word is close, else the list of what is known."""
     known = [str(name) for name in known]
     close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
     return f", did you mean '{close[0]}'?" if close else f" (known: {', '.join(sorted(known)) or 'none'})"
 
 
-def schema(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword-only parameters of a callable, with their annotations resolved."""
+@cache
+def schema(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """The keyword-only parameters of a callable, or all fields of a dataclass, with their annotations resolved."""
     function = target.__init__ if inspect.isclass(target) else target
     hints = typing.get_type_hints(function, include_extras=True)
-    parameters = inspect.signature(function).parameters.values()
+    parameters = list(inspect.signature(target).parameters.values())
     return {
         p.name: p.replace(annotation=hints.get(p.name, Any))
         for p in parameters
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
+        if p.kind is inspect.Parameter.KEYWORD_ONLY or is_dataclass(target)
     }
 
 
-def _find(content: dict[str, Any], section: str, problems: list[str]) -> dict[str, Any] | None:
-    """The section, or None with the problem noted. An absent leaf section is empty: its defaults may suffice."""
+def keys(target: Callable[..., Any]) -> Iterator[str]:
+    """The keys of a callable's section, those of a mapping in it dotted: `crop`, `crop.smallest`."""
+    for name, parameter in schema(target).items():
+        yield name
+        if is_dataclass(parameter.annotation):
+            yield from (f"{name}.{key}" for key in keys(parameter.annotation))
+
+
+def _find(content: Mapping[str, Any], section: str, problems: list[str], *, optional: bool) -> Mapping[str, Any]:
+    """The section; an empty one where it is absent, which is noted unless it is `optional`, and where it is none."""
     place: Any = content
     walked: list[str] = []
     for key in section.split("."):
         if key not in place:
-            problems.append(f"{'.'.join([*walked, key])}: missing section{closest(key, place)}")
-            return None
+            if not optional:
+                problems.append(f"{'.'.join([*walked, key])}: missing section{closest(key, place)}")
+            return {}
         place = place[key] if place[key] is not None else {}
         walked.append(key)
         if not isinstance(place, dict):
             problems.append(f"{'.'.join(walked)}: expected settings (key: value), found {place!r}")
-            return None
+            return {}
     return place
 
 
 def _check(
-    section: str, found: dict[str, Any], target: Callable[..., Any], inner: set[str], problems: list[str]
+    layers: Sequence[_Layer],
+    target: Callable[..., Any],
+    problems: list[str],
+    inner: Collection[str] = (),
+    base: object = None,
 ) -> dict[str, Any]:
+    """The keys of `target` that any layer holds, each from the first that does. What is missing is `base`'s."""
     known = schema(target)
-    checked = {}
-    for key, value in found.items():
-        if key not in known:
-            problems.append(f"{section}.{key}: unknown{closest(key, [*known, *inner])}")
-            continue
-        try:
-            checked[key] = TypeAdapter(known[key].annotation).validate_python(_frozen(value), strict=True)
-        except ValidationError as error:
-            for problem in error.errors():
-                inside = "".join(f"[{part}]" for part in problem["loc"] if isinstance(part, int))
-                reason = problem["msg"].replace("Input should be", "should be").replace("a valid ", "a ")
-                problems.append(f"{section}.{key}{inside}: {reason}, found {problem['input']!r}")
+    for layer in layers:
+        unknown = [key for key in layer.values if key not in known] if layer.strict else []
+        problems += [f"{layer.place}.{key}: unknown{closest(key, [*known, *inner])}" for key in unknown]
+    found = {}
     for key, parameter in known.items():
-        if key not in found and parameter.default is inspect.Parameter.empty:
-            problems.append(f"{section}.{key}: missing")
-    return checked
+        holding = [layer for layer in layers if key in layer.values]
+        if not holding and parameter.default is inspect.Parameter.empty and base is None:
+            also = "".join(f", and not in {layer.place} either" for layer in layers[1:])
+            problems.append(f"{layers[0].place}.{key}: missing{also}")
+        elif holding and is_dataclass(parameter.annotation):
+            found[key] = _mapping(holding, key, parameter, problems)
+        elif holding:
+            found[key] = _value(f"{holding[0].place}.{key}", holding[0].values[key], parameter.annotation, problems)
+    return found
+
+
+def _mapping(holding: Sequence[_Layer], key: str, parameter: inspect.Parameter, problems: list[str]) -> Any:
+    """The dataclass that a parameter is annotated with; fields that no layer holds are those of its default."""
+    before = len(problems)
+    layers = [
+        _Layer(f"{layer.place}.{key}", {} if layer.values[key] is None else layer.values[key], layer.strict)
+        for layer in holding
+    ]
+    for layer in layers:
+        if not isinstance(layer.values, dict):
+            problems.append(f"{layer.place}: expected settings (key: value), found {layer.values!r}")
+            return None
+    kind = parameter.annotation
+    base = parameter.default if isinstance(parameter.default, kind) else None
+    found = _check(layers, kind, problems, base=base)
+    build = kind if base is None else partial(replace, base)
+    return _made(build, found, f"{layers[0].place}: ", problems) if len(problems) == before else None
+
+
+def _made(build: Callable[..., Any], settings: Mapping[str, Any], place: str, problems: list[str]) -> Any:
+    """What the settings make, or None with the problem noted: they may not fit together."""
+    try:
+        return build(**settings)
+    except ValueError as error:
+        problems.append(f"{place}{error}")
+        return None
+
+
+def _value(place: str, value: Any, annotation: Any, problems: list[str]) -> Any:
+    try:
+        return _adapter(annotation).validate_python(_frozen(value), strict=True)
+    except ValidationError as error:
+        for problem in error.errors():
+            inside = "".join(f"[{part}]" for part in problem["loc"] if isinstance(part, int))
+            reason = problem["msg"].replace("Input should be", "should be").replace("a valid ", "a ")
+            problems.append(f"{place}{inside}: {reason}, found {problem['input']!r}")
+        return None
+
+
+@cache
+def _adapter(annotation: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(annotation)
 
 
 def _frozen(value: Any) -> Any:

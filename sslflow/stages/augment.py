@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_metrics
 from sslflow.runtime.rng import derive, permutation
-from sslflow.settings.params import Count, Natural, Positive, read
+from sslflow.settings.params import Count, Natural, Over, Positive, Schemas, read
 from sslflow.stages.entry import run
 from sslflow.training.fit import fit
 from sslflow.training.method import find
@@ -38,7 +38,7 @@ class Look:
     seconds: Positive = 6.0
 
 
-def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
+def schemas(method: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
     kind = find(method)
     block = f"methods.{method}"
@@ -47,8 +47,8 @@ def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
         "compute": compute,
         "encoder": Encoder,
         block: kind,
-        f"{block}.views": kind.Views,
-        f"{block}.train": fit,
+        f"{block}.views": Over("views", kind.Views),
+        f"{block}.train": Over("train", fit),
     }
 
 
@@ -68,9 +68,9 @@ def main(method: str) -> None:
 
     train = settings[f"methods.{method}.train"]
     torch.manual_seed(derive(look.seed, "augment", "encoder"))
-    encoder = Encoder(dataset.channels, dataset.image_size, **settings["encoder"]).to(device)
-    images = dataset.read(np.resize(rows, train["batch_size"])).to(device)
-    rates = measure(views, encoder, images, look.seconds)
+    encoder = Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"]).to(device)
+    fields = dataset.read(np.resize(rows, train["batch_size"])).to(device)
+    rates = measure(views, encoder, fields, look.seconds)
 
     file = paths.views(method)
     with replacing(file) as temporary:
@@ -83,13 +83,13 @@ def main(method: str) -> None:
 
 def sheet_of(views: Views, dataset: Dataset, rows: np.ndarray, device: torch.device, count: int) -> Image.Image:
     """A row for each image: as it was prepared, then at least `count` views of it, brought back to visible colours."""
-    images = dataset.read(rows).to(device)
-    columns = [images]
+    fields = dataset.read(rows).to(device)
+    columns = [fields["images"]]
     while len(columns) <= count:
-        columns += views.shown(views(images))
+        columns += views.shown(views(fields))
     across = torch.stack(columns, dim=1).flatten(0, 1).cpu()
     titles = ["image", *(f"view {number}" for number in range(1, len(columns)))]
-    scale = max(1, THUMBNAIL // dataset.image_size)
+    scale = max(1, THUMBNAIL // dataset.format.size)
     return contact_sheet(across, columns=len(columns), scale=scale, column_labels=titles)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,56 +14,49 @@ from sslflow import paths
 from sslflow.audiovisual.ingredients import clip_rows, of_clips, picture_encoder, sound_encoder
 from sslflow.audiovisual.method import find
 from sslflow.audiovisual.plan import Plan
-from sslflow.data.clips import Clips
-from sslflow.examination.exam import Exam, Examination, Findings, probe
+from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ClipFormat
+from sslflow.examination.clips.exam import Exam, Examination, Findings, probe
 from sslflow.networks.encoder import Encoder, load_encoder
 from sslflow.runtime.device import compute, place
 from sslflow.runtime.files import replacing, write_metrics
 from sslflow.runtime.rng import derive
-from sslflow.settings.params import read
+from sslflow.settings.params import Over, Schemas, read
 from sslflow.stages.entry import run
 from sslflow.training.fit import fit
 from sslflow.training.ingredients import build
 from sslflow.training.saved import load_weights
 
-SECTIONS = (
-    "compute",
-    "correspond.evaluate",
-    "correspond.picture",
-    "correspond.run",
-    "correspond.sound",
-    "correspond.${item.method}",
-)
-"""What `dvc.yaml` says that a method's examination depends on: not the other methods' settings."""
 
 
-def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
+def schemas(clip_method: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    kind, block = find(method), f"correspond.{method}"
+    kind, block = find(clip_method), f"clip_methods.{clip_method}"
     return {
         "compute": compute,
-        "correspond.run": Plan,
-        "correspond.picture": Encoder,
-        "correspond.sound": Encoder,
-        "correspond.evaluate": Examination,
+        "pretrain_clips": Plan,
+        "clip_encoders.picture": Encoder,
+        "clip_encoders.sound": Encoder,
+        "examine": Examination,
         block: kind,
-        f"{block}.views": kind.Views,
-        f"{block}.train": fit,
+        f"{block}.views": Over("clip_views", kind.Views),
+        f"{block}.train": Over("clip_train", fit),
     }
 
 
 def main(name: str, seed: int) -> None:
     settings = read(schemas(name))
     device, started = compute(**settings["compute"]), time.monotonic()
-    clips, kind, block = Clips(), find(name), f"correspond.{name}"
-    plan = Plan(**settings["correspond.run"])
+    kind, block = find(name), f"clip_methods.{name}"
+    plan = Plan(**settings["pretrain_clips"])
+    clips = Dataset[ClipFormat](paths.clips(plan.clips))
     rows, held = clip_rows(kind, name, clips, plan.held_out, seed)
-    given = of_clips(clips, rows, settings["correspond.picture"], settings["correspond.sound"], plan.start)
+    given = of_clips(clips, rows, settings["clip_encoders.picture"], settings["clip_encoders.sound"], plan.start)
     method = build(kind, given, settings[block])
     load_weights(method, paths.trained(name, seed, paths.OF_CLIPS), "pretrain_clips")
     place(method, device, settings[f"{block}.train"].get("memory_format", "channels_last"))
     views = kind.Views(clips.format, **settings[f"{block}.views"])
-    size = Examination(**settings["correspond.evaluate"])
+    size = Examination(**settings["examine"])
     exam = Exam(method, views, clips, rows, held if len(held) else rows, device, seed, size)
     found = exam.findings()
     _probe(exam, found, plan, settings)
@@ -80,14 +72,14 @@ def _probe(exam: Exam, found: Findings, plan: Plan, settings: dict[str, dict[str
     if not clips.labelled:
         return
     torch.manual_seed(derive(exam.seed, "random"))
-    random = picture_encoder(clips, settings["correspond.picture"])
+    random = picture_encoder(clips, settings["clip_encoders.picture"])
     found.add("probe_picture", probe(exam, encoders["picture"], sound=False))
     found.add("probe_picture_random", probe(exam, random, sound=False, settled=False))
     if plan.start:
         found.add("probe_picture_start", probe(exam, load_encoder(Path(plan.start)), False, settled=False))
     if "sound" in encoders:
         found.add("probe_sound", probe(exam, encoders["sound"], sound=True))
-        random = sound_encoder(settings["correspond.sound"])
+        random = sound_encoder(settings["clip_encoders.sound"])
         found.add("probe_sound_random", probe(exam, random, sound=True, settled=False))
 
 

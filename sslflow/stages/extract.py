@@ -27,7 +27,7 @@ def main(method: str, seed: int) -> None:
     dataset = Dataset()
     file = paths.encoder(method, seed)
     encoder = load_encoder(file)
-    if (encoder.settings["channels"], encoder.settings["image_size"]) != (dataset.channels, dataset.image_size):
+    if (encoder.settings["channels"], encoder.settings["image_size"]) != (dataset.format.channels, dataset.format.size):
         raise ValueError(f"{file} was made for other images than those in {dataset.folder}; run `dvc repro pretrain`")
     started = time.monotonic()
     name = paths.run_name(method, seed)

@@ -48,7 +48,7 @@ def main(method: str, seed: int) -> None:
             return load_encoder(paths.encoder(method, seed))
         # The weights that pretraining starts from: the methods differ from the control by pretraining alone.
         torch.manual_seed(derive(seed, "init"))
-        return Encoder(dataset.channels, dataset.image_size, **settings["encoder"])
+        return Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"])
 
     metrics: dict[str, float] = {}
     started = time.monotonic()

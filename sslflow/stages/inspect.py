@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.data.fields import stills
+from sslflow.data.formats import ImageFormat
 from sslflow.judging.judge import judge
 from sslflow.judging.pictures import Shown, sheet
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import compute, place
 from sslflow.runtime.files import replacing
 from sslflow.runtime.rng import derive, permutation
-from sslflow.settings.params import read
+from sslflow.settings.params import Over, Schemas, read
 from sslflow.stages.entry import run
 from sslflow.training.fit import fit
 from sslflow.training.ingredients import build, image_rows, of_images
@@ -23,7 +24,7 @@ from sslflow.training.method import find
 from sslflow.training.saved import load_weights
 
 
-def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
+def schemas(method: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
     kind, block = find(method), f"methods.{method}"
     return {
@@ -31,15 +32,15 @@ def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
         "encoder": Encoder,
         "inspect": Shown,
         block: kind,
-        f"{block}.views": kind.Views,
-        f"{block}.train": fit,
+        f"{block}.views": Over("views", kind.Views),
+        f"{block}.train": Over("train", fit),
     }
 
 
 def main(name: str, seed: int) -> None:
     settings = read(schemas(name))
     device = compute(**settings["compute"])
-    dataset, kind, block = Dataset(), find(name), f"methods.{name}"
+    dataset, kind, block = Dataset[ImageFormat](), find(name), f"methods.{name}"
     images, train = image_rows(kind, dataset), settings[f"{block}.train"]
     method = build(kind, of_images(dataset, images, settings["encoder"]), settings[block])
     load_weights(method, paths.trained(name, seed))
@@ -49,10 +50,10 @@ def main(name: str, seed: int) -> None:
 
     views = kind.Views(dataset.format, **settings[f"{block}.views"]).to(device)
     shown = permutation(len(images), seed, "diagnostics")[: Shown(**settings["inspect"]).pictures].numpy()
-    read_images = dataset.read(images[shown]).to(device)
+    fields = dataset.read(images[shown]).to(device)
     torch.manual_seed(derive(seed, "pictures"))
     with replacing(paths.pictures(name, seed)) as temporary:
-        sheet(method, views(read_images), read_images, views.normalise).save(temporary, format="PNG")
+        sheet(method, views(fields), stills(fields), views.normalise).save(temporary, format="PNG")
 
 
 if __name__ == "__main__":

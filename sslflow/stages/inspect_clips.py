@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -11,53 +10,46 @@ from sslflow import paths
 from sslflow.audiovisual.ingredients import clip_rows, of_clips
 from sslflow.audiovisual.method import find
 from sslflow.audiovisual.plan import Plan
-from sslflow.data.clips import Clips
-from sslflow.data.raw import stills
+from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ClipFormat
+from sslflow.data.fields import stills
 from sslflow.judging.judge import judge
 from sslflow.judging.pictures import Shown, sheet
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import compute, place
 from sslflow.runtime.files import replacing
 from sslflow.runtime.rng import derive, permutation
-from sslflow.settings.params import read
+from sslflow.settings.params import Over, Schemas, read
 from sslflow.stages.entry import run
 from sslflow.training.fit import fit
 from sslflow.training.ingredients import build
 from sslflow.training.saved import load_weights
 
-SECTIONS = (
-    "compute",
-    "correspond.picture",
-    "correspond.run",
-    "correspond.sound",
-    "correspond.${item.method}",
-    "inspect",
-)
-"""What `dvc.yaml` says that it depends on: not the other methods' settings."""
 
 
-def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
+def schemas(clip_method: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    kind, block = find(method), f"correspond.{method}"
+    kind, block = find(clip_method), f"clip_methods.{clip_method}"
     return {
         "compute": compute,
-        "correspond.run": Plan,
-        "correspond.picture": Encoder,
-        "correspond.sound": Encoder,
+        "pretrain_clips": Plan,
+        "clip_encoders.picture": Encoder,
+        "clip_encoders.sound": Encoder,
         "inspect": Shown,
         block: kind,
-        f"{block}.views": kind.Views,
-        f"{block}.train": fit,
+        f"{block}.views": Over("clip_views", kind.Views),
+        f"{block}.train": Over("clip_train", fit),
     }
 
 
 def main(name: str, seed: int) -> None:
     settings = read(schemas(name))
     device = compute(**settings["compute"])
-    clips, kind, block = Clips(), find(name), f"correspond.{name}"
-    plan, train = Plan(**settings["correspond.run"]), settings[f"{block}.train"]
+    kind, block = find(name), f"clip_methods.{name}"
+    plan, train = Plan(**settings["pretrain_clips"]), settings[f"{block}.train"]
+    clips = Dataset[ClipFormat](paths.clips(plan.clips))
     rows, _ = clip_rows(kind, name, clips, plan.held_out, seed)
-    given = of_clips(clips, rows, settings["correspond.picture"], settings["correspond.sound"], plan.start)
+    given = of_clips(clips, rows, settings["clip_encoders.picture"], settings["clip_encoders.sound"], plan.start)
     method, under = build(kind, given, settings[block]), paths.OF_CLIPS
     load_weights(method, paths.trained(name, seed, under), "pretrain_clips")
     place(method, device, train.get("memory_format", "channels_last"))
@@ -66,10 +58,10 @@ def main(name: str, seed: int) -> None:
 
     views = kind.Views(clips.format, **settings[f"{block}.views"]).to(device)
     shown = permutation(len(rows), seed, "diagnostics")[: Shown(**settings["inspect"]).pictures].numpy()
-    raw = clips.read(rows[shown]).to(device)
+    fields = clips.read(rows[shown]).to(device)
     torch.manual_seed(derive(seed, "pictures"))
     with replacing(paths.pictures(name, seed, under)) as temporary:
-        sheet(method, views.eval()(raw), stills(raw), views.normalise).save(temporary, format="PNG")
+        sheet(method, views.eval()(fields), stills(fields), views.normalise).save(temporary, format="PNG")
 
 
 if __name__ == "__main__":

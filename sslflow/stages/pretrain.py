@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ImageFormat
 from sslflow.features.extract import calibrate
 from sslflow.monitoring.watch import Watch
 from sslflow.networks.encoder import Encoder, save_encoder
@@ -16,7 +16,7 @@ from sslflow.runtime.device import compute
 from sslflow.runtime.distributed import process_group, rank
 from sslflow.runtime.files import write_metrics
 from sslflow.runtime.rng import derive, permutation
-from sslflow.settings.params import read
+from sslflow.settings.params import Over, Schemas, read
 from sslflow.stages.entry import run
 from sslflow.training.fit import fit
 from sslflow.training.ingredients import build, image_rows, of_images
@@ -25,7 +25,7 @@ from sslflow.training.run import Journal, Run
 from sslflow.training.saved import save_method
 
 
-def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
+def schemas(method: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
     kind, block = find(method), f"methods.{method}"
     return {
@@ -33,8 +33,8 @@ def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
         "encoder": Encoder,
         "pretrain": Journal,
         block: kind,
-        f"{block}.views": kind.Views,
-        f"{block}.train": fit,
+        f"{block}.views": Over("views", kind.Views),
+        f"{block}.train": Over("train", fit),
     }
 
 
@@ -46,7 +46,7 @@ def main(method: str, seed: int) -> None:
 
 
 def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device: torch.device) -> None:
-    dataset, kind, block = Dataset(), find(name), f"methods.{name}"
+    dataset, kind, block = Dataset[ImageFormat](), find(name), f"methods.{name}"
     images = image_rows(kind, dataset)
     torch.manual_seed(derive(seed, "init"))
     method = build(kind, of_images(dataset, images, settings["encoder"]), settings[block])

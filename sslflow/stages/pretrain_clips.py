@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +13,34 @@ from sslflow.audiovisual.ingredients import clip_rows, of_clips
 from sslflow.audiovisual.method import find
 from sslflow.audiovisual.plan import Plan
 from sslflow.audiovisual.windows import settle
-from sslflow.data.clips import Clips
+from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ClipFormat
 from sslflow.monitoring.watch import Watch
 from sslflow.networks.encoder import Encoder, save_encoder
 from sslflow.runtime.device import compute
 from sslflow.runtime.distributed import process_group, rank
 from sslflow.runtime.files import sha256, write_metrics
 from sslflow.runtime.rng import derive, permutation
-from sslflow.settings.params import read
+from sslflow.settings.params import Over, Schemas, read
 from sslflow.stages.entry import run
 from sslflow.training.fit import fit
 from sslflow.training.ingredients import build
 from sslflow.training.run import Run
 from sslflow.training.saved import save_method
 
-SECTIONS = ("compute", "correspond.picture", "correspond.run", "correspond.sound", "correspond.${item.method}")
-"""What `dvc.yaml` says that a method's run depends on: not the other methods' settings."""
 
 
-def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
+def schemas(clip_method: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    kind, block = find(method), f"correspond.{method}"
+    kind, block = find(clip_method), f"clip_methods.{clip_method}"
     return {
         "compute": compute,
-        "correspond.run": Plan,
-        "correspond.picture": Encoder,
-        "correspond.sound": Encoder,
+        "pretrain_clips": Plan,
+        "clip_encoders.picture": Encoder,
+        "clip_encoders.sound": Encoder,
         block: kind,
-        f"{block}.views": kind.Views,
-        f"{block}.train": fit,
+        f"{block}.views": Over("clip_views", kind.Views),
+        f"{block}.train": Over("clip_train", fit),
     }
 
 
@@ -54,16 +52,17 @@ def main(method: str, seed: int) -> None:
 
 
 def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device: torch.device) -> None:
-    clips, kind, block = Clips(), find(name), f"correspond.{name}"
-    plan = Plan(**settings.pop("correspond.run"))
+    kind, block = find(name), f"clip_methods.{name}"
+    plan = Plan(**settings.pop("pretrain_clips"))
+    clips = Dataset[ClipFormat](paths.clips(plan.clips))
     rows, _ = clip_rows(kind, name, clips, plan.held_out, seed)
     torch.manual_seed(derive(seed, "init"))
-    given = of_clips(clips, rows, settings["correspond.picture"], settings["correspond.sound"], plan.start)
+    given = of_clips(clips, rows, settings["clip_encoders.picture"], settings["clip_encoders.sound"], plan.start)
     method = build(kind, given, settings[block])
     views = kind.Views(clips.format, **settings[f"{block}.views"])
 
     facts = [settings, plan.held_out, sha256(Path(plan.start)) if plan.start else ""]
-    files = clips.folder / "manifest.parquet", clips.folder / "clips.json"
+    files = clips.folder / "manifest.parquet", clips.folder / "dataset.json"
     training = Run("pretrain_clips", name, seed, plan.journal, device, facts, *files)
     train = settings[f"{block}.train"]
     watched = rows[permutation(len(rows), seed, "diagnostics")[: plan.diagnostics].numpy()]

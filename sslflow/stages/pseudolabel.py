@@ -157,7 +157,8 @@ def sheet_of(
 ) -> Image.Image:
     """A row for each of the largest clusters: the images nearest to its centroid, then the least sure of the others."""
     largest = np.argsort(-sizes, kind="stable")[:SHOWN].tolist()
-    shape = (len(largest), NEAREST + LEAST_SURE, dataset.channels, dataset.image_size, dataset.image_size)
+    channels, size = dataset.format.channels, dataset.format.size
+    shape = (len(largest), NEAREST + LEAST_SURE, channels, size, size)
     tiles = np.full(shape, 255, dtype=np.uint8)
     labels = []
     for place, number in enumerate(largest):
@@ -165,11 +166,11 @@ def sheet_of(
         rows = rows[np.argsort(distance[rows], kind="stable")]
         nearest, others = rows[:NEAREST], rows[NEAREST:]
         unsure = others[np.argsort(margin[others], kind="stable")][:LEAST_SURE]
-        tiles[place, : len(nearest)] = dataset.read(nearest).numpy()
-        tiles[place, NEAREST : NEAREST + len(unsure)] = dataset.read(unsure).numpy()
+        tiles[place, : len(nearest)] = dataset.read(nearest)["images"].numpy()
+        tiles[place, NEAREST : NEAREST + len(unsure)] = dataset.read(unsure)["images"].numpy()
         word = majority[number] if number in majority and majority[number][0] else None
         labels.append(f"{number}: {sizes[number]}" + (f", {100 * word[1]:.0f} % {word[0]}" if word else ""))
-    scale = max(1, THUMBNAIL // dataset.image_size)
+    scale = max(1, THUMBNAIL // size)
     title = f"{NEAREST} images nearest to the centroid, then the {LEAST_SURE} least sure"
     if len(largest) < len(sizes):
         title += f"; the {len(largest)} largest of {len(sizes)} clusters"

@@ -11,6 +11,7 @@ from sslflow.reporting import leaderboard
 from sslflow.reporting.curves import merge
 from sslflow.reporting.page import Run, render
 from sslflow.runtime.files import write_text
+from sslflow.settings import sections
 from sslflow.settings.params import load, read
 from sslflow.stages.entry import run
 
@@ -19,6 +20,8 @@ SHOWN = (
     "compute",
     "data",
     "encoder",
+    "train",
+    "views",
     "methods",
     "extract",
     "pseudolabel",
@@ -27,7 +30,12 @@ SHOWN = (
     "domains",
     "adapt",
     "clips",
-    "correspond",
+    "clip_train",
+    "clip_views",
+    "clip_encoders",
+    "clip_methods",
+    "pretrain_clips",
+    "examine",
 )
 """Sections that stand in the report as the settings behind its numbers."""
 
@@ -36,12 +44,11 @@ SECTIONS = ("report", *SHOWN)
 
 def schemas() -> Mapping[str, Callable[..., Any]]:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    return {"run": leaderboard.run, "report": render}
+    return {"run": sections.Run, "report": render}
 
 
 def main() -> None:
     settings = read(schemas())
-    leaderboard.run(**settings["run"])
     methods, seeds = settings["run"]["methods"], settings["run"]["seeds"]
     dataset = Dataset()
     params = load()

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
-from sslflow.data.raw import Readable
+from sslflow.data.fields import Fields, Readable
 from sslflow.runtime.distributed import rank, world_size
 
 
@@ -36,7 +34,7 @@ class Epochs:
         """Of each epoch."""
         return len(self.rows) // self.batch_size
 
-    def batches(self, order: Tensor, first: int) -> Iterator[tuple[Tensor, Any]]:
+    def batches(self, order: Tensor, first: int) -> Iterator[tuple[Tensor, Fields]]:
         """This process's share of each batch of an epoch, from batch `first` on, on the device: which of `rows` it
         holds, int64, and what was read of them. `order` is that of the epoch, int64 `(rows,)`; a thread reads the next
         batch from the disk meanwhile."""
@@ -44,11 +42,12 @@ class Epochs:
             ahead = reader.submit(self._read, order, first) if first < self.steps else None
             for batch in range(first, self.steps):
                 assert ahead is not None
-                numbers, read = (part.to(self.device, non_blocking=True) for part in ahead.result())
+                numbers, read = ahead.result()
+                numbers, read = numbers.to(self.device, non_blocking=True), read.to(self.device, non_blocking=True)
                 ahead = reader.submit(self._read, order, batch + 1) if batch + 1 < self.steps else None
                 yield numbers, read
 
-    def _read(self, order: Tensor, batch: int) -> tuple[Tensor, Any]:
+    def _read(self, order: Tensor, batch: int) -> tuple[Tensor, Fields]:
         mine = self.batch_size // world_size()
         start = batch * self.batch_size + rank() * mine
         numbers = order[start : start + mine]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslflow.data.raw import Readable
+from sslflow.data.fields import Readable
 from sslflow.features.extract import extract
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.runtime.distributed import average_gradients, rank, world_size

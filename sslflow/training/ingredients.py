@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ImageFormat
 from sslflow.data.splits import TRAIN
 from sslflow.networks.encoder import Encoder
 from sslflow.training.method import Method
@@ -38,7 +39,7 @@ def build(kind: type[M], factories: Factories, settings: Mapping[str, Any]) -> M
     return kind(*(factories[name]() for name in names), **settings)
 
 
-def image_rows(kind: type[Method], dataset: Dataset) -> np.ndarray:
+def image_rows(kind: type[Method], dataset: Dataset[ImageFormat]) -> np.ndarray:
     """The rows that a method of images is trained on: labelled ones, where it learns labels. Raises `ValueError` for
     fewer than two."""
     rows = dataset.labelled_rows(TRAIN) if "labels" in ingredients(kind) else dataset.pretraining_rows
@@ -47,9 +48,9 @@ def image_rows(kind: type[Method], dataset: Dataset) -> np.ndarray:
     return rows
 
 
-def of_images(dataset: Dataset, rows: np.ndarray, encoder: Mapping[str, Any]) -> Factories:
+def of_images(dataset: Dataset[ImageFormat], rows: np.ndarray, encoder: Mapping[str, Any]) -> Factories:
     """What there is for methods of images: an encoder with the settings given, and the labels of the rows."""
     return {
-        "encoder": lambda: Encoder(dataset.channels, dataset.image_size, **encoder),
+        "encoder": lambda: Encoder(dataset.format.channels, dataset.format.size, **encoder),
         "labels": lambda: torch.from_numpy(dataset.labels[rows]),
     }

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslflow.data.splits import NO_LABEL
-from sslflow.training.method import Batch, Choices, Losses, Method
+from sslflow.training.method import Batch, Choices, Losses, Method, chance_level
 
 
 class LearnsLabels(Method):
@@ -20,6 +20,7 @@ class LearnsLabels(Method):
     """What to do where there are no labels: `"leave it out"`."""
 
     labels: Tensor
+    shares: Tensor
 
     def learn(self, labels: Tensor) -> None:
         """To be called by the constructor once the encoders are set. Raises `ValueError` where fewer than two classes
@@ -32,6 +33,8 @@ class LearnsLabels(Method):
         self.classes = int(found.max()) + 1
         self.classifiers = nn.ModuleList(nn.Linear(one.dim, self.classes) for one in self.encoders.values())
         self.register_buffer("labels", labels, persistent=False)
+        counts = labels[labels != NO_LABEL].bincount(minlength=self.classes)
+        self.register_buffer("shares", counts / counts.sum(), persistent=False)
 
     def training_step(self, batch: Batch) -> Losses:
         labels = self.labels[batch.rows]
@@ -39,7 +42,11 @@ class LearnsLabels(Method):
         told = [classifier(encoder(view)).float() for classifier, encoder, view in parts]
         losses = [F.cross_entropy(logits, labels, ignore_index=NO_LABEL) for logits in told]
         accuracies = [(logits.argmax(dim=1) == labels).float().mean() for logits in told]
-        return {"loss": torch.stack(losses).mean(), "accuracy": torch.stack(accuracies).mean()}
+        return {
+            "loss": torch.stack(losses).mean(),
+            "accuracy": torch.stack(accuracies).mean(),
+            **chance_level(labels, self.shares),
+        }
 
     def choices(self, images: int) -> Choices:
         return Choices(self.classes, "classes")

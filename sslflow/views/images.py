@@ -1,4 +1,5 @@
-"""uint8 images to the float views that a method sees, batched, on the device. The only file that imports Kornia."""
+"""What was read of a data set to the tensors that a method sees, batched, on the device; here, of images. The only file
+that imports Kornia."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ from annotated_types import Ge, Gt, Le
 from kornia.color import lab_to_rgb, rgb_to_lab
 from torch import Tensor, nn
 
-from sslflow.data.dataset import ImageFormat
+from sslflow.data.fields import Fields
+from sslflow.data.formats import ImageFormat
 from sslflow.data.normalise import Normalise
 from sslflow.settings.params import Fraction, Natural, NonNegative
 
@@ -21,16 +23,17 @@ Hue = Annotated[float, Ge(0), Le(0.5)]
 
 
 class Views(nn.Module, ABC):
-    """Turns uint8 images `(n, c, h, w)` into a tuple of tensors that a method computes its loss from: normalised float
-    views, and whatever else is drawn by chance (a mask, an order). All that is random in a step is drawn here, from
-    torch's global generator; row i of every tensor belongs to image i."""
+    """Turns examples as they are read from the disk into a tuple of tensors that a method computes its loss from:
+    normalised float views, and whatever else is drawn by chance (a mask, an order). All that is random in a step is
+    drawn here, from torch's global generator; row i of every tensor belongs to example i. Views of images read the
+    field `images`, uint8 `(n, c, h, w)`."""
 
     def __init__(self, format: ImageFormat) -> None:
         super().__init__()
         self.normalise = Normalise(format.mean, format.std)
 
     @abstractmethod
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
         """The views, `(n, …)` each."""
 
     def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:
@@ -60,14 +63,16 @@ class CropView(Views):
         )
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return (self.normalise(self.augment(images.float())),)
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        return (self.normalise(self.augment(fields["images"].float())),)
 
 
 class TwoViews(Views):
     """Two independent views of every image: crop, flip, colours, blur, as in SimCLR (arXiv:2002.05709).
 
-    Hue and saturation, and turning grey, exist for images of three channels only.
+    Colours change as torchvision's ColorJitter changes them, with any number of channels: brightness multiplies the
+    image, contrast its differences from its mean, in one draw and an order by chance. Hue and saturation, and turning
+    grey, exist for images of three channels only.
     """
 
     def __init__(
@@ -93,11 +98,9 @@ class TwoViews(Views):
         steps: list[nn.Module] = [K.RandomResizedCrop(side, scale=(smallest_crop, 1.0))]
         if flip:
             steps.append(K.RandomHorizontalFlip(p=flip))
-        if jitter and channels == 3:
-            steps.append(K.ColorJitter(brightness, contrast, saturation, hue, p=jitter))
-        elif jitter:
-            steps.append(K.RandomBrightness((1 - brightness, 1 + brightness), p=jitter))
-            steps.append(K.RandomContrast((1 - contrast, 1 + contrast), p=jitter))
+        if jitter:
+            colours = (saturation, hue) if channels == 3 else (0.0, 0.0)
+            steps.append(K.ColorJitter(brightness, contrast, *colours, p=jitter))
         if grey and channels == 3:
             steps.append(K.RandomGrayscale(p=grey))
         if blur:
@@ -108,8 +111,8 @@ class TwoViews(Views):
         self.augment = nn.Sequential(*steps)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        images = images.float() / 255
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        images = fields["images"].float() / 255
         both = self.augment(torch.cat([images, images]))
         first, second = self.normalise(both * 255).chunk(2)
         return first, second
@@ -150,12 +153,12 @@ class MultiCrop(TwoViews):
         self.augment_local = nn.Sequential(K.RandomResizedCrop((side, side), scale=local_scale), *self.augment[1:])
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
         """Both global crops, then the local ones."""
-        views = super().forward(images)
+        views = super().forward(fields)
         if not self.local_crops:
             return views
-        local = self.augment_local((images.float() / 255).repeat(self.local_crops, 1, 1, 1))
+        local = self.augment_local((fields["images"].float() / 255).repeat(self.local_crops, 1, 1, 1))
         return *views, *self.normalise(local * 255).chunk(self.local_crops)
 
     def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslflow.data.dataset import ImageFormat
+from sslflow.data.fields import Fields
+from sslflow.data.formats import ImageFormat
 from sslflow.settings.params import Fraction
 from sslflow.views.images import Share, Views
 
@@ -53,7 +54,8 @@ class TileViews(Views):
         self.drop, self.flip = drop, flip
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        images = fields["images"]
         n, device = len(images), images.device
         mirrored = torch.rand(n, 1, 1, 1, device=device) < self.flip
         images = self.normalise(torch.where(mirrored, images.flip(-1), images))

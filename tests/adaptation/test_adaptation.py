@@ -12,16 +12,16 @@ from torch import Tensor, nn
 from sslflow.adaptation import inputs as domain
 from sslflow.adaptation import loop
 from sslflow.adaptation import method as adapter
-from sslflow.adaptation import snapshots as looks
 from sslflow.adaptation.has_unknown import Openness, evidence, look_for_unknown, second_half
 from sslflow.adaptation.memory import Memory, averaged, entropy_separation, neighbourhood_entropy
 from sslflow.adaptation.method import Adapter, Pair, entropy_share
-from sslflow.adaptation.scores import adaptation_scores
 from sslflow.adaptation.task import Answers
 from sslflow.adaptation.threshold import NOTHING, best_expected, without_best
+from sslflow.clustering.groups import unknown_groups
+from sslflow.examination.adaptation.scores import adaptation_scores
 from sslflow.methods.adaptation.dance import DANCE
 from sslflow.methods.adaptation.gated_dance import GatedDANCE
-from sslflow.methods.adaptation.ovanet import answer_entropy, hard_one_vs_all
+from sslflow.methods.adaptation.ovanet import OVANet, answer_entropy, hard_one_vs_all
 
 CPU = torch.device("cpu")
 TEMPERATURE = 0.1
@@ -35,6 +35,18 @@ def slow_entropy(logits: list[float]) -> float:
     total = sum(math.exp(value) for value in logits)
     shares = [math.exp(value) / total for value in logits]
     return -sum(share * math.log(share + 1e-5) for share in shares)
+
+
+def slow_one_vs_all(answers: list[list[list[float]]], labels: list[int]) -> tuple[float, float]:
+    """The one-vs-all loss and the entropy of answers, as in the authors' code: `[no of each class, yes of each]`."""
+    yes, no, undecided = 0.0, 0.0, 0.0
+    for (nays, yeas), label in zip(answers, labels, strict=True):
+        shares = [math.exp(yea) / (math.exp(nay) + math.exp(yea)) for nay, yea in zip(nays, yeas, strict=True)]
+        yes += -math.log(shares[label] + 1e-8) / len(answers)
+        no += max(-math.log(1 - share + 1e-8) for k, share in enumerate(shares) if k != label) / len(answers)
+        entropies = [-share * math.log(share) - (1 - share) * math.log(1 - share) for share in shares]
+        undecided += sum(entropies) / len(shares) / len(answers)
+    return 0.5 * (yes + no), undecided
 
 
 @pytest.mark.parametrize("official", [True, False])
@@ -93,14 +105,37 @@ def test_memory_keeps_what_was_seen_last_and_passes_no_gradient():
 def test_one_vs_all_equals_the_slow_reference():
     answers = torch.randn(7, 2, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     labels = torch.tensor([0, 1, 2, 3, 0, 1, 2])
-    yes, no, undecided = 0.0, 0.0, 0.0
-    for row, label in zip(answers, labels.tolist(), strict=True):
-        shares = [math.exp(row[1, k]) / (math.exp(row[0, k]) + math.exp(row[1, k])) for k in range(4)]
-        yes -= math.log(shares[label]) / 7
-        no += max(-math.log(1 - shares[k]) for k in range(4) if k != label) / 7
-        undecided -= sum(s * math.log(s) + (1 - s) * math.log(1 - s) for s in shares) / 28
-    assert float(hard_one_vs_all(answers, labels)) == pytest.approx(yes + no, rel=1e-6)
+    one_vs_all, undecided = slow_one_vs_all(answers.tolist(), labels.tolist())
+    assert float(hard_one_vs_all(answers, labels)) == pytest.approx(one_vs_all, rel=1e-6)
     assert float(answer_entropy(answers)) == pytest.approx(undecided, rel=1e-6)
+
+
+def test_a_step_of_ovanet_equals_the_slow_reference():
+    torch.manual_seed(0)
+    source, labels, target, _ = domains()
+    source, labels, target = source[:9].double(), labels[:9], target[:7].double()
+    method = OVANet(nn.Identity(), 6, 4, len(target), weight=0.3).double()
+    known = method.classifier.weight.detach().clone()
+    with torch.no_grad():
+        method.open.weight.mul_(3)
+    rows = [[value / math.hypot(*row) for value in row] for row in method.open.weight.tolist()]
+    losses = method.training_step(Pair(source, labels, target, torch.arange(7), 0.0))
+
+    def dot(a: list[float], b: list[float]) -> float:
+        return sum(x * y for x, y in zip(a, b, strict=True))
+
+    expected = 0.0
+    for feature, label in zip(source.tolist(), labels.tolist(), strict=True):
+        powers = [math.exp(dot(feature, row)) for row in known.tolist()]
+        expected -= math.log(powers[label] / sum(powers)) / 9
+    told = [
+        [[[dot(feature, row) for row in half] for half in (rows[:4], rows[4:])] for feature in features.tolist()]
+        for features in (source, target)
+    ]
+    one_vs_all, undecided = slow_one_vs_all(told[0], labels.tolist())[0], slow_one_vs_all(told[1], [0] * 7)[1]
+    assert losses["loss"].item() == pytest.approx(expected + one_vs_all + 0.3 * undecided, rel=1e-6)
+    assert method.open.weight.norm(dim=1).tolist() == pytest.approx([1] * 8)
+    assert torch.equal(method.classifier.weight, known)
 
 
 def test_averaged_takes_the_mean_over_the_nearest():
@@ -235,11 +270,12 @@ def test_odd_domains_get_sensible_answers(name, case):
     torch.manual_seed(0)
     method = adapter.find(name)(Layer(), 6, 4, len(target))
     ours, theirs = domain.of_features(source), domain.of_features(target)
-    found = list(looks.looks(method, ours, theirs, loop.adapt(method, ours, labels, theirs, CPU, 0, steps=60), 2))
-    kept_look = looks.chosen(found)
-    groups = looks.unknown_groups(kept_look, 0)
+    for _ in loop.adapt(method, ours, labels, theirs, CPU, 0, steps=60):
+        pass
+    judged, features = loop.judge(method, theirs)
+    groups = unknown_groups(judged, features, 0)
     names = [str(number) for number in truth.tolist()]
-    scores = adaptation_scores(kept_look, found, groups, Answers(truth, names))
+    scores = adaptation_scores(judged, groups, Answers(truth, names))
     assert len(groups) == len(target)
     assert all(0 <= score <= 1 for score in scores.values())
     if case == "target is source" and name != "ovanet":

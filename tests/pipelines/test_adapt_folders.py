@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -12,22 +13,24 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 
+from pipelines import adapt_folders as adaptation
 from pipelines.adapt_folders import adapt_folders
+from sslflow import paths
 from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.runtime.files import write_text
 from sslflow.settings.params import load
-from tests.conftest import ROOT
+from tests.conftest import RECIPE
 
 
 @pytest.fixture
 def folders(tmp_path, monkeypatch) -> tuple[Path, Path]:
     """A source of three classes of grey, a target with a fourth; a project's params.yaml with tiny settings."""
     monkeypatch.chdir(tmp_path)
-    params = load(ROOT / "params.yaml")
+    params = load(RECIPE)
     params["encoder"] = {"name": "resnet10", "width": 4, "stem_stride": 2}
     params["adapt"]["train"] |= {"steps": 10}
     params["data"]["workers"] = 1
-    train = params["methods"]["simclr"]["train"]
-    params["methods"]["simclr"]["train"] = {**train, "epochs": 1, "batch_size": 16}
+    params["train"] |= {"epochs": 1, "batch_size": 16}
     with Path("params.yaml").open("w") as handle:
         YAML(typ="safe").dump(params, handle)
     numbers = np.random.default_rng(0)
@@ -57,6 +60,40 @@ def test_without_an_encoder_one_is_pretrained_on_both_folders_and_used_again(fol
     adapt_folders(*folders, Path("second.parquet"), image_size=12, channels=1)
     assert "pretrain simclr-0" not in capfd.readouterr().out
     assert pq.read_table("first.parquet").equals(pq.read_table("second.parquet"))
+
+
+def test_an_encoder_of_other_images_or_code_is_not_used_again(folders: tuple[Path, Path], tmp_path: Path, monkeypatch):
+    work, code, pretrained = tmp_path / "work", tmp_path / "code/sslflow/inner/train.py", []
+
+    def stage(folder: Path, name: str, *_: str) -> None:
+        if name == "prepare":
+            (folder / paths.PREPARED).mkdir(parents=True)
+        else:
+            pretrained.append(name)
+            write_text(folder / paths.encoder("simclr", 0), "an encoder")
+
+    def anew() -> bool:
+        before = len(pretrained)
+        adaptation._pretrain(work, *folders, "simclr", 0)
+        return len(pretrained) > before
+
+    monkeypatch.setattr(adaptation, "_stage", stage)
+    monkeypatch.setattr(adaptation, "ROOT", tmp_path / "code")
+    write_text(code, "RATE = 1")
+    work.mkdir()
+    assert anew()
+    assert not anew()
+    shutil.copy(folders[1] / "40-0.png", folders[1] / "added.png")
+    assert anew()
+    os.utime(folders[0] / "grey 30/30-0.png", (1, 1))
+    assert anew()
+    (folders[1] / "added.png").unlink()
+    assert anew()
+    write_text(code, "RATE = 2")
+    assert anew()
+    assert not anew()
+    (work / paths.encoder("simclr", 0)).unlink()
+    assert anew()
 
 
 def test_what_is_wrong_is_said(folders: tuple[Path, Path]):

@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
-from tests.conftest import ROOT
+from sslflow.settings.params import load
+from tests.conftest import RECIPE, ROOT
 from tests.pipelines.test_pipeline import write_idx
 
 FILE = '''"""Brightness: tell how bright an image is; a method that exists in this test alone."""
@@ -39,20 +41,14 @@ class Brightness(Method):
         told = self.head(self.encoder(view))[:, 0]
         return {"loss": self.scale * F.mse_loss(told, view.mean(dim=(1, 2, 3)))}
 '''
-BLOCK = """  brightness:
-    scale: 2.0
-    train: {<<: *train, epochs: 2, batch_size: 30}
-    views: {shift: 0.1}
-
-pretrain:
-"""
+BLOCK = {"scale": 2.0, "train": {"epochs": 2, "batch_size": 30}}
 
 
 @pytest.fixture
 def project(tmp_path, fashion) -> Path:
     """A copy of the project with 90 images, the new file, and the new block."""
     folder = tmp_path / "project"
-    for name in ("sslflow", "pipelines", "tests", ".dvc", "data/samples/fashion"):
+    for name in ("sslflow", "pipelines", "tests", "recipes", ".dvc", "data/samples/fashion"):
         ignored = shutil.ignore_patterns("__pycache__", "tmp", "cache")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", "pyproject.toml"):
@@ -63,11 +59,13 @@ def project(tmp_path, fashion) -> Path:
     write_idx(folder / "data/raw", "t10k", images[90:150], labels[90:150])
 
     (folder / "sslflow/methods/images/brightness.py").write_text(FILE)
-    params = (ROOT / "params.yaml").read_text()
+    params = load(RECIPE)
     # Settings of the run, which any user has of their own, and the block.
-    params = params.replace("source: samples:fashion", "source: idx")
-    params = params.replace("methods: [simclr, rotation, barlow_twins]", "methods: [brightness]")
-    (folder / "params.yaml").write_text(params.replace("\npretrain:\n", f"\n{BLOCK}", 1))
+    params["data"]["source"] = "idx"
+    params["run"]["methods"] = ["brightness"]
+    params["methods"]["brightness"] = BLOCK
+    with (folder / "params.yaml").open("w") as handle:
+        YAML(typ="safe").dump(params, handle)
     return folder
 
 

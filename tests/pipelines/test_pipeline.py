@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from tests.conftest import ROOT
+from sslflow.settings.params import load
+from tests.conftest import RECIPE, ROOT
 
 STAGES = {
     "adapt",
@@ -61,12 +62,10 @@ def project(tmp_path, fashion) -> Path:
         kept.parent.mkdir(parents=True, exist_ok=True)
         kept.touch()
 
-    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
-    # These lend their values to others by an anchor, which is gone once the file is written anew.
-    del params["train"], params["two_views"], params["multi_crop"], params["clips_train"], params["clips_views"]
+    params = load(RECIPE)
     params["run"] |= {"methods": ["simclr"], "seeds": [3]}
     params["encoder"] |= {"width": 4}
-    params["methods"]["simclr"]["train"] |= {"epochs": 2, "batch_size": 30}
+    params["train"] |= {"epochs": 2, "batch_size": 30}
     params["augment"] |= {"seconds": 0.2}
     params["finetune"] |= {"fractions": [0.5, 0.1], "epochs": 1, "min_steps": 4}
     params["data"] |= {"source": "idx", "path": "data/raw"}
@@ -75,9 +74,9 @@ def project(tmp_path, fashion) -> Path:
     params["correspond"] |= {"methods": ["alignment"]}
     for side in ("picture", "sound"):
         params["correspond"][side] |= {"width": 4}
-    params["correspond"]["alignment"]["train"] |= {"epochs": 2, "batch_size": 4}
-    params["correspond"]["alignment"]["views"] |= {"window": 0.5}
-    params["adapt"] |= {"settings": ["as_is"], "methods": ["gated_dance"], "looks": 2}
+    params["clip_train"] |= {"epochs": 2, "batch_size": 4}
+    params["clip_views"] |= {"window": 0.5}
+    params["adapt"] |= {"settings": ["as_is"], "methods": ["gated_dance"]}
     params["adapt"]["train"] |= {"steps": 4, "batch_size": 6}
     for number, image in enumerate(fashion[0][150:180]):
         file = folder / ("source", "target")[number % 3 == 0] / str(number % 2) / f"{number}.png"

@@ -11,14 +11,16 @@ import torch
 from ruamel.yaml import YAML
 
 from sslflow import paths
-from sslflow.adaptation.density import neighbourhood_density
-from sslflow.adaptation.task import default_split, target_answers
+from sslflow.adaptation.inputs import frozen_inputs, image_inputs
+from sslflow.adaptation.task import default_split, open_task, target_answers
 from sslflow.ingest.domains import prepare_domains
+from sslflow.methods.adaptation.source_only import SourceOnly
 from sslflow.networks.encoder import Encoder, save_encoder
 from sslflow.runtime.checkpoint import Checkpoint
 from sslflow.runtime.files import read_json
+from sslflow.settings.params import load
 from sslflow.stages import adapt
-from tests.conftest import ROOT
+from tests.conftest import RECIPE, ROOT
 
 SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
 
@@ -42,9 +44,9 @@ def project(prepared, tmp_path, monkeypatch) -> dict:
     paths.SAMPLES.symlink_to(ROOT / paths.SAMPLES, target_is_directory=True)
     torch.manual_seed(3)
     save_encoder(Encoder(1, 12, **SMALL), paths.encoder("simclr", 0))
-    params = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    params = load(RECIPE)
     kept = {name: params[name] for name in ("compute", "domains", "extract", "adapt", "methods")}
-    kept["adapt"] |= {"settings": ["opda"], "starts": ["pretrained"], "looks": 2}
+    kept["adapt"] |= {"settings": ["opda"], "starts": ["pretrained"]}
     kept["adapt"]["train"] |= {"steps": 12}
     return {**kept, "encoder": SMALL, "run": {"methods": ["simclr"], "seeds": [0]}}
 
@@ -97,6 +99,38 @@ def test_both_starts_and_all_settings_have_their_scores_and_runs_repeat(project)
     assert again == found
 
 
+def test_each_domain_is_normalised_by_its_own_mean_and_standard_deviation(prepared):
+    task, cpu, seen = open_task(prepared), torch.device("cpu"), []
+    assert task.source.format.mean != task.target.format.mean
+    encoder = Encoder(1, 12, **SMALL)
+    encoder.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    frozen_inputs(encoder, task, cpu, settings={"batch_size": max(len(task.source_rows), len(task.target_rows))})
+    source, target, _ = image_inputs(encoder, task, cpu, settings={})
+    seen += [domain.plain(torch.arange(domain.size)) for domain in (source, target)]
+    assert len(seen) == 4
+    for images in seen:
+        assert float(images.mean()) == pytest.approx(0, abs=1e-3)
+        assert float(images.std()) == pytest.approx(1, abs=1e-3)
+
+
+def test_the_target_is_judged_once_after_the_last_step(project, monkeypatch):
+    done, judged_after = [], []
+    train, judge = SourceOnly.training_step, SourceOnly.judge
+
+    def training_step(model, pair):
+        done.append(pair.progress)
+        return train(model, pair)
+
+    def judging(model, features):
+        judged_after.append(len(done))
+        return judge(model, features)
+
+    monkeypatch.setattr(SourceOnly, "training_step", training_step)
+    monkeypatch.setattr(SourceOnly, "judge", judging)
+    ran(project, "source_only")
+    assert judged_after == [12]
+
+
 def test_the_encoder_is_trained_where_it_is_not_frozen(project):
     project["adapt"] |= {"frozen": False}
     project["adapt"]["train"] |= {"steps": 3, "batch_size": 8, "body_lr": 0.1}
@@ -120,7 +154,7 @@ def test_a_companion_needs_images_and_changes_the_run(project):
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(project, monkeypatch):
-    project["adapt"] |= {"frozen": False, "looks": 3, "companion_weight": 0.1}
+    project["adapt"] |= {"frozen": False, "companion_weight": 0.1}
     project["adapt"]["train"] |= {"steps": 6, "batch_size": 8}
     unbroken = ran(project)
     table = rows()
@@ -132,11 +166,12 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(project, monkeypatch):
         if len(saved) == 2:
             raise KeyboardInterrupt
 
+    monkeypatch.setattr(adapt, "CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(Checkpoint, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         ran(project)
     again = ran(project)
-    assert saved == [2, 4, 6]
+    assert saved == [1, 2, 3, 4, 5, 6]
     assert rows() == table
     del again["seconds"], unbroken["seconds"]
     assert again == unbroken
@@ -161,11 +196,3 @@ def test_features_that_are_not_finite_are_said(project):
     save_encoder(encoder, paths.encoder("simclr", 0))
     with pytest.raises(ValueError, match="not finite"):
         ran(project)
-
-
-def test_density_is_higher_for_answers_in_larger_groups():
-    two = torch.eye(4)[torch.arange(40) % 2]
-    four = torch.eye(4)[torch.arange(40) % 4]
-    assert neighbourhood_density(two) > neighbourhood_density(four) + 0.1
-    assert neighbourhood_density(two[:2]) == 0
-    torch.testing.assert_close(neighbourhood_density(four), neighbourhood_density(four[torch.randperm(40)]))

@@ -34,6 +34,7 @@ class Examined:
     name: str
     split: Split
     label: int
+    group: str | None
     decoded: Decoded
     sha256: str
     """Of the file's bytes (of the pixels, where there is no file), hexadecimal."""
@@ -118,7 +119,7 @@ def _examined(record: Record, decoder: Decoder) -> Examined | Rejected:
     except Refused as reason:
         return Rejected(record.name, str(reason))
     pixels = hashlib.blake2b(decoded.pixels.tobytes(), digest_size=16).hexdigest()
-    return Examined(record.name, record.split, record.label, decoded, digest, pixels)
+    return Examined(record.name, record.split, record.label, record.group, decoded, digest, pixels)
 
 
 def _sha256(picture: Picture) -> str:

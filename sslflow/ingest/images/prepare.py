@@ -12,19 +12,24 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sslflow.data.formats import ImageFormat, described
 from sslflow.data.splits import POOL, TEST, TRAIN, Split
 from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, SixteenBit, decode
 from sslflow.ingest.images.examine import Examined, examine_all
-from sslflow.ingest.images.shards import ShardWriter
 from sslflow.ingest.images.sources import EmojiLabel, combine, open_source
 from sslflow.ingest.records import Other, Record, Rejected, Source, escape
+from sslflow.ingest.shards import ShardWriter
 from sslflow.runtime.files import write_csv, write_json
 from sslflow.runtime.folders import replacing_folder
 from sslflow.settings.params import Count, Fraction, Natural
 
 Duplicates = Literal["keep", "drop"]
+
+COLUMNS = (("width", pa.int32()), ("height", pa.int32()), ("sha256", pa.string()), ("pixels", pa.string()))
+"""What the manifest says of each image besides: its size upright, and hashes of the file and of the prepared pixels."""
 
 _TASK_IMAGES = 64
 _TASK_BYTES = 4 * 2**20
@@ -77,32 +82,25 @@ def prepare(
     )
     with replacing_folder(folder) as temporary:
         book = _Book(drop=duplicates == "drop")
-        with ShardWriter(temporary, channels, image_size) as writer:
+        shape = (channels, image_size, image_size)
+        with ShardWriter(temporary, {"images": ("|u1", shape)}, COLUMNS, measured="images") as writer:
             tasks = _tasks(images, book, channels * image_size**2)
             found = examine_all(tasks, decoder, workers or _cores(), max_pixels)
             with contextlib.closing(found):
                 _take(found, book, writer, tell)
-            _check(book, writer.rows, where, max_bad)
+            _check(book, len(writer), where, max_bad)
         counts = {split: writer.count(split) for split in (TRAIN, TEST, POOL)}
         if not counts[POOL] and not counts[TRAIN]:
-            raise ValueError(f"{where}: all {writer.rows} images are test images; there is nothing to pretrain on")
-        mean, std = writer.mean_and_std(POOL if counts[POOL] else TRAIN)
-        facts = {
-            "classes": images.classes,
-            "channels": channels,
-            "image_size": image_size,
-            "mean": mean,
-            "std": std,
-            "counts": counts,
-        }
-        write_json(temporary / "dataset.json", facts)
+            raise ValueError(f"{where}: all {len(writer)} images are test images; there is nothing to pretrain on")
+        form = ImageFormat(channels, image_size, *writer.mean_and_std(POOL if counts[POOL] else TRAIN))
+        write_json(temporary / "dataset.json", {**described(form, images.classes), "counts": counts})
         conflicts = _write_lists(temporary, book)
     leaked = sum(repeat.leaked for repeat in book.repeats)
     if leaked:
         done = "dropped there" if book.drop else "kept, so that scores flatter"
         tell(f"warning: leakage: {leaked} images to learn from equal a test image; {done}; see {folder}/duplicates.csv")
     return {
-        "images": writer.rows,
+        "images": len(writer),
         **counts,
         "classes": len(images.classes),
         "quarantined": len(book.rejected),
@@ -179,16 +177,17 @@ def _keep_or_drop(item: Examined, book: _Book, writer: ShardWriter) -> None:
         book.repeats.append(_Repeat(item.name, item.split, item.label, item.sha256, row, leaked))
         if book.drop:
             return
-    added = writer.add(
-        item.decoded.pixels,
-        split=item.split,
-        path=escape(item.name),
-        label=item.label,
-        width=item.decoded.width,
-        height=item.decoded.height,
-        sha256=item.sha256,
-        pixels=item.pixels_hash,
-    )
+    columns = {
+        "path": escape(item.name),
+        "split": item.split,
+        "label": item.label,
+        "group": escape(item.name if item.group is None else item.group),
+        "width": item.decoded.width,
+        "height": item.decoded.height,
+        "sha256": item.sha256,
+        "pixels": item.pixels_hash,
+    }
+    added = writer.add({"images": item.decoded.pixels}, columns)
     book.first[item.split].setdefault(key, added)
 
 

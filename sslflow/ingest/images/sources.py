@@ -61,7 +61,7 @@ def combine(pool: Source, probe: Source) -> Source:
             if not isinstance(item, Record):
                 yield item
             elif item.split != TEST:
-                yield Record(item.name, POOL, item.picture)
+                yield Record(item.name, POOL, item.picture, group=item.group)
 
     return Source(probe.classes, records)
 
@@ -104,6 +104,7 @@ def _pictures(files: list[Path], label: EmojiLabel) -> Source:
         for split in (TEST, TRAIN):
             for file in files:
                 for row in pq.read_table(file, filters=[("split", "==", split)]).to_pylist():
-                    yield Record(f"{file.stem}/{row[item]}", split, row["image"], numbers[row[kind]])
+                    shown = str(row[item])
+                    yield Record(f"{file.stem}/{shown}", split, row["image"], numbers[row[kind]], shown)
 
     return Source(classes, records)

@@ -9,19 +9,32 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
+from sslflow.data.formats import ClipFormat, described
 from sslflow.data.splits import TEST, TRAIN, held_out
 from sslflow.ingest.records import escape
+from sslflow.ingest.shards import ShardWriter
 from sslflow.ingest.videos.cache import OK
 from sslflow.ingest.videos.cut import Grid, SoundNeeded
 from sslflow.ingest.videos.ffmpeg import bindings, find
 from sslflow.ingest.videos.outcomes import Outcome, outcomes
-from sslflow.ingest.videos.shards import ClipWriter, Moments
 from sslflow.ingest.videos.sources import find_videos
 from sslflow.paths import CLIPS_CACHE
 from sslflow.runtime.files import write_csv, write_json
 from sslflow.runtime.folders import replacing_folder
 from sslflow.settings.params import Count, Fraction, Natural, Positive
 
+COLUMNS = (
+    *(("number", pa.int64()), ("start", pa.float64()), ("audible", pa.bool_()), ("loudness", pa.float32())),
+    *(("duration", pa.float64()), ("size", pa.int64()), ("fps", pa.float64()), ("rate", pa.int64())),
+    *((edge, pa.float32()) for edge in ("x0", "y0", "x1", "y1")),
+    ("sha256", pa.string()),
+)
+"""What the manifest says of each clip besides: number (of its video); start, in seconds from the start of the file
+(frame i is what is to be seen at `start + i / fps`); audible; loudness, in dB of full scale; of the file duration
+(seconds, null where it doesn't say), size (bytes), fps, rate (0: no sound) and sha256; x0, y0, x1, y1, a box in the
+frame, NaN where none is known. The path is the video's, the group its source."""
 _EXAMPLES = 5
 _COLUMNS = (
     *("path", "status", "clips", "silent", "holes", "split", "duration", "container"),
@@ -47,7 +60,7 @@ def prepare_clips(
     limit: Positive = 1800.0,
     ffmpeg: str = "",
 ) -> dict[str, int]:
-    """Fill `folder` with what `sslflow.data.clips.Clips` reads, and with `videos.csv`; the counts.
+    """Fill `folder` with what `sslflow.data.dataset.Dataset` reads, and with `videos.csv`; the counts.
 
     `tell` gets lines for the log. The settings are explained in params.yaml and docs/video.md. The clips and their
     order depend on the videos, the settings and ffmpeg's version, not on `workers` (0: as many as cores). `folder` is
@@ -70,9 +83,9 @@ def prepare_clips(
     if not any(one.split == TRAIN for one in good):
         raise ValueError(f"{where}: all {len(good)} videos that can be used are for testing; there is none to train on")
     with replacing_folder(folder) as temporary:
-        facts = _write(temporary, good, grid)
-        counts = facts["counts"]
-        write_json(temporary / "clips.json", {**facts, "classes": list(videos.classes), "ffmpeg": program.version})
+        form, counts, loudness = _write(temporary, good, grid)
+        facts = {"counts": counts, "loudness": loudness, "ffmpeg": program.version}
+        write_json(temporary / "dataset.json", {**described(form, videos.classes), **facts})
         empty = [""] * (len(_COLUMNS) - 2)
         rows = [*map(_row, found), *([name, reason, *empty] for name, reason in rejected)]
         write_csv(temporary / "videos.csv", _COLUMNS, sorted(rows, key=lambda row: row[0]))
@@ -118,23 +131,25 @@ def _split(good: Sequence[Outcome], fraction: float, seed: int) -> None:
         one.split = one.video.split or one.split
 
 
-def _write(folder: Path, good: Sequence[Outcome], grid: Grid) -> dict[str, Any]:
-    """The clips of all videos, in order: first those to train on; what holds for all of them."""
-    counts: dict[str, int] = dict.fromkeys((TRAIN, TEST), 0)
-    moments, loudness = Moments(), []
-    total = sum(len(one.entry.cuts.kept) for one in good if one.entry)
-    with ClipWriter(folder, grid, total) as writer:
+def _write(
+    folder: Path, good: Sequence[Outcome], grid: Grid
+) -> tuple[ClipFormat, dict[str, int], dict[str, float] | None]:
+    """The clips of all videos, in order: first those to train on. What holds for all of them, how many each split has,
+    and mean and spread of the training clips' loudness, where any can be heard."""
+    loudness = []
+    fields = {"frames": ("|u1", (grid.frames, 3, grid.side, grid.side)), "sound": ("<i2", (grid.samples,))}
+    with ShardWriter(folder, fields, COLUMNS, measured="frames") as writer:
         for number, one in enumerate(sorted(good, key=lambda one: one.split != TRAIN)):
             assert one.entry is not None
             assert one.entry.media is not None
             assert one.split is not None
             media, frames, sound = one.entry.media, one.entry.frames(), one.entry.sound()
             columns = {
-                "video": escape(one.video.name),
-                "number": number,
-                "source": one.video.source or one.sha256,
+                "path": escape(one.video.name),
                 "split": one.split,
                 "label": one.video.label,
+                "group": one.video.source or one.sha256,
+                "number": number,
                 "duration": media.duration,
                 "size": one.size,
                 "fps": media.picture.fps if media.picture else 0.0,
@@ -144,15 +159,13 @@ def _write(folder: Path, good: Sequence[Outcome], grid: Grid) -> dict[str, Any]:
             }
             for row, cut in enumerate(one.entry.cuts.kept):
                 own = {"start": cut.start, "audible": cut.audible, "loudness": cut.loudness}
-                writer.add(frames[row], sound[row], columns | own)
+                writer.add({"frames": frames[row], "sound": sound[row]}, columns | own)
                 if one.split == TRAIN:
-                    moments.add(frames[row])
                     loudness += [cut.loudness] * cut.audible
-            counts[one.split] += len(one.entry.cuts.kept)
-    mean, std = moments.mean_and_std()
+    mean, std = writer.mean_and_std(TRAIN)
+    form = ClipFormat(grid.frames, grid.side, grid.fps, grid.rate, grid.seconds, mean, std)
     heard = {"mean": statistics.fmean(loudness), "std": statistics.pstdev(loudness)} if loudness else None
-    form = {"seconds": grid.seconds, "fps": grid.fps, "side": grid.side, "rate": grid.rate, "frames": grid.frames}
-    return {**form, "mean": mean, "std": std, "loudness": heard, "counts": counts}
+    return form, {split: writer.count(split) for split in (TRAIN, TEST)}, heard
 
 
 def _row(one: Outcome) -> list[Any]:

@@ -14,6 +14,10 @@ from sslflow.settings.params import NonNegative
 class OVANet(Adapter):
     """An image is rejected where the yes or no of its most probable class says no.
 
+    As in the authors' code (github.com/VisionLearningGroup/OVANet, train.py), the one-vs-all loss is half the sum of
+    its two terms, and the weights of each yes and of each no are scaled to length 1 before each step, and not after the
+    last one; those of the classifier are not.
+
     Settings: `weight` of the entropy of all yes-or-no answers about target images, which is made small.
     """
 
@@ -24,6 +28,8 @@ class OVANet(Adapter):
         self.weight = weight
 
     def training_step(self, pair: Pair) -> Losses:
+        with torch.no_grad():
+            self.open.weight.copy_(F.normalize(self.open.weight, dim=1))
         features = self.body(pair.source)
         known = F.cross_entropy(self.classifier(features), pair.labels)
         one_vs_all = hard_one_vs_all(self.answers(features), pair.labels)
@@ -43,12 +49,12 @@ class OVANet(Adapter):
 
 
 def hard_one_vs_all(answers: Tensor, labels: Tensor) -> Tensor:
-    """Mean −log of the yes for the right class, and of the no for the wrong class that it is hardest to say no to, of
-    answers `(n, 2, classes)`: scalar."""
+    """Half the sum of the mean −log of the yes for the right class and of the mean −log of the no for the wrong class
+    that it is hardest to say no to, of answers `(n, 2, classes)`: scalar."""
     logs = answers.log_softmax(dim=1)
     right = F.one_hot(labels, answers.shape[2]).bool()
     hardest = logs[:, 0].masked_fill(right, torch.inf).min(dim=1).values
-    return -(logs[:, 1][right].mean() + hardest.mean())
+    return -(logs[:, 1][right].mean() + hardest.mean()) / 2
 
 
 def answer_entropy(answers: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from sslflow.audiovisual.maps import cosine_maps
 from sslflow.audiovisual.method import PairMethod
 from sslflow.audiovisual.views import ClipViews
-from sslflow.data.raw import Raw
+from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import mlp
 from sslflow.runtime.device import full_precision
@@ -27,9 +27,9 @@ class AlignmentViews(ClipViews):
     """Frames, the sounds of the same windows, and the numbers of the sources that they come from, int64 `(n,)`."""
 
     @torch.no_grad()
-    def forward(self, raw: Raw) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        starts = self.starts(len(raw), raw.frames.device)
-        return self.pictures(raw, starts), self.sounds(raw, starts), raw.sources
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        starts = self.starts(len(fields), fields.device)
+        return self.pictures(fields, starts), self.sounds(fields, starts), fields["groups"]
 
 
 class Alignment(PairMethod):

@@ -10,7 +10,7 @@ from sslflow.audiovisual.method import OwnTask
 from sslflow.audiovisual.spectrogram import sound_statistics
 from sslflow.audiovisual.views import ClipViews
 from sslflow.clustering.kmeans import TooFewPointsError, assign, kmeans
-from sslflow.data.raw import Raw
+from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
 from sslflow.settings.params import Count
 from sslflow.training.method import Batch, Choices, Losses, Pool
@@ -20,9 +20,9 @@ class AmbientViews(ClipViews):
     """A frame of each clip and the `sound_statistics` of all of the clip's sound, which the frame does not see."""
 
     @torch.no_grad()
-    def forward(self, raw: Raw) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        frames = self.pictures(raw, self.starts(len(raw), raw.frames.device))
-        return frames, sound_statistics(self.log_mel(raw.sound))
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        frames = self.pictures(fields, self.starts(len(fields), fields.device))
+        return frames, sound_statistics(self.log_mel(fields["sound"]))
 
 
 class AmbientSound(OwnTask):

@@ -9,7 +9,7 @@ from torch import Tensor
 from sslflow.audiovisual.maps import without_each_cell
 from sslflow.audiovisual.method import PairMethod
 from sslflow.audiovisual.views import ClipViews, partners
-from sslflow.data.raw import Raw
+from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import mlp
 from sslflow.runtime.device import full_precision
@@ -30,9 +30,9 @@ class CorrespondenceViews(ClipViews):
     """
 
     @torch.no_grad()
-    def forward(self, raw: Raw) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        starts = self.starts(len(raw), raw.frames.device)
-        return self.pictures(raw, starts), self.sounds(raw, starts), partners(raw.sources, OTHERS)
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        starts = self.starts(len(fields), fields.device)
+        return self.pictures(fields, starts), self.sounds(fields, starts), partners(fields["groups"], OTHERS)
 
 
 class Correspondence(PairMethod):

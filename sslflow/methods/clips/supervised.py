@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sslflow.audiovisual.method import ClipMethod
 from sslflow.audiovisual.views import ClipViews
-from sslflow.data.raw import Raw
+from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
 from sslflow.training.supervised import LearnsLabels
 
@@ -16,9 +16,9 @@ class SupervisedViews(ClipViews):
     """Frames, and the sounds of the same windows."""
 
     @torch.no_grad()
-    def forward(self, raw: Raw) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        starts = self.starts(len(raw), raw.frames.device)
-        return self.pictures(raw, starts), self.sounds(raw, starts)
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        starts = self.starts(len(fields), fields.device)
+        return self.pictures(fields, starts), self.sounds(fields, starts)
 
 
 class Supervised(LearnsLabels, ClipMethod):
@@ -26,7 +26,7 @@ class Supervised(LearnsLabels, ClipMethod):
     fewer than two classes have labels."""
 
     Views = SupervisedViews
-    advice = "leave it out of correspond.methods, or put videos into folders by their labels (clips.source: folders)"
+    advice = "leave it out of run.clip_methods, or put videos into folders by their labels (clips.source: folders)"
 
     def __init__(self, encoder: Encoder, sound_encoder: Encoder, labels: Tensor) -> None:
         super().__init__()

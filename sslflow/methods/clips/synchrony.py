@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from sslflow.audiovisual.method import PairMethod
 from sslflow.audiovisual.views import StackViews
-from sslflow.data.raw import ClipFormat, Raw
+from sslflow.data.fields import Fields
+from sslflow.data.formats import ClipFormat
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import full_precision
 from sslflow.runtime.distributed import gather
@@ -61,10 +62,10 @@ class SynchronyViews(StackViews):
             )
 
     @torch.no_grad()
-    def forward(self, raw: Raw) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        both = self.two_starts(len(raw), raw.frames.device).unbind(dim=1)
-        pictures = torch.stack([self.pictures(raw, starts) for starts in both], dim=1)
-        return pictures, torch.stack([self.sounds(raw, starts) for starts in both], dim=1), raw.sources
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        both = self.two_starts(len(fields), fields.device).unbind(dim=1)
+        pictures = torch.stack([self.pictures(fields, starts) for starts in both], dim=1)
+        return pictures, torch.stack([self.sounds(fields, starts) for starts in both], dim=1), fields["groups"]
 
     def two_starts(self, count: int, device: torch.device | None = None) -> Tensor:
         """When two windows of each clip begin, all pairs that are far enough apart as likely, `(count, 2)` seconds."""

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from sslflow.audiovisual.method import OwnTask
 from sslflow.audiovisual.views import ClipViews
-from sslflow.data.raw import ClipFormat, Raw
+from sslflow.data.fields import Fields
+from sslflow.data.formats import ClipFormat
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import mlp
 from sslflow.settings.params import Count, Fraction, NonNegative, Positive
@@ -64,13 +65,13 @@ class OrderViews(ClipViews):
         self.move = CropView(format.picture, shift=shift, flip=0.0).augment
 
     @torch.no_grad()
-    def forward(self, raw: Raw) -> tuple[Tensor, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        motion = motions(raw.frames, self.step)
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        motion = motions(fields["frames"], self.step)
         likely = torch.where(motion >= self.least_motion, motion, 0.0)
         moving = likely.sum(dim=1) > 0
         first = torch.where(moving[:, None], likely, 1.0).multinomial(1)
-        rows = torch.arange(len(raw), device=first.device)[:, None]
-        chosen = raw.frames[rows, first + self.step * torch.arange(3, device=first.device)]
+        rows = torch.arange(len(fields), device=first.device)[:, None]
+        chosen = fields["frames"][rows, first + self.step * torch.arange(3, device=first.device)]
         frames = self.normalised(chosen)
         orders = torch.stack([_drawn(RIGHT, frames), _drawn(WRONG, frames)], dim=1)
         return frames, orders, moving

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslflow.data.dataset import ImageFormat
+from sslflow.data.fields import Fields
+from sslflow.data.formats import ImageFormat
 from sslflow.networks.decoder import Decoder
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.distributed import all_reduce_sum, world_size
@@ -37,11 +38,11 @@ class GreyViews(CropView):
         super().__init__(format, shift=shift, flip=flip)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        colours = lab(self.augment(images.float()) / 255)
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        colours = lab(self.augment(fields["images"].float()) / 255)
         grey = rgb_from_lab(colours * colours.new_tensor([1, 0, 0]).view(3, 1, 1))
         ends = self.normalise(colours.new_tensor([0, 255]).view(2, 1, 1, 1))
-        return self.normalise(255 * grey), colours, ends.expand(len(images), *ends.shape)
+        return self.normalise(255 * grey), colours, ends.expand(len(fields), *ends.shape)
 
     def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:
         """The grey image, as the encoder sees it."""

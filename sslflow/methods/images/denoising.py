@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslflow.data.dataset import ImageFormat
+from sslflow.data.fields import Fields
+from sslflow.data.formats import ImageFormat
 from sslflow.networks.decoder import from_features
 from sslflow.networks.encoder import Encoder
 from sslflow.settings.params import Count, Fraction, NonNegative
@@ -32,8 +33,8 @@ class NoisyViews(CropView):
         self.noise, self.dropped = noise, dropped
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        (clean,) = super().forward(images)
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        (clean,) = super().forward(fields)
         noisy = clean + self.noise * torch.randn_like(clean)
         return noisy * (torch.rand_like(clean[:, :1]) >= self.dropped), clean
 

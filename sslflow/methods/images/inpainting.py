@@ -7,7 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sslflow.data.dataset import ImageFormat
+from sslflow.data.fields import Fields
+from sslflow.data.formats import ImageFormat
 from sslflow.networks.decoder import from_features
 from sslflow.networks.encoder import Encoder
 from sslflow.settings.params import Count, Fraction
@@ -35,8 +36,8 @@ class HoledViews(CropView):
         self.side = min(max(1, round(format.size * (share / self.holes) ** 0.5)), format.size)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        (whole,) = super().forward(images)
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        (whole,) = super().forward(fields)
         room = whole.shape[-1] - self.side
         if self.place == "centre":
             corners = torch.full((len(whole), 1, 2), room // 2, device=whole.device)

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from annotated_types import Ge, Le
 from torch import Tensor, nn
 
-from sslflow.data.dataset import ImageFormat
+from sslflow.data.fields import Fields
+from sslflow.data.formats import ImageFormat
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import mlp
 from sslflow.settings.params import Count, Fraction
@@ -40,9 +41,9 @@ class Puzzles(TileViews):
         super().__init__(format, gap=gap, jitter=jitter, side=side, drop=drop, flip=flip)
         self.puzzles = puzzles
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        tiles, whole = super().forward(images)
-        return tiles, torch.randint(2**62, (len(images), self.puzzles), device=images.device), whole
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        tiles, whole = super().forward(fields)
+        return tiles, torch.randint(2**62, (len(whole), self.puzzles), device=whole.device), whole
 
 
 class Jigsaw(Method):

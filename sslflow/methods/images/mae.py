@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
 from sslflow.settings.params import Count, Fraction
 from sslflow.training.method import Batch, Losses, Method
@@ -16,8 +17,8 @@ class MaskedViews(CropView):
     a number for each pixel, and the method takes as many rows and columns, from the upper left, as it has patches."""
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        (view,) = super().forward(images)
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        (view,) = super().forward(fields)
         return view, torch.rand_like(view[:, 0])
 
     def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:

@@ -81,7 +81,7 @@ def read_decisions(file: Path, task: Task) -> Decisions:
     """The rows of an adaptation's file. Raises `ValueError` where it is not about the task's images."""
     table = pq.read_table(file)
     paths = table["path"].to_pylist()
-    if paths != [task.target.paths[row] for row in task.target_rows]:
+    if paths != task.target.column("path", task.target_rows).tolist():
         raise ValueError(f"{file}: not about the images in {task.target.folder}; run `dvc repro`")
     words = {name: np.array(table[name].to_pylist(), dtype=str) for name in ("predicted", "nearest_class", "actual")}
     return Decisions(
@@ -132,7 +132,7 @@ def samples(made: Decisions, task: Task) -> list[tuple[str, int, list[Figure]]]:
     for title, rows, count in kinds(made):
         if len(rows):
             shown = rows[np.unique(np.linspace(0, len(rows) - 1, SAMPLES).round().astype(int))]
-            pixels = task.target.read(task.target_rows[shown]).numpy()
+            pixels = task.target.read(task.target_rows[shown])["images"].numpy()
             figures = [
                 Figure(picture(_thumbnail(one), quality=85), _caption(made, row), made.paths[row])
                 for one, row in zip(pixels, shown, strict=True)
@@ -156,7 +156,7 @@ def groups(made: Decisions, task: Task, seed: int) -> list[tuple[str, Picture]]:
     for number, count in sizes.most_common(GROUPS):
         rows = np.flatnonzero(made.groups == number)
         shown = rows[np.sort(permutation(len(rows), seed, "report", "group", number).numpy()[:SAMPLES])]
-        pixels = task.target.read(task.target_rows[shown]).numpy()
+        pixels = task.target.read(task.target_rows[shown])["images"].numpy()
         small = [np.atleast_3d(np.asarray(_thumbnail(one))).transpose(2, 0, 1) for one in pixels]
         words = f"Group {number}: {count:,} image{'s' * (count > 1)}"
         classes = Counter(name for name in made.actual[rows].tolist() if name).most_common(3)

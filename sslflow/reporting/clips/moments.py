@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from sslflow.data.clips import Clips
+from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ClipFormat
 from sslflow.drawing.embedded import Picture, image, picture
 from sslflow.reporting.clips.sounds import Player, spectrogram
 
@@ -32,13 +34,16 @@ class Heard:
 class Moments:
     """Windows of clips: each as long as the method's, with as many frames as the method sees of it."""
 
-    def __init__(self, clips: Clips, window: float, frames: int) -> None:
+    def __init__(self, clips: Dataset[ClipFormat], window: float, frames: int) -> None:
         self.clips, self.window, self.frames = clips, min(window, clips.format.seconds), frames
         self._read = lru_cache(maxsize=4)(self._decoded)
 
     def _decoded(self, clip: int) -> tuple[np.ndarray, np.ndarray]:
-        raw = self.clips.read(np.array([clip]))
-        return raw.frames[0].numpy(), raw.sound[0].numpy()
+        fields = self.clips.read(np.array([clip]))
+        return fields["frames"][0].numpy(), fields["sound"][0].numpy()
+
+    def _of(self, column: str, clip: int) -> Any:
+        return self.clips.column(column, np.array([clip])).item()
 
     def frame(self, clip: int, start: float) -> np.ndarray:
         """The frame in the middle of the window that begins at `start`, uint8 `(3, side, side)`."""
@@ -71,14 +76,14 @@ class Moments:
     def name(self, clip: int) -> str:
         """The clip's class, or what its file is called where it has none."""
         label = int(self.clips.labels[clip])
-        return self.clips.classes[label] if label >= 0 else PurePosixPath(self.clips.paths[clip]).stem
+        return self.clips.classes[label] if label >= 0 else PurePosixPath(self._of("path", clip)).stem
 
     def place(self, clip: int, start: float = 0.0) -> str:
         """Where the moment is: file, and second in it."""
-        return f"{self.clips.paths[clip]} at {self.clips.starts[clip] + start:.1f} s"
+        return f"{self._of('path', clip)} at {self._of('start', clip) + start:.1f} s"
 
     def _heard(self, clip: int, samples: np.ndarray, player: Player, width: int, height: int) -> Heard:
-        if not self.clips.audible[clip] or not len(samples):
+        if not self._of("audible", clip) or not len(samples):
             return Heard(None, "")
         rate = self.clips.format.rate
         return Heard(spectrogram(samples, rate, width, height), player.url(samples, rate))

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from sslflow import paths
 from sslflow.runtime.files import read_json
+from sslflow.settings.params import lookup
 
 CONTROLS = {
     "picture": "frame alone",
@@ -87,10 +88,9 @@ class Correspondences:
     """The runs on clips that the settings ask for, as far as they are on the disk."""
 
     def __init__(self, params: Mapping[str, Any], seeds: Sequence[int]) -> None:
-        plan = params.get("correspond") or {}
-        self.seeds = seeds
-        self.params = plan
-        self.methods = [name for name in plan.get("methods") or () if self._of(name)]
+        self.params, self.seeds = params, seeds
+        self.asked = lookup(params, "run").get("clip_methods") or ()
+        self.methods = [name for name in self.asked if self._of(name)]
 
     def _of(self, method: str) -> list[dict[str, float]]:
         return [found for (name, _), found in self._metrics.items() if name == method]
@@ -98,7 +98,7 @@ class Correspondences:
     @cached_property
     def _metrics(self) -> dict[tuple[str, int], dict[str, float]]:
         found = {}
-        for method in self.params.get("methods") or ():
+        for method in self.asked:
             for seed in self.seeds:
                 run = paths.run_name(method, seed)
                 trained, examined = (paths.metrics(stage, run) for stage in STAGES)

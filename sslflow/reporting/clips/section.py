@@ -11,7 +11,8 @@ from markupsafe import Markup
 
 from sslflow import paths
 from sslflow.audiovisual.views import ClipViews
-from sslflow.data.clips import Clips
+from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ClipFormat
 from sslflow.data.splits import TEST
 from sslflow.drawing.embedded import Picture, sheet
 from sslflow.reporting import curves, verdicts
@@ -24,7 +25,7 @@ from sslflow.reporting.clips.searches import Search, searches
 from sslflow.reporting.clips.sound_maps import Located, located
 from sslflow.reporting.clips.sounds import Player
 from sslflow.runtime.rng import permutation
-from sslflow.settings.params import schema
+from sslflow.settings.params import lookup, schema
 
 ROOM = {"strips": 400_000, "decisions": 530_000, "searches": 620_000, "maps": 270_000}
 """Characters of sound that each part of the page may hold: some 2 MB together."""
@@ -106,12 +107,14 @@ def _training(method: str, seeds: Sequence[int]) -> Training:
 
 def _look(runs: Correspondences, method: str, seed: int) -> Look | None:
     number = next((one for one in runs.seeds if paths.examined(method, one).is_dir()), None)
-    if number is None or not (paths.CLIPS / "clips.json").exists():
+    where = paths.clips(str(lookup(runs.params, "pretrain_clips").get("clips")))
+    if number is None or not (where / "dataset.json").exists():
         return None
-    clips, folder = Clips(), paths.examined(method, number)
+    clips, folder = Dataset[ClipFormat](where), paths.examined(method, number)
     files = {name: folder / f"{name}.parquet" for name in ("decisions", "retrieval")}
     maps = folder / "maps.safetensors"
-    window = ((runs.params.get(method) or {}).get("views") or {}).get("window", schema(ClipViews)["window"].default)
+    views = lookup(runs.params, f"clip_methods.{method}.views", over="clip_views")
+    window = views.get("window", schema(ClipViews)["window"].default)
     single = maps.exists() or not files["retrieval"].exists()
     moments = Moments(clips, float(window), 1 if single else SEVERAL)
     threshold = runs.metrics(method, number).get("threshold")
@@ -137,7 +140,7 @@ def _strips(moments: Moments, seed: int, player: Player) -> list[Strip]:
     clips = moments.clips
     rows = clips.rows(TEST)
     rows = rows[permutation(len(rows), seed, "report", "strips").numpy()]
-    first = np.sort(np.unique(clips.sources[rows], return_index=True)[1])
+    first = np.sort(np.unique(clips.groups[rows], return_index=True)[1])
     chosen = np.concatenate([rows[first], np.delete(rows, first)])[:STRIPS]
     return [
         Strip(moments.strip(row), moments.whole(row, player), moments.name(row), moments.place(row))

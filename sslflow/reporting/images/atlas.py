@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from sslflow.data.dataset import Dataset
@@ -26,8 +25,8 @@ def sample(dataset: Dataset, count: int, seed: int) -> np.ndarray:
 
 def thumbnails(dataset: Dataset, rows: np.ndarray) -> tuple[Picture, int, int]:
     """The images of the rows on one picture; its columns; the width of each in pixels."""
-    cell = min(CELL, dataset.image_size)
-    page, columns = sprite(dataset.read(rows).numpy(), cell)
+    cell = min(CELL, dataset.format.size)
+    page, columns = sprite(dataset.read(rows)["images"].numpy(), cell)
     return page, columns, cell
 
 
@@ -37,6 +36,8 @@ def embed(features: np.ndarray, seed: int) -> np.ndarray:
     Features are scaled to length 1, as the kNN probe sees them, reduced to 50 principal components, and laid out by
     t-SNE that starts from the first two. Fewer than five images, or features that are all alike, stay there.
     """
+    from sklearn.manifold import TSNE  # a second to load, which no check of settings needs
+
     lengths = np.linalg.norm(features, axis=1, keepdims=True)
     centred = features / np.maximum(lengths, 1e-12)
     centred = centred - centred.mean(axis=0)
@@ -67,9 +68,9 @@ def layout(places: np.ndarray) -> list[list[int]]:
 def groups(dataset: Dataset, rows: np.ndarray) -> dict[str, Any]:
     """What the page tells of each image on the map: name, class (-1: none), split."""
     return {
-        "names": [dataset.paths[row] for row in rows],
+        "names": dataset.column("path", rows).tolist(),
         "labels": dataset.labels[rows].tolist(),
-        "splits": dataset.splits[rows].tolist(),
+        "splits": dataset.column("split", rows).tolist(),
     }
 
 

@@ -10,17 +10,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslflow.data.dataset import ImageFormat
+from sslflow.data.fields import Fields
+from sslflow.data.formats import ImageFormat
 from sslflow.features.extract import extract
 from sslflow.monitoring.diagnostics import feature_std
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.rng import derive
-from sslflow.settings.params import read
+from sslflow.settings.params import Over, read
 from sslflow.training.fit import fit
 from sslflow.training.ingredients import build
 from sslflow.training.method import Batch, Method, Pool, find, names
 from sslflow.views.images import Views
-from tests.conftest import ROOT, write_dataset
+from tests.conftest import RECIPE, write_dataset
 
 CPU = torch.device("cpu")
 MOVING_TARGETS = ("dino", "swav")
@@ -35,11 +36,10 @@ def make(
     labels: np.ndarray | None = None,
     start: bool = True,
 ) -> tuple[Method, Views]:
-    """The method with its settings from params.yaml, on a small encoder of a kind that it can train; unless `fit` is to
+    """The method with its settings from the recipe, on a small encoder of a kind that it can train; unless `fit` is to
     do it, started as before an epoch of 16 images."""
     kind, block = find(name), f"methods.{name}"
-    schemas = {block: kind, f"{block}.views": kind.Views, f"{block}.train": fit}
-    settings = read(schemas, ROOT / "params.yaml")
+    settings = read({block: kind, f"{block}.views": Over("views", kind.Views)}, RECIPE)
     if labels is None:
         labels = np.arange(64) % 4
 
@@ -75,7 +75,7 @@ def batch(views: Views, images: torch.Tensor) -> Batch:
     torch.manual_seed(1)
     if images.shape[1] < len(views.normalise.mean[0]):
         images = tinted(images)
-    return Batch(views(images), torch.arange(len(images)), progress=0.0)
+    return Batch(views(Fields(images=images)), torch.arange(len(images)), progress=0.0)
 
 
 @pytest.fixture

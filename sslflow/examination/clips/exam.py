@@ -15,12 +15,14 @@ from sslflow.audiovisual.ingredients import needs_sound
 from sslflow.audiovisual.method import ClipMethod, OwnTask, PairMethod
 from sslflow.audiovisual.views import ClipViews
 from sslflow.audiovisual.windows import BATCH, Windows, chosen_rows, embed, windows
-from sslflow.data.clips import Clips
+from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ClipFormat
 from sslflow.data.splits import TEST
 from sslflow.evaluation.linear import fit_linear
-from sslflow.examination.pairs import Pairs, accuracies, controls, file_facts, paired, scored
-from sslflow.examination.shortcuts import likely_from
-from sslflow.examination.tasks import finding, own_accuracy, own_task, pointed, score_table, sound_maps
+from sslflow.examination.clips.pairs import Pairs, accuracies, controls, file_facts, paired, scored
+from sslflow.examination.clips.pointing import known_boxes
+from sslflow.examination.clips.shortcuts import likely_from
+from sslflow.examination.clips.tasks import finding, own_accuracy, own_task, pointed, score_table, sound_maps
 from sslflow.networks.batch_norm import fresh_statistics
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.rng import derive
@@ -64,7 +66,7 @@ class Exam:
 
     method: ClipMethod
     views: ClipViews
-    clips: Clips
+    clips: Dataset[ClipFormat]
     train: np.ndarray
     """Rows to train controls and probes on, int64."""
     held: np.ndarray
@@ -78,13 +80,14 @@ class Exam:
         """All that the method can be asked, on the clips of the test split; nothing of what needs more than there is:
         sources, labels, boxes."""
         found = Findings()
-        heard = self.clips.audible if needs_sound(type(self.method)) else np.ones(len(self.clips), dtype=bool)
         rows = self.clips.rows(TEST)
-        test = chosen_rows(rows[heard[rows]], self.size.clips, self.seed)
+        if needs_sound(type(self.method)):
+            rows = rows[self.clips.column("audible", rows)]
+        test = chosen_rows(rows, self.size.clips, self.seed)
         train = chosen_rows(self.train, self.size.clips, self.seed)
         found.metrics |= {
             "test_clips": float(len(test)),
-            "test_sources": float(len(np.unique(self.clips.sources[test]))),
+            "test_sources": float(len(np.unique(self.clips.groups[test]))),
         }
         if not len(test):
             return found
@@ -97,7 +100,7 @@ class Exam:
     def _own_task(self, method: OwnTask, test: np.ndarray, found: Findings) -> None:
         times = self.size.windows
         answers = own_task(method, self.views, self.clips, test, self.device, self.seed, times)
-        found.add("", own_accuracy(answers, self.clips.sources, self.seed))
+        found.add("", own_accuracy(answers, self.clips.groups, self.seed))
         columns = {
             "clip": answers.clips,
             "given": answers.given,
@@ -117,15 +120,15 @@ class Exam:
         embedded = [embed(method, self.views, self.clips, one, self.device) for one in chosen]
         kinds = {"": "moment", "source": "source"} if moments else {"": "source"}
         for prefix, wrong in kinds.items():
-            pairs = [paired(wrong, self.clips.sources[one.rows], self.seed) for one in chosen]
+            pairs = [paired(wrong, self.clips.groups[one.rows], self.seed) for one in chosen]
             if not all(len(one.same) for one in pairs):
                 continue
             scores = [scored(method, one, pairs_of) for one, pairs_of in zip(embedded, pairs, strict=True)]
             threshold = likely_from(scores[2], pairs[2].same) if method.threshold is None else method.threshold
-            of_test = self.clips.sources[chosen[1].rows], self.clips.labels[chosen[1].rows]
+            of_test = self.clips.groups[chosen[1].rows], self.clips.labels[chosen[1].rows]
             found.add(prefix, accuracies(scores[1], pairs[1], threshold, *of_test, self.seed))
             found.add(prefix, {"threshold": threshold, "pairs": float(len(pairs[1].same))})
-            facts = [file_facts(self.clips.manifest, one) for one in chosen]
+            facts = [file_facts(self.clips, one) for one in chosen]
             controlled = controls(
                 (embedded[0], embedded[1]), (facts[0], facts[1]), (pairs[0], pairs[1]), of_test[0], self.seed
             )
@@ -165,7 +168,7 @@ class Exam:
 
     def _localising(self, method: PairMethod, chosen: Windows, found: Findings) -> None:
         maps = sound_maps(method, self.views, self.clips, chosen, self.device, self.seed)
-        boxes = self.clips.positions[chosen.rows]
+        boxes = known_boxes(self.clips, chosen.rows)
         found.maps = {
             "own": maps.own,
             "silence": maps.silence,
@@ -177,7 +180,7 @@ class Exam:
         known = np.isfinite(boxes).all(axis=1)
         if known.any():
             some = type(maps)(*(part[torch.from_numpy(known)] for part in (maps.own, maps.silence, maps.noise)))
-            sources = self.clips.sources[chosen.rows][known]
+            sources = self.clips.groups[chosen.rows][known]
             found.add("localisation", pointed(some, boxes[known], self.clips.format.side, sources, self.seed))
 
 
@@ -188,7 +191,7 @@ def probe(exam: Exam, encoder: Encoder, sound: bool, settled: bool = True) -> di
     parts = []
     for name, rows in (("train", exam.train), ("test", exam.clips.rows(TEST))):
         rows = rows[exam.clips.labels[rows] >= 0]
-        rows = rows[exam.clips.audible[rows]] if sound else rows
+        rows = rows[exam.clips.column("audible", rows)] if sound else rows
         if not len(rows):
             return {}
         rows = chosen_rows(rows, exam.size.clips, exam.seed)
@@ -216,8 +219,8 @@ def _inputs(exam: Exam, chosen: Windows, sound: bool) -> Iterator[Tensor]:
     views = exam.views.to(exam.device).eval()
     for first in range(0, len(chosen), BATCH):
         part = chosen[first : first + BATCH]
-        raw, starts = exam.clips.read(part.rows).to(exam.device), part.starts.to(exam.device)
-        yield views.sounds(raw, starts) if sound else views.frames(raw, starts + views.window / 2)
+        fields, starts = exam.clips.read(part.rows).to(exam.device), part.starts.to(exam.device)
+        yield views.sounds(fields, starts) if sound else views.frames(fields, starts + views.window / 2)
     views.train()
 
 

@@ -6,15 +6,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
 from sslflow.audiovisual.method import CHUNK, PairMethod
 from sslflow.audiovisual.views import partners
 from sslflow.audiovisual.windows import Windows
+from sslflow.data.dataset import Dataset
 from sslflow.evaluation.intervals import interval
-from sslflow.examination.shortcuts import ranked, told_by
+from sslflow.examination.clips.shortcuts import ranked, told_by
 from sslflow.runtime.rng import derive
 
 
@@ -118,11 +118,11 @@ def controls(
     return found
 
 
-def file_facts(manifest: pa.Table, windows: Windows) -> Tensor:
+def file_facts(clips: Dataset, windows: Windows) -> Tensor:
     """What is known of each window without looking or listening: when it begins in the file (seconds), the file's
     duration and size (their logarithms), frame rate and sound rate, float32 `(w, 5)`."""
     columns = {
-        name: np.nan_to_num(np.asarray(manifest[name].to_pylist(), dtype=np.float64))[windows.rows]
+        name: np.nan_to_num(clips.column(name, windows.rows).astype(np.float64))
         for name in ("start", "duration", "size", "fps", "rate")
     }
     columns["start"] = columns["start"] + windows.starts.numpy()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from sslflow.evaluation.intervals import interval
@@ -38,6 +37,8 @@ def likely_from(scores: Tensor, same: Tensor) -> float:
     Of few sources this changes less than the threshold that is right most often. The mean, where higher scores do not
     speak for belonging together.
     """
+    from sklearn.linear_model import LogisticRegression  # a second to load, which no check of settings needs
+
     values = scores.double().cpu().numpy()
     middle, spread = values.mean(), values.std() or 1.0
     fitted = LogisticRegression(C=1e3).fit((values[:, None] - middle) / spread, same.cpu().numpy())

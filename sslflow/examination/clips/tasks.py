@@ -14,7 +14,7 @@ from sslflow.audiovisual.views import ClipViews
 from sslflow.audiovisual.windows import BATCH, ClipSource, Windows, seen
 from sslflow.evaluation.intervals import interval, standard_error
 from sslflow.evaluation.retrieval import chance, retrieval
-from sslflow.examination import pointing as localisation
+from sslflow.examination.clips import pointing as localisation
 from sslflow.runtime.rng import derive
 from sslflow.training.method import Batch
 
@@ -69,7 +69,7 @@ def sound_maps(
         assert sounds is not None
         part = chosen[first : first + len(pictures)]
         first += len(pictures)
-        loudness = clips.read(part.rows).sound.float().div(32768).square().mean(dim=1, keepdim=True).sqrt()
+        loudness = clips.read(part.rows)["sound"].float().div(32768).square().mean(dim=1, keepdim=True).sqrt()
         noise = torch.randn(len(pictures), length, generator=numbers) * loudness
         heard = sounds, views.log_mel(torch.zeros_like(noise).to(device)), views.log_mel(noise.to(device))
         found.append(tuple(method.localise(pictures, one).float().cpu() for one in heard))

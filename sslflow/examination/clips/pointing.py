@@ -5,6 +5,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from sslflow.data.dataset import Dataset
+
+
+def known_boxes(clips: Dataset, rows: np.ndarray) -> np.ndarray:
+    """The box x0, y0, x1, y1 in [0, 1] of the thing that sounds, of each clip of the rows, float32 `(n, 4)`; NaN where
+    unknown."""
+    return np.stack([clips.column(edge, rows) for edge in ("x0", "y0", "x1", "y1")], axis=1)
+
 
 def pointing(maps: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """For each of `maps`, float `(n, side, side)`, the share of its maxima that lies within the box, `(n,)`: 0 or 1

@@ -1,0 +1,72 @@
+"""What all examples of a data set have in common, by kind of data, and how `dataset.json` says it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
+
+
+@dataclass(frozen=True)
+class ImageFormat:
+    """What all prepared images have in common."""
+
+    kind: ClassVar[str] = "images"
+    fields: ClassVar[tuple[str, ...]] = ("images",)
+    grouped: ClassVar[bool] = False
+    """Whether views need the groups of a batch."""
+
+    channels: int
+    size: int
+    """Pixels: images are squares."""
+    mean: tuple[float, ...]
+    """Of each channel, over the images to pretrain on, as shares of white."""
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ClipFormat:
+    """What all clips have in common."""
+
+    kind: ClassVar[str] = "clips"
+    fields: ClassVar[tuple[str, ...]] = ("frames", "sound")
+    grouped: ClassVar[bool] = True
+    """A clip of the same source is no example of a sound that does not belong to a picture."""
+
+    frames: int
+    """Of each clip; frame i is what the video shows at i / `fps` seconds from the clip's start."""
+    side: int
+    """Pixels: frames are squares of three channels."""
+    fps: float
+    rate: int
+    """Samples of sound a second, one channel."""
+    seconds: float
+    mean: tuple[float, ...]
+    """Of each channel, over the frames of the training clips, as shares of white."""
+    std: tuple[float, ...]
+
+    @property
+    def samples(self) -> int:
+        """Samples of sound of each clip."""
+        return round(self.seconds * self.rate)
+
+    @property
+    def picture(self) -> ImageFormat:
+        """The same of a single frame."""
+        return ImageFormat(3, self.side, self.mean, self.std)
+
+
+def described(format: ImageFormat | ClipFormat, classes: Sequence[str]) -> dict[str, Any]:
+    """What `dataset.json` says of a data set at the least."""
+    return {"kind": format.kind, "format": asdict(format), "classes": list(classes)}
+
+
+def format_of(facts: Mapping[str, Any]) -> Any:
+    """The format that `described` wrote. Raises `ValueError` for a kind of data that there is not."""
+    kinds = {kind.kind: kind for kind in (ImageFormat, ClipFormat)}
+    if facts["kind"] not in kinds:
+        raise ValueError(f"expected a data set of {' or '.join(kinds)}, found one of {facts['kind']}")
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in facts["format"].items()
+    }
+    return kinds[facts["kind"]](**settings)

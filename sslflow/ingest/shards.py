@@ -1,0 +1,144 @@
+"""Prepared data written as it comes: shards of bounded size, a manifest, and the mean and spread of each split."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SHARD_BYTES = 64 * 2**20
+COLUMNS = (
+    ("row", pa.int64()),
+    ("shard", pa.int32()),
+    ("index", pa.int32()),
+    ("path", pa.string()),
+    ("split", pa.string()),
+    ("label", pa.int64()),
+    ("group", pa.string()),
+)
+"""Of every manifest."""
+_ROW_GROUP = 16_384
+
+
+class Moments:
+    """Exact sums over pixels, so that mean and spread don't depend on the order in which they come."""
+
+    def __init__(self) -> None:
+        self._pixels = 0
+        self._sums: list[int] = []
+        self._squares: list[int] = []
+
+    def add(self, pixels: np.ndarray) -> None:
+        """Pixels, uint8 `(…, channels, height, width)`."""
+        channels = pixels.shape[-3]
+        axes = (*range(pixels.ndim - 3), pixels.ndim - 2, pixels.ndim - 1)
+        sums = pixels.sum(axes, dtype=np.int64).tolist()
+        squares = np.square(pixels, dtype=np.uint16).sum(axes, dtype=np.int64).tolist()  # 255² fits
+        self._pixels += pixels.size // channels
+        self._sums = [a + b for a, b in zip(self._sums or [0] * channels, sums, strict=True)]
+        self._squares = [a + b for a, b in zip(self._squares or [0] * channels, squares, strict=True)]
+
+    def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Of each channel, in [0, 1]; a spread is at least 1/255: it will divide."""
+        means = [total / self._pixels for total in self._sums]
+        variances = [
+            (self._pixels * square - total * total) / self._pixels**2
+            for total, square in zip(self._sums, self._squares, strict=True)
+        ]
+        stds = [max(math.sqrt(variance), 1.0) / 255 for variance in variances]
+        return tuple(mean / 255 for mean in means), tuple(stds)
+
+
+class ShardWriter:
+    """Writes `<field>-00000.npy`, … of at most `SHARD_BYTES` each, as many for every field, and `manifest.parquet` into
+    a folder; one shard is held in memory.
+
+    A context manager: leaving it without an error writes what is left. Raises `OSError` where the disk is full.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        fields: Mapping[str, tuple[str, tuple[int, ...]]],
+        columns: Sequence[tuple[str, pa.DataType]],
+        measured: str,
+    ) -> None:
+        """`fields`: NumPy type (`"|u1"`, `"<i2"`) and shape of one example of each; `columns`: of the manifest, besides
+        `COLUMNS`; `measured`: the field, uint8 `(…, channels, height, width)`, whose mean and spread are wanted."""
+        self._folder, self._measured = folder, measured
+        largest = max(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in fields.values())
+        self._capacity = max(1, SHARD_BYTES // largest)
+        self._shard = {name: np.empty((self._capacity, *shape), kind) for name, (kind, shape) in fields.items()}
+        self._schema = pa.schema([*COLUMNS, *columns])
+        self._columns: dict[str, list] = {name: [] for name in self._schema.names}
+        self._manifest = pq.ParquetWriter(folder / "manifest.parquet", self._schema)
+        self._moments: defaultdict[str, Moments] = defaultdict(Moments)
+        self._counts: Counter[str] = Counter()
+        self._filled = self._rows = 0
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush_shard()
+                self._flush_manifest()
+        finally:
+            self._manifest.close()
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def add(self, fields: Mapping[str, np.ndarray], columns: Mapping[str, Any]) -> int:
+        """Append one example, with its columns of the manifest but for its place; its row."""
+        row, shard, index = self._rows, self._rows // self._capacity, self._filled
+        for name, values in fields.items():
+            self._shard[name][index] = values
+        for name, value in {"row": row, "shard": shard, "index": index, **columns}.items():
+            self._columns[name].append(value)
+        self._counts[columns["split"]] += 1
+        self._moments[columns["split"]].add(fields[self._measured])
+        self._filled, self._rows = self._filled + 1, self._rows + 1
+        if self._filled == self._capacity:
+            self._flush_shard()
+        if len(self._columns["row"]) == _ROW_GROUP:
+            self._flush_manifest()
+        return row
+
+    def count(self, split: str) -> int:
+        """Examples of a split so far."""
+        return self._counts[split]
+
+    def mean_and_std(self, split: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Of each channel over all pixels of a split, in [0, 1]; a spread is at least 1/255: it will divide."""
+        return self._moments[split].mean_and_std()
+
+    def _flush_shard(self) -> None:
+        if not self._filled:
+            return
+        number = (self._rows - 1) // self._capacity
+        for name, shard in self._shard.items():
+            full = shard[: self._filled]
+            with (self._folder / f"{name}-{number:05d}.npy").open("wb") as handle:
+                header = {"descr": full.dtype.str, "fortran_order": False, "shape": full.shape}
+                np.lib.format.write_array_header_1_0(handle, header)
+                handle.write(full.data)
+                handle.flush()
+                os.fsync(handle.fileno())
+        self._filled = 0
+
+    def _flush_manifest(self) -> None:
+        if self._columns["row"]:
+            self._manifest.write_table(pa.table(self._columns, schema=self._schema))
+            self._columns = {name: [] for name in self._schema.names}
