@@ -1,8 +1,8 @@
 """Our methods beside lightly's parts for the same methods: `python -m benchmarks.beside_lightly`.
 
 On both sides the same encoder, images, number of images seen, batch size, optimiser and learning rates, widths of heads
-and strengths of augmentation (those of recipes/full.yaml), on the fashion sample, one CPU thread. Lightly's side is the plain
-loop of its own examples: its transforms on PIL images in a DataLoader, its heads and its losses.
+and strengths of augmentation (those of recipes/full.yaml), on the fashion sample, one CPU thread. Lightly's side is the
+plain loop of its own examples: its transforms on PIL images in a DataLoader, its heads and its losses.
 
 Speed: steps of both take turns in one process, the ratio is the median of the rounds' ratios. Accuracy: a linear
 classifier and kNN on the frozen features, tested on the test images; runs that are done are kept in

@@ -119,7 +119,7 @@ def whole(methods: Sequence[str], seeds: Sequence[int], classes: Sequence[str], 
         for seed in seeds:
             features(method, seed, labels, spread=0.4 + 0.2 * place)
             curve(method, seed)
-            verdict(method, seed, *(["frozen"] if place and seed else []))
+            verdict(method, seed, *(["flat"] if place and seed else []))
             paths.pictures(method, seed).parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (200, 100), "white").save(paths.pictures(method, seed))
             clusters(method, seed, labels)

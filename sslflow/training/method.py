@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslflow.networks.encoder import Encoder
@@ -46,7 +47,8 @@ class Pool:
 
 @dataclass(frozen=True)
 class Choices:
-    """Among how many answers a method's loss asks for the right one: who guesses has a loss of ln `count`."""
+    """Among how many answers a method's loss asks for the right one. All are equally likely, and chance level is
+    ln `count`, unless the losses hold a `chance_loss`."""
 
     count: int
     among: str
@@ -72,7 +74,10 @@ class Method(nn.Module, ABC):
 
     @abstractmethod
     def training_step(self, batch: Batch) -> Losses:
-        """`{"loss": scalar to minimise, …scalars worth logging}`."""
+        """`{"loss": scalar to minimise, …scalars worth logging}`.
+
+        Where answers are not equally likely, `chance_loss` among them is what the best constant answer, the same for
+        every image, costs on this batch, and `chance_accuracy` its accuracy: see `chance_level`."""
 
     def after_step(self, progress: float) -> None:
         """Called after every optimiser step: the place where a teacher or a queue moves."""
@@ -101,6 +106,17 @@ class Method(nn.Module, ABC):
         `(rows, c, side, side)`. Nothing without a picture of its own: then it is shown which view it takes for a view's
         partner."""
         return {}
+
+
+@torch.no_grad()
+def chance_level(answers: Tensor, shares: Tensor) -> Losses:
+    """`chance_loss` and `chance_accuracy` of the best constant answer: cross entropy and accuracy on the batch's right
+    `answers`, int64 `(n,)`, −1 where there is none, of always answering with their `shares` in the run, `(k,)`."""
+    logs = shares.log().expand(len(answers), -1)
+    return {
+        "chance_loss": F.nll_loss(logs, answers, ignore_index=-1),
+        "chance_accuracy": (answers == shares.argmax()).float().mean(),
+    }
 
 
 def names() -> list[str]:

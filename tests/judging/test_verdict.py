@@ -1,50 +1,28 @@
-"""The verdict on a run: thresholds on curves made up, and collapses provoked in real methods."""
+"""The verdict on a run: thresholds on curves made up, and real runs, healthy and sick."""
 
 from __future__ import annotations
 
+import csv
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from sslflow import paths
-from sslflow.data.dataset import Dataset
 from sslflow.judging.verdict import Finding, findings
-from sslflow.methods.images.barlow_twins import BarlowTwins
-from sslflow.methods.images.byol import BYOL, distance
-from sslflow.methods.images.dino import DINO
-from sslflow.methods.images.rotation import Rotation
-from sslflow.methods.images.simclr import SimCLR
-from sslflow.methods.images.simsiam import SimSiam, negative_cosine
-from sslflow.methods.images.swav import SwAV
-from sslflow.methods.images.vicreg import VICReg
-from sslflow.monitoring.watch import Watch
-from sslflow.networks.encoder import Encoder
-from sslflow.networks.heads import Prototypes, mlp
-from sslflow.networks.teacher import Teacher
 from sslflow.reporting.curves import read_curve
 from sslflow.runtime.files import read_json
-from sslflow.runtime.rng import derive
 from sslflow.stages import inspect, pretrain
-from sslflow.training.fit import fit
-from sslflow.training.method import Batch, Choices, Losses, Method
-from sslflow.training.run import first_row, row
-from tests.conftest import write_dataset
-
-CPU = torch.device("cpu")
-ROWS = 6
-
+from sslflow.training.method import Choices, names
+from tests.make_curves import CURVES, HEALTHY, SICK, Row
 
 # Curves made up. Each is a healthy one but for what its test changes.
 
 
-def curve(rows: int = 20, **columns: Callable[[float], float]) -> list[dict[str, float]]:
+def curve(rows: int = 20, /, **columns: Callable[[float], float]) -> list[dict[str, float]]:
     """Rows from step 0 to 10 * `rows`; each column a function of the share of the run that is done."""
     healthy: dict[str, Callable[[float], float]] = {
         "loss": lambda t: 2 + 4 * math.exp(-8 * t),
@@ -78,46 +56,157 @@ def test_a_healthy_curve_is_called_healthy_with_its_numbers():
     assert (said.kind, said.sick, said.advice) == ("healthy", False, "")
     for words in (
         "from 6 to 2.0",
-        "(a guess costs 6.931)",
-        "30.8 directions (RankMe), 40.0 at the start",
-        "at 0.52 of",
+        "(chance level: ln 1024 = 6.931, for 1024 prototypes)",
+        "30.0 directions (RankMe), 40.0 at the start",
+        "at 0.50 of",
     ):
         assert words in said.words
 
 
 @pytest.mark.parametrize(
-    ("loss", "frozen"),
+    ("loss", "running", "over"),
     [
-        (lambda t: LN_K, True),
-        (lambda t: LN_K + 0.06 * math.sin(100 * t), True),  # scatters around it
-        (lambda t: LN_K + 0.5 * math.exp(-20 * t), True),  # has come down to it
-        (lambda t: LN_K - 0.02 * LN_K, False),
-        (lambda t: LN_K * (1.5 - t / 2), False),  # reaches it in its last row
-        (lambda t: LN_K * (1.3 - t / 3), False),  # passes it on its way
+        (lambda t: LN_K, True, True),
+        (lambda t: LN_K + 0.06 * math.sin(100 * t), True, True),  # scatters around it
+        (lambda t: LN_K + 0.5 * math.exp(-20 * t), True, True),  # has come down to it
+        (lambda t: 0.997 * LN_K + 0.06 * math.sin(100 * t), True, True),  # so little below that it may be noise
+        (lambda t: LN_K + 0.1 - 0.3 * t**8, False, False),  # steadily falling below it in the last rows
+        (lambda t: LN_K * (1.5 - t / 2), False, True),  # reaches it in its last row
+        (lambda t: LN_K * (1.3 - t / 4), False, True),  # ends above, though it has always fallen
+        (lambda t: LN_K * (1.05 + 0.1 * math.exp(-20 * t)), False, True),
+        (lambda t: LN_K * (1.3 - t / 3), False, False),  # passes it on its way
+        (lambda t: LN_K * (0.98 + 0.1 * math.exp(-20 * t)), False, False),
+        (lambda t: LN_K * (0.992 + 0.1 * math.exp(-20 * t)), False, False),  # far more than noise
     ],
 )
-def test_a_loss_that_stands_at_chance_is_frozen(loss, frozen):
-    assert ("frozen" in kinds(curve(loss=loss), K)) == frozen
-    assert "frozen" not in kinds(curve(loss=loss))
+def test_a_loss_that_does_not_come_below_chance_level(loss, running, over):
+    rows = curve(loss=loss)
+    assert ("chance" in kinds(rows[:-1], K, 200)) == running
+    assert ("chance" in kinds(rows, K)) == over
+    assert "chance" not in kinds(rows)
 
 
-def test_frozen_names_the_number_and_what_is_chosen_among():
-    (said, *_) = findings(curve(loss=lambda t: LN_K), K, 200)
-    assert "ln 1024 = 6.931" in said.words
-    assert "1024 prototypes" in said.words
+def test_a_little_below_the_log_of_many_keys_is_much():
+    many = math.log(65_536)
+    assert kinds(curve(loss=lambda t: many * (0.992 + 0.02 * math.exp(-20 * t))), Choices(65_536, "keys")) == [
+        "healthy"
+    ]
 
 
-def test_a_loss_that_falls_in_the_end_is_not_frozen_any_more():
+def test_the_number_and_what_is_chosen_among_are_named():
+    (first, *_) = findings(curve(loss=lambda t: LN_K), K, 200)
+    assert "ln 1024 = 6.931" in first.words
+    assert "1024 prototypes" in first.words
+
+
+def test_a_loss_that_falls_in_the_end_is_not_at_chance_level_any_more():
     late = curve(loss=lambda t: LN_K if t < 0.6 else LN_K - 5 * (t - 0.6))
-    assert kinds(late[:11], K, 200) == ["frozen"]
-    assert "frozen" not in kinds(late, K)
+    assert kinds(late[:11], K, 200) == ["chance"]
+    assert "chance" not in kinds(late, K)
+
+
+def test_what_happens_in_the_last_rows_counts():
+    assert kinds(curve(loss=lambda t: 6.5 - 4 * t if t < 0.95 else LN_K), K) == ["chance"]
+    assert kinds(curve(loss=lambda t: 6 - 4 * t if t < 1 else 12.0)) == ["diverged"]
+    assert kinds(curve(rankme=lambda t: 40 if t < 1 else 1.0)) == ["constant"]
+    assert kinds(curve(feature_std=lambda t: 0.5 if t < 1 else 0.0)) == ["constant"]
+    assert kinds(curve(projection_rankme=lambda t: 40 if t < 1 else 1.0)) == ["collapse"]
+    # A run that has got well is well.
+    assert kinds(curve(rankme=lambda t: 1.0 if 0.5 < t < 0.9 else 40.0)) == ["healthy"]
+
+
+def test_words_are_about_the_features_that_are_kept():
+    (found,) = findings(curve(rankme=lambda t: 41.7 if t < 0.92 else 1.0), None, 200)
+    assert "the features use 1.0 directions (RankMe), 41.7 at the start" in found.words
+
+
+# Answers of which some are more likely: two classes, one of them with three quarters of the images.
+
+LIKELY = Choices(2, "classes")
+ENTROPY = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+
+
+def of_labels(loss: Callable[[float], float], accuracy: Callable[[float], float]) -> list[Row]:
+    """Losses and accuracies less and more than those of the best constant answer, by what the functions say."""
+
+    def scatter(t: float) -> float:
+        return 0.05 * math.sin(100 * t)
+
+    return curve(
+        loss=lambda t: ENTROPY + scatter(t) - loss(t),
+        chance_loss=lambda t: ENTROPY + scatter(t),
+        accuracy=lambda t: 0.75 - scatter(t) + accuracy(t),
+        chance_accuracy=lambda t: 0.75 - scatter(t),
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "accuracy", "kind"),
+    [
+        (lambda t: -0.2 + 0.2 * min(1, 3 * t), lambda t: 0.0, "chance"),  # from ln 2 to the entropy of the labels
+        (lambda t: -0.2 + 0.204 * min(1, 3 * t), lambda t: 0.006, "chance"),  # a few learned by heart
+        (lambda t: -0.2 + 0.3 * min(1, 3 * t), lambda t: 0.0, "healthy"),  # surer of some, though none is right now
+        (lambda t: -0.2 + 0.4 * min(1, 3 * t), lambda t: 0.15, "healthy"),
+        (lambda t: -0.2 + 0.1 * min(1, 3 * t), lambda t: 0.15, "healthy"),  # too sure, but right
+    ],
+)
+def test_the_best_constant_answer_is_the_bar(loss, accuracy, kind):
+    (found,) = findings(of_labels(loss, accuracy), LIKELY, 200)
+    assert found.kind == kind
+
+
+def test_words_name_the_best_constant_answer():
+    (found,) = findings(of_labels(lambda t: 0.2 * min(1, 3 * t) - 0.2, lambda t: 0.0), LIKELY, 200)
+    numbers = re.search(r"chance level: (\S+)\), the accuracy (\S+) % \(chance level: (\S+) %\)", found.words)
+    assert numbers, found.words
+    loss, accuracy, chance = map(float, numbers.groups())
+    assert loss == pytest.approx(ENTROPY, abs=0.06)
+    assert accuracy == chance == pytest.approx(75, abs=6)
+
+
+def test_accuracy_counts_where_answers_are_equally_likely():
+    above: dict[str, Callable[[float], float]] = {"loss": lambda t: 1.6 + 0.2 * math.exp(-9 * t)}
+    assert kinds(curve(**above, accuracy=lambda t: 0.25), Choices(4, "turns")) == ["chance"]
+    assert kinds(curve(**above, accuracy=lambda t: 0.25 + 0.2 * t), Choices(4, "turns")) == ["healthy"]
+
+
+def test_without_labels_to_choose_among_the_bar_may_be_known_too():
+    columns: dict[str, Callable[[float], float]] = {"loss": lambda t: 0.5 + 0.9 * math.exp(-9 * t)}
+    assert kinds(curve(**columns, chance_loss=lambda t: 0.5)) == ["chance"]
+    assert kinds(curve(**columns, chance_loss=lambda t: 0.6)) == ["healthy"]
+
+
+def test_a_loss_that_never_moves():
+    def noisy(t: float) -> float:
+        return 0.3 * math.sin(1e4 * t * t)
+
+    assert kinds(curve(loss=lambda t: 6.0)) == ["flat"]
+    assert kinds(curve(loss=lambda t: 6.0), K) == ["flat"]
+    assert kinds(curve(loss=lambda t: 6 + noisy(t))) == ["flat"]
+    assert kinds(curve(loss=lambda t: 6 - 0.1 * t + noisy(t))) == ["flat"]
+    assert kinds(curve(loss=lambda t: 6 - 1.5 * min(1, 4 * t) + noisy(t))) == ["healthy"]
+    assert kinds(curve(loss=lambda t: 6 - 0.1 * t)) == ["healthy"]
+    # Of a run that still runs it is not said, nor where more answers are right than by chance.
+    assert kinds(curve(loss=lambda t: 6.0)[:-1], steps=200) == []
+    assert kinds(curve(loss=lambda t: 6.0, accuracy=lambda t: 0.4), K) == ["healthy"]
+
+
+@pytest.mark.parametrize("column", ["loss", "rankme", "alignment"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_not_finite(column, value):
+    for late in (0.05, 0.5, 1.0):
+        rows = curve(**{column: lambda t, late=late: value if t >= late else 6 - t})
+        (found,) = findings(rows, K, 200)
+        assert (found.kind, found.sick) == ("diverged", True)
+        assert f"from step {200 * late:.0f} on not finite are {column}." in found.words
+        assert kinds(rows[:-1], K, 200) == (["diverged"] if late < 1 else [])
 
 
 def test_what_does_not_move_has_not_learned_wherever_its_loss_is():
-    still = {"rankme": lambda t: 40 + t, "uniformity": lambda t: -1.2}
+    still = {"rankme": lambda t: 40 + t / 4, "uniformity": lambda t: -1.2}
     for loss in (lambda t: 6 - t / 10, lambda t: 6 - 5 * t, lambda t: -0.8 * t):
-        assert kinds(curve(loss=loss, **still)) == ["still"]
-    # A method with a teacher may learn while its loss stays.
+        assert kinds(curve(loss=loss, **still)) == ["unchanged"]
+    # A method with a teacher may learn while its loss stays nearly where it is.
     assert kinds(curve(loss=lambda t: 6 - t / 10)) == ["healthy"]
 
 
@@ -136,12 +225,12 @@ def test_a_loss_that_has_run_away_diverged():
         ({"rankme": half_way(40, 1.5)}, "constant"),
         ({"feature_std": lambda t: 0.0, "rankme": lambda t: 1.0}, "constant"),
         ({"rankme": half_way(40, 9), "loss": half_way(6, 5)}, "collapse"),
-        ({"rankme": half_way(40, 9)}, "hollow"),
+        ({"rankme": half_way(40, 9)}, "shortcut"),
         ({"rankme": half_way(40, 15)}, "healthy"),
         ({"projection_std": half_way(0.8, 0.1)}, "collapse"),
         ({"projection_rankme": half_way(80, 2.5)}, "collapse"),
         ({"projection_rankme": half_way(3.5, 2.5)}, "healthy"),  # a head so narrow from the start
-        ({"alignment": half_way(0.5, 0.6), "loss": half_way(6, 0.1)}, "hollow"),
+        ({"alignment": half_way(0.5, 0.6), "loss": half_way(6, 0.1)}, "shortcut"),
         ({"alignment": half_way(0.5, 0.6), "loss": half_way(6, 1)}, "healthy"),
     ],
 )
@@ -150,10 +239,10 @@ def test_what_becomes_of_the_features(columns, kind):
     assert findings(curve(**columns), None, 200)[0].sick == (kind != "healthy")
 
 
-def test_features_that_keep_enough_for_the_answers_are_hollow_but_not_sick():
+def test_features_that_keep_enough_for_the_answers_are_a_shortcut_but_not_sick():
     few = curve(rankme=half_way(40, 5), loss=half_way(2.4, 0.1))
-    assert [one.sick for one in findings(few, Choices(4, "quarter turns"), 200) if one.kind == "hollow"] == [False]
-    assert [one.sick for one in findings(few, Choices(1000, "classes"), 200) if one.kind == "hollow"] == [True]
+    assert [one.sick for one in findings(few, Choices(4, "quarter turns"), 200) if one.kind == "shortcut"] == [False]
+    assert [one.sick for one in findings(few, Choices(1000, "classes"), 200) if one.kind == "shortcut"] == [True]
 
 
 def test_columns_that_a_method_does_not_have_are_not_asked_for():
@@ -173,138 +262,86 @@ def test_cut_short_is_a_note_on_a_healthy_run():
 def test_nothing_is_said_before_a_fifth_of_the_run_nor_of_fewer_than_three_rows():
     rows = curve(feature_std=lambda t: 0.0)
     assert [bool(kinds(rows[:number], steps=200)) for number in range(1, 20)] == [False] * 6 + [True] * 13
-    short = curve(rows=2, feature_std=lambda t: 0.0)
+    short = curve(2, feature_std=lambda t: 0.0)
     assert kinds(short) == ["short"]
     assert kinds(short[:1]) == ["short"]
 
 
-# Real runs, of a few seconds each, and the healthy counterpart of each, of the same length.
+# Real runs of every method, and sick ones. Most are kept as files, which tests/make_curves.py has written.
 
 
-@pytest.fixture(scope="module")
-def images(fashion, tmp_path_factory) -> Dataset:
-    folder = tmp_path_factory.mktemp("verdict") / "prepared"
-    return write_dataset(folder, fashion[0], fashion[1], ["train"] * 512, shard=512)
+def kept(name: str) -> tuple[list[Row], Choices | None]:
+    with (CURVES / f"{name}.csv").open(newline="", encoding="utf-8") as handle:
+        rows = [{column: float(value) for column, value in row.items()} for row in csv.DictReader(handle)]
+    counts = {int(row.pop("choices")) for row in rows}
+    (count,) = counts
+    return rows, Choices(count, "answers") if count else None
 
 
-@dataclass
-class Run:
-    kind: Callable[..., Method]
-    settings: dict[str, Any]
-    views: dict[str, Any] = field(default_factory=lambda: TWO_VIEWS)
-    lr: float = 3e-3
-    batch_size: int = 64
-    epochs: int = 5
-
-    def findings(self, dataset: Dataset) -> list[list[Finding]]:
-        """What is said each time that a row is written."""
-        torch.manual_seed(derive(0, "init"))
-        method = self.kind(Encoder(1, 28, name="resnet10", width=8, stem_stride=2), **self.settings)
-        views = method.Views(dataset.format, **self.views)
-        watch = Watch(method, views, dataset, dataset.pretraining_rows[:160], CPU, 0)
-        before, rows, said = watch(), [], []
-        for step in fit(method, views, dataset, CPU, 0, epochs=self.epochs, batch_size=self.batch_size, lr=self.lr):
-            if step.number == 1:
-                rows.append(first_row(step, before))
-            if step.number * ROWS // step.steps > (step.number - 1) * ROWS // step.steps:
-                rows.append(row(step, watch()))
-                said.append(findings(rows, method.choices(step.batch_size), step.steps))
-                method.train()
-        return said
+def said(rows: list[Row], choices: Choices | None) -> list[list[Finding]]:
+    """What is said each time that a row is written."""
+    return [findings(rows[:number], choices, int(rows[-1]["step"])) for number in range(2, len(rows) + 1)]
 
 
-class WithoutStoppedGradient(BYOL):
-    def training_step(self, batch: Batch) -> Losses:
-        za, zb = (self.projector(self.encoder(view)) for view in batch.views)
-        return {"loss": distance(self.predictor(za), zb) + distance(self.predictor(zb), za)}
-
-
-class WithoutPredictor(BYOL):
-    def __init__(self, encoder: Encoder, **settings: Any) -> None:
-        super().__init__(encoder, **settings)
-        self.predictor = nn.Sequential()
-
-
-class SimSiamWithoutStoppedGradient(SimSiam):
-    def training_step(self, batch: Batch) -> Losses:
-        za, zb = (self.projector(self.encoder(view)) for view in batch.views)
-        return {"loss": (negative_cosine(self.predictor(za), zb) + negative_cosine(self.predictor(zb), za)) / 2}
-
-
-class WithoutCentre(DINO):
-    """And without the BatchNorm at the end of the projector, which is a kind of centre, too."""
-
-    def __init__(self, encoder: Encoder, *, projector: tuple[int, ...], prototypes: int, **settings: Any) -> None:
-        super().__init__(encoder, projector=projector, prototypes=prototypes, **settings)
-        self.head = nn.Sequential(mlp(encoder.dim, *projector), Prototypes(projector[-1], prototypes))
-        self.teacher = Teacher(self.student)
-
-    def after_step(self, progress: float) -> None:
-        super().after_step(progress)
-        self.centre.zero_()
-
-
-class Dead(SimCLR):
-    """Its encoder gives out nothing but zeros."""
-
-    def __init__(self, encoder: Encoder, **settings: Any) -> None:
-        super().__init__(encoder, **settings)
-        with torch.no_grad():
-            for parameter in encoder.parameters():
-                parameter.zero_()
-
-
-HEAD: dict[str, Any] = {"projector": (256, 64)}
-WIDE: dict[str, Any] = {"projector": (512, 256)}
-CONTRAST = {**HEAD, "temperature": 0.2}
-SLOW_SELF = {**HEAD, "predictor": 128, "momentum": 0.99}
-SELF = {"projector": (512, 512, 512), "predictor": 128}
-CODES = {**HEAD, "prototypes": 64}
-ANSWERS = {**CODES, "momentum": 0.9, "teacher_temperature": 0.04}
-TWO_VIEWS = {"smallest_crop": 0.4, "blur": 0.0}
-CROPS = {**TWO_VIEWS, "local_crops": 0}
-
-HEALTHY = {
-    "rotation": Run(Rotation, {}, {}, batch_size=16, epochs=2),
-    "simclr": Run(SimCLR, CONTRAST),
-    "barlow_twins": Run(BarlowTwins, WIDE, lr=2e-2),
-    "byol": Run(BYOL, SLOW_SELF),
-    "simsiam": Run(SimSiam, SELF, lr=6e-3),
-    "vicreg": Run(VICReg, HEAD, lr=1e-2),
-    "dino": Run(DINO, ANSWERS, CROPS),
-    "swav": Run(SwAV, CODES, CROPS),
+EXPECTED = {
+    "rate_too_high": {"chance", "constant"},
+    "rate_too_low": {"unchanged"},
+    "dead_encoder": {"chance", "constant"},
+    "temperature_too_high": {"chance"},
+    "without_redundancy_term": {"shortcut"},
+    "without_stopped_gradient": {"collapse"},
+    "without_predictor": {"collapse"},
+    "simsiam_without_stopped_gradient": {"collapse"},
+    "without_variance_and_covariance": {"shortcut"},
+    "without_centre": {"collapse"},
+    "codes_all_alike": {"chance"},
 }
-SICK = {
-    "rate_too_high": (Run(Rotation, {}, {}, lr=3.0, batch_size=16, epochs=3), {"constant"}),
-    "rate_too_low": (Run(SimCLR, CONTRAST, lr=1e-6, epochs=3), {"still"}),
-    "dead_encoder": (Run(Dead, CONTRAST, epochs=1), {"frozen", "constant"}),
-    "temperature_too_high": (Run(SimCLR, {**HEAD, "temperature": 100.0}, epochs=2), {"frozen"}),
-    "without_redundancy_term": (Run(BarlowTwins, {**WIDE, "redundancy": 0.0}, lr=2e-2), {"collapse"}),
-    "without_stopped_gradient": (Run(WithoutStoppedGradient, SLOW_SELF, epochs=3), {"collapse"}),
-    "without_predictor": (Run(WithoutPredictor, {**SLOW_SELF, "momentum": 0.5}, epochs=3), {"collapse"}),
-    "simsiam_without_stopped_gradient": (Run(SimSiamWithoutStoppedGradient, SELF, lr=6e-3), {"collapse"}),
-    "without_variance_and_covariance": (
-        Run(VICReg, {**HEAD, "variance": 0.0, "covariance": 0.0}, lr=1e-2),
-        {"hollow"},
-    ),
-    "without_centre": (Run(WithoutCentre, ANSWERS, CROPS), {"collapse"}),
-    "codes_all_alike": (Run(SwAV, {**CODES, "iterations": 1, "epsilon": 1000.0}, CROPS), {"frozen"}),
+IN_THE_END = {
+    "encoder_dies_in_the_end": {"constant"},
+    "random_labels": {"chance"},
+    "colours_by_chance": {"chance"},
+    "colours_by_chance_regression": {"chance"},
 }
+"""They may get better until the run is over."""
+
+
+def test_every_kept_curve_is_judged_and_every_method_has_a_healthy_one():
+    assert {file.stem for file in CURVES.glob("*.csv")} == {*HEALTHY, *SICK}
+    assert {*SICK} == {*EXPECTED, *IN_THE_END}
+    assert {*names()} <= {*HEALTHY}
 
 
 @pytest.mark.parametrize("name", HEALTHY)
-def test_healthy_runs_are_not_called_sick(name, images):
-    said = HEALTHY[name].findings(images)
-    assert [one.kind for some in said[:-1] for one in some] == []
-    assert said[-1][0].kind == "healthy", said[-1]
+def test_healthy_runs_are_not_called_sick(name):
+    *on_the_way, last = said(*kept(name))
+    assert [one for some in on_the_way for one in some] == []
+    assert last[0].kind == "healthy", last
 
 
-@pytest.mark.parametrize("name", SICK)
-def test_what_is_sick_is_named_while_it_runs(name, images):
-    run, expected = SICK[name]
-    said = run.findings(images)
-    for some in (said[-2], said[-1]):
-        assert {one.kind for one in some if one.sick} & expected == expected, some
+@pytest.mark.parametrize("name", EXPECTED)
+def test_what_is_sick_is_named_while_it_runs(name):
+    for some in said(*kept(name))[-2:]:
+        assert {one.kind for one in some if one.sick} == EXPECTED[name], some
+
+
+@pytest.mark.parametrize("name", IN_THE_END)
+def test_what_is_sick_is_named_in_the_end(name):
+    last = said(*kept(name))[-1]
+    assert {one.kind for one in last if one.sick} == IN_THE_END[name], last
+
+
+@pytest.mark.parametrize("name", ["simclr", "encoder_dies_in_the_end", "random_labels"])
+def test_runs_say_what_their_kept_curves_say(name, tmp_path):
+    run = (HEALTHY | SICK)[name]
+    made = list(run.rows(run.images(tmp_path / "prepared")))
+    rows, (_, choices) = [row for row, _ in made], made[0]
+    before, kept_choices = kept(name)
+    # Later rows differ with the last bits of sums, from machine to machine.
+    assert {column: rows[0][column] for column in before[0]} == pytest.approx(before[0], rel=1e-3)
+    assert (choices and choices.count) == (kept_choices and kept_choices.count)
+    assert [one.kind for one in said(rows, choices)[-1] if one.sick] == [
+        one.kind for one in said(before, kept_choices)[-1] if one.sick
+    ]
 
 
 # The stage
@@ -319,7 +356,7 @@ methods:
 """
 
 
-def test_the_stage_writes_its_verdict_and_draws_without_a_training(dataset, tmp_path, monkeypatch, capsys):
+def test_the_verdict_is_written_and_pictures_are_drawn_without_a_training(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(PARAMS)
     pretrain.main("simclr", 0)
@@ -335,7 +372,7 @@ def test_the_stage_writes_its_verdict_and_draws_without_a_training(dataset, tmp_
         assert drawn.width > 72
     (said,) = read_json(paths.verdict("simclr", 0))
     assert set(said) == {"kind", "words", "advice", "sick"}
-    assert (said["kind"], said["sick"]) == ("still", True)
+    assert (said["kind"], said["sick"]) == ("unchanged", True)
 
     rows = read_curve(paths.curve("simclr", 0))
     assert [row["step"] for row in rows] == ["0", "2", "4", "6", "8", "10", "12"]

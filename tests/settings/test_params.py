@@ -155,7 +155,7 @@ def test_a_value_in_place_of_a_section_is_refused(write, text, place):
 
 def test_merge_keys_are_refused_with_what_to_do(write):
     text = "train: &train {epochs: 12, lr: 1}  # not <<: here\nmethods:\n  a:\n    train: {<<: *train, epochs: 3}"
-    with pytest.raises(ParamsError, match="line 4: merge keys .* recipes/full.yaml"):
+    with pytest.raises(ParamsError, match=r"line 4: merge keys .* recipes/full\.yaml"):
         read(METHODS, write(text))
     with pytest.raises(ParamsError, match="line 2: merge keys"):
         read(METHODS, write("methods:\n  <<: {a: {}}"))
