@@ -29,7 +29,7 @@ from ruamel.yaml import YAML
 from sslflow.adaptation import method as adapter
 from sslflow.adaptation.inputs import frozen_inputs, image_inputs
 from sslflow.adaptation.loop import adapt, judge
-from sslflow.adaptation.scores import adaptation_scores
+from sslflow.examination.adaptation.scores import adaptation_scores
 from sslflow.adaptation.task import open_task, target_answers
 from sslflow.clustering.groups import unknown_groups
 from sslflow.ingest.domains import prepare_domains

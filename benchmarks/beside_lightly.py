@@ -215,12 +215,14 @@ class Theirs(nn.Module):
 
 
 def transform_of(name: str, dataset: Dataset, views: dict[str, Any]) -> Callable[[Image.Image], Any]:
-    """Lightly's transform for a method, as strong as ours."""
+    """Lightly's transform for a method, as strong as ours on grey images, which have no saturation and hue."""
     size = dataset.format.size
     normalize = {"mean": list(dataset.format.mean), "std": list(dataset.format.std)}
     if name == "mae":
         return transforms.MAETransform(size, min_scale=0.6, normalize=normalize)
-    colours = {
+    blur = views.get("blur", 0.5)
+    same = {
+        "hf_prob": views.get("flip", 0.5),
         "cj_prob": views.get("jitter", 0.8),
         "cj_strength": 1.0,
         "cj_bright": views["brightness"],
@@ -235,12 +237,12 @@ def transform_of(name: str, dataset: Dataset, views: dict[str, Any]) -> Callable
         count, smallest = views.get("local_crops", 6), views["smallest_crop"]
         if name == "swav":
             return transforms.SwaVTransform(
-                (size, local), (2, count), (smallest, scale[0]), (1.0, scale[1]), gaussian_blur=0.0, **colours
+                (size, local), (2, count), (smallest, scale[0]), (1.0, scale[1]), gaussian_blur=blur, **same
             )
         return transforms.DINOTransform(
-            size, (smallest, 1.0), local, scale, count, gaussian_blur=(0.0, 0.0, 0.0), solarization_prob=0.0, **colours
+            size, (smallest, 1.0), local, scale, count, gaussian_blur=(blur,) * 3, solarization_prob=0.0, **same
         )
-    return transforms.SimCLRTransform(size, min_scale=views["smallest_crop"], gaussian_blur=0.0, **colours)
+    return transforms.SimCLRTransform(size, min_scale=views["smallest_crop"], gaussian_blur=blur, **same)
 
 
 def settings_of(name: str) -> dict[str, dict[str, Any]]:

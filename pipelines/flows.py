@@ -31,7 +31,7 @@ from prefect.states import Cancelled, Completed, Failed
 from pipelines import locks, machine, runner, server
 from pipelines.plan import Planned
 from sslflow import paths
-from sslflow.reporting.leaderboard import CONTROLS, metric_names, order, shown, title
+from sslflow.reporting.leaderboard import metric_names, order, row_title, shown, title
 from sslflow.runtime.files import read_json
 
 RETRY_DELAY_S = 5.0
@@ -108,7 +108,7 @@ def publish() -> None:
         board = read_json(paths.LEADERBOARD)
         rows = [
             {
-                "name": CONTROLS.get(name, name),
+                "name": row_title(board, name),
                 **{title(metric): shown(metric, board[name].get(metric)) for metric in metric_names(board)},
             }
             for name in order(board)

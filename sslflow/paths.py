@@ -7,14 +7,12 @@ from pathlib import Path
 
 SAMPLES = Path("data/samples")
 LISTING = Path("data/listing.csv")
+WEIGHTS_LISTING = Path("data/weights.csv")
 PREPARED = Path("data/prepared")
-DOMAINS_LISTING = Path("data/domains.csv")
-DOMAINS = Path("data/domains")
-CLIPS_LISTING = Path("data/clips.csv")
-CLIPS = Path("data/clips")
 ARTIFACTS = Path("artifacts")
 METRICS = ARTIFACTS / "metrics"
-LEADERBOARD = METRICS / "leaderboard.json"
+LEADERBOARD = ARTIFACTS / "leaderboard.json"
+SCORES = ARTIFACTS / "scores"
 REPORT = ARTIFACTS / "report"
 WORK = Path("work")
 CLIPS_CACHE = WORK / "clips"
@@ -23,6 +21,21 @@ CLIPS_CACHE = WORK / "clips"
 def run_name(method: str, seed: int) -> str:
     """The name that all files of one run share: `simclr-0`."""
     return f"{method}-{seed}"
+
+
+def listing(section: str, name: str) -> Path:
+    """The list of the raw files of a named set: section `domains` or `clips`, CSV."""
+    return Path("data/listings") / f"{section}-{name}.csv"
+
+
+def domains(name: str) -> Path:
+    """The folder with a prepared source and target."""
+    return Path("data/domains") / name
+
+
+def clips(name: str) -> Path:
+    """The folder with a prepared set of clips."""
+    return Path("data/clips") / name
 
 
 def encoder(method: str, seed: int) -> Path:

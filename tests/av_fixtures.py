@@ -3,7 +3,6 @@ brighter when they sound, and sound by their colour."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 
@@ -12,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from sslflow.data.raw import ClipFormat, Raw
+from sslflow.data.fields import Fields
+from sslflow.data.formats import ClipFormat, described
 from sslflow.runtime.files import write_json
 
 COLOURS = {"red": (230, 40, 40), "green": (40, 220, 60), "blue": (50, 70, 240), "white": (230, 230, 230)}
@@ -26,7 +26,8 @@ LOOKS = {"hue": 0.05, "saturation": 0.3, "grey": 0.0}
 
 
 class MemoryClips:
-    """What `Clips` offers, of clips in memory: `videos` videos, each a source of its own, with two clips each."""
+    """What a `Dataset` of clips offers, of clips in memory: `videos` videos, each a source of its own, with two clips
+    each."""
 
     def __init__(self, videos: int = 24, seed: int = 0, labels: bool = True, boxes: bool = True) -> None:
         numbers = np.random.default_rng(seed)
@@ -34,42 +35,48 @@ class MemoryClips:
         made = [square(numbers, video % len(COLOURS)) for video in range(videos) for _ in range(PER_VIDEO)]
         count = len(made)
         self.frames, self.sound = (np.stack([clip[part] for clip in made]) for part in (0, 1))
-        self.videos = np.repeat(np.arange(videos), PER_VIDEO)
-        self.sources = self.videos
-        self.labels = np.array([clip[2] if labels else -1 for clip in made])
+        video = np.repeat(np.arange(videos), PER_VIDEO)
         known = np.stack([clip[3] for clip in made])
-        self.positions = (known if boxes else np.full_like(known, np.nan)).astype(np.float32)
+        known = (known if boxes else np.full_like(known, np.nan)).astype(np.float32)
         tested = np.arange(videos) // len(COLOURS) % 3 == 2
-        self.splits = np.where(tested[self.videos], "test", "train")
-        self.starts = np.tile(np.arange(PER_VIDEO) * SECONDS, videos)
-        self.paths = [f"{video}.mp4" for video in self.videos]
-        sizes = numbers.integers(1000, 2000, videos)[self.videos]
-        self.manifest = pa.table(
-            {
-                "clip": np.arange(count),
-                "video": self.paths,
-                "source": [str(source) for source in self.sources],
-                "start": self.starts,
-                "split": self.splits,
-                "label": self.labels,
-                "duration": np.full(count, 6.0),
-                "size": sizes,
-                "fps": np.full(count, float(FPS)),
-                "rate": np.full(count, RATE),
-            }
-        )
+        self.columns: dict[str, np.ndarray] = {
+            "row": np.arange(count),
+            "path": np.array([f"{one}.mp4" for one in video]),
+            "split": np.where(tested[video], "test", "train"),
+            "label": np.array([clip[2] if labels else -1 for clip in made]),
+            "group": np.array([f"{one:03d}" for one in video]),
+            "number": video,
+            "start": np.tile(np.arange(PER_VIDEO) * SECONDS, videos),
+            "audible": np.ones(count, dtype=bool),
+            "duration": np.full(count, 6.0),
+            "size": numbers.integers(1000, 2000, videos)[video],
+            "fps": np.full(count, float(FPS)),
+            "rate": np.full(count, RATE),
+            **{edge: known[:, place] for place, edge in enumerate(("x0", "y0", "x1", "y1"))},
+        }
 
     def __len__(self) -> int:
         return len(self.frames)
 
     @cached_property
     def format(self) -> ClipFormat:
-        shares = self.frames[self.splits == "train"] / 255
+        shares = self.frames[self.columns["split"] == "train"] / 255
         mean, std = shares.mean(axis=(0, 1, 3, 4)), shares.std(axis=(0, 1, 3, 4))
         return ClipFormat(self.frames.shape[1], SIDE, FPS, RATE, SECONDS, tuple(mean.tolist()), tuple(std.tolist()))
 
+    def column(self, name: str, rows: np.ndarray | None = None) -> np.ndarray:
+        return self.columns[name] if rows is None else self.columns[name][rows]
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.columns["label"]
+
+    @property
+    def groups(self) -> np.ndarray:
+        return np.unique(self.columns["group"], return_inverse=True)[1]
+
     def rows(self, split: str) -> np.ndarray:
-        return np.flatnonzero(self.splits == split)
+        return np.flatnonzero(self.columns["split"] == split)
 
     @property
     def pretraining_rows(self) -> np.ndarray:
@@ -79,10 +86,6 @@ class MemoryClips:
     def labelled(self) -> bool:
         return all((self.labels[self.rows(split)] >= 0).any() for split in ("train", "test"))
 
-    @property
-    def audible(self) -> np.ndarray:
-        return np.ones(len(self), dtype=bool)
-
     def write(self, folder: Path, shard: int = 20) -> Path:
         """The same clips on the disk as the stage `clips` writes them, in several shards."""
         folder.mkdir(parents=True)
@@ -91,19 +94,15 @@ class MemoryClips:
             part = slice(number * shard, (number + 1) * shard)
             np.save(folder / f"frames-{number:05d}.npy", self.frames[part])
             np.save(folder / f"sound-{number:05d}.npy", self.sound[part])
-        more = {"shard": rows // shard, "index": rows % shard, "number": self.videos, "audible": self.audible}
-        edges = {edge: self.positions[:, place] for place, edge in enumerate(("x0", "y0", "x1", "y1"))}
-        table = self.manifest
-        for name, column in {**more, **edges}.items():
-            table = table.append_column(name, pa.array(column))
+        table = pa.table({"shard": rows // shard, "index": rows % shard, **self.columns})
         pq.write_table(table, folder / "manifest.parquet")
-        write_json(folder / "clips.json", {"classes": self.classes, **asdict(self.format)})
+        write_json(folder / "dataset.json", described(self.format, self.classes))
         return folder
 
-    def read(self, rows: np.ndarray) -> Raw:
+    def read(self, rows: np.ndarray) -> Fields:
         rows = np.asarray(rows)
-        parts = (torch.from_numpy(part[rows].copy()) for part in (self.frames, self.sound, self.sources))
-        return Raw(*parts)
+        frames, sound, groups = (torch.from_numpy(part[rows].copy()) for part in (self.frames, self.sound, self.groups))
+        return Fields(frames=frames, sound=sound, groups=groups)
 
 
 def square(numbers: np.random.Generator, label: int) -> tuple[np.ndarray, np.ndarray, int, np.ndarray]:

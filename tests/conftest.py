@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ImageFormat, described
 from sslflow.runtime.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,24 +47,21 @@ def write_dataset(folder: Path, images: np.ndarray, labels: np.ndarray, splits: 
     folder.mkdir(parents=True)
     rows = np.arange(len(images))
     for number in range(-(-len(images) // shard)):
-        np.save(folder / f"shard-{number:05d}.npy", images[number * shard : (number + 1) * shard])
+        np.save(folder / f"images-{number:05d}.npy", images[number * shard : (number + 1) * shard])
+    names = [f"{row}.png" for row in rows]
     columns = {
         "row": rows,
         "shard": rows // shard,
         "index": rows % shard,
-        "path": [f"{row}.png" for row in rows],
+        "path": names,
         "split": splits,
         "label": labels,
+        "group": names,
     }
     pq.write_table(pa.table(columns), folder / "manifest.parquet")
-    facts = {
-        "classes": [f"class {label}" for label in range(labels.max() + 1)],
-        "channels": images.shape[1],
-        "image_size": images.shape[2],
-        "mean": (images.mean(axis=(0, 2, 3)) / 255).tolist(),
-        "std": (images.std(axis=(0, 2, 3)) / 255).tolist(),
-    }
-    write_json(folder / "dataset.json", facts)
+    mean, std = (tuple((measured(axis=(0, 2, 3)) / 255).tolist()) for measured in (images.mean, images.std))
+    form = ImageFormat(images.shape[1], images.shape[2], mean, std)
+    write_json(folder / "dataset.json", described(form, [f"class {label}" for label in range(labels.max() + 1)]))
     return Dataset(folder)
 
 

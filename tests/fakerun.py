@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from sslflow import paths
+from sslflow.data.formats import ImageFormat, described
 from sslflow.runtime.files import write_csv, write_json, write_metrics
 
 
@@ -33,22 +34,24 @@ def dataset(
         images[row, :, 3 * y % size : 3 * y % size + 4, 4 * x : 4 * x + 4] += 180
     labels = kind if classes else np.full(total, -1)
     folder.mkdir(parents=True)
-    np.save(folder / "shard-00000.npy", images)
+    np.save(folder / "images-00000.npy", images)
+    shown = [*names, *(f"picture {row}.png" for row in range(len(names), total))]
     manifest = {
         "row": np.arange(total),
         "shard": np.zeros(total, dtype=np.int64),
         "index": np.arange(total),
-        "path": [*names, *(f"picture {row}.png" for row in range(len(names), total))],
+        "path": shown,
         "split": [split for split, count in counts.items() for _ in range(count)],
         "label": labels,
+        "group": shown,
         "width": np.full(total, size),
         "height": np.full(total, size),
         "sha256": ["0"] * total,
         "pixels": ["0"] * total,
     }
     pq.write_table(pa.table(manifest), folder / "manifest.parquet")
-    facts = {"channels": channels, "image_size": size, "mean": [0.5] * channels, "std": [0.2] * channels}
-    write_json(folder / "dataset.json", {"classes": list(classes), **facts})
+    form = ImageFormat(channels, size, (0.5,) * channels, (0.2,) * channels)
+    write_json(folder / "dataset.json", described(form, classes))
     return labels
 
 

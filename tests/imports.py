@@ -45,7 +45,7 @@ NEVER = {("correspond", "sslflow.methods.images.")}
 """Stages that import the first and load nothing of the second: methods for clips are `Method`s, too."""
 ASIDE = {("adapt", "sslflow.methods.images."): "${adapt.companion}"}
 """Where a stage names a file of a package otherwise than as the method that it runs."""
-SUBROOMS = ("ingest",)
+SUBROOMS = ("ingest", "examination")
 """Rooms whose folders are rooms of their own: a stage that needs one needs nothing of the others."""
 READERS = ("sslflow.features.store",)
 """Small readers in the room of a large writer, which a stage may need alone."""

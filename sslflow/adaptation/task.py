@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import NO_LABEL
 from sslflow.runtime.files import read_json
@@ -55,7 +54,8 @@ class Answers:
 
 
 def open_task(folder: Path, setting: str = AS_IS, split: Path | None = None) -> Task:
-    """The task in what `prepare_domains` put into `folder`; `as_is` needs no `split` file and looks at none.
+    """The task in what the stage `domains` put into `folder`; `as_is` needs no `split` file and looks at none, the
+    others take the one that ships for these domains where none is given.
 
     A split file, such as those in data/samples/splits, is JSON: `source` and `target` list items (the last part of an
     image's path), `settings` has lists of class names for each setting and domain. Raises `ValueError` for an unknown
@@ -77,14 +77,6 @@ def target_answers(folder: Path, setting: str = AS_IS, split: Path | None = None
     )
 
 
-def default_split(source: str, target: str, label: str) -> Path | None:
-    """The split file that ships for two samples of the same things, if they are such; `label` is for the emoji."""
-    for family, name in (("samples:digits", "digits"), ("samples:emoji", f"emoji-{label}")):
-        if all(domain.startswith(f"{family}/") for domain in (source, target)):
-            return paths.SAMPLES / "splits" / f"{name}.json"
-    return None
-
-
 def _labelled_task(folder: Path, setting: str, split: Path | None) -> Task:
     """The task while the target still has its labels."""
     if setting not in SETTINGS:
@@ -94,6 +86,7 @@ def _labelled_task(folder: Path, setting: str, split: Path | None) -> Task:
     source, target = Dataset(folder / "source"), Dataset(folder / "target")
     source_rows, target_rows = np.flatnonzero(source.labels != NO_LABEL), np.arange(len(target))
     if setting != AS_IS:
+        split = split or _default_split(folder)
         if split is None:
             raise ValueError(
                 f"setting {setting} needs a split file, which says what each domain shows, or choose {AS_IS}"
@@ -111,6 +104,12 @@ def _labelled_task(folder: Path, setting: str, split: Path | None) -> Task:
             "see quarantine.csv there for images that could not be used"
         )
     return Task(names, source, source_rows, torch.from_numpy(labels), target, target_rows)
+
+
+def _default_split(folder: Path) -> Path | None:
+    facts = folder / "domains.json"
+    split = read_json(facts)["split"] if facts.exists() else ""
+    return Path(split) if split else None
 
 
 def _those(dataset: Dataset, rows: np.ndarray, items: Set[str], classes: Set[str], where: str) -> np.ndarray:

@@ -6,12 +6,12 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Collection, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from sslflow import stages
-from sslflow.reporting import leaderboard
 from sslflow.settings import by_name
 from sslflow.settings.params import (
     FILE,
@@ -26,11 +26,18 @@ from sslflow.settings.params import (
     sections,
 )
 
-BLOCKS = {"images": "methods", "clips": "correspond", "adaptation": "adapt"}
+BLOCKS = {"images": "methods", "clips": "clip_methods", "adaptation": "adapt_methods"}
 """The kinds of methods, and the section of params.yaml that holds their blocks."""
-ASKED = {"images": "run.methods", "clips": "correspond.methods", "adaptation": "adapt.methods"}
+ASKED = {"images": "run.methods", "clips": "run.clip_methods", "adaptation": "run.adapt_methods"}
 """The setting that says which of them are run."""
-RENAMED = {"two_views": "views", "multi_crop": "views", "clips_train": "clip_train", "clips_views": "clip_views"}
+RENAMED = {
+    "two_views": "views",
+    "multi_crop": "views",
+    "clips_train": "clip_train",
+    "clips_views": "clip_views",
+    "correspond": "clip_methods, clip_encoders, pretrain_clips and examine",
+    "augment": "preview",
+}
 """Sections of earlier versions, and where their settings stand now."""
 
 
@@ -49,34 +56,41 @@ def stage_module(stage: str) -> ModuleType:
     return importlib.import_module(f"sslflow.stages.{stage}")
 
 
-def stage_schemas(stage: str, method: str) -> Schemas:
-    """`schemas(method)` of a stage's module, or `schemas()` of one that is the same for all methods."""
+def stage_schemas(stage: str, content: Mapping[str, Any]) -> Schemas:
+    """What a stage reads of a file with this content: `schemas` of its module, called with every method, or every named
+    set, that its parameter is the name of."""
     schemas = stage_module(stage).schemas
-    return schemas(method) if inspect.signature(schemas).parameters else schemas()
-
-
-def all_schemas() -> dict[str, Schemas]:
-    """What each stage reads, with the sections of all methods."""
-    found: dict[str, Schemas] = {}
-    for stage in stage_names():
-        found[stage] = {}
-        for method in names("images"):
-            found[stage] = {**found[stage], **stage_schemas(stage, method)}
+    asked_of = list(inspect.signature(schemas).parameters)
+    found: dict[str, Any] = {}
+    for one in product(*(_items(name, content) for name in asked_of)):
+        found |= schemas(*one)
     return found
+
+
+def _items(name: str, content: Mapping[str, Any]) -> list[str]:
+    """What a parameter of `schemas` may be, by its name."""
+    if name in ("domains", "clips"):
+        return list(lookup(content, name))
+    if name == "section":
+        return ["data", *(f"{kind}.{one}" for kind in ("domains", "clips") for one in lookup(content, kind))]
+    return names({"method": "images", "clip_method": "clips", "adaptation_method": "adaptation"}[name])
+
+
+def all_schemas(content: Mapping[str, Any]) -> dict[str, Schemas]:
+    """What each stage reads, with the sections of all methods."""
+    return {stage: stage_schemas(stage, content) for stage in stage_names()}
 
 
 def check(file: Path = FILE) -> dict[str, list[str]]:
     """Check all settings; return the methods of each kind that have a block. Raises `ParamsError` with all problems."""
-    content, schemas = load(file), all_schemas()
+    content = load(file)
+    schemas = all_schemas(content)
     blocks = {kind: [name for name in names(kind) if name in lookup(content, BLOCKS[kind])] for kind in BLOCKS}
     asked = {kind: list(_asked(content, kind)) for kind in BLOCKS}
     problems: list[str] = []
     for own in schemas.values():
         used = {section: one for section, one in own.items() if not _of_idle_method(section, blocks, asked)}
-        before = len(problems)
-        settings = checked(used, content, problems)
-        if "run" in settings and len(problems) == before:
-            problems += _run(settings["run"])
+        checked(used, content, problems)
     problems += _methods(content, blocks, asked)
     problems += _sections(content, schemas)
     if problems:
@@ -101,25 +115,19 @@ def _of_idle_method(section: str, *named: Mapping[str, list[str]]) -> bool:
     return False
 
 
-def _run(settings: Mapping[str, Any]) -> Iterator[str]:
-    try:
-        leaderboard.run(**settings)
-    except ValueError as error:
-        yield str(error)
-
-
 def _methods(
     content: Mapping[str, Any], blocks: Mapping[str, list[str]], asked: Mapping[str, list[str]]
 ) -> Iterator[str]:
     """Blocks of methods that there are not; methods that are to be run, and can't."""
-    known = names("images")
-    for name in lookup(content, "methods"):
-        if name not in known:
-            yield f"methods.{name}: there is no such method{closest(name, known)}"
-    for name in asked["images"]:
-        if name not in known:
-            yield f"run.methods: there is no method '{name}'{closest(name, known)}"
-    for kind in ("images", "clips"):
+    for kind, block in BLOCKS.items():
+        known = names(kind)
+        for name in lookup(content, block):
+            if name not in known:
+                yield f"{block}.{name}: there is no such method{closest(name, known)}"
+        for name in asked[kind]:
+            if name not in known:
+                yield f"{ASKED[kind]}: there is no method '{name}'{closest(name, known)}"
+    for kind in BLOCKS:
         for name in asked[kind]:
             if name in names(kind) and name not in blocks[kind]:
                 yield (

@@ -23,14 +23,14 @@ def show(method: str, file: Path = FILE) -> str:
     known = sorted({name for kind in BLOCKS for name in names(kind)})
     if method not in known:
         raise ValueError(f"there is no method '{method}'{closest(method, known)}")
+    content = load(file)
     own = [f"{block}.{method}" for block in BLOCKS.values()]
     schemas = {
         section: one
-        for stage in all_schemas().values()
+        for stage in all_schemas(content).values()
         for section, one in stage.items()
         if any(section == name or section.startswith(f"{name}.") for name in own)
     }
-    content = load(file)
     problems: list[str] = []
     settings = checked(schemas, content, problems)
     if problems:

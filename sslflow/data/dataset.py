@@ -70,7 +70,8 @@ class Dataset(Generic[Format]):
     @cached_property
     def groups(self) -> np.ndarray:
         """Number of each row's group, `(n,)` int64, in the groups' order: no group is in both `train` and `test`."""
-        return pc.rank(self._column("group"), tiebreaker="dense").to_numpy().astype(np.int64) - 1
+        ranks = pc.rank(self._column("group"), tiebreaker="dense")  # pyright: ignore[reportAttributeAccessIssue]
+        return ranks.to_numpy().astype(np.int64) - 1
 
     @property
     def labelled(self) -> bool:
@@ -79,7 +80,8 @@ class Dataset(Generic[Format]):
 
     def rows(self, split: str) -> np.ndarray:
         """Rows of one split, in manifest order."""
-        return np.flatnonzero(pc.equal(self._column("split"), split).to_numpy())
+        here = pc.equal(self._column("split"), split)  # pyright: ignore[reportAttributeAccessIssue]
+        return np.flatnonzero(here.to_numpy())
 
     def labelled_rows(self, split: str) -> np.ndarray:
         """Rows of one split that have a label, in manifest order."""

@@ -66,5 +66,7 @@ def format_of(facts: Mapping[str, Any]) -> Any:
     kinds = {kind.kind: kind for kind in (ImageFormat, ClipFormat)}
     if facts["kind"] not in kinds:
         raise ValueError(f"expected a data set of {' or '.join(kinds)}, found one of {facts['kind']}")
-    settings = {name: tuple(value) if isinstance(value, list) else value for name, value in facts["format"].items()}
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in facts["format"].items()
+    }
     return kinds[facts["kind"]](**settings)

@@ -2,51 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
+from sslflow import paths
+from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, SixteenBit
 from sslflow.ingest.images.prepare import prepare
 from sslflow.ingest.images.sources import EmojiLabel, open_source
+from sslflow.runtime.files import write_json
+from sslflow.settings.params import Count, Fraction, Natural
 
-SHARED = ("image_size", "channels", "fit", "background", "sixteen_bit", "max_pixels", "max_bad", "workers")
-"""Settings of the section `data` that hold for both domains: one encoder sees the images of both."""
+FACTS = "domains.json"
+"""Beside both domains: which images they are, and the split file that ships for them."""
 
 
 def prepare_domains(
     folder: Path,
     tell: Callable[[str], None],
-    images: Mapping[str, Any],
     *,
-    source: str = "samples:digits/clean",
+    source: str,
     source_path: str = "data/raw/source",
-    target: str = "samples:digits/photo",
+    target: str,
     target_path: str = "data/raw/target",
     label: EmojiLabel = "category",
-    encoder: str = "",
+    image_size: Count,
+    channels: Literal[1, 3],
+    fit: Fit = "crop",
+    background: Background = "white",
+    sixteen_bit: SixteenBit = "full",
+    max_pixels: Count = MAX_PIXELS,
+    max_bad: Fraction = 0.5,
+    workers: Natural = 0,
 ) -> dict[str, int]:
     """Fill `folder/source` and `folder/target` as `prepare` does; its counts, named `source_…` and `target_…`.
 
-    `images` holds settings of the section `data`, of which those in `SHARED` apply. No image is held out: what is to
-    be predicted is the whole target, for which nothing may be left out, so images that are equal are kept there.
-    `encoder` names a file of weights to start from; here it is only looked for, before any work is done. Raises
-    `ValueError` where it isn't there, where the source has no two classes, and as `prepare` does.
+    No image is held out: what is to be predicted is the whole target, for which nothing may be left out, so images that
+    are equal are kept there. Raises `ValueError` where the source has no two classes, and as `prepare` does.
     """
-    if encoder and not Path(encoder).is_file():
-        raise ValueError(
-            f"domains.encoder: there is no file {encoder}; name a file of weights, or '' to start without one"
-        )
     classes = open_source(source, source_path, seed=0, test_fraction=0.0, label=label).classes
     if len(classes) < 2:
         found = f"one class, {classes[0]!r}" if classes else "no labels"
         raise ValueError(
-            f"domains.source: expected labelled images of two classes or more, found {found} in {source} "
+            f"domains: expected labelled images of two classes or more as source, found {found} in {source} "
             f"({source_path}); a source of labels is samples:<name>, imagefolder, idx or torchvision:<name>"
         )
     counts = {}
-    shared = {name: images[name] for name in SHARED if name in images}
     for domain, kind, path in (("source", source, source_path), ("target", target, target_path)):
-        duplicates = "drop" if domain == "source" else "keep"
         own = prepare(
             folder / domain,
             tell,
@@ -54,8 +56,25 @@ def prepare_domains(
             path=path,
             test_fraction=0.0,
             label=label,
-            duplicates=duplicates,
-            **shared,
+            duplicates="drop" if domain == "source" else "keep",
+            image_size=image_size,
+            channels=channels,
+            fit=fit,
+            background=background,
+            sixteen_bit=sixteen_bit,
+            max_pixels=max_pixels,
+            max_bad=max_bad,
+            workers=workers,
         )
         counts |= {f"{domain}_{name}": count for name, count in own.items()}
+    split = default_split(source, target, label)
+    write_json(folder / FACTS, {"source": source, "target": target, "split": split.as_posix() if split else ""})
     return counts
+
+
+def default_split(source: str, target: str, label: str) -> Path | None:
+    """The split file that ships for two samples of the same things, if they are such; `label` is for the emoji."""
+    for family, name in (("samples:digits", "digits"), ("samples:emoji", f"emoji-{label}")):
+        if all(domain.startswith(f"{family}/") for domain in (source, target)):
+            return paths.SAMPLES / "splits" / f"{name}.json"
+    return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
@@ -33,28 +33,37 @@ def write_listing(
 
 def write_domains_listing(
     file: Path,
+    section: str = "domains",
     *,
     source: str = "samples",
     source_path: str = "data/raw/source",
     target: str = "samples",
     target_path: str = "data/raw/target",
-    encoder: str = "",
 ) -> int:
-    """The same for the section `domains`: `setting` is `source_path`, `target_path`, or, in a first row whose `path` is
-    the whole name of a file, `encoder`."""
-    weights = [("encoder", escape(encoder), *_size_and_time(Path(encoder)))] if encoder else []
-    return _write(
-        file, "domains", {"source_path": (source, source_path), "target_path": (target, target_path)}, weights
+    """The same for a pair of domains, named `section` in errors: `setting` is `source_path` or `target_path`."""
+    return _write(file, section, {"source_path": (source, source_path), "target_path": (target, target_path)})
+
+
+def write_weights_listing(file: Path, weights: Mapping[str, str]) -> int:
+    """A row for each file of weights that a setting names: `setting`, the file's whole name as `path`, `size`,
+    `mtime_ns`. Raises `ValueError` where a file isn't there."""
+    named = {setting: Path(name) for setting, name in weights.items() if name}
+    for setting, place in named.items():
+        if not place.is_file():
+            raise ValueError(f"{setting}: there is no file {place}; name a file of weights, or '' to start without one")
+    write_csv(
+        file, COLUMNS, ((setting, escape(str(place)), *_size_and_time(place)) for setting, place in named.items())
     )
+    return len(named)
 
 
-def write_clips_listing(file: Path, *, source: str = "samples", path: str = "data/raw") -> int:
-    """The same for the section `clips`: `setting` is `path`."""
-    return _write(file, "clips", {"path": (source, path)})
+def write_clips_listing(file: Path, section: str = "clips", *, source: str = "samples", path: str = "data/raw") -> int:
+    """The same for a set of videos, named `section` in errors: `setting` is `path`."""
+    return _write(file, section, {"path": (source, path)})
 
 
-def _write(file: Path, section: str, looked_at: Mapping[str, tuple[str, str]], more: Sequence[Row] = ()) -> int:
-    """`looked_at` maps a setting of the section to a source and the place where it looks; `more` is written first."""
+def _write(file: Path, section: str, looked_at: Mapping[str, tuple[str, str]]) -> int:
+    """`looked_at` maps a setting of the section to a source and the place where it looks."""
     roots = {
         directory(place, source, f"{section}.{setting}"): setting
         for setting, (source, place) in looked_at.items()
@@ -64,7 +73,7 @@ def _write(file: Path, section: str, looked_at: Mapping[str, tuple[str, str]], m
 
     def counted() -> Iterator[Row]:
         nonlocal rows
-        for row in chain(more, *(_rows(setting, root) for root, setting in roots.items())):
+        for row in chain.from_iterable(_rows(setting, root) for root, setting in roots.items()):
             rows += 1
             yield row
 

@@ -60,9 +60,9 @@ def measure(
 ) -> Rates:
     """Time both on what a data set holds, on the device, in about `seconds` in all.
 
-    As many of the examples are used as the time allows, at least 8, since small batches are slow. What is compared takes
-    turns, so that another program that slows the machine for a while slows them all. A precision that the device can't
-    do is left out. The encoder's weights are not changed, but the statistics of its norms are.
+    As many of the examples are used as the time allows, at least 8, since small batches are slow. What is compared
+    takes turns, so that another program that slows the machine for a while slows them all. A precision that the device
+    can't do is left out. The encoder's weights are not changed, but the statistics of its norms are.
     """
     device = fields.device
     choices = [choice for choice in product(get_args(Precision), get_args(MemoryFormat)) if _able(device, choice[0])]

@@ -8,8 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sslflow import paths
-from sslflow.runtime.files import read_json, write_csv, write_json
-from sslflow.settings.params import Natural
+from sslflow.runtime.files import read_json, write_csv, write_json, write_metrics
 
 Summary = dict[str, float]
 Board = dict[str, dict[str, Summary]]
@@ -31,18 +30,6 @@ TITLES = {
 }
 
 
-def run(*, methods: tuple[str, ...], seeds: tuple[Natural, ...], launch: str = "python -m") -> None:
-    """The schema of the section `run`: which methods, with which seeds; `launch` (how they start) is for dvc.yaml.
-
-    Raises `ValueError` for an empty list and for a name or a seed that stands there twice.
-    """
-    for name, values in (("methods", methods), ("seeds", seeds)):
-        if not values:
-            raise ValueError(f"run.{name} is empty: name at least one")
-        if len(set(values)) < len(values):
-            raise ValueError(f"run.{name} names one twice: {', '.join(map(str, values))}")
-
-
 def fraction_name(fraction: float) -> str:
     """How the fine-tuning metrics name a labelled fraction: `finetune_10pct` for 0.1, `finetune_0.5pct` for 0.005."""
     return f"finetune_{100 * fraction:g}pct"
@@ -59,8 +46,9 @@ def collect(methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[fl
     """Mean, sample standard deviation (0 for one seed) and count of every metric that the runs named have written.
 
     `{"simclr": {"linear": {"mean": 0.84, "std": 0.01, "n": 2}, …}, "random": …, "pixels": …, "scratch": …}`; accuracies
-    are fractions in [0, 1], times seconds. `finetune` is the first of the labelled `fractions`. What was not measured
-    (no labels, for example) is absent. Files of methods and seeds that are not named are not read.
+    are fractions in [0, 1], times seconds. `finetune` is the first of the labelled `fractions`; `side`, of `pixels`, is
+    what larger images were reduced to. What was not measured (no labels, for example) is absent. Files of methods and
+    seeds that are not named are not read.
     """
     tuned = {fraction_name(f): fraction_name(f) if number else "finetune" for number, f in enumerate(fractions)}
     probed = {"linear": "linear", "knn": "knn"}
@@ -74,14 +62,17 @@ def collect(methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[fl
         for method in methods
     }
     board["random"] = _summaries("probe", "random", seeds, probed)
-    board["pixels"] = _summaries("probe", "pixels", seeds, probed)
+    board["pixels"] = _summaries("probe", "pixels", seeds, {**probed, "side": "side"})
     board["scratch"] = _summaries("finetune", "scratch", seeds, tuned)
     return {name: row for name, row in board.items() if row}
 
 
 def write_board(board: Board, file: Path = paths.LEADERBOARD) -> None:
-    """Write the board as JSON, and beside it as CSV: a line for each row, three columns for each metric."""
+    """Write the board as JSON, and beside it as CSV: a line for each row, three columns for each metric. Its accuracies
+    go to `paths.SCORES` as well, means alone, a small file for each row: what DVC shows as metrics."""
     write_json(file, board)
+    for name, row in board.items():
+        write_scores(name, {metric: cell["mean"] for metric, cell in row.items() if is_accuracy(metric)})
     columns = metric_names(board)
     header = ["name", *(f"{column}_{part}" for column in columns for part in ("mean", "std", "n"))]
     rows = (
@@ -89,6 +80,12 @@ def write_board(board: Board, file: Path = paths.LEADERBOARD) -> None:
         for name in order(board)
     )
     write_csv(file.with_suffix(".csv"), header, rows)
+
+
+def write_scores(name: str, scores: dict[str, float]) -> None:
+    """A row of DVC's metrics, to three decimals; none where nothing was measured."""
+    if scores:
+        write_metrics(paths.SCORES / f"{name}.json", {metric: round(score, 3) for metric, score in scores.items()})
 
 
 def order(board: Board) -> list[str]:
@@ -99,6 +96,14 @@ def order(board: Board) -> list[str]:
 
     methods = sorted((name for name in board if name not in CONTROLS), key=score, reverse=True)
     return [*methods, *(name for name in CONTROLS if name in board)]
+
+
+def row_title(board: Board, name: str) -> str:
+    """What a row is called: a method by its name, a control in words, with the side of the pixels where images were
+    reduced to it."""
+    if name == "pixels" and (side := board.get(name, {}).get("side")):
+        return f"pixels ({side['mean']:.0f} × {side['mean']:.0f})"
+    return CONTROLS.get(name, name)
 
 
 def metric_names(board: Board) -> list[str]:
@@ -175,7 +180,7 @@ def leaderboard_text(board: Board) -> str:
     for name in order(board):
         row = board[name]
         cells = [shown(m, row.get(m)) + ("*" if name in best_rows[m] else " ") for m in metrics]
-        table.append([CONTROLS.get(name, name), *cells, str(seeds_of(row))])
+        table.append([row_title(board, name), *cells, str(seeds_of(row))])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *_right(row[1:], widths[1:])]).rstrip() for row in table]
     rule = "-" * max(map(len, lines))

@@ -114,7 +114,7 @@ def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
         "titles": [leaderboard.title(metric, main) for metric in metrics],
         "rows": [
             {
-                "name": leaderboard.CONTROLS.get(name, name),
+                "name": leaderboard.row_title(board, name),
                 "control": name in leaderboard.CONTROLS,
                 "seeds": leaderboard.seeds_of(board[name]),
                 "cells": [(leaderboard.shown(m, board[name].get(m)), name in best[m]) for m in metrics],

@@ -12,6 +12,7 @@ from sslflow.reporting.leaderboard import (
     is_accuracy,
     metric_names,
     order,
+    row_title,
     title,
 )
 
@@ -43,7 +44,7 @@ def headline(board: Board, methods: Sequence[str], has_labels: bool) -> str:
     summary = board[best][metric]
     first = f"{best}: {measured} is right on {_percent(summary)} of the test images"
     gaps = [
-        _gap(summary, board[control][metric], CONTROLS[control])
+        _gap(summary, board[control][metric], row_title(board, control))
         for control in ("random", "pixels")
         if metric in board.get(control, {})
     ]

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import os
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ def replacing(file: Path) -> Iterator[Path]:
     Whatever goes wrong (full disk, Ctrl-C), `file` keeps what it held before.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    # Two machines that share a disk may well have a process of the same number.
+    temporary = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
         yield temporary
         with temporary.open("rb") as handle:

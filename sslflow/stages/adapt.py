@@ -20,18 +20,15 @@ from sslflow.adaptation.auxiliary import Companion
 from sslflow.adaptation.inputs import frozen_inputs, image_inputs
 from sslflow.adaptation.loop import adapt, judge, judged_features
 from sslflow.adaptation.method import Judged
-from sslflow.adaptation.scores import adaptation_scores
-from sslflow.adaptation.task import SETTINGS, UNKNOWN, Answers, Task, default_split, open_task, target_answers
+from sslflow.adaptation.task import SETTINGS, UNKNOWN, Task, open_task, target_answers
 from sslflow.clustering.groups import unknown_groups
 from sslflow.features.extract import extract
-from sslflow.ingest.domains import prepare_domains
 from sslflow.networks.encoder import Encoder, load_encoder
-from sslflow.reporting import leaderboard
 from sslflow.runtime.checkpoint import Checkpoint, fingerprint
 from sslflow.runtime.device import compute
-from sslflow.runtime.files import replacing, write_metrics
+from sslflow.runtime.files import replacing, write_json
 from sslflow.runtime.rng import derive
-from sslflow.settings.params import NonNegative, Over, Schemas, closest, load, read, schema
+from sslflow.settings.params import NonNegative, Over, Schemas, closest, load, read
 from sslflow.stages.entry import run
 from sslflow.training import method
 from sslflow.training.fit import fit
@@ -45,29 +42,27 @@ CHECKPOINT_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is adapted: each of the `methods`, for each of the `settings` of which classes the domains share, from each
-    of the `starts`; with `frozen` on features that were worked out once. `split` is the file that tells the settings;
-    where it is empty, that of the sample. Where the encoder is trained, the pretraining method `companion` goes on
-    beside it, its loss times `companion_weight`; 0: none."""
+    """What is adapted: the pair of `domains`, for each of the `settings` of which classes they share, from each of
+    the `starts`: `pretrained`, an encoder of the method `start` or the one in the file `weights`, and `random`; with
+    `frozen` on features that were computed once. `split` is the file that tells the settings; where it is empty, that of
+    the sample. Where the encoder is trained, the pretraining method `companion` goes on beside it, its loss times
+    `companion_weight`; 0: none."""
 
-    methods: tuple[str, ...]
+    domains: str
     settings: tuple[str, ...] = ("as_is",)
     split: str = ""
+    start: str = "simclr"
+    weights: str = ""
     starts: tuple[Start, ...] = ("pretrained", "random")
     frozen: bool = True
     companion: str = "simclr"
     companion_weight: NonNegative = 0.0
 
     def __post_init__(self) -> None:
-        """Raises `ValueError` for a method or a setting that there is not."""
+        """Raises `ValueError` for a setting that there is not."""
         for name in self.settings:
             if name not in SETTINGS:
                 raise ValueError(f"adapt.settings: there is no setting '{name}'{closest(name, SETTINGS)}")
-        for name in self.methods:
-            if name not in adapter.names():
-                raise ValueError(
-                    f"adapt.methods: there is no adaptation method '{name}'{closest(name, adapter.names())}"
-                )
 
 
 @dataclass(frozen=True)
@@ -81,19 +76,18 @@ class Outcome:
     """Those of the source's images, `(m, dim)`."""
 
 
-def schemas(companion: str) -> Schemas:
+def schemas(adaptation_method: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
+    companion = (load().get("adapt") or {}).get("companion", Plan.companion)
     kind, block = method.find(companion), f"methods.{companion}"
     return {
         "compute": compute,
-        "domains": prepare_domains,
         "encoder": Encoder,
         "extract": extract,
-        "run": leaderboard.run,
         "adapt": Plan,
         "adapt.train": adapt,
         "adapt.views": CropView,
-        **{f"adapt.{name}": adapter.find(name) for name in adapter.names()},
+        f"adapt_methods.{adaptation_method}": adapter.find(adaptation_method),
         block: kind,
         f"{block}.views": Over("views", kind.Views),
         f"{block}.train": Over("train", fit),
@@ -101,40 +95,30 @@ def schemas(companion: str) -> Schemas:
 
 
 def main(name: str, seed: int) -> None:
-    settings = read(schemas(_companion()))
+    settings = read(schemas(name))
     device = compute(**settings["compute"])
     plan = Plan(**settings["adapt"])
-    domains = {name: setting.default for name, setting in schema(prepare_domains).items()} | settings["domains"]
-    split = default_split(domains["source"], domains["target"], domains["label"])
-    split = Path(plan.split) if plan.split else split
+    folder, split = paths.domains(plan.domains), Path(plan.split) if plan.split else None
     started = time.monotonic()
-    metrics: dict[str, float] = {}
     for setting in plan.settings:
-        task, answers = open_task(paths.DOMAINS, setting, split), target_answers(paths.DOMAINS, setting, split)
+        task, answers = open_task(folder, setting, split), target_answers(folder, setting, split)
         for start in plan.starts:
             found = _adapted(name, seed, setting, start, task, plan, settings, device)
             groups = unknown_groups(found.judged, found.target, seed)
             file = paths.adapted(name, seed) / f"{setting}-{start}.parquet"
-            _write(file, task, found, groups, answers)
-            scores = adaptation_scores(found.judged, groups, answers)
-            metrics |= {f"{setting}_{start}_{key}": value for key, value in {**scores, **found.judged.notes}.items()}
-            print(f"adapt {name}-{seed}  {setting}, {start}: {_words(groups, scores)}", flush=True)
-            _checkpoint(name, seed, setting, start, settings, device).remove()
-    write_metrics(
-        paths.metrics("adapt", paths.run_name(name, seed)), {**metrics, "seconds": time.monotonic() - started}
-    )
-
-
-def _companion() -> str:
-    """The method whose settings the stage reads besides its own."""
-    return (load().get("adapt") or {}).get("companion", Plan.companion)
+            _write(file, task, found, groups, answers.names)
+            facts = {"domains": plan.domains, "setting": setting, "split": plan.split}
+            write_json(file.with_suffix(".json"), {**facts, **found.judged.notes})
+            print(f"adapt {name}-{seed}  {setting}, {start}: {_words(groups)}", flush=True)
+            _checkpoint(name, seed, setting, start, plan, settings, device).remove()
+    write_json(paths.adapted(name, seed) / "seconds.json", time.monotonic() - started)
 
 
 def _checkpoint(
-    name: str, seed: int, setting: str, start: str, settings: dict[str, Any], device: torch.device
+    name: str, seed: int, setting: str, start: str, plan: Plan, settings: dict[str, Any], device: torch.device
 ) -> Checkpoint:
     depends_on = [name, seed, setting, start, str(device), settings]
-    prepared = [paths.DOMAINS / domain / "manifest.parquet" for domain in ("source", "target")]
+    prepared = [paths.domains(plan.domains) / domain / "manifest.parquet" for domain in ("source", "target")]
     return Checkpoint("adapt", fingerprint(depends_on, *prepared))
 
 
@@ -150,14 +134,14 @@ def _adapted(
 ) -> Outcome:
     """Train an adapter and judge the target. Where the encoder is trained, which takes minutes, a run that was stopped
     is resumed from its last checkpoint."""
-    encoder = _encoder(start, seed, task, settings)
+    encoder = _encoder(start, seed, task, plan, settings)
     if plan.frozen:
         source, target, body = frozen_inputs(encoder, task, device, settings=settings["extract"])
     else:
         source, target, body = image_inputs(encoder, task, device, settings=settings["adapt.views"])
     torch.manual_seed(derive(seed, "adapter"))
-    model = adapter.find(name)(body, encoder.dim, len(task.classes), target.size, **settings[f"adapt.{name}"])
-    checkpoint = None if plan.frozen else _checkpoint(name, seed, setting, start, settings, device)
+    model = adapter.find(name)(body, encoder.dim, len(task.classes), target.size, **settings[f"adapt_methods.{name}"])
+    checkpoint = None if plan.frozen else _checkpoint(name, seed, setting, start, plan, settings, device)
     companion = None
     if plan.companion_weight:
         kind, block = method.find(plan.companion), f"methods.{plan.companion}"
@@ -176,28 +160,28 @@ def _adapted(
     return Outcome(judged, features, before)
 
 
-def _encoder(start: Start, seed: int, task: Task, settings: dict[str, Any]) -> Encoder:
-    """The encoder to start from: of the file given, or of the first of `run.methods`; or one with random weights."""
+def _encoder(start: Start, seed: int, task: Task, plan: Plan, settings: dict[str, Any]) -> Encoder:
+    """The encoder to start from, that of the file or the method given; or one with random weights."""
     if start == "random":
         torch.manual_seed(derive(seed, "init"))
         return Encoder(task.target.format.channels, task.target.format.size, **settings["encoder"])
-    file = Path(settings["domains"].get("encoder") or paths.encoder(settings["run"]["methods"][0], seed))
+    file = Path(plan.weights) if plan.weights else paths.encoder(plan.start, seed)
     if not file.exists():
-        raise ValueError(f"{file}: no encoder to start from; run `dvc repro pretrain`, or name one in domains.encoder")
+        raise ValueError(f"{file}: no encoder to start from; run `dvc repro pretrain`, or name a file in adapt.weights")
     encoder = load_encoder(file)
     wanted = encoder.settings["channels"], encoder.settings["image_size"]
     found = task.target.format.channels, task.target.format.size
     if wanted != found:
         raise ValueError(
             f"{file} is for images of {wanted[0]} channels and {wanted[1]} pixels, the domains have {found[0]} and "
-            f"{found[1]}: set data.channels and data.image_size to the encoder's"
+            f"{found[1]}: set domains.{plan.domains}.channels and image_size to the encoder's"
         )
     return encoder
 
 
-def _write(file: Path, task: Task, found: Outcome, groups: Tensor, answers: Answers) -> None:
+def _write(file: Path, task: Task, found: Outcome, groups: Tensor, actual: list[str]) -> None:
     """A row for each target image: path, class or `unknown`, the confidence, the group of an unknown one, the truth;
-    and beside it, for the report, the features of both domains and the threshold."""
+    and beside it the features of both domains, the threshold and what it rests on."""
     judged = found.judged
     decisions, classes = judged.decisions.cpu(), judged.classes.cpu()
     table = pa.table(
@@ -208,7 +192,7 @@ def _write(file: Path, task: Task, found: Outcome, groups: Tensor, answers: Answ
             "confidence": judged.probabilities.max(dim=1).values.cpu().numpy(),
             "unknownness": judged.unknownness.cpu().numpy(),
             "group": groups.numpy(),
-            "actual": answers.names,
+            "actual": actual,
         }
     )
     with replacing(file) as temporary:
@@ -223,16 +207,9 @@ def _write(file: Path, task: Task, found: Outcome, groups: Tensor, answers: Answ
         save_file({name: tensor.cpu().contiguous() for name, tensor in drawn.items()}, temporary)
 
 
-def _words(groups: Tensor, scores: dict[str, float]) -> str:
+def _words(groups: Tensor) -> str:
     rejected, count = float((groups >= 0).float().mean()), int(groups.max()) + 1
-    words = f"{100 * rejected:.0f} % judged unknown" + (f" in {count} group{'s' * (count > 1)}" if count else "")
-    if "h" in scores:
-        words += f"; H {100 * scores['h']:.1f} (OS* {100 * scores['os_star']:.1f}, UNK {100 * scores['unk']:.1f})"
-    elif "accuracy" in scores:
-        words += f"; accuracy {100 * scores['accuracy']:.1f}"
-    if "main" in scores:
-        words += f", {100 * scores['main_best_threshold']:.1f} at the best threshold"
-    return words
+    return f"{100 * rejected:.0f} % judged unknown" + (f" in {count} group{'s' * (count > 1)}" if count else "")
 
 
 if __name__ == "__main__":

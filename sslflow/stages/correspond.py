@@ -209,7 +209,9 @@ def _trained(
 ) -> tuple[list[dict[str, float]], float]:
     """The method trained, and its curve; seconds of the run that an earlier process had spent."""
     start = sha256(Path(plan.start)) if plan.start else ""
-    facts = [name, seed, world_size(), str(device), settings, start]
+    # How often something is written, and what is examined once the run is over, changes no bit of it.
+    of_the_run = {key: own for key, own in settings.items() if key not in ("correspond.run", "correspond.evaluate")}
+    facts = [name, seed, world_size(), str(device), of_the_run, plan.held_out, start]
     checkpoint = Checkpoint(
         "correspond", fingerprint(facts, clips.folder / "manifest.parquet", clips.folder / "dataset.json")
     )

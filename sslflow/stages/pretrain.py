@@ -85,7 +85,9 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     method = kind(encoder, *given, **settings[f"methods.{name}"])
     views = kind.Views(dataset.format, **settings[f"methods.{name}.views"])
 
-    depends_on = [name, seed, world_size(), str(device), settings]
+    # What is written down, and how often, changes no bit of a run; but diagnostics of more images are others.
+    of_the_run = {**settings, "pretrain": {"diagnostics": journal.diagnostics}}
+    depends_on = [name, seed, world_size(), str(device), of_the_run]
     checkpoint = Checkpoint(
         "pretrain", fingerprint(depends_on, dataset.folder / "manifest.parquet", dataset.folder / "dataset.json")
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sslflow import paths
@@ -26,6 +27,10 @@ from sslflow.settings.params import Count, Positive, read
 from sslflow.stages.entry import run
 
 CONTROLS = ("random", "pixels")
+PIXELS = 32
+"""Side to which larger images are averaged for `pixels`: a classifier on all pixels of photographs takes gigabytes, and
+longer than pretraining."""
+_BATCH = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +91,8 @@ def main(name: str, seed: int) -> None:
         "train_images": len(train),
         "test_images": len(test),
     }
+    if name == "pixels" and dataset.format.size > PIXELS:
+        metrics["side"] = PIXELS
     names = [dataset.classes[number] for number in range(classes)]
     rows = zip(test.tolist(), y_test.tolist(), predicted.tolist(), strict=True)
     table = [(row, names[actual], names[guess]) for row, actual, guess in rows]
@@ -101,7 +108,7 @@ def _features(
 ) -> Callable[[np.ndarray], Tensor]:
     """Rows to features `(rows, dim)` on the device: of a method's frozen encoder, or of a control."""
     if name == "pixels":
-        return lambda rows: dataset.read(rows)["images"].flatten(1).float().to(device)
+        return lambda rows: pixels(dataset, rows, device)
     if name == "random":
         # The weights that every method of this seed starts from.
         torch.manual_seed(derive(seed, "init"))
@@ -116,6 +123,17 @@ def _features(
         return torch.from_numpy(store.array[rows]).to(device)
 
     return read_features
+
+
+def pixels(dataset: Dataset, rows: np.ndarray, device: torch.device) -> Tensor:
+    """Pixels of the rows given, from 0 to 255, float32 `(rows, dim)` on the device; of images larger than `PIXELS`, the
+    means of `PIXELS` × `PIXELS` areas. Whole images are read a few at a time."""
+    parts = []
+    for start in range(0, len(rows), _BATCH):
+        images = dataset.read(rows[start : start + _BATCH])["images"].to(device).float()
+        small = F.adaptive_avg_pool2d(images, PIXELS) if dataset.format.size > PIXELS else images
+        parts.append(small.flatten(1))
+    return torch.cat(parts)
 
 
 def _accuracy(predicted: Tensor, actual: Tensor) -> float:

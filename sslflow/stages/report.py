@@ -11,6 +11,7 @@ from sslflow.reporting import leaderboard
 from sslflow.reporting.curves import merge
 from sslflow.reporting.page import Run, render
 from sslflow.runtime.files import write_text
+from sslflow.settings import sections
 from sslflow.settings.params import load, read
 from sslflow.stages.entry import run
 
@@ -40,12 +41,11 @@ SECTIONS = ("report", *SHOWN)
 
 def schemas() -> Mapping[str, Callable[..., Any]]:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    return {"run": leaderboard.run, "report": render}
+    return {"run": sections.Run, "report": render}
 
 
 def main() -> None:
     settings = read(schemas())
-    leaderboard.run(**settings["run"])
     methods, seeds = settings["run"]["methods"], settings["run"]["seeds"]
     dataset = Dataset()
     params = load()

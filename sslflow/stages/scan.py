@@ -1,36 +1,63 @@
-"""scan: lists of the raw files, made anew in every run, which tell whether there is something to prepare."""
+"""scan SECTION: a list of the raw files of `data`, `domains.NAME` or `clips.NAME`, made anew in every run, which tells
+whether there is something to prepare."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sslflow import paths
 from sslflow.ingest.domains import prepare_domains
 from sslflow.ingest.images.prepare import prepare
-from sslflow.ingest.listing import write_clips_listing, write_domains_listing, write_listing
+from sslflow.ingest.listing import (
+    write_clips_listing,
+    write_domains_listing,
+    write_listing,
+    write_weights_listing,
+)
 from sslflow.ingest.videos.prepare import prepare_clips
-from sslflow.settings.params import read
+from sslflow.settings.params import Schemas, load, lookup, read
 from sslflow.stages.entry import run
 
+KINDS = {
+    "data": (prepare, ("source", "path", "probe_source", "probe_path")),
+    "domains": (prepare_domains, ("source", "source_path", "target", "target_path")),
+    "clips": (prepare_clips, ("source", "path")),
+}
+"""What each section configures, and those of its settings that say where raw files lie."""
+WEIGHTS = ("adapt.weights", "correspond.run.start")
+"""Settings that name a file of weights."""
 
-def schemas() -> Mapping[str, Callable[..., Any]]:
-    """The sections of params.yaml that this stage reads, and what they configure."""
-    return {"data": prepare, "domains": prepare_domains, "clips": prepare_clips}
+
+def schemas(section: str) -> Schemas:
+    """The section of params.yaml that this stage reads, and what it configures."""
+    return {section: KINDS[section.partition(".")[0]][0]}
 
 
-def main() -> None:
-    settings = read(schemas())
-    data, domains = settings["data"], settings["domains"]
+def main(section: str) -> None:
     started = time.monotonic()
-    places_to_look = {name: data[name] for name in ("source", "path", "probe_source", "probe_path") if name in data}
-    rows = write_listing(paths.LISTING, **places_to_look)
-    rows += write_domains_listing(paths.DOMAINS_LISTING, **{key: domains[key] for key in domains if key != "label"})
-    clips = {name: settings["clips"][name] for name in ("source", "path") if name in settings["clips"]}
-    rows += write_clips_listing(paths.CLIPS_LISTING, **clips)
-    print(f"scan  {rows} files and folders; {time.monotonic() - started:.1f} s")
+    settings = read(schemas(section))[section]
+    kind, _, name = section.partition(".")
+    where: Mapping[str, Any] = {key: settings[key] for key in KINDS[kind][1] if key in settings}
+    if kind == "domains":
+        rows = write_domains_listing(paths.listing(kind, name), section, **where)
+    elif kind == "clips":
+        rows = write_clips_listing(paths.listing(kind, name), section, **where)
+    else:
+        rows = write_listing(paths.LISTING, **where)
+        rows += write_weights_listing(paths.WEIGHTS_LISTING, _weights(load()))
+    print(f"scan {section}  {rows} files and folders; {time.monotonic() - started:.1f} s")
+
+
+def _weights(content: dict[str, Any]) -> dict[str, str]:
+    """The files of weights that settings name, by the names of the settings."""
+    found = {}
+    for setting in WEIGHTS:
+        section, _, key = setting.rpartition(".")
+        found[setting] = lookup(content, section).get(key) or ""
+    return found
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, str)

@@ -70,7 +70,9 @@ class CropView(Views):
 class TwoViews(Views):
     """Two independent views of every image: crop, flip, colours, blur, as in SimCLR (arXiv:2002.05709).
 
-    Hue and saturation, and turning grey, exist for images of three channels only.
+    Colours change as torchvision's ColorJitter changes them, with any number of channels: brightness multiplies the
+    image, contrast its differences from its mean, in one draw and an order by chance. Hue and saturation, and turning
+    grey, exist for images of three channels only.
     """
 
     def __init__(
@@ -96,11 +98,9 @@ class TwoViews(Views):
         steps: list[nn.Module] = [K.RandomResizedCrop(side, scale=(smallest_crop, 1.0))]
         if flip:
             steps.append(K.RandomHorizontalFlip(p=flip))
-        if jitter and channels == 3:
-            steps.append(K.ColorJitter(brightness, contrast, saturation, hue, p=jitter))
-        elif jitter:
-            steps.append(K.RandomBrightness((1 - brightness, 1 + brightness), p=jitter))
-            steps.append(K.RandomContrast((1 - contrast, 1 + contrast), p=jitter))
+        if jitter:
+            colours = (saturation, hue) if channels == 3 else (0.0, 0.0)
+            steps.append(K.ColorJitter(brightness, contrast, *colours, p=jitter))
         if grey and channels == 3:
             steps.append(K.RandomGrayscale(p=grey))
         if blur:

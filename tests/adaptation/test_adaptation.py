@@ -15,10 +15,10 @@ from sslflow.adaptation import method as adapter
 from sslflow.adaptation.has_unknown import Openness, evidence, look_for_unknown, second_half
 from sslflow.adaptation.memory import Memory, averaged, entropy_separation, neighbourhood_entropy
 from sslflow.adaptation.method import Adapter, Pair, entropy_share
-from sslflow.adaptation.scores import adaptation_scores
 from sslflow.adaptation.task import Answers
 from sslflow.adaptation.threshold import NOTHING, best_expected, without_best
 from sslflow.clustering.groups import unknown_groups
+from sslflow.examination.adaptation.scores import adaptation_scores
 from sslflow.methods.adaptation.dance import DANCE
 from sslflow.methods.adaptation.gated_dance import GatedDANCE
 from sslflow.methods.adaptation.ovanet import OVANet, answer_entropy, hard_one_vs_all

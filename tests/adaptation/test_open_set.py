@@ -9,7 +9,7 @@ import torch
 from sklearn.metrics import normalized_mutual_info_score, roc_auc_score
 from torch import Tensor
 
-from sslflow.adaptation.open_set import UNKNOWN, best_threshold, open_set_scores
+from sslflow.examination.adaptation.open_set import UNKNOWN, best_threshold, open_set_scores
 
 KNOWN = {"accuracy", "accuracy_closed", "class_accuracy_closed", "known_rejected", "os_star"}
 BOTH = {"os", "h", "auroc", "oscr"}

@@ -16,7 +16,7 @@ from sslflow import cli, paths
 from sslflow.audiovisual.bundle import save_method
 from sslflow.commands import clips as use
 from sslflow.commands.clips import default_model, read_sound
-from sslflow.data.raw import ClipFormat
+from sslflow.data.formats import ClipFormat
 from sslflow.methods.clips.alignment import Alignment
 from sslflow.methods.clips.synchrony import Synchrony
 from sslflow.networks.encoder import Encoder

@@ -30,7 +30,7 @@ def tune(
 
 def test_the_labels_seen_are_a_share_of_every_class_of_the_training_images(dataset):
     rows = labelled_subset(dataset, 0.25, 0)
-    assert set(dataset.splits[rows]) == {"train"}
+    assert set(dataset.column("split", rows)) == {"train"}
     everything = np.bincount(dataset.labels[dataset.rows("train")], minlength=10)
     assert np.bincount(dataset.labels[rows], minlength=10).tolist() == [max(1, round(0.25 * n)) for n in everything]
     assert np.bincount(dataset.labels[labelled_subset(dataset, 1e-6, 0)]).tolist() == [1] * 10
@@ -62,7 +62,7 @@ def test_the_arithmetic_is_that_of_a_loop_written_anew(dataset):
     (tuned,) = tune(dataset, **{**rates, **whole})
 
     rows = labelled_subset(dataset, 0.3, 0)
-    images = (dataset.read(rows).float() / 255 - dataset.format.mean[0]) / dataset.format.std[0]
+    images = (dataset.read(rows)["images"].float() / 255 - dataset.format.mean[0]) / dataset.format.std[0]
     network = encoder().train()
     weight = torch.zeros(10, network.dim, requires_grad=True)
     bias = torch.zeros(10, requires_grad=True)

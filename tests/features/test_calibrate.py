@@ -23,7 +23,7 @@ def test_statistics_are_those_of_the_images_and_weights_stay(dataset):
 
     assert not encoder.training
     assert encoder.network.bn1.momentum == before_momentum()
-    images = Normalise(dataset.format.mean, dataset.format.std)(dataset.read(rows))
+    images = Normalise(dataset.format.mean, dataset.format.std)(dataset.read(rows)["images"])
     seen = encoder.network.conv1(images)
     torch.testing.assert_close(encoder.network.bn1.running_mean, seen.mean(dim=(0, 2, 3)), rtol=1e-3, atol=1e-3)
     # The mean of three batches' variances: a little below that of all images at once.

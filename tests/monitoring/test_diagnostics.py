@@ -157,7 +157,7 @@ def test_signs_are_those_of_batch_norm_over_the_very_images(dataset):
     assert not one.training
     one.train()  # in which BatchNorm normalises over the batch
     with torch.no_grad():
-        features = one.encoder(watch.views.normalise(dataset.read(np.asarray(watch.rows))))
+        features = one.encoder(watch.views.normalise(dataset.read(np.asarray(watch.rows))["images"]))
         projections = one.projector(features)
     assert signs["rankme"] == pytest.approx(rankme(features), rel=0.02)
     assert signs["feature_std"] == pytest.approx(feature_std(features), rel=0.02)

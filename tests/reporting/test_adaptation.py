@@ -15,7 +15,7 @@ from sslflow import paths
 from sslflow.adaptation.task import open_task
 from sslflow.data.dataset import Dataset
 from sslflow.drawing.svg import Points, histograms, scatter
-from sslflow.reporting.adaptation import decisions, gains
+from sslflow.reporting.adaptation.section import decisions, gains
 from sslflow.runtime.files import write_json
 from tests.reporting.test_report import HOSTILE, Page, made
 
@@ -50,7 +50,7 @@ def adapted(
     rejected = unknownness > threshold
     nearest = [source.classes[row % 2] for row in range(COUNT)]
     columns = {
-        "path": target.paths,
+        "path": target.column("path"),
         "predicted": ["unknown" if no else kind for no, kind in zip(rejected, nearest, strict=True)],
         "nearest_class": nearest,
         "confidence": 1 - unknownness,
@@ -271,7 +271,7 @@ def test_hostile_names_stay_text():
 
 def test_settings_of_a_split_file_each_have_their_look():
     project()
-    items = Dataset(paths.DOMAINS / "source").paths + Dataset(paths.DOMAINS / "target").paths
+    items = [*Dataset(paths.DOMAINS / "source").column("path"), *Dataset(paths.DOMAINS / "target").column("path")]
     both = {"source": list(SOURCE), "target": list(TARGET)}
     write_json(paths.ARTIFACTS.parent / "split.json", {"source": items, "target": items, "settings": {"oda": both}})
     plan = "adapt: {methods: [gated_dance], settings: [as_is, oda], starts: [random, pretrained], split: split.json}\n"

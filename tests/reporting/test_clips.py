@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from sslflow import paths
-from sslflow.data.clips import Clips
+from sslflow.data.dataset import Dataset
 from sslflow.reporting.clips import pairings, sounds
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.moments import Moments
@@ -104,7 +104,8 @@ def paired(clips: MemoryClips, method: str = "alignment", moments: bool = False,
     if maps:
         draw = np.random.default_rng(0).random((3, count, 4, 4)).astype(np.float32)
         tensors = dict(zip(("own", "silence", "noise"), draw, strict=True))
-        rest = {"clip": test, "start": np.full(count, 0.25, np.float32), "box": clips.positions[test]}
+        box = np.stack([clips.columns[edge][test] for edge in ("x0", "y0", "x1", "y1")], axis=1)
+        rest = {"clip": test, "start": np.full(count, 0.25, np.float32), "box": box}
         save_file(
             {**tensors, **{name: np.ascontiguousarray(one) for name, one in rest.items()}}, folder / "maps.safetensors"
         )
@@ -199,7 +200,7 @@ def test_decisions_are_sorted_into_their_kinds_and_by_sureness():
     clips = project(clips=MemoryClips(12))
     assert clips
     rows = paired(clips).to_pylist()
-    moments = Moments(Clips(), 1.0, 1)
+    moments = Moments(Dataset(paths.CLIPS), 1.0, 1)
     file = paths.correspondence("alignment", 0) / "decisions.parquet"
     kinds = pairings.decided(file, moments, "alignment", 0.2, sounds.Player(10**7))
     assert sum(kind.count for kind in kinds) == len(rows)
@@ -264,22 +265,15 @@ def test_without_labels_and_boxes():
     ):
         assert absent not in told, absent
     test = clips.rows("test")
-    assert f"{clips.videos[test[0]]}, {clips.videos[test[-1]]}'s sound" in told
+    assert f"{clips.columns['number'][test[0]]}, {clips.columns['number'][test[-1]]}'s sound" in told
     assert not [a for _, a in page.tags if a.get("class") == "wrong"]
     assert [a for _, a in page.tags if a.get("class") == "own"]
 
 
-class Soundless(MemoryClips):
-    """Clips that can't be heard, for methods that only look."""
-
-    @property
-    def audible(self) -> np.ndarray:
-        return np.zeros(len(self), dtype=bool)
-
-
 def test_clips_without_sound_and_a_task_of_its_own():
-    clips = project("temporal_order", clips=Soundless(12))
-    assert clips
+    clips = MemoryClips(12)
+    clips.columns["audible"] = np.zeros(len(clips), dtype=bool)
+    project("temporal_order", clips=clips)
     test = clips.rows("test")
     folder = paths.correspondence("temporal_order", 0)
     folder.mkdir(parents=True)
@@ -389,8 +383,7 @@ def test_files_about_other_clips_are_refused():
 def test_hostile_names_stay_text():
     clips = MemoryClips(12)
     clips.classes = ["<b>red</b>", '"><script>alert(1)</script>', "a & b", "x"]
-    column = clips.manifest.column_names.index("video")
-    clips.manifest = clips.manifest.set_column(column, "video", pa.array([HOSTILE] * len(clips)))
+    clips.columns["path"] = np.array([HOSTILE] * len(clips))
     project(clips=clips)
     scores("alignment")
     paired(clips)

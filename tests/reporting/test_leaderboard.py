@@ -16,9 +16,11 @@ from sslflow.reporting.leaderboard import (
     fractions_of,
     leaderboard_text,
     order,
+    row_title,
     run,
     write_board,
 )
+from sslflow.reporting.story import headline
 
 FRACTIONS = (0.1, 0.01)
 
@@ -95,6 +97,20 @@ def test_text_is_aligned_and_says_what_is_what(two_runs):
     assert len(header) == len(row) == len(control)
     assert header.index("linear") + len("linear") == row.index("82.0 ± 2.8") + len("82.0 ± 2.8")
     assert lines.index(row) < lines.index(control)
+
+
+def test_pixels_that_were_reduced_are_called_so(two_runs):
+    metrics("probe", "pixels", 0, linear=0.5, knn=0.4)
+    board = collect(["simclr"], [0, 1], FRACTIONS)
+    assert row_title(board, "pixels") == "raw pixels"
+    for seed in (0, 1):
+        metrics("probe", "pixels", seed, linear=0.5, knn=0.4, side=32)
+    board = collect(["simclr"], [0, 1], FRACTIONS)
+    assert row_title(board, "pixels") == "pixels (32 × 32)"
+    assert "pixels (32 × 32)  " in leaderboard_text(board)
+    assert "side" not in leaderboard_text(board)
+    assert headline(board, ["simclr"], True).endswith("32.0 points above pixels (32 × 32).")
+    assert [row_title(board, name) for name in ("simclr", "random")] == ["simclr", "random weights"]
 
 
 def test_without_labels_there_are_no_accuracies_and_the_text_says_so(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from sslflow.reporting.images import atlas, neighbours
 from sslflow.reporting.images.confusion import confusion
 from sslflow.runtime.files import write_csv, write_json
 from sslflow.stages import report
+from tests.conftest import write_dataset
 
 CLASSES = ("boot", "bag", "coat")
 HOSTILE = '"><script>alert(1)</script><img src=https://x.invalid/a.png onerror=alert(2)>.png'
@@ -263,6 +264,16 @@ def test_wrong_neighbours_are_those_of_another_class(folder):
         own = line[0].label
         assert [item.wrong for item in line[1:]] == [item.label != own for item in line[1:]]
     assert len(set(labels.tolist())) > 1
+
+
+def test_neighbours_of_large_images_are_shown_small(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 3, 300, 300), dtype=np.uint8)
+    dataset = write_dataset(tmp_path / "large", pixels, np.zeros(6, np.int64), ["train"] * 4 + ["test"] * 2)
+    ((query, *_),) = neighbours.table(dataset, np.ones((6, 2), np.float32), np.array([4]), 2)
+    assert (query.picture.width, query.picture.height) == (112, 112)
+    small = write_dataset(tmp_path / "small", pixels[..., :28, :28], np.zeros(6, np.int64), ["train"] * 6)
+    ((query, *_),) = neighbours.table(small, np.ones((6, 2), np.float32), np.array([4]), 2)
+    assert query.picture.width == 28
 
 
 def test_confusion_counts(folder):

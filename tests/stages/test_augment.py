@@ -11,6 +11,7 @@ from PIL import Image
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.monitoring.throughput import Rates, measure
 from sslflow.networks.encoder import Encoder
@@ -66,7 +67,7 @@ def test_the_first_column_is_the_image_as_prepared(prepared, monkeypatch):
     assert shown["columns"] == 3
     assert shown["column_labels"] == ["image", "view 1", "view 2"]
     images = shown["images"].reshape(2, 3, 1, 16, 16).int()
-    assert torch.equal(images[:, 0], dataset.read(np.array([4, 2])).int())
+    assert torch.equal(images[:, 0], dataset.read(np.array([4, 2]))["images"].int())
     # Nothing is augmented here but a crop of the ratio's own choosing: colours come back as they were.
     assert (images[:, 1].float().mean() - images[:, 0].float().mean()).abs() < 15
 
@@ -90,8 +91,8 @@ def test_no_images_to_pretrain_on(tmp_path, monkeypatch):
 def test_measuring_leaves_the_weights_alone():
     encoder = Encoder(1, 16, name="resnet10", width=4)
     before = {name: parameter.clone() for name, parameter in encoder.named_parameters()}
-    images = torch.zeros(16, 1, 16, 16, dtype=torch.uint8)
-    measure(TwoViews(ImageFormat(1, 16, (0.5,), (0.2,))), encoder, images, seconds=0.2)
+    fields = Fields(images=torch.zeros(16, 1, 16, 16, dtype=torch.uint8))
+    measure(TwoViews(ImageFormat(1, 16, (0.5,), (0.2,))), encoder, fields, seconds=0.2)
     assert all(torch.equal(parameter, before[name]) for name, parameter in encoder.named_parameters())
     assert all(parameter.grad is None for parameter in encoder.parameters())
 

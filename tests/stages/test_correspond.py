@@ -19,8 +19,10 @@ from sslflow import paths
 from sslflow.audiovisual.bundle import clip_features, load_method, search
 from sslflow.audiovisual.method import find
 from sslflow.audiovisual.method import names as method_names
-from sslflow.data.clips import Clips
+from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ClipFormat
 from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
+from sslflow.reporting.curves import read_curve
 from sslflow.runtime.files import read_json
 from sslflow.settings.params import ParamsError, load
 from sslflow.stages import correspond
@@ -177,11 +179,17 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(params, monkeypatch):
     monkeypatch.setattr(correspond, "fit", stopping)
     with pytest.raises(KeyboardInterrupt):
         ran(params, "ambient_sound")
+    # What is only written down, or examined once the run is over, may change meanwhile.
+    params["correspond"]["run"] |= {"checkpoint_seconds": 100, "log_every": 3}
+    params["correspond"]["evaluate"] |= {"shown": 3}
     again = ran(params, "ambient_sound")
     assert len(steps) > 3
     assert steps == list(range(1, len(steps) + 1))  # the fourth is the first after the stop
     assert (paths.correspondence("ambient_sound", 0) / "picture.safetensors").read_bytes() == weights
     assert again["accuracy"] == whole["accuracy"]
+    rows = read_curve(paths.correspondence("ambient_sound", 0) / "curve.csv")
+    assert [int(row["step"]) for row in rows] == [1, 2, *range(6, len(steps), 3), len(steps)]
+    assert all(all(row.values()) for row in rows)
     assert not list((paths.WORK / "correspond").glob("*/checkpoint.pt"))
 
 
@@ -197,15 +205,13 @@ def test_without_labels_and_boxes_there_are_scores_that_need_none(params):
 @pytest.mark.parametrize("method", WRITTEN)
 def test_a_single_test_source_and_none_at_all_are_no_error(method, params):
     clips = MemoryClips(6)
-    clips.splits = np.where(np.arange(12) < 2, "test", "train")
-    clips.manifest = clips.manifest.set_column(4, "split", pa.array(clips.splits))
+    clips.columns["split"] = np.where(np.arange(12) < 2, "test", "train")
     metrics = ran(params, method, clips)
     assert metrics["test_sources"] == 1
     assert ("accuracy" in metrics) == (method not in ("correspondence", "alignment"))
-    manifest = clips.manifest.set_column(4, "split", pa.array(["train"] * 12))
     stored = pq.read_table(paths.CLIPS / "manifest.parquet")
     pq.write_table(
-        stored.set_column(stored.column_names.index("split"), "split", manifest["split"]),
+        stored.set_column(stored.column_names.index("split"), "split", pa.array(["train"] * 12)),
         paths.CLIPS / "manifest.parquet",
     )
     metrics = ran(params, method)
@@ -237,8 +243,7 @@ def test_an_encoder_to_start_from_must_see_colours_and_is_told_of(params):
 
 def test_what_can_t_be_learned_from_is_said_in_plain_words(params):
     clips = MemoryClips(4)
-    clips.sources = np.zeros(8, dtype=np.int64)
-    clips.manifest = clips.manifest.set_column(2, "source", pa.array(["one"] * 8))
+    clips.columns["group"] = np.array(["one"] * 8)
     with pytest.raises(ValueError, match="correspondence needs clips of at least two sources"):
         ran(params, "correspondence", clips)
 
@@ -261,7 +266,7 @@ def test_features_of_clips_have_times_and_are_the_encoders(params):
     clips = MemoryClips(8)
     ran(params, "alignment", clips)
     method, views = load_method(paths.correspondence("alignment", 0) / "method.safetensors")
-    rows = clip_features(method, views, Clips(), CPU).to_pylist()
+    rows = clip_features(method, views, Dataset(paths.CLIPS), CPU).to_pylist()
     assert len(rows) == 16 * 3
     assert [row["start"] for row in rows[:6]] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     assert all(row["end"] - row["start"] == 1.0 for row in rows)
@@ -279,14 +284,14 @@ def test_search_finds_the_window_that_a_sound_or_an_image_is_from(params):
     clips = MemoryClips(24)
     ran(params, "alignment", clips)
     method, views = load_method(paths.correspondence("alignment", 0) / "method.safetensors")
-    stored = Clips()
+    stored: Dataset[ClipFormat] = Dataset(paths.CLIPS)
     shares = []
     for row in range(0, 12, 2):
         sound = search(method, views, stored, CPU, sound=torch.from_numpy(clips.sound[row]), top=8).to_pylist()
         image = search(method, views, stored, CPU, image=torch.from_numpy(clips.frames[row, 5]), top=8).to_pylist()
         for found in (sound, image):
             assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
-            labels = [clips.labels[clips.paths.index(one["video"])] for one in found]
+            labels = [clips.labels[clips.columns["path"].tolist().index(one["video"])] for one in found]
             shares.append(np.mean(np.array(labels) == clips.labels[row]))
     assert np.mean(shares) > 0.6  # chance is a quarter
     with pytest.raises(ValueError, match="one of the two"):
@@ -304,4 +309,4 @@ def test_files_that_are_no_method_are_said_to_be_none(params):
         load_method(folder / "nothing.safetensors")
     method, views = load_method(folder / "method.safetensors")
     with pytest.raises(ValueError, match="several frames in a row"):
-        search(method, views, Clips(), CPU, image=torch.zeros(3, 40, 30, dtype=torch.uint8))
+        search(method, views, Dataset(paths.CLIPS), CPU, image=torch.zeros(3, 40, 30, dtype=torch.uint8))

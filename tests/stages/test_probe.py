@@ -69,6 +69,30 @@ def test_the_probe_says_what_it_found(project, name):
     assert found["regularisation"] in (1.0, 0.1, 0.01)
 
 
+def test_large_images_are_averaged_for_the_control_and_small_ones_are_not(tmp_path, fashion, monkeypatch):
+    images, labels = fashion
+    small, large = (np.repeat(np.repeat(images[:160], times, axis=2), times, axis=3) for times in (1, 8))
+    dataset = make(tmp_path / "small", small, labels[:160], monkeypatch)
+    rows = np.array([3, 1, 159])
+    whole = probe.pixels(dataset, rows, torch.device("cpu"))
+    assert torch.equal(whole, torch.from_numpy(small[rows]).flatten(1).float())
+    probe.main("pixels", 0)
+    assert metrics("probe", "pixels")["dim"] == 784
+    assert "side" not in metrics("probe", "pixels")
+
+    dataset = write_dataset(tmp_path / "large" / paths.PREPARED, large, labels[:160], ["train"] * 120 + ["test"] * 40)
+    (tmp_path / "large/params.yaml").write_text(PARAMS)
+    monkeypatch.chdir(tmp_path / "large")
+    monkeypatch.setattr(probe, "_BATCH", 7)
+    found = probe.pixels(dataset, rows, torch.device("cpu")).unflatten(1, (32, 32))
+    means = torch.from_numpy(large[rows]).float().view(3, 32, 7, 32, 7).mean(dim=(2, 4))
+    torch.testing.assert_close(found, means)
+    probe.main("pixels", 0)
+    assert metrics("probe", "pixels")["dim"] == 1024
+    assert metrics("probe", "pixels")["side"] == 32
+    assert metrics("probe", "pixels")["linear"] > 0.25
+
+
 def test_the_control_is_what_pretraining_starts_from(project):
     """Features of the same random weights, saved as a run's encoder, give the same answers as the control."""
     torch.manual_seed(derive(0, "init"))

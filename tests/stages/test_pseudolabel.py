@@ -95,7 +95,7 @@ def test_the_sheet_shows_the_nearest_then_the_least_sure(monkeypatch):
 
     monkeypatch.setattr(pseudolabel, "contact_sheet", spy)
     columns = run()[2]
-    images = np.load(paths.PREPARED / "shard-00000.npy")
+    images = np.load(paths.PREPARED / "images-00000.npy")
     largest = np.bincount(columns["cluster"]).argmax()
     own = np.flatnonzero(columns["cluster"] == largest)
     nearest = own[columns["distance"][own].argmin()]

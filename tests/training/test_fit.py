@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import signal
@@ -9,20 +10,26 @@ import subprocess
 import sys
 import time
 import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from ruamel.yaml import YAML
 from torch import nn
 
+from sslflow import paths
 from sslflow.methods.images.simclr import SimCLR
 from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
+from sslflow.reporting import curves
+from sslflow.reporting.curves import read_curve
 from sslflow.runtime.checkpoint import Checkpoint, fingerprint
-from sslflow.runtime.files import sha256
+from sslflow.runtime.files import read_json, sha256
 from sslflow.runtime.rng import derive, permutation
 from sslflow.settings.params import load
-from sslflow.training.fit import NonFiniteLoss, fit
+from sslflow.stages import pretrain as stage
+from sslflow.training.fit import NonFiniteLoss, Step, fit
 from sslflow.training.method import Batch, find
 from sslflow.training.optim import LARS, make_optimizer, warmup_cosine
 from tests.conftest import RECIPE, ROOT
@@ -171,13 +178,13 @@ def test_an_unknown_encoder_is_named_with_a_suggestion():
         Encoder(3, 32, name="resnet188")
 
 
-def project(folder: Path, epochs: int) -> None:
+def project(folder: Path, epochs: int, lr: float = 1e-3, **journal: float) -> None:
     """A params.yaml for a short pretraining run beside the prepared images in `folder`."""
     params = load(RECIPE)
     params["encoder"] = {"name": "resnet10", "width": 4, "stem_stride": 2}
-    params["pretrain"] = {"log_every": 5, "diagnostics": 32, "checkpoint_seconds": 0.1}
+    params["pretrain"] = {"log_every": 5, "diagnostics": 32, "checkpoint_seconds": 0.1} | journal
     params["methods"] = {
-        "simclr": {"projector": [16, 8], "train": {"epochs": epochs, "batch_size": 40, "lr": 1e-3}, "views": {}}
+        "simclr": {"projector": [16, 8], "train": {"epochs": epochs, "batch_size": 40, "lr": lr}, "views": {}}
     }
     with (folder / "params.yaml").open("w") as handle:
         YAML(typ="safe").dump(params, handle)
@@ -218,6 +225,60 @@ def test_kill_9_in_mid_run_changes_no_bit_of_the_encoder(dataset):
     assert sha256(encoder) == expected
     assert [file.read_text() for file in said] == texts
     assert not list(folder.glob("work/pretrain/*"))
+
+
+def stopped_after(fit: Callable[..., Iterator[Step]], steps: int, seen: list[int]) -> Callable[..., Iterator[Step]]:
+    """`fit`, which Ctrl-C ends after so many steps, once; the numbers of all steps go to `seen`."""
+
+    @functools.wraps(fit)
+    def stopping(*given: Any, **settings: Any) -> Iterator[Step]:
+        for step in fit(*given, **settings):
+            yield step
+            seen.append(step.number)
+            if len(seen) == steps:
+                raise KeyboardInterrupt
+
+    return stopping
+
+
+def curve(folder: Path) -> list[dict[str, str]]:
+    return read_curve(folder / paths.curve("simclr", 0))
+
+
+def test_a_run_goes_on_under_other_settings_of_what_is_written_down(dataset, monkeypatch):
+    folder = dataset.folder.parent.parent
+    monkeypatch.chdir(folder)
+    project(folder, epochs=4, log_every=5, checkpoint_seconds=1e-9)
+    stage.main("simclr", 0)
+    expected, columns = sha256(folder / paths.encoder("simclr", 0)), list(curve(folder)[0])
+    assert [row["step"] for row in curve(folder)] == ["0", "5", "10", "12"]
+
+    steps: list[int] = []
+    monkeypatch.setattr(stage, "fit", stopped_after(fit, 6, steps))
+    with pytest.raises(KeyboardInterrupt):
+        stage.main("simclr", 0)
+    project(folder, epochs=4, log_every=3, checkpoint_seconds=100, pictures=2)
+    stage.main("simclr", 0)
+    assert steps == list(range(1, 13)), "the seventh is the first after the stop"
+    assert sha256(folder / paths.encoder("simclr", 0)) == expected
+    assert [row["step"] for row in curve(folder)] == ["0", "5", "9", "12"]
+    assert all(list(row) == columns and all(row.values()) for row in curve(folder))
+    assert len(curves.charts("simclr", [0])) > 3
+    assert read_json(folder / paths.verdict("simclr", 0))
+
+
+@pytest.mark.parametrize("changed", [{"diagnostics": 16}, {"lr": 2e-3}])
+def test_a_run_begins_anew_under_other_settings_of_what_it_does(dataset, monkeypatch, changed):
+    folder = dataset.folder.parent.parent
+    monkeypatch.chdir(folder)
+    project(folder, epochs=4, checkpoint_seconds=1e-9)
+    steps: list[int] = []
+    monkeypatch.setattr(stage, "fit", stopped_after(fit, 6, steps))
+    with pytest.raises(KeyboardInterrupt):
+        stage.main("simclr", 0)
+    project(folder, epochs=4, checkpoint_seconds=1e-9, **changed)
+    stage.main("simclr", 0)
+    assert steps == [*range(1, 7), *range(1, 13)]
 
 
 def test_a_fingerprint_knows_settings_files_and_code(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import threading
 from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
@@ -64,13 +63,15 @@ def _read(folder: Path, grid: Grid) -> Entry | None:
     """None where there is none, or where it is broken."""
     try:
         facts = read_json(folder / _FACTS)
+        if facts["status"].startswith("too slow"):  # another time the machine may be less busy
+            return None
         cuts = Cuts(tuple(Cut(*values) for values in facts["cuts"]), facts["silent"], facts["holes"])
         found = Entry(folder, facts["status"], _media(facts["media"]), cuts)
         if cuts.kept:
             shape = (len(cuts.kept), grid.frames, 3, grid.side, grid.side)
             if found.frames().shape != shape or found.sound().shape != (len(cuts.kept), grid.samples):
                 return None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return found
 
@@ -96,8 +97,6 @@ def _make(folder: Path, file: Path, grid: Grid, program: Program, limit_s: float
             "holes": cuts.holes,
         }
         write_json(temporary / _FACTS, facts)
-    if status.startswith("too slow"):  # another time the machine may be less busy
-        shutil.rmtree(folder)
     return Entry(folder, status, media, cuts)
 
 

@@ -31,10 +31,10 @@ COLUMNS = (
     *((edge, pa.float32()) for edge in ("x0", "y0", "x1", "y1")),
     ("sha256", pa.string()),
 )
-"""What the manifest says of each clip besides: the number of its video; start, in seconds from the start of the file
-(frame i is what is to be seen at `start + i / fps`); whether it can be heard, and how loud it is, in dB of full scale; of
-the file duration (seconds, null where it doesn't say), size (bytes), fps and rate (0: no sound); a box in the frame, NaN
-where none is known. The path is the video's, the group its source."""
+"""What the manifest says of each clip besides: number (of its video); start, in seconds from the start of the file
+(frame i is what is to be seen at `start + i / fps`); audible; loudness, in dB of full scale; of the file duration
+(seconds, null where it doesn't say), size (bytes), fps, rate (0: no sound) and sha256; x0, y0, x1, y1, a box in the
+frame, NaN where none is known. The path is the video's, the group its source."""
 _EXAMPLES = 5
 _COLUMNS = (
     *("path", "status", "clips", "silent", "holes", "split", "duration", "container"),

@@ -13,10 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sslflow import paths
-from sslflow.adaptation.task import SETTINGS, default_split
-from sslflow.ingest.domains import prepare_domains
+from sslflow.adaptation.task import SETTINGS
 from sslflow.runtime.files import read_json
-from sslflow.settings.params import schema
 
 BASELINE = "source_only"
 """The method that does nothing about the target: the row that others are compared with."""
@@ -64,20 +62,18 @@ class Block:
 
 
 class Adaptations:
-    """The runs of the stage adapt that the settings ask for, as far as they are on the disk; what others have left
+    """The runs of adaptation that the settings ask for, as far as they are on the disk; what others have left
     there is not looked at."""
 
     def __init__(self, params: Mapping[str, Any], seeds: Sequence[int]) -> None:
         plan = params.get("adapt") or {}
         self.seeds = seeds
-        asked = plan.get("methods") or ()
+        asked = (params.get("run") or {}).get("adapt_methods") or ()
         self.methods = [name for name in asked if any(paths.adapted(name, seed).is_dir() for seed in seeds)]
         self.settings = [name for name in plan.get("settings") or SETTINGS if self._any(f"{name}-*")]
         self.starts = [name for name in plan.get("starts") or STARTS if self._any(f"*-{name}")]
-        domains = {name: setting.default for name, setting in schema(prepare_domains).items()}
-        domains |= params.get("domains") or {}
-        split = default_split(domains["source"], domains["target"], domains["label"])
-        self.split = Path(plan["split"]) if plan.get("split") else split
+        self.domains = paths.domains(plan.get("domains") or "none")
+        self.split = Path(plan["split"]) if plan.get("split") else None
 
     def _any(self, name: str) -> bool:
         folders = (paths.adapted(method, seed) for method in self.methods for seed in self.seeds)
@@ -100,7 +96,7 @@ class Adaptations:
     @cached_property
     def _metrics(self) -> dict[tuple[str, int], dict[str, float]]:
         files = {
-            (method, seed): paths.metrics("adapt", paths.run_name(method, seed))
+            (method, seed): paths.metrics("score", paths.run_name(method, seed))
             for method in self.methods
             for seed in self.seeds
         }

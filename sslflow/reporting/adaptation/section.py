@@ -57,7 +57,7 @@ def _look(runs: gains.Adaptations, method: str, setting: str, images: int, seed:
     file = runs.table(method, runs.seeds[0], setting, runs.starts[0])
     if not file.exists():
         return None
-    task = open_task(paths.DOMAINS, setting, runs.split)
+    task = open_task(runs.domains, setting, runs.split)
     made = read_decisions(file, task)
     kept = file.with_suffix(".safetensors")
     tensors = load_file(kept) if kept.exists() else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
@@ -12,6 +13,8 @@ from sslflow.drawing.embedded import Picture, image, picture
 from sslflow.runtime.rng import permutation
 
 CHUNK = 16_384
+WIDEST = 112
+"""Pixels: larger images are shown smaller; the page shows them half as wide, and must not grow with their size."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +71,10 @@ def table(dataset: Dataset, features: np.ndarray, asked: np.ndarray, count: int)
 def _shown(dataset: Dataset, row: np.integer, similarity: float, query: np.integer) -> Shown:
     own, other = dataset.labels[query], dataset.labels[row]
     label = dataset.classes[other] if other >= 0 else ""
-    pixels = picture(image(dataset.read(np.array([row]))["images"][0].numpy()), quality=88)
+    small = image(dataset.read(np.array([row]))["images"][0].numpy())
+    small.thumbnail((WIDEST, WIDEST), Image.Resampling.LANCZOS)
     (name,) = dataset.column("path", np.array([row]))
-    return Shown(pixels, name, label, similarity, bool(own >= 0 and other >= 0 and own != other))
+    return Shown(picture(small, quality=88), name, label, similarity, bool(own >= 0 and other >= 0 and own != other))
 
 
 def _directions(features: np.ndarray) -> np.ndarray:

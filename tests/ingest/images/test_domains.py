@@ -68,7 +68,7 @@ def split_file(tmp_path: Path, **changes: Any) -> Path:
 
 
 def items(dataset: Dataset, rows: np.ndarray) -> list[str]:
-    return [dataset.paths[row].partition("/")[2] for row in rows]
+    return [path.partition("/")[2] for path in dataset.column("path", rows)]
 
 
 @pytest.fixture(scope="module")
@@ -144,7 +144,9 @@ def test_which_split_goes_with_which_samples() -> None:
 
 def test_photos_are_harder_than_clean_digits_for_who_knows_these_only(digits: Path) -> None:
     task, answers = open_task(digits, "cda", DIGITS), target_answers(digits, "cda", DIGITS)
-    clean, photo = (one.read(np.arange(len(one))).flatten(1).numpy() / 255 for one in (task.source, task.target))
+    clean, photo = (
+        one.read(np.arange(len(one)))["images"].flatten(1).numpy() / 255 for one in (task.source, task.target)
+    )
     assert items(task.source, task.target_rows) == items(task.target, task.target_rows)
     known = KNeighborsClassifier(5).fit(clean[task.source_rows], task.source_labels)
     within, across = (known.score(images[task.target_rows], answers.labels) for images in (clean, photo))
@@ -183,7 +185,7 @@ def test_as_is_takes_test_images_too_and_needs_no_split(digits: Path) -> None:
     task = open_task(digits)
     assert task.target_rows.tolist() == list(range(1797))
     assert len(task.source_rows) == 1797
-    assert {str(split) for split in task.target.splits} == {"train", "test"}
+    assert set(task.target.column("split")) == {"train", "test"}
 
 
 def holds(thing: Any, truth: list[int], seen: dict[int, Any], depth: int = 4) -> list[str]:
@@ -218,7 +220,12 @@ def test_no_label_of_the_target_is_within_reach(digits: Path) -> None:
     assert task.target.classes == []
     assert not task.target.labelled
     assert (task.source.labels >= 0).all()
-    assert torch.equal(task.target.read(task.target_rows[:9]), Dataset(digits / "target").read(np.arange(9)))
+    assert torch.equal(
+        *(
+            read["images"]
+            for read in (task.target.read(task.target_rows[:9]), Dataset(digits / "target").read(np.arange(9)))
+        )
+    )
 
 
 def test_classes_are_matched_by_name(tmp_path: Path) -> None:
@@ -261,7 +268,7 @@ def test_class_folders_to_a_heap_of_ten(tmp_path: Path) -> None:
     assert (counts["target_images"], counts["target_quarantined"], counts["target_duplicates"]) == (10, 1, 1)
     task = open_task(out)
     assert len(task.target_rows) == 10
-    assert {"again.jpg", "0050.jpg"} <= set(task.target.paths)
+    assert {"again.jpg", "0050.jpg"} <= set(task.target.column("path"))
     assert "broken.jpg" in (out / "target/quarantine.csv").read_text()
     answers = target_answers(out)
     assert answers.labels.tolist() == [UNLABELLED] * 10
@@ -348,9 +355,9 @@ def test_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     YAML().dump({"data": data, "domains": own}, Path("params.yaml"))
     domains.main()
     task = open_task(paths.DOMAINS)
-    assert task.source.read(task.source_rows).shape == (6, 3, 12, 12)
-    assert task.target.read(task.target_rows).shape == (1, 3, 12, 12)
-    assert task.target.read(task.target_rows)[0, :, 0].sum() == 0  # padded, in black
+    assert task.source.read(task.source_rows)["images"].shape == (6, 3, 12, 12)
+    assert task.target.read(task.target_rows)["images"].shape == (1, 3, 12, 12)
+    assert task.target.read(task.target_rows)["images"][0, :, 0].sum() == 0  # padded, in black
     metrics = json.loads(paths.metrics("domains").read_text())
     assert (metrics["source_images"], metrics["target_images"], metrics["target_classes"]) == (6, 1, 0)
     assert "domains  target: 1 images, 0 classes; 0 quarantined, 0 duplicates" in capsys.readouterr().out

@@ -5,6 +5,7 @@ import errno
 import os
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,11 +16,12 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import torch
 from data_fixtures import bomb, encoded, fill, scene, write
 
 from sslflow.data.dataset import Dataset
+from sslflow.ingest import shards
 from sslflow.ingest.images import prepare as module
-from sslflow.ingest.images import shards
 from sslflow.ingest.images.prepare import prepare
 from sslflow.ingest.records import escape, unescape
 from tests.conftest import ROOT
@@ -87,7 +89,7 @@ def test_a_folder_as_people_have_them(tmp_path):
     assert all(listed[name].startswith(reason) for name, reason in bad.items())
     assert snapshot(raw) == before
     assert not dataset.labelled
-    assert all((raw / unescape(path)).exists() for path in dataset.paths)
+    assert all((raw / unescape(path)).exists() for path in dataset.column("path"))
     assert len((dataset.folder / "quarantine.csv").read_bytes().splitlines()) == 5  # a name never breaks a line
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "raw"]
 
@@ -96,9 +98,9 @@ def test_the_samples_come_back_bit_for_bit(tmp_path, fashion):
     counts, dataset = prepared(tmp_path, "samples:fashion", image_size=28, channels=1, workers=2)
     assert (counts["train"], counts["test"], counts["classes"]) == (12000, 2000, 10)
     rows = dataset.rows("train")[:512]
-    assert (dataset.read(rows).numpy() == fashion[0]).all()
+    assert (dataset.read(rows)["images"].numpy() == fashion[0]).all()
     assert (dataset.labels[rows] == fashion[1]).all()
-    images = dataset.read(dataset.pretraining_rows).numpy() / 255
+    images = dataset.read(dataset.pretraining_rows)["images"].numpy() / 255
     assert dataset.format.mean == pytest.approx([images.mean()], abs=1e-12)
     assert dataset.format.std == pytest.approx([images.std()], abs=1e-12)
 
@@ -125,11 +127,11 @@ def test_shards_are_bounded_and_the_last_is_shorter(tmp_path, monkeypatch):
     fill(tmp_path / "raw", 25)
     monkeypatch.setattr(shards, "SHARD_BYTES", 10 * 3 * 16 * 16)
     _, dataset = prepared(tmp_path)
-    sizes = [len(np.load(file)) for file in sorted(dataset.folder.glob("shard-*.npy"))]
+    sizes = [len(np.load(file)) for file in sorted(dataset.folder.glob("images-*.npy"))]
     assert sizes == [10, 10, 5]
     _, whole = prepared(tmp_path, out="again")
     rows = np.arange(25)
-    assert (dataset.read(rows) == whole.read(rows)).all()
+    assert torch.equal(dataset.read(rows)["images"], whole.read(rows)["images"])
 
 
 def split_folder(raw: Path) -> None:
@@ -163,7 +165,7 @@ def test_duplicates_and_leakage_are_dropped(tmp_path):
     }
     assert listed["test/a/copy.jpg"]["leak"] == "no"
     assert (listed["train/b/one.bmp"]["first_path"], listed["train/b/one.bmp"]["same"]) == ("train/a/one.png", "pixels")
-    pixels = dataset.manifest["pixels"].to_pylist()
+    pixels = dataset.column("pixels").tolist()
     assert len(set(pixels)) == len(pixels)
 
 
@@ -185,7 +187,7 @@ def test_a_probe_set_within_the_pool(tmp_path):
     assert (counts["pool"], counts["train"], counts["test"], counts["leaked"]) == (17, 4, 3, 3)
     assert dataset.classes == ["0", "1"]
     assert len(dataset.pretraining_rows) == 17
-    assert Counter(dataset.splits[dataset.labels >= 0]) == {"train": 4, "test": 3}
+    assert Counter(dataset.column("split")[dataset.labels >= 0]) == {"train": 4, "test": 3}
 
 
 def test_nothing_to_work_with(tmp_path):
@@ -227,10 +229,11 @@ def test_what_a_killed_run_left_is_removed_and_a_living_one_is_not_disturbed(tmp
     fill(tmp_path / "raw", 2)
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
-    (tmp_path / f".out.{done.pid}.tmp").mkdir()
-    (tmp_path / f".out.{os.getppid()}.tmp").mkdir()
+    host = socket.gethostname()
+    (tmp_path / f".out.{host}.{done.pid}.tmp").mkdir()
+    (tmp_path / f".out.{host}.{os.getppid()}.tmp").mkdir()
     prepared(tmp_path)
-    assert sorted(file.name for file in tmp_path.glob(".*")) == [f".out.{os.getppid()}.tmp"]
+    assert sorted(file.name for file in tmp_path.glob(".*")) == [f".out.{host}.{os.getppid()}.tmp"]
 
 
 RUN = """
@@ -357,4 +360,4 @@ def test_the_stage_reports_wrong_settings_without_a_traceback(tmp_path):
 def test_escaped_names_are_what_the_manifest_holds(tmp_path):
     name = "a\\b\n图.png"
     write(tmp_path / "raw" / name, encoded(scene(), "PNG"))
-    assert prepared(tmp_path)[1].paths == [escape(name)]
+    assert prepared(tmp_path)[1].column("path").tolist() == [escape(name)]

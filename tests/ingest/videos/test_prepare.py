@@ -22,11 +22,13 @@ import pytest
 from ruamel.yaml import YAML
 
 from sslflow import paths
-from sslflow.data.clips import Clips
+from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ClipFormat
+from sslflow.examination.pointing import known_boxes
 from sslflow.ingest.listing import write_clips_listing
 from sslflow.ingest.videos import cache
 from sslflow.ingest.videos.prepare import prepare_clips
-from sslflow.runtime.files import read_json
+from sslflow.runtime.files import read_json, write_json
 from sslflow.stages import clips
 from tests.conftest import ROOT
 
@@ -55,9 +57,9 @@ def different(file: Path, plain: Path, seed: int) -> Path:
     return file
 
 
-def prepared(**settings: Any) -> tuple[dict[str, int], Clips]:
+def prepared(**settings: Any) -> tuple[dict[str, int], Dataset[ClipFormat]]:
     counts = prepare_clips(Path("out"), lambda line: None, **SMALL | settings)
-    return counts, Clips(Path("out"))
+    return counts, Dataset(Path("out"))
 
 
 def rows(folder: Path = Path("out")) -> dict[str, dict[str, str]]:
@@ -200,19 +202,19 @@ def test_every_file_has_its_row_and_its_reason(raw: Path, plain: Path) -> None:
     assert counts["other_files"] == 1  # the cover
     assert counts["clips"] == len(found) == sum(int(row["clips"] or 0) for row in table.values())
     assert table["surround.mp4"]["layout"] == "5.1"
-    assert set(found.paths) == {name for name, status in expected.items() if status.startswith("ok")}
+    assert set(found.column("path")) == {name for name, status in expected.items() if status.startswith("ok")}
 
     read = found.read(np.arange(len(found)))
-    assert read.frames.shape == (len(found), 16, 3, 16, 16)
-    assert read.sound.shape == (len(found), 32_000)
-    assert (found.manifest["loudness"].to_numpy() > -60).all()
-    assert found.audible.all()
+    assert read["frames"].shape == (len(found), 16, 3, 16, 16)
+    assert read["sound"].shape == (len(found), 32_000)
+    assert (found.column("loudness") > -60).all()
+    assert found.column("audible").all()
     # The same content under another name is read alike, to the bit.
-    of = {name: np.flatnonzero(np.array(found.paths) == name) for name in ("-dash.mp4", "a%03d.mp4")}
+    of = {name: np.flatnonzero(found.column("path") == name) for name in ("-dash.mp4", "a%03d.mp4")}
     one, other = (found.read(numbers) for numbers in of.values())
-    assert (one.frames == other.frames).all()
-    assert (one.sound == other.sound).all()
-    assert len(np.unique(read.frames[:, 0].flatten(1).numpy(), axis=0)) > 4
+    assert (one["frames"] == other["frames"]).all()
+    assert (one["sound"] == other["sound"]).all()
+    assert len(np.unique(read["frames"][:, 0].flatten(1).numpy(), axis=0)) > 4
 
 
 def test_without_sound_where_it_is_optional(raw: Path, plain: Path) -> None:
@@ -221,10 +223,10 @@ def test_without_sound_where_it_is_optional(raw: Path, plain: Path) -> None:
     counts, found = prepared(sound="optional", test_fraction=0.0)
     assert set(statuses().values()) == {"ok"}
     assert counts["clips"] == 6
-    mute = np.array(found.paths) == "mute.mp4"
-    np.testing.assert_array_equal(found.audible, ~mute)
-    assert not found.read(np.flatnonzero(mute)).sound.any()
-    assert found.read(np.flatnonzero(~mute)).sound.any()
+    mute = found.column("path") == "mute.mp4"
+    np.testing.assert_array_equal(found.column("audible"), ~mute)
+    assert not found.read(np.flatnonzero(mute))["sound"].any()
+    assert found.read(np.flatnonzero(~mute))["sound"].any()
     assert counts["inaudible"] == 3
 
 
@@ -235,22 +237,22 @@ def test_copies_never_lie_in_both_splits_and_nor_does_a_source(raw: Path, plain:
         shutil.copy(raw / f"{number % 2}/{number}.mp4", raw / f"copy {number}.mp4")
     counts, found = prepared(test_fraction=0.3)
     assert (counts["usable"], counts["copies"], counts["train"], counts["test"]) == (10, 10, 21, 9)
-    for numbers in (found.videos, found.sources):
+    for numbers in (found.column("number"), found.groups):
         assert not set(numbers[found.rows("train")]) & set(numbers[found.rows("test")])
         assert len(set(numbers)) == 10
-    assert list(found.splits) == ["train"] * 21 + ["test"] * 9
+    assert found.column("split").tolist() == ["train"] * 21 + ["test"] * 9
     np.testing.assert_array_equal(found.pretraining_rows, np.arange(21))
     assert not found.labelled
-    assert np.isnan(found.positions).all()
+    assert np.isnan(known_boxes(found, np.arange(30))).all()
     again = prepared(test_fraction=0.3, seed=1)[1]
-    assert set(again.paths[21:]) != set(found.paths[21:])
+    assert set(again.column("path")[21:]) != set(found.column("path")[21:])
 
     for file in raw.glob("copy*"):
         file.unlink()
     counts, found = prepared(source="folders", test_fraction=0.4)
     assert found.classes == ["0", "1"]
     assert found.labelled
-    np.testing.assert_array_equal(found.labels, [int(path[0]) for path in found.paths])
+    np.testing.assert_array_equal(found.labels, [int(path[0]) for path in found.column("path")])
     assert np.bincount(found.labels[found.rows("test")]).tolist() == [6, 6]  # of each label its share
     shutil.copy(plain, raw / "loose.mp4")
     prepared(source="folders")
@@ -260,20 +262,20 @@ def test_copies_never_lie_in_both_splits_and_nor_does_a_source(raw: Path, plain:
 def test_what_clips_are_made_of(raw: Path, plain: Path) -> None:
     shutil.copy(plain, raw)
     _, found = prepared(fps=4, test_fraction=0.0)
-    facts = read_json(Path("out/clips.json"))
+    facts = read_json(Path("out/dataset.json"))
     assert facts["counts"] == {"train": 3, "test": 0}
     read = found.read(found.pretraining_rows)
-    shares = read.frames.double() / 255
+    shares = read["frames"].double() / 255
     np.testing.assert_allclose(found.format.mean, shares.mean((0, 1, 3, 4)).numpy(), atol=1e-9)
     np.testing.assert_allclose(found.format.std, shares.std((0, 1, 3, 4), correction=0).numpy(), atol=1e-9)
-    loudness = 10 * (read.sound.double() / 32768).square().mean(1).log10().numpy()
-    np.testing.assert_allclose(found.manifest["loudness"], loudness, atol=1e-4)
+    loudness = 10 * (read["sound"].double() / 32768).square().mean(1).log10().numpy()
+    np.testing.assert_allclose(found.column("loudness"), loudness, atol=1e-4)
     assert facts["loudness"]["mean"] == pytest.approx(float(loudness.mean()), abs=1e-4)
-    (number, start, *rest) = (found.manifest[name].to_pylist() for name in ("number", "start", "fps", "rate", "size"))
+    (number, start, *rest) = (found.column(name).tolist() for name in ("number", "start", "fps", "rate", "size"))
     assert (number, start) == ([0] * 3, [0.0, 2.0, 4.0])
     assert rest == [[25.0] * 3, [48_000] * 3, [plain.stat().st_size] * 3]
     clicks = [
-        av_media.click_times(sound, 16_000) + begin for sound, begin in zip(read.sound.numpy(), start, strict=True)
+        av_media.click_times(sound, 16_000) + begin for sound, begin in zip(read["sound"].numpy(), start, strict=True)
     ]
     np.testing.assert_allclose(np.concatenate(clicks), av_media.CLICKS, atol=0.001)
 
@@ -283,17 +285,17 @@ def test_shards_of_several_videos(raw: Path, plain: Path, monkeypatch: pytest.Mo
         different(raw / f"{number}.mp4", plain, number)
     _, whole = prepared(test_fraction=0.0)
     expected = whole.read(np.arange(9))
-    frames, sound = expected.frames.numpy().copy(), expected.sound.numpy().copy()
-    monkeypatch.setattr("sslflow.ingest.videos.shards.SHARD_BYTES", 4 * frames[0].nbytes)
+    frames, sound = expected["frames"].numpy().copy(), expected["sound"].numpy().copy()
+    monkeypatch.setattr("sslflow.ingest.shards.SHARD_BYTES", 4 * sound[0].nbytes)  # a clip's sound is larger here
     _, parts = prepared(test_fraction=0.0)
     assert sorted(file.name for file in Path("out").glob("*.npy")) == [
         f"{kind}-0000{n}.npy" for kind in ("frames", "sound") for n in range(3)
     ]
     order = np.array([8, 0, 4, 3, 4])
     read = parts.read(order)
-    np.testing.assert_array_equal(read.frames, frames[order])
-    np.testing.assert_array_equal(read.sound, sound[order])
-    np.testing.assert_array_equal(read.sources, parts.sources[order])
+    np.testing.assert_array_equal(read["frames"], frames[order])
+    np.testing.assert_array_equal(read["sound"], sound[order])
+    np.testing.assert_array_equal(read["groups"], parts.groups[order])
 
 
 def test_the_result_does_not_depend_on_the_workers(raw: Path, plain: Path) -> None:
@@ -389,7 +391,7 @@ def test_a_run_that_is_ended_goes_on(raw: Path, plain: Path, how: signal.Signals
     (raw / "2 long.mp4").unlink()
     clips.main()
     assert entries() == before
-    assert len(Clips()) == 6
+    assert len(Dataset(paths.CLIPS)) == 6
 
 
 def table(folder: Path, **changes: Any) -> None:
@@ -419,10 +421,10 @@ def test_a_sample_with_a_table(raw: Path, plain: Path, monkeypatch: pytest.Monke
     assert (counts["train"], counts["test"], counts["classes"]) == (6, 6, 2)
     assert found.classes == ["bell", "drum"]
     assert found.labelled
-    assert [found.classes[label] for label in found.labels] == [path.split("/")[2] for path in found.paths]
-    assert [path.split("/")[1] for path in found.paths] == found.splits.tolist()
-    np.testing.assert_array_equal(found.positions, np.array([[0.1, 0.2, 0.5, 0.75]] * 12, np.float32))
-    assert found.manifest["source"].to_pylist()[:3] == ["bell 1"] * 3
+    assert [found.classes[label] for label in found.labels] == [path.split("/")[2] for path in found.column("path")]
+    assert [path.split("/")[1] for path in found.column("path")] == found.column("split").tolist()
+    np.testing.assert_array_equal(known_boxes(found, np.arange(12)), np.array([[0.1, 0.2, 0.5, 0.75]] * 12, np.float32))
+    assert found.column("group").tolist()[:3] == ["bell 1"] * 3
 
     table(samples, source=["bell 1", "drum 1", "bell 1", "drum 2"])
     with pytest.raises(ValueError, match="the source 'bell 1' is in both splits"):
@@ -465,7 +467,7 @@ def test_what_stops_a_run(raw: Path, plain: Path) -> None:
         prepared(path="nowhere")
     assert {file: file.stat().st_mtime_ns for file in Path("out").iterdir()} == before
     with pytest.raises(ValueError, match="no prepared clips here; run `dvc repro clips` first"):
-        Clips(Path("elsewhere"))
+        Dataset(Path("elsewhere"))
 
 
 def test_what_took_too_long_is_tried_again(raw: Path, plain: Path) -> None:
@@ -475,13 +477,23 @@ def test_what_took_too_long_is_tried_again(raw: Path, plain: Path) -> None:
     assert prepared()[0]["usable"] == 1
 
 
+def test_that_it_took_too_long_is_not_kept_by_a_run_that_was_killed(raw: Path, plain: Path) -> None:
+    shutil.copy(plain, raw / "a.mp4")
+    prepared()
+    (facts,) = paths.CLIPS_CACHE.glob("*/*/facts.json")
+    slow = {**read_json(facts), "status": "too slow: decoding took longer than 1 s", "cuts": []}
+    shutil.rmtree(facts.parent)
+    write_json(facts, slow)
+    assert prepared()[0]["usable"] == 1
+
+
 def test_the_stage(raw: Path, plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for number in range(2):
         different(raw / f"{number}.mp4", plain, number)
     (raw / "bad.mp4").touch()
     settings_file()
     clips.main()
-    assert len(Clips()) == 6
+    assert len(Dataset(paths.CLIPS)) == 6
     metrics = read_json(paths.metrics("clips"))
     assert (metrics["clips"], metrics["test"], metrics["usable"], metrics["unusable"]) == (6, 3, 2, 1)
     printed = capsys.readouterr().out.splitlines()

@@ -17,7 +17,7 @@ from torch.multiprocessing.spawn import spawn
 from sslflow.audiovisual.method import ClipMethod, PairMethod, find, names
 from sslflow.audiovisual.spectrogram import LogMel, sound_statistics
 from sslflow.audiovisual.views import ClipViews, chosen_frames, cut_sounds, partners
-from sslflow.data.raw import Raw
+from sslflow.data.fields import Fields
 from sslflow.methods.clips.alignment import (
     Alignment,
     AlignmentViews,
@@ -59,7 +59,7 @@ def make(name: str, clips: MemoryClips, seed: int = 0, start: bool = True) -> tu
     rows = clips.pretraining_rows
     given = {
         "sound": lambda: Encoder(1, 64, name="resnet10", width=8, stem_stride=2),
-        "statistics": lambda: sound_statistics(LogMel(RATE)(clips.read(rows).sound)),
+        "statistics": lambda: sound_statistics(LogMel(RATE)(clips.read(rows)["sound"])),
     }
     extra = (given[kind.hears](),) if kind.hears in given else ()
     if kind.needs_labels:
@@ -105,8 +105,8 @@ def test_inputs_are_not_changed(name, clips):
     given = Batch(views(raw), torch.arange(8), progress=0.4)
     copies = [view.clone() for view in given.views]
     method.training_step(given)
-    for part in ("frames", "sound", "sources"):
-        assert torch.equal(getattr(raw, part), getattr(kept, part))
+    for part in ("frames", "sound", "groups"):
+        assert torch.equal(raw[part], kept[part])
     assert all(torch.equal(view, copy) for view, copy in zip(given.views, copies, strict=True))
 
 
@@ -152,7 +152,7 @@ def test_views_in_evaluation_change_nothing(name, clips):
     raw = clips.read(clips.pretraining_rows[:6])
     views.eval()
     frames = views(raw)[0]
-    known = views.normalise(raw.frames.flatten(0, 1)).flatten(1)
+    known = views.normalise(raw["frames"].flatten(0, 1)).flatten(1)
     for frame in frames.flatten(0, -4).flatten(1):  # each is one of the clips'
         assert float((frame - known).abs().amax(dim=1).amin()) < 1e-5
 
@@ -236,7 +236,8 @@ def test_correspondence_shows_each_frame_in_several_wrong_pairs_that_count_as_mu
     """Against a slow reference, in a batch of which one clip is left out: three of one source, two of another."""
     method, views = make("correspondence", clips)
     raw = clips.read(clips.pretraining_rows[:5])
-    frames, sounds, others = views(Raw(raw.frames, raw.sound, torch.tensor([0, 0, 0, 1, 1])))
+    raw = Fields(frames=raw["frames"], sound=raw["sound"], groups=torch.tensor([0, 0, 0, 1, 1]))
+    frames, sounds, others = views(raw)
     assert others.shape == (5, 8)
     assert int((others < 0).all(dim=1).sum()) == 1
     method.eval()  # so that a pair's score doesn't depend on the others
@@ -266,11 +267,11 @@ def test_synchrony_sees_of_frames_only_what_changes(clips):
     assert not torch.allclose(found[0], moving[0], atol=1e-3)
 
 
-def ramps(count: int = 64) -> Raw:
+def ramps(count: int = 64) -> Fields:
     """Clips of which each frame's grey level and each sample is the time since the clip's start."""
     frames = torch.arange(round(SECONDS * FPS)).view(1, -1, 1, 1, 1).expand(count, -1, 3, 32, 32) * 10
     sound = torch.arange(round(SECONDS * RATE)).expand(count, -1)
-    return Raw(frames.to(torch.uint8), sound.to(torch.int16), torch.arange(count))
+    return Fields(frames=frames.to(torch.uint8), sound=sound.to(torch.int16), groups=torch.arange(count))
 
 
 def test_the_frame_is_the_one_nearest_the_middle_of_its_sound(clips):
@@ -304,7 +305,8 @@ def test_frames_of_a_window_share_crop_and_flip(clips):
     """One frame, shown at all times of a window: were it cropped anew each time, the frames would differ."""
     views = SynchronyViews(clips.format, brightness=0.0, contrast=0.0, smallest_crop=0.4, jitter=0.0)
     raw = clips.read(clips.pretraining_rows[:8])
-    still = Raw(raw.frames[:, :1].expand_as(raw.frames).contiguous(), raw.sound, raw.sources)
+    first = raw["frames"][:, :1].expand_as(raw["frames"]).contiguous()
+    still = Fields(frames=first, sound=raw["sound"], groups=raw["groups"])
     frames = views(still)[0]
     assert torch.allclose(frames[:, :, :1], frames[:, :, :1, :1].expand_as(frames[:, :, :1]), atol=10)
     torch.testing.assert_close(frames[:, 0, 1:], frames[:, 0, :1].expand_as(frames[:, 0, 1:]))
@@ -313,8 +315,8 @@ def test_frames_of_a_window_share_crop_and_flip(clips):
 
 def test_gain_is_drawn_for_each_sound_and_masks_hide_what_they_say(clips):
     raw = ramps(32)
-    tone = (8000 * torch.sin(torch.arange(raw.sound.shape[1]) * 0.3)).to(torch.int16).expand(32, -1)
-    raw = Raw(raw.frames, tone.contiguous(), raw.sources)
+    tone = (8000 * torch.sin(torch.arange(raw["sound"].shape[1]) * 0.3)).to(torch.int16).expand(32, -1)
+    raw = Fields(frames=raw["frames"], sound=tone.contiguous(), groups=raw["groups"])
     plain = AlignmentViews(clips.format, gain=0.0, hidden_time=0.0, hidden_bands=0.0)
     louder = AlignmentViews(clips.format, gain=10.0, hidden_time=0.0, hidden_bands=0.0)
     starts = torch.zeros(32)
@@ -349,10 +351,10 @@ def test_right_and_wrong_orders_show_the_same_frames_and_differ_in_the_middle():
 
 def test_clips_without_motion_are_left_out(clips):
     raw = clips.read(clips.pretraining_rows[:6])
-    frames = raw.frames.clone()
+    frames = raw["frames"].clone()
     frames[:3] = frames[:3, :1]
     views = OrderViews(clips.format, step=1.0)
-    _, _, moving = given = views(Raw(frames, raw.sound, raw.sources))
+    _, _, moving = given = views(Fields(frames=frames, sound=raw["sound"], groups=raw["groups"]))
     assert moving.tolist() == [False] * 3 + [True] * 3
     method = TemporalOrder(Encoder(3, 32, name="resnet10", width=8, stem_stride=2))
     _, right, about = method.answers(Batch(given, torch.arange(6), 0.0))

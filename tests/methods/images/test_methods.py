@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.features.extract import extract
 from sslflow.monitoring.diagnostics import feature_std
@@ -73,7 +74,7 @@ def batch(views: Views, images: torch.Tensor) -> Batch:
     torch.manual_seed(1)
     if images.shape[1] < len(views.normalise.mean[0]):
         images = tinted(images)
-    return Batch(views(images), torch.arange(len(images)), progress=0.0)
+    return Batch(views(Fields(images=images)), torch.arange(len(images)), progress=0.0)
 
 
 @pytest.fixture

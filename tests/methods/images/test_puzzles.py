@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
+from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.methods.images import colorization, context_prediction, jigsaw
 from sslflow.networks.encoder import Encoder
@@ -38,7 +39,7 @@ def built(kind: Any, format: ImageFormat, **settings) -> Any:
 
 def seen_by(views, images: Tensor) -> Batch:
     torch.manual_seed(1)
-    return Batch(views(images), torch.arange(len(images)), progress=0.0)
+    return Batch(views(Fields(images=images)), torch.arange(len(images)), progress=0.0)
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_tiles_move_all_over_their_cells_and_leave_the_gap(size, gap, jitter, mo
         ImageFormat(2, size, (0, 0), (1 / 255,) * 2), gap=gap, jitter=jitter, side=length / size, drop=0.0, flip=0.0
     )
     torch.manual_seed(0)
-    found, whole = views(image.expand(200, -1, -1, -1))
+    found, whole = views(Fields(images=image.expand(200, -1, -1, -1)))
     assert torch.equal(whole[0], image.float())
     begin = found[..., 0, 0].unflatten(1, (3, 3))
     end = found[..., -1, -1].unflatten(1, (3, 3))
@@ -122,13 +123,13 @@ def test_light_and_contrast_are_taken_from_tiles_and_empty_ones_stay_empty():
 
 def test_a_slope_of_light_says_nothing_about_places():
     slope = torch.arange(0, 252, 9, dtype=torch.uint8).expand(20, 1, 28, 28)
-    found, _ = TileViews(GREY, flip=0.0)(slope)
+    found, _ = TileViews(GREY, flip=0.0)(Fields(images=slope))
     torch.testing.assert_close(found, found[:1, :1].expand_as(found), rtol=0, atol=1e-4)
 
 
 def test_images_without_colours_keep_one_channel_the_same_in_all_tiles(colours):
     torch.manual_seed(0)
-    found, _ = TileViews(COLOUR, drop=1.0)(colours.repeat(4, 1, 1, 1))
+    found, _ = TileViews(COLOUR, drop=1.0)(Fields(images=colours.repeat(4, 1, 1, 1)))
     spread = found.std(dim=(3, 4))
     kept = spread > 0.03
     assert torch.equal(kept.sum(dim=2), torch.ones(48, 9, dtype=torch.int64))
@@ -136,15 +137,16 @@ def test_images_without_colours_keep_one_channel_the_same_in_all_tiles(colours):
     assert set(kept[:, 0].float().argmax(dim=1).tolist()) == {0, 1, 2}
     torch.testing.assert_close(spread[~kept], torch.full((48 * 9 * 2,), tiles.NOISE), rtol=0.2, atol=0)
     torch.manual_seed(0)
-    some = (TileViews(COLOUR, drop=0.3)(colours.repeat(40, 1, 1, 1))[0].std(dim=(3, 4)) > 0.03).all(dim=2).all(dim=1)
+    tile = TileViews(COLOUR, drop=0.3)(Fields(images=colours.repeat(40, 1, 1, 1)))[0]
+    some = (tile.std(dim=(3, 4)) > 0.03).all(dim=2).all(dim=1)
     assert 0.6 < some.float().mean() < 0.8
 
 
 def test_the_one_channel_of_grey_images_is_never_dropped(images):
     torch.manual_seed(0)
-    kept = TileViews(GREY, drop=0.0)(images)
+    kept = TileViews(GREY, drop=0.0)(Fields(images=images))
     torch.manual_seed(0)
-    for view, same in zip(TileViews(GREY, drop=1.0)(images), kept, strict=True):
+    for view, same in zip(TileViews(GREY, drop=1.0)(Fields(images=images)), kept, strict=True):
         assert torch.equal(view, same)
 
 
@@ -168,7 +170,7 @@ def test_what_is_shown_are_images(images, colours):
         (colorization.GreyViews, COLOUR, colours),
     ):
         views = kind(format)
-        (shown,) = views.shown(views(given))
+        (shown,) = views.shown(views(Fields(images=given)))
         assert (shown.shape, shown.dtype) == (given.shape, torch.uint8)
 
 
@@ -273,7 +275,7 @@ def test_jigsaw_lays_out_features_as_it_would_lay_out_tiles(images):
 
 
 def test_every_permutation_is_drawn():
-    numbers = jigsaw.Puzzles(GREY, puzzles=40)(torch.zeros(100, 1, 28, 28, dtype=torch.uint8))[1]
+    numbers = jigsaw.Puzzles(GREY, puzzles=40)(Fields(images=torch.zeros(100, 1, 28, 28, dtype=torch.uint8)))[1]
     times = (numbers % 64).flatten().bincount(minlength=64)
     assert times.min() > 30
     assert times.max() < 100
@@ -320,7 +322,7 @@ def test_lab_and_back(colours):
 
 def test_the_encoder_sees_lightness_and_nothing_of_the_colours(colours):
     views = colorization.GreyViews(COLOUR, shift=0.0, flip=0.0)
-    grey, true, _ = views(colours)
+    grey, true, _ = views(Fields(images=colours))
     seen = views.normalise.restore(grey)
     assert (seen.float() - seen[:, :1].float()).abs().max() <= 1
     torch.testing.assert_close(lab(seen.float() / 255)[:, 0], true[:, 0], rtol=0, atol=0.5)
@@ -329,7 +331,7 @@ def test_the_encoder_sees_lightness_and_nothing_of_the_colours(colours):
     other = rgb_from_lab(torch.cat([true[:, :1], 0.5 * true[:, 1:].flip(1)], dim=1))
     fits = (lab(other)[:, 0] - true[:, 0]).abs() < 0.01
     assert fits.float().mean() > 0.5
-    difference = (views((255 * other).round().to(torch.uint8))[0] - grey).abs().amax(dim=1)
+    difference = (views(Fields(images=(255 * other).round().to(torch.uint8)))[0] - grey).abs().amax(dim=1)
     assert difference[fits].max() < 0.05
 
 

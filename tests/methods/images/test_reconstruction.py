@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.data.normalise import Normalise
 from sslflow.methods.images import autoencoder, denoising, inpainting, mae
@@ -115,7 +116,7 @@ def test_squared_error_is_the_mean_over_pixels():
 @pytest.mark.parametrize("kind", [autoencoder.Autoencoder, denoising.Denoising, inpainting.Inpainting])
 def test_all_that_is_drawn_comes_through_the_features(kind, images):
     method = built(kind, decoder=8).eval()
-    views = kind.Views(GREY, **STILL)(images)
+    views = kind.Views(GREY, **STILL)(Fields(images=images))
     blank = torch.zeros(len(images), method.encoder.dim)
     method.encoder.forward = lambda images: blank
     drawn = list(method.pictures(Batch(views, torch.arange(len(images)), 0.0)).values())[1]
@@ -132,7 +133,7 @@ def test_dropped_pixels_have_the_mean_colour_in_all_channels_and_the_others_stay
     format = ImageFormat(3, 32, (0.3, 0.4, 0.5), (0.3, 0.2, 0.1))
     images = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8)
     torch.manual_seed(0)
-    noisy, clean = denoising.NoisyViews(format, **STILL, noise=0.0, dropped=0.3)(images)
+    noisy, clean = denoising.NoisyViews(format, **STILL, noise=0.0, dropped=0.3)(Fields(images=images))
     assert torch.equal(clean, Normalise(format.mean, format.std)(images))
     gone = (noisy == 0).all(dim=1, keepdim=True)
     assert torch.equal(noisy, clean * ~gone)
@@ -142,19 +143,19 @@ def test_dropped_pixels_have_the_mean_colour_in_all_channels_and_the_others_stay
 
 def test_gaussian_noise_has_its_deviation_and_is_added(images):
     torch.manual_seed(0)
-    noisy, clean = denoising.NoisyViews(GREY, **STILL, noise=0.7, dropped=0.0)(images)
+    noisy, clean = denoising.NoisyViews(GREY, **STILL, noise=0.7, dropped=0.0)(Fields(images=images))
     assert float((noisy - clean).std()) == pytest.approx(0.7, rel=0.02)
     assert float((noisy - clean).mean()) == pytest.approx(0, abs=0.02)
 
 
 def test_without_noise_the_views_are_the_same(images):
-    noisy, clean = denoising.NoisyViews(GREY, noise=0.0, dropped=0.0)(images)
+    noisy, clean = denoising.NoisyViews(GREY, noise=0.0, dropped=0.0)(Fields(images=images))
     assert torch.equal(noisy, clean)
 
 
 def test_the_clean_view_is_what_is_compared_with(images):
     method = built(denoising.Denoising, decoder=8).eval()
-    noisy, clean = denoising.NoisyViews(GREY, **STILL)(images)
+    noisy, clean = denoising.NoisyViews(GREY, **STILL)(Fields(images=images))
     loss = method.training_step(Batch((noisy, clean), torch.arange(32), 0.0))["loss"]
     drawn = method.decoder(method.encoder(noisy))
     torch.testing.assert_close(loss, (drawn - clean).square().mean())
@@ -211,7 +212,7 @@ def test_squares_equal_the_slow_reference():
 @pytest.mark.parametrize(("holes", "share"), [(1, 0.25), (4, 0.25), (3, 0.5), (1, 1.0)])
 def test_holes_hide_what_they_cover_and_nothing_else(images, holes, share):
     torch.manual_seed(0)
-    given, whole, mask = inpainting.HoledViews(GREY, **STILL, holes=holes, share=share)(images)
+    given, whole, mask = inpainting.HoledViews(GREY, **STILL, holes=holes, share=share)(Fields(images=images))
     assert mask.shape == (32, 1, 28, 28)
     assert set(mask.unique().tolist()) <= {0.0, 1.0}
     assert torch.equal(given[mask == 0], whole[mask == 0])
@@ -225,11 +226,11 @@ def test_holes_hide_what_they_cover_and_nothing_else(images, holes, share):
 def test_every_pixel_is_hidden_now_and_then(images):
     torch.manual_seed(0)
     views = inpainting.HoledViews(GREY, **STILL, holes=2, share=0.25)
-    assert torch.cat([views(images)[2] for _ in range(20)]).any(dim=0).all()
+    assert torch.cat([views(Fields(images=images))[2] for _ in range(20)]).any(dim=0).all()
 
 
 def test_a_hole_in_the_centre_is_in_the_centre(images):
-    _, _, mask = inpainting.HoledViews(GREY, place="centre", share=0.25)(images)
+    _, _, mask = inpainting.HoledViews(GREY, place="centre", share=0.25)(Fields(images=images))
     expected = torch.zeros(28, 28)
     expected[7:21, 7:21] = 1
     assert torch.equal(mask, expected.expand(32, 1, 28, 28))
@@ -238,7 +239,7 @@ def test_a_hole_in_the_centre_is_in_the_centre(images):
 def test_shown_views_are_images(images):
     for kind, count in ((denoising.NoisyViews, 2), (inpainting.HoledViews, 2), (mae.MaskedViews, 1)):
         views = kind(GREY)
-        shown = views.shown(views(images))
+        shown = views.shown(views(Fields(images=images)))
         assert [(view.shape, view.dtype) for view in shown] == [(images.shape, torch.uint8)] * count
 
 
@@ -322,7 +323,7 @@ def test_positions_equal_lightlys_and_differ():
 def masked_batch(images: torch.Tensor) -> tuple[Any, torch.Tensor, torch.Tensor]:
     method = built(mae.MAE, decoder_width=32, decoder_depth=1)
     torch.manual_seed(1)
-    view, noise = mae.MaskedViews(GREY, **STILL)(images[:6])
+    view, noise = mae.MaskedViews(GREY, **STILL)(Fields(images=images[:6]))
     return method, view, method.order_of(noise)
 
 
@@ -335,7 +336,7 @@ def test_orders_are_permutations_drawn_for_each_image_and_all_patches_get_their_
     method, _, order = masked_batch(images)
     assert torch.equal(order.sort(dim=1).values, torch.arange(16).expand(6, 16))
     torch.manual_seed(0)
-    drawn = torch.cat([method.order_of(mae.MaskedViews(GREY)(images)[1]) for _ in range(32)])
+    drawn = torch.cat([method.order_of(mae.MaskedViews(GREY)(Fields(images=images))[1]) for _ in range(32)])
     assert len(drawn.unique(dim=0)) == 1024
     seen = torch.bincount(drawn[:, : method.visible].flatten(), minlength=16) / 1024
     assert float((seen - 0.25).abs().max()) < 0.06
@@ -362,7 +363,7 @@ def test_patches_are_known_by_their_place_not_by_when_they_were_drawn(images):
 def test_its_loss_is_over_hidden_patches_with_standardised_pixels(images):
     method, view, order = masked_batch(images)
     torch.manual_seed(1)
-    views = mae.MaskedViews(GREY, **STILL)(images[:6])
+    views = mae.MaskedViews(GREY, **STILL)(Fields(images=images[:6]))
     loss = method.training_step(Batch(views, torch.arange(6), 0.0))["loss"]
     drawn, total = method.draw(view, order).detach(), 0.0
     for row in range(6):
@@ -380,7 +381,7 @@ def test_a_picture_keeps_what_was_seen_and_colours_the_rest_by_its_own_patches(i
     # A decoder that knows the answer: its picture is the image.
     method.draw = lambda view, order: target
     torch.manual_seed(1)
-    pictures = method.pictures(Batch(mae.MaskedViews(GREY, **STILL)(images[:6]), torch.arange(6), 0.0))
+    pictures = method.pictures(Batch(mae.MaskedViews(GREY, **STILL)(Fields(images=images[:6])), torch.arange(6), 0.0))
     seen, filled, whole = pictures.values()
     assert torch.equal(whole, view)
     torch.testing.assert_close(filled, view)
@@ -421,7 +422,7 @@ def test_augmentation_comes_before_noise_and_holes(images):
     """What is drawn again is the image as shifted and flipped: otherwise the task would be to guess the shift."""
     for kind in (denoising.NoisyViews, inpainting.HoledViews, mae.MaskedViews):
         torch.manual_seed(3)
-        (plain,) = CropView(GREY, shift=0.2, flip=0.5)(images)
+        (plain,) = CropView(GREY, shift=0.2, flip=0.5)(Fields(images=images))
         torch.manual_seed(3)
         views = kind(GREY, shift=0.2, flip=0.5)(images)
         assert torch.equal(views[0] if kind is mae.MaskedViews else views[1], plain)

@@ -1,0 +1,29 @@
+"""Sections of params.yaml that several stages read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sslflow.settings.params import Natural
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """What is run: `methods` for images, `clip_methods` for clips, `adapt_methods` of domain adaptation, each with all
+    `seeds`; `launch` (how a process that trains is started) is for dvc.yaml."""
+
+    methods: tuple[str, ...]
+    clip_methods: tuple[str, ...] = ()
+    adapt_methods: tuple[str, ...] = ()
+    seeds: tuple[Natural, ...]
+    launch: str = "python -m"
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` where there is no method for images or no seed, and where one stands there twice."""
+        for name in ("methods", "seeds"):
+            if not getattr(self, name):
+                raise ValueError(f"run.{name} is empty: name at least one")
+        for name in ("methods", "clip_methods", "adapt_methods", "seeds"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"run.{name} names one twice: {', '.join(map(str, values))}")
