@@ -37,13 +37,14 @@ from sslflow.methods.images.simsiam import SimSiam, negative_cosine
 from sslflow.methods.images.supervised import Supervised
 from sslflow.methods.images.swav import SwAV
 from sslflow.methods.images.vicreg import VICReg
-from sslflow.monitoring.watch import Watch, first_row, row
+from sslflow.monitoring.watch import Watch
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import Prototypes, mlp
 from sslflow.networks.teacher import Teacher
 from sslflow.runtime.rng import derive
 from sslflow.training.fit import fit
 from sslflow.training.method import Batch, Choices, Losses, Method
+from sslflow.training.run import first_row, row
 from sslflow.views.images import rgb_from_lab
 from tests.conftest import ROOT, first_images, write_dataset
 

@@ -13,7 +13,7 @@ from PIL import Image
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.drawing.contact_sheet import contact_sheet
-from sslflow.monitoring.throughput import Rates, measure
+from sslflow.judging.throughput import Rates, measure
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_metrics

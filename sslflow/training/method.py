@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from sslflow.networks.encoder import Encoder
 from sslflow.settings import by_name
-from sslflow.training.pictures import partners
 from sslflow.views.images import Views
 
 Losses = dict[str, Tensor]
@@ -58,14 +57,20 @@ class Choices:
 
 class Method(nn.Module, ABC):
     """A way to train an encoder without labels. It owns every trainable tensor and every buffer that a checkpoint
-    needs, and draws nothing by chance in a step: that is for its views."""
+    needs, and draws nothing by chance in a step: that is for its views.
+
+    Its constructor says by name, left of `*`, what it is given besides settings: `encoder`; `labels`, int64 `(images,)`
+    of the run's images, −1 where there is none; methods for clips also `sound_encoder` and `statistics`."""
 
     Views: ClassVar[Callable[..., Views]]
     """How its views are made: `Views(format, *, settings)`."""
-    needs_labels: ClassVar[bool] = False
-    """Whether it is a control that learns from labels, which it is given as `kind(encoder, labels, *, settings)`."""
 
     encoder: Encoder
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        """What is worth keeping of it, by names of files."""
+        return {"picture": self.encoder}
 
     @abstractmethod
     def training_step(self, batch: Batch) -> Losses:
@@ -98,8 +103,9 @@ class Method(nn.Module, ABC):
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """What the method makes of a batch, for people to look at: columns by title, normalised images
-        `(rows, c, side, side)`. Without a picture of its own: which view it takes for a view's partner."""
-        return partners(self.encoder, batch.views)
+        `(rows, c, side, side)`. Nothing without a picture of its own: then it is shown which view it takes for a view's
+        partner."""
+        return {}
 
 
 @torch.no_grad()

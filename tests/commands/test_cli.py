@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 import tiny
+from ruamel.yaml import YAML
 
 from sslflow import cli
+from sslflow.adaptation import method as adaptation
+from sslflow.audiovisual import method as clips
 from sslflow.commands import check
-from sslflow.settings.params import ParamsError
-from sslflow.training.method import names
+from sslflow.commands.show import show
+from sslflow.settings.params import ParamsError, load, schema
+from sslflow.training import method as images
 
-PARAMS = (tiny.ROOT / "params.yaml").read_text()
+RECIPE = (tiny.ROOT / "recipes" / "full.yaml").read_text()
 
 
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str) -> tuple[int, str, str]:
@@ -45,8 +49,11 @@ def test_methods_are_listed_with_their_idea(
 ) -> None:
     code, out, _ = call(capsys, monkeypatch, "methods")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == names()
-    assert all(len(line.split()) > 4 for line in out.splitlines())
+    lines = out.splitlines()
+    listed = ["images:", *images.names(), "clips:", *clips.names(), "adaptation:", *adaptation.names()]
+    assert sorted(line.split()[0] for line in lines) == sorted(listed)
+    assert [line.split()[0] for line in lines[lines.index("images:") :]] == ["images:", *images.names()]
+    assert all(len(line.split()) > 4 for line in lines if line.startswith(" "))
 
 
 def test_clean_only_says_unless_it_is_sure(
@@ -85,7 +92,7 @@ def test_run_hands_on_to_the_runner(tmp_path: Path) -> None:
 
 
 def problems(tmp_path: Path, *changes: tuple[str, str]) -> list[str]:
-    text = PARAMS
+    text = RECIPE
     for old, new in changes:
         assert old in text
         text = text.replace(old, new, 1)
@@ -97,10 +104,6 @@ def problems(tmp_path: Path, *changes: tuple[str, str]) -> list[str]:
     return []
 
 
-def test_the_settings_that_the_project_ships_are_in_order(tmp_path: Path) -> None:
-    assert problems(tmp_path) == []
-
-
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     found = "\n".join(
         problems(
@@ -109,41 +112,127 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
             ("temperature: 0.2", "temperature: -1"),
             ("lr: 3e-3\n  weight_decay: 1e-4", "lr: fast\n  weight_decay: 1e-4"),
             ("\nprobe:", "\nprobes:"),
-            ("seeds: [0, 1]", "seeds: [0, 0]"),
+            ("\n  seeds:\n  - 0\n", "\n  seeds:\n  - 1\n"),
+            ("  memory_format: channels_last\n", "  memory_format: channels_last\n  wamup: 0.2\n"),
+            ("\nclip_views:", "\nclip_view:"),
+            ("neighbours: 6", "neighbours: few"),
+            ("hidden: 128\n    train: {epochs: 320, weight_decay: 0.2}", "hidden: 0"),
         )
     )
     assert "data.image_sise: unknown, did you mean 'image_size'?" in found
     assert "methods.simclr.temperature: should be greater than 0, found -1" in found
-    assert "methods.rotation.train.lr: should be" in found
-    assert "methods.barlow_twins.train.lr: should be" in found
+    assert found.count("train.lr: should be") == 1
     assert "probes: no stage reads this section, did you mean 'probe'?" in found
     assert "run.seeds names one twice" in found
+    assert "train.wamup: no method has this setting, did you mean 'warmup'?" in found
+    assert "clip_view: no stage reads this section, did you mean 'clip_views'?" in found
+    assert "clip_views: missing section, did you mean 'clip_view'?; it may be empty" in found
+    assert "adapt.gated_dance.neighbours: should be" in found
+    assert "correspond.correspondence.hidden: should be greater than 0, found 0" in found
+
+
+def test_a_shared_setting_that_some_methods_have_is_no_mistake(tmp_path: Path) -> None:
+    assert problems(tmp_path, ("  blur: 0.0\n", "  blur: 0.0\n  local_crops: 3\n  noise: 0.1\n")) == []
+    assert problems(tmp_path, ("  blur: 0.0\n", "  blur: 0.0\n  local_crop: 3\n")) == [
+        "views.local_crop: no method has this setting, did you mean 'local_crops'?"
+    ]
 
 
 def test_a_method_that_does_not_exist_or_has_no_settings(tmp_path: Path) -> None:
     found = problems(
         tmp_path,
-        ("methods: [simclr, rotation", "methods: [simclrr, rotation, barlow_twins"),
+        ("  - simclr\n  - rotation\n", "  - simclrr\n  - rotation\n"),
         ("\n  barlow_twins:", "\n  barlow_twin:"),
+        ("\n  - alignment\n", "\n  - alignment\n  - synchrony\n"),
+        ("\n  synchrony:", "\n  synchron:"),
     )
     assert "run.methods: there is no method 'simclrr', did you mean 'simclr'?" in found
     assert "methods.barlow_twin: there is no such method, did you mean 'barlow_twins'?" in found
-    assert "run.methods: 'barlow_twins' has no settings; add a block methods.barlow_twins" in found
+    assert (
+        "run.methods: 'barlow_twins' has no settings; add a block methods.barlow_twins, which may be empty: DVC has to "
+        "see it" in found
+    )
+    assert "correspond.synchron: unknown, did you mean 'synchrony'?" in found
+    assert any(one.startswith("correspond.methods: 'synchrony' has no settings") for one in found)
+
+
+def test_blocks_of_methods_that_are_not_run_may_be_absent_and_others_empty(tmp_path: Path) -> None:
+    content = load(tiny.ROOT / "recipes" / "full.yaml")
+    content["methods"] = dict.fromkeys(content["run"]["methods"])
+    for kind, section in (("clips", "correspond"), ("adaptation", "adapt")):
+        for name in check.names(kind):
+            if name not in content[section]["methods"]:
+                del content[section][name]
+    content["correspond"] |= {name: {} for name in content["correspond"]["methods"]}
+    file = tmp_path / "params.yaml"
+    with file.open("w") as handle:
+        YAML(typ="safe").dump(content, handle)
+    found = check.check(file)
+    assert found["images"] == sorted(content["run"]["methods"])
+    assert found["clips"] == content["correspond"]["methods"]
 
 
 def test_names_of_adaptation_are_checked(tmp_path: Path) -> None:
     for asked, wrong, words in (
-        ("settings: [cda, opda]", "settings: [cda, opa]", "no setting 'opa', did you mean"),
-        (
-            "methods: [source_only, dance,",
-            "methods: [source_only, danse,",
-            "no adaptation method 'danse', did you mean",
-        ),
+        ("  - cda\n  - opda\n", "  - cda\n  - opa\n", "no setting 'opa', did you mean"),
+        ("  - dance\n", "  - danse\n", "no adaptation method 'danse', did you mean"),
+        ("  - alignment\n", "  - alinment\n", "no method 'alinment', did you mean 'alignment'"),
     ):
-        assert asked in PARAMS
-        (tmp_path / "params.yaml").write_text(PARAMS.replace(asked, wrong))
-        with pytest.raises(ParamsError, match=words):
-            check.check(tmp_path / "params.yaml")
+        (found,) = problems(tmp_path, (asked, wrong))
+        assert words in found
+
+
+def test_settings_of_an_earlier_version_are_named_with_what_to_do(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, ("\npretrain:\n", "\ntwo_views: {flip: 0.5}\n\npretrain:\n"))
+    assert found == "two_views: is called views now; recipes/full.yaml shows what belongs there"
+    (found,) = problems(
+        tmp_path, ("\ntrain:  ", "\ntrain: &train"), ("train: {batch_size: 64, lr:", "train: {<<: *train, lr:")
+    )
+    assert "merge keys (<<) are not read" in found
+    assert "recipes/full.yaml" in found
+
+
+def test_the_check_says_what_there_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    code, out, _ = call(capsys, monkeypatch, "check", "--params", str(tiny.ROOT / "recipes" / "full.yaml"))
+    assert code == 0
+    known = (
+        f"{len(adaptation.names())} for adaptation, {len(clips.names())} for clips, {len(images.names())} for images"
+    )
+    assert f"is in order: {len(check.stage_names())} stages; methods: " in out
+    assert sorted(known.split(", ")) == sorted(out.partition("methods: ")[2].strip().split(", "))
+
+
+def test_what_a_method_gets_is_shown_with_where_it_is_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shared = "train: {epochs: 12, batch_size: 8, lr: 1e-3}\nviews: {flip: 0.25, local_crops: 3}\n"
+    Path("params.yaml").write_text(f"{shared}methods: {{simclr: {{train: {{epochs: 2}}}}}}")
+    code, out, _ = call(capsys, monkeypatch, "check", "--show", "simclr")
+    assert code == 0
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[:2] == ["methods:", "simclr:"]
+    for line in (
+        "epochs: 2",
+        "batch_size: 8 # train",
+        "lr: 0.001 # train",
+        "flip: 0.25 # views",
+        "grey: 0.2 # default",
+    ):
+        assert line in lines
+    assert "local_crops" not in out
+    shown = YAML(typ="safe").load(out)["methods"]["simclr"]
+    kind = images.find("simclr")
+    assert set(shown) == {*schema(kind), "views", "train"}
+    assert set(shown["views"]) == set(schema(kind.Views))
+    code, _, err = call(capsys, monkeypatch, "check", "--show", "simclrr")
+    assert (code, err) == (1, "there is no method 'simclrr', did you mean 'simclr'?\n")
+
+
+def test_methods_of_one_name_are_both_shown() -> None:
+    shown = YAML(typ="safe").load(show("supervised", tiny.ROOT / "recipes" / "full.yaml"))
+    assert shown["methods"]["supervised"]["train"]["epochs"] == 6
+    assert shown["correspond"]["supervised"]["train"]["weight_decay"] == 0.2
 
 
 def test_no_params_file_is_a_clear_error(

@@ -13,7 +13,7 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
-from sslflow.monitoring.throughput import Rates, measure
+from sslflow.judging.throughput import Rates, measure
 from sslflow.networks.encoder import Encoder
 from sslflow.settings.params import ParamsError
 from sslflow.stages import augment

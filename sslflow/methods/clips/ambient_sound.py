@@ -36,7 +36,6 @@ class AmbientSound(OwnTask):
     """
 
     Views = AmbientViews
-    hears = "statistics"
 
     mean: Tensor
     scale: Tensor

@@ -90,7 +90,6 @@ class TemporalOrder(OwnTask):
     """
 
     Views = OrderViews
-    hears = "nothing"
 
     def __init__(self, encoder: Encoder, *, hidden: Count = 256) -> None:
         super().__init__()

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from sslflow.monitoring.curve import FEWEST, Curve, Row
+from sslflow.judging.curve import FEWEST, Curve, Row
 from sslflow.training.method import Choices
 
 JUDGED = 0.2

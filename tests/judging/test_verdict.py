@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from PIL import Image
 
 from sslflow import paths
-from sslflow.monitoring.verdict import Finding, findings
+from sslflow.judging.verdict import Finding, findings
 from sslflow.reporting.curves import read_curve
 from sslflow.runtime.files import read_json
-from sslflow.stages import pretrain
+from sslflow.stages import inspect, pretrain
 from sslflow.training.method import Choices, names
 from tests.make_curves import CURVES, HEALTHY, SICK, Row
 
@@ -348,22 +349,27 @@ def test_runs_say_what_their_kept_curves_say(name, tmp_path):
 PARAMS = """
 compute: {device: cpu, threads: 1}
 encoder: {name: resnet10, width: 4}
-pretrain: {log_every: 2, diagnostics: 32, pictures: 4}
+pretrain: {log_every: 2, diagnostics: 32}
+inspect: {pictures: 4}
 methods:
   simclr: {projector: [16, 8], train: {epochs: 4, batch_size: 40, lr: 1e-9}, views: {blur: 0.0}}
 """
 
 
-def test_the_stage_warns_once_and_writes_its_verdict(dataset, tmp_path, monkeypatch, capsys):
+def test_the_verdict_is_written_and_pictures_are_drawn_without_a_training(dataset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(PARAMS)
     pretrain.main("simclr", 0)
+    trained = {file: file.read_bytes() for file in (paths.encoder("simclr", 0), paths.curve("simclr", 0))}
+    assert not paths.verdict("simclr", 0).exists()
+    inspect.main("simclr", 0)
     torch.use_deterministic_algorithms(False)
 
     out = capsys.readouterr().out
-    assert out.count("warning: ") == 1
-    assert re.search(r"^pretrain simclr-0  step \d+/12  warning: Nothing has been learned: .*\. Try", out, re.MULTILINE)
-    assert re.search(r"^pretrain simclr-0  verdict: Nothing has been learned: ", out, re.MULTILINE)
+    assert re.search(r"^inspect simclr-0  verdict: Nothing has been learned: ", out, re.MULTILINE)
+    assert {file: file.read_bytes() for file in trained} == trained
+    with Image.open(paths.pictures("simclr", 0)) as drawn:
+        assert drawn.width > 72
     (said,) = read_json(paths.verdict("simclr", 0))
     assert set(said) == {"kind", "words", "advice", "sick"}
     assert (said["kind"], said["sick"]) == ("unchanged", True)
