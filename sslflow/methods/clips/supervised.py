@@ -13,6 +13,7 @@ from sslflow.audiovisual.views import ClipViews
 from sslflow.data.raw import Raw
 from sslflow.data.splits import NO_LABEL
 from sslflow.networks.encoder import Encoder
+from sslflow.runtime.distributed import gather
 from sslflow.training.method import Batch, Choices, Losses
 
 
@@ -52,9 +53,10 @@ class Supervised(ClipMethod):
 
     def training_step(self, batch: Batch) -> Losses:
         frames, sounds = batch.views
-        labels = self.labels[batch.rows]
-        seen = self.classifier(self.encoder(frames)).float()
-        heard = self.sound_classifier(self.sound_encoder(sounds)).float()
+        # Gathered, since one process may have more clips with labels than another.
+        labels = gather(self.labels[batch.rows])
+        seen = gather(self.classifier(self.encoder(frames)).float())
+        heard = gather(self.sound_classifier(self.sound_encoder(sounds)).float())
         losses = [F.cross_entropy(logits, labels, ignore_index=NO_LABEL) for logits in (seen, heard)]
         accuracies = [(logits.argmax(dim=1) == labels).float().mean() for logits in (seen, heard)]
         return {"loss": (losses[0] + losses[1]) / 2, "accuracy": (accuracies[0] + accuracies[1]) / 2}
