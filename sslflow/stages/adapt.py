@@ -132,11 +132,18 @@ def _companion() -> str:
 
 
 def _checkpoint(
-    name: str, seed: int, setting: str, start: str, settings: dict[str, Any], device: torch.device
+    name: str, seed: int, setting: str, start: Start, settings: dict[str, Any], device: torch.device
 ) -> Checkpoint:
     depends_on = [name, seed, setting, start, str(device), settings]
-    prepared = [paths.DOMAINS / domain / "manifest.parquet" for domain in ("source", "target")]
-    return Checkpoint("adapt", fingerprint(depends_on, *prepared))
+    files = [paths.DOMAINS / domain / "manifest.parquet" for domain in ("source", "target")]
+    if start == "pretrained":
+        files.append(_weights(seed, settings))
+    return Checkpoint("adapt", fingerprint(depends_on, *files))
+
+
+def _weights(seed: int, settings: dict[str, Any]) -> Path:
+    """The file of the encoder to start from: the one given, or that of the first of `run.methods`."""
+    return Path(settings["domains"].get("encoder") or paths.encoder(settings["run"]["methods"][0], seed))
 
 
 def _adapted(
@@ -178,11 +185,11 @@ def _adapted(
 
 
 def _encoder(start: Start, seed: int, task: Task, settings: dict[str, Any]) -> Encoder:
-    """The encoder to start from: of the file given, or of the first of `run.methods`; or one with random weights."""
+    """The encoder to start from: that of the file, or one with random weights."""
     if start == "random":
         torch.manual_seed(derive(seed, "init"))
         return Encoder(task.target.channels, task.target.image_size, **settings["encoder"])
-    file = Path(settings["domains"].get("encoder") or paths.encoder(settings["run"]["methods"][0], seed))
+    file = _weights(seed, settings)
     if not file.exists():
         raise ValueError(f"{file}: no encoder to start from; run `dvc repro pretrain`, or name one in domains.encoder")
     encoder = load_encoder(file)
