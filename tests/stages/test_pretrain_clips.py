@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
+from sslflow.data.clips import Clips
 
 from sslflow import paths
 from sslflow.audiovisual.bundle import clip_features, load_method, search
 from sslflow.audiovisual.ingredients import held_out
 from sslflow.audiovisual.method import find
 from sslflow.audiovisual.method import names as method_names
-from sslflow.data.clips import Clips
 from sslflow.judging.judge import read_curve
 from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
 from sslflow.runtime.files import read_json
