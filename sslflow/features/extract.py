@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from sslflow.data.dataset import Dataset
-from sslflow.data.normalise import Normalise
 from sslflow.data.fields import Readable, stills
+from sslflow.data.normalise import Normalise
 from sslflow.features.store import FeatureStore
 from sslflow.networks.batch_norm import batch_norms, fresh_statistics
 from sslflow.networks.encoder import Encoder

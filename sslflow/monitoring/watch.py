@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslflow.data.normalise import Normalise
 from sslflow.data.fields import Fields, Readable, stills
+from sslflow.data.normalise import Normalise
 from sslflow.features.extract import extract
 from sslflow.monitoring.diagnostics import alignment, alpha_req, feature_std, rankme, uniformity
 from sslflow.networks.batch_norm import batch_norms, fresh_statistics

@@ -28,7 +28,6 @@ from sslflow.training.ingredients import build
 from sslflow.training.saved import load_weights
 
 
-
 def schemas(clip_method: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
     kind, block = find(clip_method), f"clip_methods.{clip_method}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from sslflow import paths
@@ -11,8 +9,8 @@ from sslflow.audiovisual.ingredients import clip_rows, of_clips
 from sslflow.audiovisual.method import find
 from sslflow.audiovisual.plan import Plan
 from sslflow.data.dataset import Dataset
-from sslflow.data.formats import ClipFormat
 from sslflow.data.fields import stills
+from sslflow.data.formats import ClipFormat
 from sslflow.judging.judge import judge
 from sslflow.judging.pictures import Shown, sheet
 from sslflow.networks.encoder import Encoder
@@ -24,7 +22,6 @@ from sslflow.stages.entry import run
 from sslflow.training.fit import fit
 from sslflow.training.ingredients import build
 from sslflow.training.saved import load_weights
-
 
 
 def schemas(clip_method: str) -> Schemas:

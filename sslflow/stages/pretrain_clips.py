@@ -29,7 +29,6 @@ from sslflow.training.run import Run
 from sslflow.training.saved import save_method
 
 
-
 def schemas(clip_method: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
     kind, block = find(clip_method), f"clip_methods.{clip_method}"
