@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +42,7 @@ RENAMED = {
 """Sections of earlier versions, and where their settings stand now."""
 
 
+@cache
 def names(kind: str) -> list[str]:
     """All methods of a kind: the files in `sslflow/methods/<kind>/`."""
     return by_name.names(f"sslflow.methods.{kind}")
