@@ -29,9 +29,9 @@ from ruamel.yaml import YAML
 from sslflow.adaptation import method as adapter
 from sslflow.adaptation.inputs import frozen_inputs, image_inputs
 from sslflow.adaptation.loop import adapt, judge
-from sslflow.examination.adaptation.scores import adaptation_scores
 from sslflow.adaptation.task import open_task, target_answers
 from sslflow.clustering.groups import unknown_groups
+from sslflow.examination.adaptation.scores import adaptation_scores
 from sslflow.ingest.domains import prepare_domains
 from sslflow.ingest.images.prepare import prepare
 from sslflow.networks.encoder import Encoder, load_encoder

@@ -30,6 +30,7 @@ from prefect.states import Cancelled, Completed, Failed
 
 from pipelines import locks, machine, runner, server
 from pipelines.plan import Planned
+from pipelines.workspace import LOGS, Result, Workspace, print_line
 from sslflow import paths
 from sslflow.reporting.leaderboard import metric_names, order, row_title, shown, title
 from sslflow.runtime.files import read_json
@@ -55,8 +56,8 @@ def _run(targets: Sequence[str], jobs: int, limit_s: float | None, retries: int)
     in_prefect = FlowRunContext.get() is not None
     with locks.one_run() as held:
         side_by_side, gpus = machine.shares(jobs)
-        on_line = _log if in_prefect else runner.print_line
-        workspace = runner.Workspace(limit_s=limit_s, gpus=gpus, hold=[held], on_line=on_line)
+        on_line = _log if in_prefect else print_line
+        workspace = Workspace(limit_s=limit_s, gpus=gpus, hold=[held], on_line=on_line)
         run = in_tasks(workspace, retries) if in_prefect else workspace.run
         results = runner.bring_up_to_date(targets, run, jobs=side_by_side, stop=workspace.stop)
     said = runner.summary(list(results.values()))
@@ -67,14 +68,14 @@ def _run(targets: Sequence[str], jobs: int, limit_s: float | None, retries: int)
     return Completed(message=said)
 
 
-def in_tasks(workspace: runner.Workspace, retries: int) -> Callable[[Planned], runner.Result]:
+def in_tasks(workspace: Workspace, retries: int) -> Callable[[Planned], Result]:
     """`workspace.run` as a Prefect task for each stage, to be called from any thread while the flow runs."""
     # Threads start with an empty context; in a copy of this one, a task finds the flow run that it belongs to.
     flow_context = contextvars.copy_context()
     states: dict[str, State] = {}
 
-    def run(stage: Planned) -> runner.Result:
-        results: list[runner.Result] = []
+    def run(stage: Planned) -> Result:
+        results: list[Result] = []
 
         @task(
             name=stage.name.partition("@")[0],
@@ -97,7 +98,7 @@ def in_tasks(workspace: runner.Workspace, retries: int) -> Callable[[Planned], r
         upstream = [states[name] for name in stage.after]
         state = flow_context.copy().run(lambda: bring_up_to_date(return_state=True, wait_for=upstream))
         states[stage.name] = state
-        return results[-1] if results else runner.Result(stage.name, "failed", state.message or "Prefect ran no task")
+        return results[-1] if results else Result(stage.name, "failed", state.message or "Prefect ran no task")
 
     return run
 
@@ -137,7 +138,7 @@ def main() -> int:
     try:
         with contextlib.ExitStack() as stack:
             if not PREFECT_API_URL.value():
-                address = stack.enter_context(server.temporary(runner.LOGS / "prefect-server.log"))
+                address = stack.enter_context(server.temporary(LOGS / "prefect-server.log"))
                 stack.enter_context(temporary_settings({PREFECT_API_URL: address}))
             # Lines that still wait to be sent have nowhere to go once the server is gone.
             stack.callback(APILogHandler().flush)

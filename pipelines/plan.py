@@ -10,6 +10,7 @@ from typing import Any, Literal
 from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc.utils.serialize import load_path
 
 from sslflow.settings.params import closest
 
@@ -31,6 +32,10 @@ class Planned:
     """In plain words, most telling first; none where it is fresh."""
     always: bool = False
     """Whether it runs every time, to look at what DVC does not: what it then makes decides about the stages below."""
+    command: str = ""
+    """What it runs in the project's folder, of a stage that runs every time; empty where it runs in another folder."""
+    outs: tuple[str, ...] = ()
+    """What it writes, relative to the project's folder."""
 
     @property
     def only_looks(self) -> bool:
@@ -55,17 +60,28 @@ def plan(targets: Sequence[str] = (), folder: Path = Path()) -> list[Planned]:
             }
             stages = {stage.addressing: stage for stage in repo.index.stages}
             planned: dict[str, Planned] = {}
+            seen = _Seen()
             for name in _needed(targets, upstream):
                 above = [
                     planned[key]
                     for key in upstream[name]
                     if planned[key].state != "fresh" and not planned[key].only_looks
                 ]
-                own = tuple(_reasons(stages[name], {str(out) for stage in above for out in stages[stage.name].outs}))
+                remade = {str(out) for stage in above for out in stages[stage.name].outs}
+                own = tuple(_reasons(stages[name], remade, seen))
                 waits = tuple(f"upstream {it.name} {'will' if it.state == 'stale' else 'may'} run" for it in above)
                 state: State = "stale" if own else "pending" if waits else "fresh"
                 reasons = own if own == (NEVER,) else own + waits
-                planned[name] = Planned(name, upstream[name], state, reasons, _always(stages[name]))
+                always = _always(stages[name])
+                planned[name] = Planned(
+                    name,
+                    upstream[name],
+                    state,
+                    reasons,
+                    always,
+                    _command(stages[name], repo.root_dir) if always else "",
+                    tuple(repo.fs.relpath(out.fs_path, repo.root_dir) for out in stages[name].outs),
+                )
             return list(planned.values())
     except DvcException as error:
         raise PlanError(" ".join(str(error).split())) from error
@@ -81,9 +97,9 @@ def _needed(targets: Sequence[str], upstream: dict[str, tuple[str, ...]]) -> lis
     """The targets and all above them, each after what it needs, else in the order of dvc.yaml."""
     chosen: list[str] = []
     for target in targets or upstream:
-        named = [name for name in upstream if target in (name, name.partition("@")[0])]
+        named = [name for name in upstream if target in (name, group(name))]
         if not named:
-            raise PlanError(f"there is no stage '{target}'{closest(target, {*upstream, *map(_group, upstream)})}")
+            raise PlanError(f"there is no stage '{target}'{closest(target, {*upstream, *map(group, upstream)})}")
         chosen += named
     ordered: dict[str, None] = {}
 
@@ -98,11 +114,56 @@ def _needed(targets: Sequence[str], upstream: dict[str, tuple[str, ...]]) -> lis
     return list(ordered)
 
 
-def _group(name: str) -> str:
+def group(name: str) -> str:
+    """The part of a stage's name that all items of its matrix share: `pretrain` of `pretrain@simclr-0`."""
     return name.partition("@")[0]
 
 
-def _reasons(stage: Any, remade: set[str]) -> Iterator[str]:
+def heights(stages: Sequence[Planned]) -> dict[str, int]:
+    """Number of stages on the longest way down from each one."""
+    height = dict.fromkeys((stage.name for stage in stages), 0)
+    for stage in reversed(stages):
+        for above in stage.after:
+            height[above] = max(height[above], height[stage.name] + 1)
+    return height
+
+
+class _Seen:
+    """What has been read for one plan: DVC would parse params.yaml and hash a folder again for each stage."""
+
+    def __init__(self) -> None:
+        self._params: dict[str, Any] = {}
+        self._status: dict[tuple[str, Any], dict[str, str]] = {}
+
+    def status(self, dependency: Any) -> dict[str, str]:
+        key = (dependency.fs_path, dependency.hash_info)
+        if key not in self._status:
+            self._status[key] = dependency.status()
+        return self._status[key]
+
+    def params(self, dependency: ParamsDependency) -> dict[str, Any]:
+        path = dependency.fs_path
+        if path not in self._params:
+            self._params[path] = load_path(path, dependency.fs) if dependency.isfile() else {}
+        found = {section: _at(self._params[path], section) for section in dependency.params}
+        # DVC knows more ways to name a setting, such as an index into a list, and what to say about a missing file.
+        return dependency.read_params() if _Absent in found.values() else found
+
+
+def _at(content: Any, dotted: str) -> Any:
+    for key in dotted.split("."):
+        if not isinstance(content, dict) or key not in content:
+            return _Absent
+        content = content[key]
+    return content
+
+
+def _command(stage: Any, root: str) -> str:
+    lines = stage.cmd if isinstance(stage.cmd, list) else [stage.cmd]
+    return "\n".join(lines) if stage.wdir == root else ""
+
+
+def _reasons(stage: Any, remade: set[str], seen: _Seen) -> Iterator[str]:
     """Why DVC would run this stage now; what upstream stages are about to write, `remade`, does not count."""
     if all(not out.hash_info for out in stage.outs) and stage.outs:
         yield NEVER
@@ -111,9 +172,9 @@ def _reasons(stage: Any, remade: set[str]) -> Iterator[str]:
         yield "changed: its command"
     for dependency in stage.deps:
         if isinstance(dependency, ParamsDependency):
-            yield from _params(dependency)
+            yield from _params(dependency, seen)
         else:
-            for path, state in dependency.status().items():
+            for path, state in seen.status(dependency).items():
                 if not any(path == made or made.startswith(f"{path}/") for made in remade):
                     yield f"{'missing' if state == 'deleted' else 'changed'}: {path}"
     for out in stage.outs:
@@ -127,10 +188,10 @@ def _always(stage: Any) -> bool:
     return bool(stage.always_changed or stage.is_callback)
 
 
-def _params(dependency: ParamsDependency) -> Iterator[str]:
+def _params(dependency: ParamsDependency, seen: _Seen) -> Iterator[str]:
     """Settings that are not what they were, leaf by leaf."""
     before: Any = dependency.hash_info.value or {}
-    now = dependency.read_params()
+    now = seen.params(dependency)
     for section in dependency.params:
         yield from _difference(section, before.get(section, _Absent), now.get(section, _Absent))
 

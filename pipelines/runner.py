@@ -2,123 +2,31 @@
 
 DVC's graph is the only graph and its cache the only cache: each stage is one `dvc --wait-for-lock repro -s STAGE`, so
 plain `dvc repro` does the same job, and a run that was cut off goes on where it stood. A stage that fails takes with it
-what depends on it; the others go on, since DVC keeps what they make. Nothing here knows Prefect.
+what depends on it; the others go on, since DVC keeps what they make. A stage that runs every time is looked at first
+without DVC, which would write dvc.lock anew though nothing has changed. Nothing here knows Prefect.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import FrameType, MappingProxyType
-from typing import Literal, NoReturn, get_args
+from typing import NoReturn, get_args
 
-from pipelines import locks, machine, processes
-from pipelines.plan import Planned, plan
+from pipelines import locks, machine
+from pipelines.plan import Planned, heights, plan
+from pipelines.progress import Display, Times
+from pipelines.workspace import Outcome, Result, Workspace
 from sslflow import paths
 from sslflow.reporting.leaderboard import leaderboard_text
 from sslflow.runtime.files import read_json
 
-LOGS = paths.WORK / "logs"
+DURATIONS = paths.WORK / "durations.json"
 INTERRUPTED = 130
-# What DVC says to a person after every stage; with twenty stages it would bury what they say. The logs keep it.
-ADVICE = (
-    "Updating lock file",
-    "To track the changes with git",
-    "\tgit add",
-    "To enable auto staging",
-    "\tdvc config core.autostage",
-    "Use `dvc push`",
-    "Data and pipelines are up to date",
-)
-Outcome = Literal["ran", "cached", "failed", "stopped", "not run"]
-
-
-@dataclass(frozen=True)
-class Result:
-    """What became of a stage."""
-
-    stage: str
-    outcome: Outcome
-    """`cached`: DVC found it, or its result, up to date. `not run`: a stage that it needs did not succeed."""
-    message: str = ""
-    seconds: float = 0.0
-
-    @property
-    def good(self) -> bool:
-        """Whether its outputs are there."""
-        return self.outcome in ("ran", "cached")
-
-
-def print_line(stage: str, line: str) -> None:
-    """The default listener: every line with the name of its stage."""
-    print(f"{stage} | {line}", flush=True)
-
-
-@dataclass
-class Workspace:
-    """How stages are run in one folder."""
-
-    stop: processes.Stop = field(default_factory=processes.Stop)
-    limit_s: float | None = None
-    """Seconds that one stage may take."""
-    gpus: Sequence[str] = ()
-    """GPUs to give out, one a stage; fewer than two: every stage sees what there is."""
-    on_line: Callable[[str, str], None] = print_line
-    hold: Sequence[int] = ()
-    """Descriptors of locks that last until the last process of a stage has gone."""
-
-    def run(self, stage: Planned) -> Result:
-        """Bring one stage up to date. Its whole output is in `work/logs/<stage>.log`."""
-        if stage.state == "fresh":
-            return Result(stage.name, "cached", "up to date")
-        with contextlib.ExitStack() as stack:
-            environment = {
-                "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
-                "PYTHONUNBUFFERED": "1",
-                "DVC_NO_ANALYTICS": "1",
-            }
-            hold = list(self.hold)
-            if len(self.gpus) > 1:
-                environment["CUDA_VISIBLE_DEVICES"], descriptor = stack.enter_context(locks.one_gpu(self.gpus))
-                hold.append(descriptor)
-            heard: list[bool] = []
-
-            def on_line(line: str) -> None:
-                if line.startswith(f"Running stage '{stage.name}'"):
-                    heard.append(True)
-                if not line.startswith(ADVICE):
-                    self.on_line(stage.name, line)
-
-            ended = processes.run(
-                [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage.name],
-                LOGS / f"{stage.name}.log",
-                self.stop,
-                limit_s=self.limit_s,
-                environment=environment,
-                hold=hold,
-                on_line=on_line,
-            )
-        return _result(stage.name, ended, bool(heard))
-
-
-def _result(name: str, ended: processes.Ended, ran: bool) -> Result:
-    if ended.code == 0:
-        return Result(
-            name, "ran" if ran else "cached", "" if ran else "nothing that it reads has changed", ended.seconds
-        )
-    if ended.why == "stopped":
-        return Result(name, "stopped", "stopped before its end", ended.seconds)
-    lines = "\n".join(f"    {line}" for line in ended.tail)
-    why = ended.why or f"exit code {ended.code}"
-    return Result(name, "failed", f"{why}; its last lines (all: {LOGS / name}.log)\n{lines}", ended.seconds)
 
 
 def execute(
@@ -136,7 +44,7 @@ def execute(
     that raise included, calls `stop` and waits for the threads first.
     """
     results = dict(done)
-    height = _height(stages)
+    height = heights(stages)
     waiting = sorted((stage for stage in stages if stage.name not in done), key=lambda stage: -height[stage.name])
     running: dict[Future[Result], Planned] = {}
 
@@ -171,6 +79,7 @@ def bring_up_to_date(
     *,
     jobs: int,
     stop: Callable[[], None],
+    on_plan: Callable[[Sequence[Planned]], None] = lambda stages: None,
     on_result: Callable[[Result], None] = lambda result: None,
 ) -> dict[str, Result]:
     """Plan and execute what `targets` need, stages that always run first: what they find is in the plan of the others.
@@ -178,10 +87,12 @@ def bring_up_to_date(
     Raises `ValueError` where there is something to do and params.yaml is not in order.
     """
     stages = plan(targets)
+    on_plan(stages)
     checked = _check_if_needed(stages)
     done = execute(_always_and_above(stages), run, jobs=jobs, stop=stop, on_result=on_result)
-    if done:
+    if any(result.outcome != "cached" for result in done.values()):
         stages = plan(targets)
+        on_plan(stages)
         if not checked:
             _check_if_needed(stages)
     return execute(stages, run, jobs=jobs, stop=stop, on_result=on_result, done=done)
@@ -202,15 +113,6 @@ def _always_and_above(stages: Sequence[Planned]) -> list[Planned]:
         if stage.always or stage.name in needed:
             needed |= {stage.name, *stage.after}
     return [stage for stage in stages if stage.name in needed]
-
-
-def _height(stages: Sequence[Planned]) -> dict[str, int]:
-    """Number of stages on the longest way down from each one."""
-    height = dict.fromkeys((stage.name for stage in stages), 0)
-    for stage in reversed(stages):
-        for above in stage.after:
-            height[above] = max(height[above], height[stage.name] + 1)
-    return height
 
 
 def check_params() -> None:
@@ -265,8 +167,21 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         with locks.one_run() as held:
             jobs, gpus = machine.shares(asked.jobs)
-            workspace = Workspace(limit_s=asked.limit, gpus=gpus, hold=[held])
-            results = bring_up_to_date(asked.targets, workspace.run, jobs=jobs, stop=workspace.stop, on_result=_tell)
+            with Display(jobs, Times(DURATIONS)) as display:
+                workspace = Workspace(limit_s=asked.limit, gpus=gpus, on_line=display.line, hold=[held])
+
+                def run(stage: Planned) -> Result:
+                    display.started(stage)
+                    return workspace.run(stage)
+
+                results = bring_up_to_date(
+                    asked.targets,
+                    run,
+                    jobs=jobs,
+                    stop=workspace.stop,
+                    on_plan=display.planned,
+                    on_result=lambda result: display.ended(result.stage, result.outcome, result.seconds),
+                )
     except KeyboardInterrupt:
         print("stopped; what was finished is kept, and the next run goes on from there", file=sys.stderr)
         return INTERRUPTED
@@ -278,11 +193,6 @@ def main(words: Sequence[str] | None = None) -> int:
     if good:
         print(results_text())
     return 0 if good else 1
-
-
-def _tell(result: Result) -> None:
-    if result.outcome != "cached":
-        print_line(result.stage, f"{result.outcome} in {result.seconds:.1f} s" if result.seconds else result.outcome)
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def main() -> int:
     told = uses.add_parser("score", help="how well a model tells own sounds from others in videos new to it")
     for used in (embedded, searched, told):
         used.add_argument("folder", type=Path, help="folder with videos, at any depth")
-        used.add_argument("--model", type=Path, help="method.safetensors of a run (default: that of alignment)")
+        used.add_argument("--model", type=Path, help="file of artifacts/clips/methods (default: of alignment)")
     embedded.add_argument("--output", type=Path, default=Path("features.parquet"), help="table that is written")
     wanted = searched.add_mutually_exclusive_group(required=True)
     wanted.add_argument("--sound", type=Path, help="file with a sound")

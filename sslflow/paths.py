@@ -16,6 +16,8 @@ SCORES = ARTIFACTS / "scores"
 REPORT = ARTIFACTS / "report"
 WORK = Path("work")
 CLIPS_CACHE = WORK / "clips"
+OF_CLIPS = ARTIFACTS / "clips"
+"""Where what stands in `ARTIFACTS` for methods of images stands for methods of clips."""
 
 
 def run_name(method: str, seed: int) -> str:
@@ -43,9 +45,19 @@ def encoder(method: str, seed: int) -> Path:
     return ARTIFACTS / "encoders" / f"{run_name(method, seed)}.safetensors"
 
 
-def curve(method: str, seed: int) -> Path:
+def trained(method: str, seed: int, root: Path = ARTIFACTS) -> Path:
+    """All weights of a run's method, safetensors."""
+    return root / "methods" / f"{run_name(method, seed)}.safetensors"
+
+
+def clip_encoder(method: str, seed: int, name: str) -> Path:
+    """An encoder of a run on clips, `picture` or `sound`, safetensors."""
+    return OF_CLIPS / "encoders" / run_name(method, seed) / f"{name}.safetensors"
+
+
+def curve(method: str, seed: int, root: Path = ARTIFACTS) -> Path:
     """The training curve of a run, CSV."""
-    return ARTIFACTS / "curves" / f"{run_name(method, seed)}.csv"
+    return root / "curves" / f"{run_name(method, seed)}.csv"
 
 
 def features(method: str, seed: int) -> Path:
@@ -63,9 +75,9 @@ def adapted(method: str, seed: int) -> Path:
     return ARTIFACTS / "adapted" / run_name(method, seed)
 
 
-def correspondence(method: str, seed: int) -> Path:
-    """The folder with what a method for clips learned and what it can do: encoders, curve, decisions, retrieval."""
-    return ARTIFACTS / "correspond" / run_name(method, seed)
+def examined(method: str, seed: int) -> Path:
+    """The folder with what a method for clips answered on the test clips: decisions, retrieval, maps."""
+    return OF_CLIPS / "examined" / run_name(method, seed)
 
 
 def predictions(method: str, seed: int) -> Path:
@@ -78,14 +90,14 @@ def views(method: str) -> Path:
     return ARTIFACTS / "views" / f"{method}.png"
 
 
-def verdict(method: str, seed: int) -> Path:
+def verdict(method: str, seed: int, root: Path = ARTIFACTS) -> Path:
     """What a run's curve says about it, JSON."""
-    return ARTIFACTS / "verdicts" / f"{run_name(method, seed)}.json"
+    return root / "verdicts" / f"{run_name(method, seed)}.json"
 
 
-def pictures(method: str, seed: int) -> Path:
+def pictures(method: str, seed: int, root: Path = ARTIFACTS) -> Path:
     """What a run's method makes of a few images, PNG."""
-    return ARTIFACTS / "pictures" / f"{run_name(method, seed)}.png"
+    return root / "pictures" / f"{run_name(method, seed)}.png"
 
 
 def metrics(stage: str, name: str = "") -> Path:

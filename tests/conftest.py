@@ -31,15 +31,20 @@ def one_thread():
     torch.set_num_threads(1)
 
 
-@pytest.fixture(scope="session")
-def fashion() -> tuple[np.ndarray, np.ndarray]:
-    """The first 512 training images of the sample, uint8 `(512, 1, 28, 28)`, and their labels."""
-    images = gzip.decompress((SAMPLE / "train-images-idx3-ubyte.gz").read_bytes())[16 : 16 + 512 * 784]
-    labels = gzip.decompress((SAMPLE / "train-labels-idx1-ubyte.gz").read_bytes())[8 : 8 + 512]
+def first_images(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first training images of the sample fashion, uint8 `(count, 1, 28, 28)`, and their labels."""
+    images = gzip.decompress((SAMPLE / "train-images-idx3-ubyte.gz").read_bytes())[16 : 16 + count * 784]
+    labels = gzip.decompress((SAMPLE / "train-labels-idx1-ubyte.gz").read_bytes())[8 : 8 + count]
     return (
         np.frombuffer(images, np.uint8).reshape(-1, 1, 28, 28).copy(),
         np.frombuffer(labels, np.uint8).astype(np.int64),
     )
+
+
+@pytest.fixture(scope="session")
+def fashion() -> tuple[np.ndarray, np.ndarray]:
+    """The first 512 training images of the sample, uint8 `(512, 1, 28, 28)`, and their labels."""
+    return first_images(512)
 
 
 def write_dataset(folder: Path, images: np.ndarray, labels: np.ndarray, splits: list[str], shard: int = 50) -> Dataset:

@@ -20,6 +20,7 @@ LAYERS = (
     "methods",
     "adaptation",
     "audiovisual",
+    "judging",
     "monitoring",
     "training",
     "ingest",
@@ -41,7 +42,7 @@ FOUND_BY_NAME = {
     "sslflow.audiovisual.method": "sslflow.methods.clips.",
 }
 """Modules that find others by name: who imports the first may load any file of the second."""
-NEVER = {("correspond", "sslflow.methods.images.")}
+NEVER = {(stage, "sslflow.methods.images.") for stage in ("pretrain_clips", "inspect_clips", "examine")}
 """Stages that import the first and load nothing of the second: methods for clips are `Method`s, too."""
 ASIDE = {("adapt", "sslflow.methods.images."): "${adapt.companion}"}
 """Where a stage names a file of a package otherwise than as the method that it runs."""

@@ -151,7 +151,7 @@ def test_outs_are_where_places_says(tmp_path: Path) -> None:
     params = load(RECIPE)
     run = params["run"]
     runs = [(method, seed) for method in [*run["methods"], "random", "pixels", "scratch"] for seed in run["seeds"]]
-    trained = (paths.encoder, paths.curve, paths.pictures, paths.verdict)
+    trained = (paths.encoder, paths.trained, paths.curve, paths.pictures, paths.verdict)
     per_run = (*trained, paths.features, paths.pseudolabels, paths.predictions)
     known = {place(method, seed) for place in per_run for method, seed in runs}
     known |= {paths.views(method) for method in run["methods"]}
@@ -161,9 +161,11 @@ def test_outs_are_where_places_says(tmp_path: Path) -> None:
     adapted = [(method, seed) for method in params["adapt"]["methods"] for seed in run["seeds"]]
     known |= {paths.adapted(*one) for one in adapted}
     known |= {paths.metrics("adapt", paths.run_name(*one)) for one in adapted}
-    heard = [(method, seed) for method in params["correspond"]["methods"] for seed in run["seeds"]]
-    known |= {paths.correspondence(*one) for one in heard}
-    known |= {paths.metrics("correspond", paths.run_name(*one)) for one in heard}
+    heard = [(method, seed) for method in run["clip_methods"] for seed in run["seeds"]]
+    of_clips = (paths.trained, paths.curve, paths.pictures, paths.verdict)
+    known |= {place(*one, paths.OF_CLIPS) for place in of_clips for one in heard}
+    known |= {paths.examined(*one) for one in heard} | {paths.clip_encoder(*one, "picture").parent for one in heard}
+    known |= {paths.metrics(stage, paths.run_name(*one)) for stage in ("pretrain_clips", "examine") for one in heard}
     known |= {
         paths.LISTING,
         paths.PREPARED,

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import pty
+import re
 import subprocess
 import sys
+import termios
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -40,9 +45,18 @@ stages:
 """
 
 # Before them a stage that runs every time: it lists a folder of which DVC knows nothing, and `prepare` reads the list.
+# A list that is as before is not written.
 LOOKING = PIPELINE.replace(
     "stages:\n",
-    "stages:\n  look:\n    cmd: echo x >> looked; ls raw > list\n    always_changed: true\n    outs: [list]\n",
+    """stages:
+  look:
+    cmd:
+      - echo x >> looked
+      - ls raw > list.new
+      - if cmp -s list.new list; then rm list.new; else mv list.new list; fi
+    always_changed: true
+    outs: [list]
+""",
 ).replace("deps: [source.txt]", "deps: [source.txt, list]")
 
 PRETRAIN = """
@@ -65,6 +79,51 @@ def make(folder: Path, pretrain: str = PRETRAIN) -> Path:
 
 def start(module: str, folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     """Start `main` of a pipelines module in the folder, less its check of params.yaml, which knows the real stages."""
+    return _start(module, folder, words, environment, subprocess.PIPE)
+
+
+def start_on_terminal(module: str, folder: Path, *words: str) -> tuple[subprocess.Popen[str], Callable[[], str]]:
+    """The same on a terminal of 80 columns; and a function that tells all that has been written to it."""
+    ours, its = pty.openpty()
+    termios.tcsetwinsize(its, (24, 80))
+    process = _start(module, folder, words, {"TERM": "xterm"}, its)
+    os.close(its)
+    written = bytearray()
+
+    def read() -> None:
+        with contextlib.suppress(OSError):  # its end is an error
+            while True:
+                written.extend(os.read(ours, 4096))
+        os.close(ours)
+
+    threading.Thread(target=read, daemon=True).start()
+    return process, lambda: written.decode(errors="replace")
+
+
+def screen(text: str) -> list[str]:
+    """The lines that a terminal shows after `text`, of which it knows no more than the runner may write."""
+    lines = [""]
+    column = 0
+    for part in re.findall(r"\n|\r|\x1b\[\d*[A-Za-z]|[^\r\n\x1b]+", text):
+        if part == "\x1b[0m":  # DVC, when it ends: colours as they were
+            continue
+        if part == "\r":
+            column = 0
+        elif part == "\x1b[2K":
+            lines[-1] = ""
+        elif part == "\n":
+            lines.append("")
+            column = 0
+        else:
+            assert part[0] != "\x1b", part
+            lines[-1] = lines[-1][:column].ljust(column) + part + lines[-1][column + len(part) :]
+            column += len(part)
+    return [line.rstrip() for line in lines]
+
+
+def _start(
+    module: str, folder: Path, words: Sequence[str], environment: Mapping[str, str], output: int
+) -> subprocess.Popen[str]:
     code = (
         f"import sys; from pipelines import runner, {module}; runner.check_params = lambda: None; "
         f"sys.argv[1:] = {list(words)!r}; sys.exit({module}.main())"
@@ -74,7 +133,7 @@ def start(module: str, folder: Path, *words: str, **environment: str) -> subproc
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=output,
         stderr=subprocess.STDOUT,
         text=True,
     )

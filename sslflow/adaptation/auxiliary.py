@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sslflow.data.fields import Fields
+from sslflow.training.ingredients import ingredients
 from sslflow.training.method import Batch, Method
 from sslflow.views.images import Views
 
@@ -16,7 +17,7 @@ class Companion(nn.Module):
         """Raises `ValueError` for a method that works epoch by epoch, which adaptation does not, or that needs
         labels."""
         super().__init__()
-        if method.needs_labels or type(method).start_epoch is not Method.start_epoch:
+        if "labels" in ingredients(type(method)) or type(method).start_epoch is not Method.start_epoch:
             raise ValueError(
                 f"adapt.companion: {type(method).__name__} works by epochs or needs labels; take another: simclr"
             )

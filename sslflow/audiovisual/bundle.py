@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,58 +9,48 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from sslflow.audiovisual.method import PairMethod, find
+from sslflow.audiovisual.method import ClipMethod, PairMethod, find
 from sslflow.audiovisual.views import ClipViews
 from sslflow.audiovisual.windows import BATCH, Windows, embed
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
 from sslflow.networks.encoder import Encoder
-from sslflow.runtime.files import replacing
+from sslflow.training.ingredients import build
+from sslflow.training.saved import load_weights, read_facts
 
-KEY = "sslflow.clips"
 
-
-def save_method(
-    file: Path, name: str, method: PairMethod, format: ClipFormat, settings: dict[str, Any], views: dict[str, Any]
-) -> None:
-    """Write all weights of the method `name`, and what rebuilds it and its views, to one safetensors file."""
-    facts = {
+def facts_of(
+    name: str, method: ClipMethod, format: ClipFormat, settings: dict[str, Any], views: dict[str, Any]
+) -> dict[str, Any]:
+    """What rebuilds the method `name` and its views, for its file."""
+    return {
         "method": name,
         "settings": settings,
         "views": views,
         "format": asdict(format),
-        "picture": method.encoder.settings,
-        "sound": method.sound_encoder.settings,
+        **{part: encoder.settings for part, encoder in method.encoders.items()},
     }
-    weights = {key: tensor.detach().cpu().contiguous() for key, tensor in method.state_dict().items()}
-    with replacing(file) as temporary:
-        save_file(weights, temporary, metadata={KEY: json.dumps(facts, sort_keys=True)})
 
 
 def load_method(file: Path) -> tuple[PairMethod, ClipViews]:
-    """The method that `save_method` wrote, on the CPU, and its views, both in evaluation mode. Raises `ValueError` for
-    any other file."""
+    """The method that the stage `pretrain_clips` wrote, on the CPU, and its views, both in evaluation mode. Raises
+    `ValueError` for any other file."""
     if not file.exists():
-        raise ValueError(f"{file}: there is no such file; run `dvc repro correspond` first")
-    try:
-        opened = safe_open(file, framework="pt")
-    except SafetensorError as error:
-        raise ValueError(f"{file}: not a safetensors file: {error}") from None
-    with opened as content:
-        facts = json.loads((content.metadata() or {}).get(KEY, "{}"))
-        if not facts:
-            raise ValueError(f"{file}: not a method for clips written by sslflow (its metadata lack '{KEY}')")
-        kind = find(facts["method"])
-        if not issubclass(kind, PairMethod):
-            raise ValueError(f"{file}: {facts['method']} does not compare pictures and sounds")
-        encoders = (Encoder(**_frozen(facts[side])) for side in ("picture", "sound"))
-        build: Any = kind
-        method = build(*encoders, **_frozen(facts["settings"]))
-        method.load_state_dict({name: content.get_tensor(name) for name in content.keys()})  # noqa: SIM118
+        raise ValueError(f"{file}: there is no such file; run `dvc repro pretrain_clips` first")
+    facts = read_facts(file)
+    if "method" not in facts:
+        raise ValueError(f"{file}: not a method for clips written by sslflow (its metadata name none)")
+    kind = find(facts["method"])
+    if not issubclass(kind, PairMethod):
+        raise ValueError(f"{file}: {facts['method']} does not compare pictures and sounds")
+    encoders = {
+        "encoder": lambda: Encoder(**_frozen(facts["picture"])),
+        "sound_encoder": lambda: Encoder(**_frozen(facts["sound"])),
+    }
+    method = build(kind, encoders, _frozen(facts["settings"]))
+    load_weights(method, file, "pretrain_clips")
     views = kind.Views(ClipFormat(**_frozen(facts["format"])), **_frozen(facts["views"]))
     return method.eval(), views.eval()
 

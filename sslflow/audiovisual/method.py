@@ -19,13 +19,20 @@ CHUNK = 4096
 
 
 class ClipMethod(Method):
-    """A `Method` whose `encoder` sees frames. `fit` trains it on clips."""
+    """A `Method` whose `encoder` sees frames. Besides it and `labels`, its constructor may ask for `sound_encoder`, for
+    spectrograms of one channel, and `statistics`, the `sound_statistics` of all clips of the run."""
 
     Views: ClassVar[Callable[..., ClipViews]]  # pyright: ignore[reportIncompatibleVariableOverride]
-    hears: ClassVar[Literal["sound", "statistics", "nothing"]]
-    """What it is given of the sound, as `kind(encoder, given, *, settings)`: an encoder for spectrograms of one
-    channel, or `sound_statistics` of all clips of the run, or nothing; and after that the labels, if it
-    `needs_labels`."""
+
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        """That of pictures, and that of sounds, if it has one."""
+        sound = getattr(self, "sound_encoder", None)
+        return {"picture": self.encoder} if sound is None else {"picture": self.encoder, "sound": sound}
+
+    def projections(self, features: Tensor) -> Tensor | None:
+        """Nothing: what a loss sees of clips is no projection of a frame's features."""
+        return None
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """The frames as they are seen, a few of them: `(rows, 3, side, side)`."""
@@ -45,7 +52,6 @@ class PairMethod(ClipMethod):
     """A method that tells how well a picture and a sound belong together, from an embedding of either."""
 
     sound_encoder: Encoder
-    hears = "sound"
     threshold: ClassVar[float | None] = None
     """A pair that scores higher belongs together; None: to be chosen on clips that are not trained on."""
     localises: ClassVar[bool] = True
@@ -82,11 +88,11 @@ class PairMethod(ClipMethod):
 
 
 def names() -> list[str]:
-    """All methods for clips: the files in `sslflow/audiovisual/methods/`."""
+    """All methods for clips: the files in `sslflow/methods/clips/`."""
     return by_name.names("sslflow.methods.clips")
 
 
 def find(name: str) -> type[ClipMethod]:
-    """The class in `sslflow/audiovisual/methods/<name>.py`. Raises `ValueError` with a suggestion for an unknown
+    """The class in `sslflow/methods/clips/<name>.py`. Raises `ValueError` with a suggestion for an unknown
     name."""
     return by_name.find("sslflow.methods.clips", name, ClipMethod, "method for clips")

@@ -21,7 +21,7 @@ from sslflow.audiovisual.windows import embed, windows
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
 from sslflow.evaluation.intervals import interval
-from sslflow.examination.pairs import paired, scored
+from sslflow.examination.clips.pairs import paired, scored
 from sslflow.ingest.images.decode import Refused, decode
 from sslflow.ingest.videos import ffmpeg
 from sslflow.ingest.videos.prepare import prepare_clips
@@ -37,7 +37,7 @@ SCORED = 4
 def embed_folder(folder: Path, model: Path | None, file: Path, tell: Callable[[str], None]) -> int:
     """Write features of all clips of the videos in `folder` to the Parquet `file`; the number of rows.
 
-    `model` is a `method.safetensors` that the stage `correspond` wrote; None: that of `alignment`. Raises `ValueError`
+    `model` is a file that the stage `pretrain_clips` wrote; None: that of `alignment`. Raises `ValueError`
     for a folder without videos or a file that is no such model.
     """
     method, views = load_method(model or default_model())
@@ -104,13 +104,14 @@ def score_folder(folder: Path, model: Path | None, tell: Callable[[str], None]) 
 
 def default_model() -> Path:
     """The model of `alignment` with the lowest seed. Raises `ValueError` where there is none."""
-    found = sorted(paths.correspondence("alignment", 0).parent.glob("alignment-*/method.safetensors"))
+    first = paths.trained("alignment", 0, paths.OF_CLIPS)
+    found = list(first.parent.glob("alignment-*.safetensors"))
     if not found:
         raise ValueError(
-            f"{paths.correspondence('alignment', 0)}: no trained model here; run `dvc repro correspond` in the "
-            "project's folder, or name one with --model"
+            f"{first}: no trained model here; run `dvc repro pretrain_clips` in the project's folder, or name one with "
+            "--model"
         )
-    return min(found, key=lambda file: int(file.parent.name.rpartition("-")[2]))
+    return min(found, key=lambda file: int(file.stem.rpartition("-")[2]))
 
 
 def read_sound(file: Path, rate: int) -> Tensor:

@@ -126,5 +126,5 @@ class Dataset(Generic[Format]):
 
 def _stage(folder: Path) -> str:
     """The stage that fills the folder."""
-    filled = {paths.CLIPS: "clips", paths.DOMAINS: "domains"}
+    filled = {paths.clips(""): "clips", paths.domains(""): "domains"}
     return next((stage for place, stage in filled.items() if place in (folder, *folder.parents)), "prepare")

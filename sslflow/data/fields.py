@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import overload
+from typing import Any, Protocol, overload
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,3 +62,26 @@ class Fields:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Fields:
         return Fields(**{name: change(tensor) for name, tensor in self._tensors.items()})
+
+
+class Readable(Protocol):
+    """What is needed of a data set to train on it, and to look at it."""
+
+    format: Any
+    """With the `mean` and `std` of its images."""
+
+    @property
+    def pretraining_rows(self) -> np.ndarray:
+        """Rows to train on."""
+        ...
+
+    def read(self, rows: np.ndarray) -> Fields:
+        """What is in the rows given, in that order."""
+        ...
+
+
+def stills(fields: Fields) -> Tensor:
+    """An image of each example, uint8 `(n, channels, size, size)`: of a clip the frame in its middle."""
+    if "images" in list(fields):
+        return fields["images"]
+    return fields["frames"][:, fields["frames"].shape[1] // 2]

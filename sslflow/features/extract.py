@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sslflow.data.dataset import Dataset
+from sslflow.data.fields import Readable, stills
 from sslflow.data.normalise import Normalise
 from sslflow.features.store import FeatureStore
 from sslflow.networks.batch_norm import batch_norms, fresh_statistics
@@ -24,7 +25,7 @@ CALIBRATED = 4096
 @torch.no_grad()
 def extract(
     encoder: Encoder,
-    dataset: Dataset,
+    dataset: Readable,
     rows: np.ndarray,
     device: torch.device,
     out: np.ndarray | None = None,
@@ -39,7 +40,7 @@ def extract(
     normalise = Normalise(dataset.format.mean, dataset.format.std).to(device)
     place(encoder.eval(), device, memory_format)
     for start in range(0, len(rows), batch_size):
-        images = normalise(dataset.read(rows[start : start + batch_size])["images"].to(device))
+        images = normalise(stills(dataset.read(rows[start : start + batch_size])).to(device))
         with autocast(device, precision):
             batch = encoder(images.contiguous(memory_format=layout(memory_format)))
         features[start : start + batch_size] = batch.float().cpu().numpy()
@@ -49,7 +50,7 @@ def extract(
 @torch.no_grad()
 def calibrate(
     encoder: Encoder,
-    dataset: Dataset,
+    dataset: Readable,
     rows: np.ndarray,
     device: torch.device,
     *,
@@ -70,7 +71,7 @@ def calibrate(
     with fresh_statistics(encoder):
         # Batches of one size: each counts the same in the mean.
         for part in np.array_split(chosen, -(-len(chosen) // batch_size)):
-            images = normalise(dataset.read(part)["images"].to(device))
+            images = normalise(stills(dataset.read(part)).to(device))
             encoder(images.contiguous(memory_format=layout(memory_format)))
 
 

@@ -22,7 +22,8 @@ Row = tuple[str, str, str | int, str | int]
 def write_listing(
     file: Path, *, source: str, path: str = "data/raw", probe_source: str = "same", probe_path: str = "data/raw"
 ) -> int:
-    """Replace `file` by a table of the files and folders that the sources would look at; the number of its rows.
+    """Replace `file` by a table of the files and folders that the sources would look at; the number of its rows. Where
+    nothing has changed, `file` is not touched.
 
     `setting` says where a row was found (`path` or `probe_path`), `path` is escaped and relative to that, folders end
     with a slash, `size` is in bytes, or `unreadable`, or `= path` for a folder that has been listed under that path.
@@ -77,7 +78,7 @@ def _write(file: Path, section: str, looked_at: Mapping[str, tuple[str, str]]) -
             rows += 1
             yield row
 
-    write_csv(file, COLUMNS, counted())
+    write_csv(file, COLUMNS, counted(), if_different=True)
     return rows
 
 

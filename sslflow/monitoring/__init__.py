@@ -1,1 +1,1 @@
-"""Diagnostics and verdict of a run."""
+"""Diagnostics of a run while it goes on."""

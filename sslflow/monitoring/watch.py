@@ -11,14 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslflow.data.dataset import Dataset
-from sslflow.data.fields import Fields
+from sslflow.data.fields import Fields, Readable, stills
+from sslflow.data.normalise import Normalise
 from sslflow.features.extract import extract
 from sslflow.monitoring.diagnostics import alignment, alpha_req, feature_std, rankme, uniformity
 from sslflow.networks.batch_norm import batch_norms, fresh_statistics
 from sslflow.runtime.device import MemoryFormat, layout, place
 from sslflow.runtime.rng import derive
-from sslflow.training.fit import Step
 from sslflow.training.method import Method
 from sslflow.views.images import Views
 
@@ -28,15 +27,17 @@ VIEWED = 256
 
 @dataclass(frozen=True)
 class Watch:
-    """Diagnostics of a method's encoder as it is now, always on the same images and on the same two views of them.
+    """Diagnostics of a method's encoder as it is now, always on the same images, or frames of clips, and on the same
+    two views of them.
 
     Nothing of the run is touched but the mode, which is evaluation afterwards: neither its random numbers nor
     BatchNorm's running statistics. With several processes all must look.
     """
 
     method: Method
-    views: Views
-    dataset: Dataset
+    views: Views | None
+    """None where they hold no two pictures of an image: those of clips."""
+    dataset: Readable
     rows: np.ndarray
     device: torch.device
     seed: int
@@ -51,7 +52,6 @@ class Watch:
         Raises `ValueError` for features that are not finite.
         """
         place(self.method, self.device, self.memory_format)
-        self.views.to(self.device)
         with self._own_numbers(), self._own_statistics():
             found = extract(self.method.encoder, self.dataset, self.rows, self.device, memory_format=self.memory_format)
             features = torch.from_numpy(found).to(self.device)
@@ -67,15 +67,21 @@ class Watch:
 
     def _two_views(self) -> list[Tensor]:
         """Two views of the images, or nothing where the views are of another kind."""
+        if self.views is None:
+            return []
         read = self._read()
-        shown = [view for view in self.views.shown(self.views(read)) if view.shape == read["images"].shape]
-        return [self.views.normalise(view) for view in shown[:2]] if len(shown) > 1 else []
+        self.views.to(self.device)
+        shown = [view for view in self.views.shown(self.views(read)) if view.shape == stills(read).shape]
+        return [self._normalised(view) for view in shown[:2]] if len(shown) > 1 else []
 
     def _features(self, view: Tensor) -> Tensor:
         return self.method.encoder(view.contiguous(memory_format=layout(self.memory_format))).float()
 
     def _read(self) -> Fields:
         return self.dataset.read(self.rows[:VIEWED]).to(self.device)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        return Normalise(self.dataset.format.mean, self.dataset.format.std).to(self.device)(images)
 
     @contextlib.contextmanager
     def _own_numbers(self) -> Iterator[None]:
@@ -90,19 +96,8 @@ class Watch:
         kept = [(norm, copy.deepcopy(norm.state_dict())) for norm in batch_norms(self.method)]
         try:
             with fresh_statistics(self.method):
-                self.method.projections(self._features(self.views.normalise(self._read()["images"])))
+                self.method.projections(self._features(self._normalised(stills(self._read()))))
             yield
         finally:
             for norm, state in kept:
                 norm.load_state_dict(state)
-
-
-def first_row(step: Step, signs: dict[str, float]) -> dict[str, float]:
-    """The curve's row before the first update: the first step's loss is that of the weights at the start."""
-    return {**row(step, signs), "step": 0, "epoch": 0.0}
-
-
-def row(step: Step, signs: dict[str, float]) -> dict[str, float]:
-    """The curve's row after a step."""
-    losses = {name: float(value) for name, value in step.losses.items()}
-    return {"step": step.number, "epoch": step.epoch, "loss": losses.pop("loss"), "lr": step.lr, **signs, **losses}

@@ -48,9 +48,9 @@ def merge(methods: Sequence[str], seeds: Sequence[int], file: Path) -> int:
     return len(rows)
 
 
-def charts(method: str, seeds: Sequence[int]) -> list[tuple[str, str, Markup]]:
+def charts(method: str, seeds: Sequence[int], root: Path = paths.ARTIFACTS) -> list[tuple[str, str, Markup]]:
     """Title, explanation and drawing of each diagnostic that the method's curves hold, a line for each seed."""
-    curves = {seed: read_curve(paths.curve(method, seed)) for seed in seeds}
+    curves = {seed: read_curve(paths.curve(method, seed, root)) for seed in seeds}
     drawn = []
     for column, (title, meaning) in SHOWN.items():
         lines = {seed: points(rows, column) for seed, rows in curves.items()}

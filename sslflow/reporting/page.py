@@ -50,10 +50,10 @@ def render(
     queries: Count = 8,
     neighbour_count: Count = 8,
     adapter: str = "gated_dance",
-    correspondence: str = "alignment",
+    clip_method: str = "alignment",
 ) -> str:
     """The page. `seed` chooses the images of the map and the queries, which show `neighbour_count` neighbours each;
-    `adapter` is the method of adaptation whose decisions are shown, `correspondence` the method for clips.
+    `adapter` is the method of adaptation whose decisions are shown, `clip_method` the method for clips.
 
     What a stage has not made (no labels, a stage left out) is left out of the page; where pictures are shown, the first
     seed of each method stands for it.
@@ -76,7 +76,7 @@ def render(
         script="report.js.j2",
         adapted=adaptation.section(adaptations, adapter, map_images, seed),
         adaptation="adaptation.html.j2",
-        heard=audiovisual.section(correspondences, correspondence, seed),
+        heard=audiovisual.section(correspondences, clip_method, seed),
         audiovisual="clips.html.j2",
         headline=story.headline(board, run.methods, dataset.labelled),
         remarks=story.remarks(board, run.methods, run.seeds, run.fractions, dataset.labelled),
@@ -147,7 +147,7 @@ def _data(run: Run, dataset: Dataset) -> dict[str, Any]:
 def _views(run: Run) -> list[dict[str, Any]]:
     found = []
     for method in run.methods:
-        file = paths.metrics("augment", method)
+        file = paths.metrics("preview", method)
         picture, doing = sheet(paths.views(method)), sheet(paths.pictures(method, run.seeds[0]))
         if picture or doing or file.exists():
             rates = _rates(run, method, read_json(file)) if file.exists() else []

@@ -1,9 +1,10 @@
-"""What the pretraining stage found out about each run, gathered over the seeds."""
+"""What the verdicts say of each run, gathered over the seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from sslflow import paths
 from sslflow.runtime.files import read_json
@@ -20,13 +21,13 @@ class Said:
     """The runs of which it was said, the words being those about the first."""
 
 
-def collect(methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, list[Said]]]:
+def collect(methods: Sequence[str], seeds: Sequence[int], root: Path = paths.ARTIFACTS) -> list[tuple[str, list[Said]]]:
     """The findings about each method, what is sick first; methods without a verdict are left out."""
     told = []
     for method in methods:
         found: dict[str, dict[int, dict]] = {}
         for seed in seeds:
-            file = paths.verdict(method, seed)
+            file = paths.verdict(method, seed, root)
             for finding in read_json(file) if file.exists() else []:
                 found.setdefault(finding["kind"], {})[seed] = finding
         said = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import filecmp
 import hashlib
 import json
 import math
@@ -15,16 +16,19 @@ from typing import Any
 
 
 @contextlib.contextmanager
-def replacing(file: Path) -> Iterator[Path]:
+def replacing(file: Path, *, if_different: bool = False) -> Iterator[Path]:
     """A temporary path beside `file` to write to; on success it is synced to the disk and takes `file`'s place.
 
-    Whatever goes wrong (full disk, Ctrl-C), `file` keeps what it held before.
+    With `if_different`, a `file` that holds the same bytes is left as it is, its time included. Whatever goes wrong
+    (full disk, Ctrl-C), `file` keeps what it held before.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     # Two machines that share a disk may well have a process of the same number.
     temporary = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
         yield temporary
+        if if_different and file.exists() and filecmp.cmp(temporary, file, shallow=False):
+            return
         with temporary.open("rb") as handle:
             os.fsync(handle.fileno())
         temporary.replace(file)
@@ -56,9 +60,12 @@ def read_json(file: Path) -> Any:
     return json.loads(file.read_text(encoding="utf-8"))
 
 
-def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Replace `file` by a comma-separated table with a header line."""
-    with replacing(file) as temporary, temporary.open("w", newline="", encoding="utf-8") as handle:
+def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, if_different: bool = False) -> None:
+    """Replace `file` by a comma-separated table with a header line; with `if_different`, unless it is the same."""
+    with (
+        replacing(file, if_different=if_different) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as handle,
+    ):
         writer = csv.writer(handle, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)

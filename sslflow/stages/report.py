@@ -32,7 +32,10 @@ SHOWN = (
     "clips",
     "clip_train",
     "clip_views",
-    "correspond",
+    "clip_encoders",
+    "clip_methods",
+    "pretrain_clips",
+    "examine",
 )
 """Sections that stand in the report as the settings behind its numbers."""
 

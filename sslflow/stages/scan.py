@@ -26,7 +26,7 @@ KINDS = {
     "clips": (prepare_clips, ("source", "path")),
 }
 """What each section configures, and those of its settings that say where raw files lie."""
-WEIGHTS = ("adapt.weights", "correspond.run.start")
+WEIGHTS = ("adapt.weights", "pretrain_clips.start")
 """Settings that name a file of weights."""
 
 

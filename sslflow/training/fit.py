@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslflow.data.dataset import Dataset
-from sslflow.data.fields import Fields
+from sslflow.data.fields import Readable
 from sslflow.features.extract import extract
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.runtime.distributed import average_gradients, rank, world_size
 from sslflow.runtime.rng import derive, generator
 from sslflow.settings.params import Count, Fraction, NonNegative, Positive
+from sslflow.training.epochs import Epochs
 from sslflow.training.method import Batch, Losses, Method, Pool
 from sslflow.training.optim import OptimizerName, make_optimizer, warmup_cosine
 from sslflow.training.schedules import cosine
@@ -26,19 +25,6 @@ from sslflow.views.images import Views
 
 class NonFiniteLoss(ValueError):
     """The loss became NaN or infinite."""
-
-
-class Readable(Protocol):
-    """What is needed of a `Dataset` to train on it."""
-
-    @property
-    def pretraining_rows(self) -> np.ndarray:
-        """Rows to train on."""
-        ...
-
-    def read(self, rows: np.ndarray) -> Fields:
-        """What is in the rows given, in that order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +43,33 @@ class Step:
     losses: Losses
     """Detached scalars, by name, on the device."""
     state: Callable[[], dict[str, Any]]
-    """Everything that `fit` needs to go on from here. Raises `NonFiniteLoss` rather than give out a broken state."""
+    """Everything that `fit` needs to go on from here, until the next step is done. Raises `NonFiniteLoss` rather than
+    give out a broken state."""
+
+
+class State:
+    """What changes from step to step."""
+
+    def __init__(self, method: Method, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        self.method, self.optimizer, self.steps = method, optimizer, steps
+        self.done = 0
+        self.loss = torch.zeros(())
+
+    def load(self, saved: dict[str, Any]) -> None:
+        """Go back to what `save` gave."""
+        self.method.load_state_dict(saved["method"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.done = saved["step"]
+
+    def save(self) -> dict[str, Any]:
+        """All of it. Raises `NonFiniteLoss`."""
+        self.require_finite()
+        return {"step": self.done, "method": self.method.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def require_finite(self) -> None:
+        """Raises `NonFiniteLoss` if the last loss is not finite."""
+        if not self.loss.isfinite():
+            raise NonFiniteLoss(f"the loss is {self.loss.item()} at step {self.done} of {self.steps}")
 
 
 def fit(
@@ -91,12 +103,8 @@ def fit(
     number. Raises `NonFiniteLoss` with the step, and `ValueError` for settings that don't fit together.
     """
     rows = dataset.pretraining_rows if rows is None else rows
-    batch_size = min(batch_size, len(rows))
-    if batch_size % world_size():
-        raise ValueError(f"batch_size {batch_size} can't be shared by {world_size()} processes; choose a multiple")
-    per_epoch = len(rows) // batch_size
-    steps = epochs * per_epoch
-
+    data = Epochs(dataset, rows, min(batch_size, len(rows)), device)
+    steps = epochs * data.steps
     place(method.train(), device, memory_format)
     views.to(device)
     if device.type == "cuda" and world_size() > 1:
@@ -105,107 +113,59 @@ def fit(
 
         convert_sync_batchnorm(method)
     parameters = [p for p in method.parameters() if p.requires_grad]
-    updates = make_optimizer(method, optimizer, lr, weight_decay, momentum)
-    done = 0
+    state = State(method, make_optimizer(method, optimizer, lr, weight_decay, momentum), steps)
     if resume is not None:
-        method.load_state_dict(resume["method"])
-        updates.load_state_dict(resume["optimizer"])
-        done = resume["step"]
+        state.load(resume)
     if compile:
         method.encoder.compile()
 
-    def pool(epoch: int) -> Pool:
-        mine = torch.arange(len(rows)).tensor_split(world_size())[rank()]
-
-        def features() -> Tensor:
-            assert isinstance(dataset, Dataset), "features of all images are for methods of images"
-            found = extract(
-                method.encoder, dataset, rows[mine.numpy()], device, precision=precision, memory_format=memory_format
-            )
-            method.train()
-            return torch.from_numpy(found).to(device)
-
-        return Pool(len(rows), mine.to(device), features, derive(seed, "pool", epoch))
-
-    def epoch_steps(epoch: int, start: int) -> Iterator[tuple[int, Tensor, Fields]]:
-        order = method.order(len(rows), generator(seed, "order", epoch))
-        mine = batch_size // world_size()
-
-        def rows_of(step: int) -> Tensor:
-            first = (step - epoch * per_epoch) * batch_size + rank() * mine
-            return order[first : first + mine]
-
-        return _read_ahead(dataset, rows, rows_of, range(start, (epoch + 1) * per_epoch), device)
-
-    def all_steps() -> Iterator[tuple[int, Tensor, Fields]]:
-        for epoch in range(done // per_epoch, epochs):
-            start = max(done, epoch * per_epoch)
-            if start == epoch * per_epoch:
-                torch.manual_seed(derive(seed, "epoch", epoch))
-                for parameter in method.start_epoch(pool(epoch)):
-                    updates.state.pop(parameter, None)
-            yield from epoch_steps(epoch, start)
-
-    previous: tuple[int, Tensor] | None = None
-    for step, numbers, fields in all_steps():
-        torch.manual_seed(derive(seed, "step", step, rank()))
-        rate = lr * warmup_cosine(step, steps, warmup)
-        for group in updates.param_groups:
-            group["lr"] = rate
-            if weight_decay_end is not None and group["weight_decay"]:
-                group["weight_decay"] = cosine(weight_decay, weight_decay_end, step / steps)
-        seen = tuple(_laid_out(view, memory_format) for view in views(fields))
-        with autocast(device, precision):
-            losses = method.training_step(Batch(seen, numbers, progress=step / steps))
-        updates.zero_grad()
-        losses["loss"].backward()
-        average_gradients(parameters)
-        if clip:
-            nn.utils.clip_grad_norm_(parameters, clip)
-        updates.step()
-        method.after_step((step + 1) / steps)
-
-        # Looked at one step late: by then the device has the next step to do while the processor waits for the number.
-        if previous is not None:
-            _require_finite(*previous, steps)
-        previous = step + 1, losses["loss"].detach()
-
-        def state(done: int = step + 1, loss: Tensor = previous[1]) -> dict[str, Any]:
-            _require_finite(done, loss, steps)
-            return {"step": done, "method": method.state_dict(), "optimizer": updates.state_dict()}
-
-        detached = {name: value.detach() for name, value in losses.items()}
-        yield Step(step + 1, steps, batch_size, (step + 1) / per_epoch, rate, detached, state)
-    if previous is not None:
-        _require_finite(*previous, steps)
+    for epoch in range(state.done // data.steps, epochs):
+        first = state.done - epoch * data.steps
+        if not first:
+            torch.manual_seed(derive(seed, "epoch", epoch))
+            pool = _pool(method, data, derive(seed, "pool", epoch), precision, memory_format)
+            for parameter in method.start_epoch(pool):
+                state.optimizer.state.pop(parameter, None)
+        for numbers, read in data.batches(method.order(len(rows), generator(seed, "order", epoch)), first):
+            step = state.done
+            torch.manual_seed(derive(seed, "step", step, rank()))
+            rate = lr * warmup_cosine(step, steps, warmup)
+            for group in state.optimizer.param_groups:
+                group["lr"] = rate
+                if weight_decay_end is not None and group["weight_decay"]:
+                    group["weight_decay"] = cosine(weight_decay, weight_decay_end, step / steps)
+            seen = tuple(_laid_out(view, memory_format) for view in views(read))
+            with autocast(device, precision):
+                losses = method.training_step(Batch(seen, numbers, progress=step / steps))
+            state.optimizer.zero_grad()
+            losses["loss"].backward()
+            average_gradients(parameters)
+            if clip:
+                nn.utils.clip_grad_norm_(parameters, clip)
+            state.optimizer.step()
+            method.after_step((step + 1) / steps)
+            # Of the step before: by now the device has this one to do while the processor waits for the number.
+            state.require_finite()
+            state.done, state.loss = step + 1, losses["loss"].detach()
+            detached = {name: value.detach() for name, value in losses.items()}
+            yield Step(step + 1, steps, data.batch_size, (step + 1) / data.steps, rate, detached, state.save)
+    state.require_finite()
 
 
-def _require_finite(step: int, loss: Tensor, steps: int) -> None:
-    if not loss.isfinite():
-        raise NonFiniteLoss(f"the loss is {loss.item()} at step {step} of {steps}")
+def _pool(method: Method, data: Epochs, seed: int, precision: Precision, memory_format: MemoryFormat) -> Pool:
+    mine = torch.arange(len(data.rows)).tensor_split(world_size())[rank()]
+
+    def features() -> Tensor:
+        found = extract(
+            method.encoder, data.dataset, data.rows[mine.numpy()], data.device,
+            precision=precision, memory_format=memory_format,
+        )  # fmt: skip
+        method.train()
+        return torch.from_numpy(found).to(data.device)
+
+    return Pool(len(data.rows), mine.to(data.device), features, seed)
 
 
 def _laid_out(view: Tensor, memory_format: MemoryFormat) -> Tensor:
     """Images in the memory format; masks and orders as they are."""
     return view.contiguous(memory_format=layout(memory_format)) if view.ndim == 4 else view
-
-
-def _read_ahead(
-    dataset: Readable, rows: np.ndarray, rows_of: Callable[[int], Tensor], steps: range, device: torch.device
-) -> Iterator[tuple[int, Tensor, Fields]]:
-    """Which of the `rows` each step sees, and what is in them, on the device; a thread reads the next step's from the
-    disk meanwhile."""
-
-    def read(step: int) -> tuple[Tensor, Fields]:
-        numbers = rows_of(step)
-        fields = dataset.read(rows[numbers.numpy()])
-        return (numbers.pin_memory(), fields.pin_memory()) if device.type == "cuda" else (numbers, fields)
-
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read, steps[0]) if steps else None
-        for step in steps:
-            assert ahead is not None
-            numbers, fields = ahead.result()
-            numbers, fields = numbers.to(device, non_blocking=True), fields.to(device, non_blocking=True)
-            ahead = reader.submit(read, step + 1) if step + 1 in steps else None
-            yield step, numbers, fields

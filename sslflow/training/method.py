@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslflow.networks.encoder import Encoder
 from sslflow.settings import by_name
-from sslflow.training.pictures import partners
 from sslflow.views.images import Views
 
 Losses = dict[str, Tensor]
@@ -47,7 +47,8 @@ class Pool:
 
 @dataclass(frozen=True)
 class Choices:
-    """Among how many answers a method's loss asks for the right one: who guesses has a loss of ln `count`."""
+    """Among how many answers a method's loss asks for the right one. All are equally likely, and chance level is
+    ln `count`, unless the losses hold a `chance_loss`."""
 
     count: int
     among: str
@@ -56,18 +57,27 @@ class Choices:
 
 class Method(nn.Module, ABC):
     """A way to train an encoder without labels. It owns every trainable tensor and every buffer that a checkpoint
-    needs, and draws nothing by chance in a step: that is for its views."""
+    needs, and draws nothing by chance in a step: that is for its views.
+
+    Its constructor says by name, left of `*`, what it is given besides settings: `encoder`; `labels`, int64 `(images,)`
+    of the run's images, −1 where there is none; methods for clips also `sound_encoder` and `statistics`."""
 
     Views: ClassVar[Callable[..., Views]]
     """How its views are made: `Views(format, *, settings)`."""
-    needs_labels: ClassVar[bool] = False
-    """Whether it is a control that learns from labels, which it is given as `kind(encoder, labels, *, settings)`."""
 
     encoder: Encoder
 
+    @property
+    def encoders(self) -> dict[str, Encoder]:
+        """What is worth keeping of it, by names of files."""
+        return {"picture": self.encoder}
+
     @abstractmethod
     def training_step(self, batch: Batch) -> Losses:
-        """`{"loss": scalar to minimise, …scalars worth logging}`."""
+        """`{"loss": scalar to minimise, …scalars worth logging}`.
+
+        Where answers are not equally likely, `chance_loss` among them is what the best constant answer, the same for
+        every image, costs on this batch, and `chance_accuracy` its accuracy: see `chance_level`."""
 
     def after_step(self, progress: float) -> None:
         """Called after every optimiser step: the place where a teacher or a queue moves."""
@@ -93,8 +103,20 @@ class Method(nn.Module, ABC):
 
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """What the method makes of a batch, for people to look at: columns by title, normalised images
-        `(rows, c, side, side)`. Without a picture of its own: which view it takes for a view's partner."""
-        return partners(self.encoder, batch.views)
+        `(rows, c, side, side)`. Nothing without a picture of its own: then it is shown which view it takes for a view's
+        partner."""
+        return {}
+
+
+@torch.no_grad()
+def chance_level(answers: Tensor, shares: Tensor) -> Losses:
+    """`chance_loss` and `chance_accuracy` of the best constant answer: cross entropy and accuracy on the batch's right
+    `answers`, int64 `(n,)`, −1 where there is none, of always answering with their `shares` in the run, `(k,)`."""
+    logs = shares.log().expand(len(answers), -1)
+    return {
+        "chance_loss": F.nll_loss(logs, answers, ignore_index=-1),
+        "chance_accuracy": (answers == shares.argmax()).float().mean(),
+    }
 
 
 def names() -> list[str]:

@@ -13,13 +13,14 @@ import torch
 from PIL import Image
 
 from sslflow import cli, paths
-from sslflow.audiovisual.bundle import save_method
+from sslflow.audiovisual.bundle import facts_of
 from sslflow.commands import clips as use
 from sslflow.commands.clips import default_model, read_sound
 from sslflow.data.formats import ClipFormat
 from sslflow.methods.clips.alignment import Alignment
 from sslflow.methods.clips.synchrony import Synchrony
 from sslflow.networks.encoder import Encoder
+from sslflow.training.saved import save_method
 from tests import av_media
 
 FORMAT = ClipFormat(8, 32, 8, 8000, 1.0, (0.5,) * 3, (0.25,) * 3)
@@ -29,8 +30,8 @@ SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
 def write_model(seed: int) -> Path:
     torch.manual_seed(seed)
     method = Alignment(Encoder(3, 32, **SMALL), Encoder(1, 64, **SMALL), projector=(8, 8))
-    file = paths.correspondence("alignment", seed) / "method.safetensors"
-    save_method(file, "alignment", method, FORMAT, {"projector": [8, 8]}, {"window": 0.5})
+    file = paths.trained("alignment", seed, paths.OF_CLIPS)
+    save_method(method, file, facts_of("alignment", method, FORMAT, {"projector": [8, 8]}, {"window": 0.5}))
     return file
 
 
@@ -106,9 +107,8 @@ def test_of_one_video_synchrony_is_scored_by_moments_and_alignment_not_at_all(fo
     assert called(monkeypatch, "score", folder) == 1
     assert "all clips are of one video" in capsys.readouterr().err
     method = Synchrony(Encoder(3, 32, **SMALL), Encoder(1, 64, **SMALL), dim=8, hidden=8)
-    save_method(
-        Path("s.safetensors"), "synchrony", method, FORMAT, {"dim": 8, "hidden": 8}, {"window": 0.25, "gap": 0.25}
-    )
+    facts = facts_of("synchrony", method, FORMAT, {"dim": 8, "hidden": 8}, {"window": 0.25, "gap": 0.25})
+    save_method(method, Path("s.safetensors"), facts)
     told = use.score_folder(folder, Path("s.safetensors"), print)
     assert (told.windows, told.videos, told.wrong) == (24, 1, "moment")
 
@@ -139,8 +139,8 @@ def test_what_can_t_be_read_is_said_in_plain_words(folder, monkeypatch, capsys, 
 
 
 def test_the_default_is_alignment_s_lowest_seed(folder, tmp_path, monkeypatch):
-    assert default_model() == paths.correspondence("alignment", 0) / "method.safetensors"
+    assert default_model() == paths.trained("alignment", 0, paths.OF_CLIPS)
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
-    with pytest.raises(ValueError, match="dvc repro correspond"):
+    with pytest.raises(ValueError, match="dvc repro pretrain_clips"):
         default_model()

@@ -12,9 +12,9 @@ import torch
 from sslflow.audiovisual.maps import cosine_maps, enlarged, without_each_cell
 from sslflow.evaluation.intervals import interval, standard_error, wilson
 from sslflow.evaluation.retrieval import chance, retrieval
-from sslflow.examination.pairs import Pairs, accuracies, with_other_moments, with_other_sources
-from sslflow.examination.pointing import anywhere, centre, pointing
-from sslflow.examination.shortcuts import likely_from, ranked, told_by
+from sslflow.examination.clips.pairs import Pairs, accuracies, with_other_moments, with_other_sources
+from sslflow.examination.clips.pointing import anywhere, centre, pointing
+from sslflow.examination.clips.shortcuts import likely_from, ranked, told_by
 
 # Retrieval
 

@@ -15,11 +15,12 @@ from sslflow.methods.images.mae import MAE
 from sslflow.methods.images.rotation import Rotation
 from sslflow.methods.images.simclr import SimCLR
 from sslflow.monitoring.diagnostics import alignment, alpha_req, feature_std, rankme, uniformity
-from sslflow.monitoring.watch import Watch, first_row, row
+from sslflow.monitoring.watch import Watch
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.rng import derive
 from sslflow.training.fit import fit
 from sslflow.training.method import Method, names
+from sslflow.training.run import first_row, row
 from tests.conftest import write_dataset
 from tests.methods.images.test_methods import make, tinted
 

@@ -90,10 +90,10 @@ def test_one_file_and_one_block_are_enough(project):
         project, "pytest", "-q", "tests/methods/images/test_methods.py", "-k", "brightness", "-p", "no:cacheprovider"
     )
     assert "passed" in conformance
-    architecture = "test_deps_are_the_rooms or test_params_are_what_the_script_reads"
+    architecture = "test_deps_are_the_rooms_that_the_script_imports_from or test_params_are_what_the_script_reads"
     assert "passed" in call(project, "pytest", "-q", "tests/test_architecture.py", "-k", architecture)
 
-    call(project, "pipelines.runner", "probe@brightness-0", "--jobs", "1")
+    call(project, "pipelines.runner", "probe@brightness-0", "inspect@brightness-0", "--jobs", "1")
     metrics = json.loads((project / "artifacts/metrics/pretrain/brightness-0.json").read_text())
     assert metrics["step"] == 6
     assert (project / "artifacts/metrics/probe/brightness-0.json").exists()

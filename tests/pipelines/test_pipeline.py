@@ -23,13 +23,16 @@ STAGES = {
     "adapt",
     "augment",
     "clips",
-    "correspond",
     "domains",
+    "examine",
     "extract",
     "finetune",
     "finetune_control",
+    "inspect",
+    "inspect_clips",
     "prepare",
     "pretrain",
+    "pretrain_clips",
     "probe",
     "probe_control",
 }
@@ -149,4 +152,4 @@ def test_a_folder_without_labels_runs_to_the_report_without_other_domains_and_vi
     assert "rankme" in board["simclr"]
     assert (project / "artifacts/pseudolabels/simclr-3/clusters.png").exists()
     assert "no labels" in (project / "artifacts/report/index.html").read_text().lower()
-    assert not list((project / "artifacts/metrics/correspond").glob("*.json"))
+    assert not list((project / "artifacts/metrics/examine").glob("*.json"))

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 import tiny
+from dvc.dependency.param import ParamsDependency
+from dvc.output import Output
+from dvc.utils import serialize
 
 from pipelines import leftovers, runner
 from pipelines.plan import PlanError, plan
@@ -68,6 +71,33 @@ def test_plan_sees_files_and_commands(folder: Path) -> None:
         "output is missing: encoders/b-0",
         "upstream prepare will run",
     )
+
+
+def test_a_plan_reads_and_hashes_each_file_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_all()
+    read: list[str] = []
+    built: list[str] = []
+    parse, build = serialize.load_path, Output.get_hash
+    monkeypatch.setattr("pipelines.plan.load_path", lambda path, fs: read.append(path) or parse(path, fs))
+    monkeypatch.setattr(ParamsDependency, "read_params", lambda dependency: pytest.fail("asked DVC"))
+    monkeypatch.setattr(Output, "get_hash", lambda out: built.append(str(out)) or build(out))
+    assert set(states().values()) == {"fresh"}
+    assert read == [str(folder / "params.yaml")]
+    assert sorted(built) == sorted(
+        # as an output and as a dependency
+        ["encoders", "encoders/a-0", "encoders/b-0", "prepared", "prepared", "pretrain.sh", "report.txt", "source.txt"]
+    )
+
+
+def test_settings_are_named_in_all_the_ways_that_dvc_knows(folder: Path) -> None:
+    text = tiny.PIPELINE.replace('["methods.${item.method}"]', '["methods.${item.method}.lr", methods.a.widths.1]')
+    (folder / "dvc.yaml").write_text(text)
+    run_all()
+    assert set(states().values()) == {"fresh"}
+    (folder / "params.yaml").write_text(tiny.PARAMS.replace("[1, 2]", "[1, 3]"))
+    assert reasons()["pretrain@b-0"] == ("param methods.a.widths.1 2 → 3",)
+    (folder / "params.yaml").write_text(tiny.PARAMS.replace(", widths: [1, 2]", ""))
+    assert reasons()["pretrain@b-0"] == ("param methods.a.widths.1 removed (was 2)",)
 
 
 def test_what_upstream_makes_alike_runs_nothing_below(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
 import sys
 import threading
@@ -172,26 +174,102 @@ def test_what_a_look_finds_is_acted_on_in_the_same_run(tmp_path: Path, monkeypat
     (folder / "dvc.yaml").write_text(tiny.LOOKING.replace("head -c 1 source.txt", "cat list"))
     monkeypatch.chdir(folder)
     checks: list[bool] = []
+    plans: list[list[str]] = []
     monkeypatch.setattr(runner, "check_params", lambda: checks.append(True))
 
     def run() -> dict[str, str]:
         workspace = runner.Workspace(on_line=lambda stage, line: None)
         told: list[runner.Result] = []
         results = runner.bring_up_to_date(
-            ["pretrain@a-0"], workspace.run, jobs=2, stop=workspace.stop, on_result=told.append
+            ["pretrain@a-0"],
+            workspace.run,
+            jobs=2,
+            stop=workspace.stop,
+            on_plan=lambda stages: plans.append([stage.name for stage in stages]),
+            on_result=told.append,
         )
         assert told == list(results.values()), "each result is told once"
         return outcomes(results)
 
     assert run() == {"look": "ran", "prepare": "ran", "pretrain@a-0": "ran"}
-    assert run() == {"look": "ran", "prepare": "cached", "pretrain@a-0": "cached"}
-    assert len(checks) == 1, "a look alone needs no check of all settings"
+    before = [Path(file).stat().st_mtime_ns for file in ("dvc.lock", "list")]
+    plans.clear()
+    assert run() == {"look": "cached", "prepare": "cached", "pretrain@a-0": "cached"}
+    assert [Path(file).stat().st_mtime_ns for file in ("dvc.lock", "list")] == before, "a look that finds nothing"
+    assert (len(checks), len(plans)) == (1, 1), "a look alone needs no check of all settings, and no second plan"
+    assert Path("looked").read_text() == "x\n" * 2
     (folder / "raw" / "new").touch()
     assert run() == {"look": "ran", "prepare": "ran", "pretrain@a-0": "ran"}
-    assert (len(checks), (folder / "looked").read_text()) == (2, "x\n" * 3)
+    assert len(checks) == 2
+    assert run() == {"look": "cached", "prepare": "cached", "pretrain@a-0": "cached"}
     (folder / "raw" / "new").unlink()
     (folder / "raw").rmdir()
     assert run() == {"look": "failed", "prepare": "not run", "pretrain@a-0": "not run"}
+    assert "raw" in Path("work/logs/look.log").read_text()
+
+
+# What is shown
+
+
+CHATTY = """
+mkdir -p encoders
+for step in $(seq 500); do echo "pretrain $1-$2  step $step/500  loss 0.$step"; done
+echo 'warning: it has collapsed' >&2
+echo fitted; echo verdict
+echo x > encoders/$1-$2
+"""
+
+
+def test_a_log_is_short_and_tells_how_far_the_run_is(tmp_path: Path) -> None:
+    folder = tiny.make(tmp_path / "project", CHATTY)
+    process = tiny.start("runner", folder, "--jobs", "1")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    lines = said.splitlines()
+    assert len(lines) < 25
+    ours = [line.partition(" | ")[2] for line in lines if line.startswith("pretrain@a-0")]
+    assert ours[0] == "> sh pretrain.sh a 0"
+    assert ours[1:-1] == ["warning: it has collapsed", "pretrain a-0  step 500/500  loss 0.500", "fitted", "verdict"]
+    assert re.fullmatch(r"ran in [\d.]+ s \[2/4(, about \d+ s left)?\]", ours[-1])
+    assert (folder / "work/logs/pretrain@a-0.log").read_text().count("\n") > 500
+    assert set(json.loads((folder / "work/durations.json").read_text())) == {
+        "prepare",
+        "pretrain@a-0",
+        "pretrain@b-0",
+        "report",
+    }
+    (folder / "pretrain.sh").write_text(CHATTY.replace("fitted", "finished"))
+    again = tiny.start("runner", folder, "--jobs", "1", "pretrain@a-0")
+    said, _ = again.communicate(timeout=120)
+    assert re.search(r"^pretrain@a-0 \| ran in [\d.]+ s \[2/2\]$", said, re.MULTILINE)
+    assert "\x1b" not in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_leaves_the_terminal_in_order(tmp_path: Path, number: signal.Signals) -> None:
+    folder = tiny.make(tmp_path / "project", STUCK)
+    process, shown = tiny.start_on_terminal("runner", folder, "--jobs", "2")
+    line = "stage 3 of 4 · pretrain@a-0, pretrain@b-0 · 0:"
+    assert tiny.wait_until((folder / "started-a").exists), shown()
+    assert tiny.wait_until(lambda: tiny.screen(shown())[-1].startswith(line)), shown()
+    process.send_signal(number)
+    assert process.wait(20) == 130
+    told = "stopped; what was finished is kept, and the next run goes on from there"
+    assert tiny.wait_until(lambda: tiny.screen(shown())[-2:] == [told, ""], 5), shown()
+    assert not [line for line in tiny.screen(shown()) if line.startswith("stage ")]
+    assert "\x1b[?25l" not in shown()
+
+
+def test_a_failed_run_leaves_the_terminal_in_order(tmp_path: Path) -> None:
+    folder = tiny.make(tmp_path / "project", "echo 'no space left' >&2; sleep 2; exit 1")
+    process, shown = tiny.start_on_terminal("runner", folder, "--jobs", "2")
+    assert process.wait(60) == 1
+    assert tiny.wait_until(lambda: "4 stages: 1 ran, 2 failed, 1 not run" in shown(), 5)
+    lines = tiny.screen(shown())
+    assert not [line for line in lines if line.startswith("stage ")]
+    assert [line for line in lines if re.fullmatch(r"pretrain@a-0 \| failed in [\d.]+ s \[[23]/4\]", line)]
+    assert lines[-1] == ""
+    assert "stage 3 of 4" in shown()
 
 
 # Locks

@@ -15,7 +15,7 @@ from sslflow import paths
 from sslflow.adaptation.task import open_task
 from sslflow.data.dataset import Dataset
 from sslflow.drawing.svg import Points, histograms, scatter
-from sslflow.reporting.adaptation.section import decisions, gains
+from sslflow.reporting.adaptation import decisions, gains
 from sslflow.runtime.files import write_json
 from tests.reporting.test_report import HOSTILE, Page, made
 

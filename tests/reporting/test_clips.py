@@ -59,12 +59,12 @@ def project(
 
 def scores(method: str, seed: int = 0, **values: float) -> None:
     """The metrics of a run that compares pictures and sounds."""
-    fakerun.metrics("correspond", method, seed, **LEARNED | CONTROLS | RETRIEVAL | LOCALISED | values)
+    fakerun.metrics("examine", method, seed, **LEARNED | CONTROLS | RETRIEVAL | LOCALISED | values)
 
 
 def paired(clips: MemoryClips, method: str = "alignment", moments: bool = False, maps: bool = True) -> pa.Table:
     """Decisions, retrieval and maps of a run; of the wrong pairs every fourth is taken for a right one."""
-    folder = paths.correspondence(method, 0)
+    folder = paths.examined(method, 0)
     folder.mkdir(parents=True)
     test = clips.rows("test")
     others = test if moments else np.roll(test, 2)
@@ -171,7 +171,7 @@ def test_what_labels_are_worth_stands_among_the_probes_and_is_no_task():
     assert clips
     scores("alignment", probe_picture_accuracy=0.8, probe_sound_accuracy=0.7)
     fakerun.metrics(
-        "correspond", "supervised", 0, seconds=3.0, clips=16.0, probe_picture_accuracy=0.93, probe_sound_accuracy=0.91
+        "examine", "supervised", 0, seconds=3.0, clips=16.0, probe_picture_accuracy=0.93, probe_sound_accuracy=0.91
     )
     told = words(made())
     assert "supervised93.091.0" in told
@@ -200,8 +200,8 @@ def test_decisions_are_sorted_into_their_kinds_and_by_sureness():
     clips = project(clips=MemoryClips(12))
     assert clips
     rows = paired(clips).to_pylist()
-    moments = Moments(Dataset(paths.CLIPS), 1.0, 1)
-    file = paths.correspondence("alignment", 0) / "decisions.parquet"
+    moments = Moments(Dataset(SET), 1.0, 1)
+    file = paths.examined("alignment", 0) / "decisions.parquet"
     kinds = pairings.decided(file, moments, "alignment", 0.2, sounds.Player(10**7))
     assert sum(kind.count for kind in kinds) == len(rows)
     counts = {
@@ -275,13 +275,13 @@ def test_clips_without_sound_and_a_task_of_its_own():
     clips.columns["audible"] = np.zeros(len(clips), dtype=bool)
     project("temporal_order", clips=clips)
     test = clips.rows("test")
-    folder = paths.correspondence("temporal_order", 0)
+    folder = paths.examined("temporal_order", 0)
     folder.mkdir(parents=True)
     right = np.arange(len(test)) % 2
     answers = {"clip": test, "given": np.ones_like(test), "right": right, "confidence": np.full(len(test), 0.625)}
     pq.write_table(pa.table(answers), folder / "decisions.parquet")
     own = {"accuracy": 0.5, "low": 0.3, "high": 0.7, "chance": 0.5, "questions": 8.0, "above_chance": 0.0}
-    fakerun.metrics("correspond", "temporal_order", 0, seconds=3.0, clips=16.0, test_clips=8.0, test_sources=4.0, **own)
+    fakerun.metrics("examine", "temporal_order", 0, seconds=3.0, clips=16.0, test_clips=8.0, test_sources=4.0, **own)
     page = made()
     told = words(page)
     assert "Nothing was learned yet." in told
@@ -300,7 +300,7 @@ def test_other_moments_are_known_by_the_table():
     clips = project("synchrony", clips=MemoryClips(12))
     assert clips
     of_sources = {f"source_{name}": value for name, value in (LEARNED | CONTROLS).items()}
-    fakerun.metrics("correspond", "synchrony", 0, **LEARNED | CONTROLS | RETRIEVAL | of_sources)
+    fakerun.metrics("examine", "synchrony", 0, **LEARNED | CONTROLS | RETRIEVAL | of_sources)
     paired(clips, "synchrony", moments=True, maps=False)
     told = words(made())
     assert "asked whether frames and a sound are of the same moment or of two moments of one clip" in told
@@ -313,8 +313,8 @@ def test_other_moments_are_known_by_the_table():
 
 def test_nothing_to_test_on():
     project(clips=MemoryClips(4))
-    fakerun.metrics("correspond", "alignment", 0, seconds=3.0, clips=8.0, test_clips=0.0, test_sources=0.0)
-    paths.correspondence("alignment", 0).mkdir(parents=True)
+    fakerun.metrics("examine", "alignment", 0, seconds=3.0, clips=8.0, test_clips=0.0, test_sources=0.0)
+    paths.examined("alignment", 0).mkdir(parents=True)
     told = words(made())
     assert "Nothing can be said yet" in told
     assert "Right and wrong" not in told
@@ -366,7 +366,7 @@ def test_files_about_other_clips_are_refused():
     assert clips
     scores("alignment")
     paired(clips)
-    folder = paths.correspondence("alignment", 0)
+    folder = paths.examined("alignment", 0)
     tensors = {"clip": np.array([99]), "start": np.zeros(1, np.float32), "box": np.full((1, 4), np.nan, np.float32)}
     maps = {name: np.ones((1, 2, 2), np.float32) for name in ("own", "silence", "noise")}
     save_file({**tensors, **maps}, folder / "maps.safetensors")

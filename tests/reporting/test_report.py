@@ -93,7 +93,7 @@ def test_whole(folder, capsys):
         "Leakage, mended.",
         "Most frequent mistakes",
         "rotation Healthy: it learns.",
-        "simclr Sick. It is frozen. Try less. (seed 1) Healthy: it learns. (seed 0)",
+        "simclr Sick. It is flat. Try less. (seed 1) Healthy: it learns. (seed 0)",
     ):
         assert words in headings
     identities = {attributes["id"] for _, attributes in page.tags if "id" in attributes}

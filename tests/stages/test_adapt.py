@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,29 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(project, monkeypatch):
     assert rows() == table
     del again["seconds"], unbroken["seconds"]
     assert again == unbroken
+
+
+def test_a_run_that_was_stopped_is_not_resumed_with_another_encoder(project, monkeypatch):
+    project["adapt"] |= {"frozen": False}
+    project["adapt"]["train"] |= {"steps": 3, "batch_size": 8}
+    save = Checkpoint.save
+
+    def save_and_stop(checkpoint, state):
+        save(checkpoint, state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adapt, "CHECKPOINT_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            ran(project)
+    torch.manual_seed(4)
+    save_encoder(Encoder(1, 12, **SMALL), paths.encoder("simclr", 0))
+    after_another_run = ran(project)
+    shutil.rmtree(paths.WORK)
+    anew = ran(project)
+    del anew["seconds"], after_another_run["seconds"]
+    assert after_another_run == anew
 
 
 def test_what_is_wrong_is_said(project):

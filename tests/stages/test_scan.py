@@ -57,6 +57,18 @@ def test_it_is_the_same_as_long_as_the_files_are(root: Path) -> None:
     assert before == listed(root) == listed(root, "imagefolder") == listed(root.parent / "copy")
 
 
+def test_a_list_that_is_as_before_is_not_written(root: Path) -> None:
+    listed(root)
+    file = root.parent / "listing.csv"
+    before = file.stat()
+    listed(root)
+    assert (file.stat().st_ino, file.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    write(root / "a/new.png", PNG)
+    listed(root)
+    assert file.stat().st_ino != before.st_ino
+    assert sorted(path.name for path in root.parent.iterdir()) == ["listing.csv", "raw"]
+
+
 def test_it_changes_with_each_change(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [listed(root)]
     new = write(root / "a/new.png", PNG)

@@ -205,7 +205,7 @@ def test_kill_9_in_mid_run_changes_no_bit_of_the_encoder(dataset):
     output, _ = whole.communicate(timeout=120)
     assert whole.returncode == 0, output
     encoder = folder / "artifacts/encoders/simclr-0.safetensors"
-    said = [folder / "artifacts/curves/simclr-0.csv", folder / "artifacts/verdicts/simclr-0.json"]
+    said = [folder / "artifacts/curves/simclr-0.csv"]
     expected, texts = sha256(encoder), [file.read_text() for file in said]
     encoder.unlink()
 
@@ -221,7 +221,7 @@ def test_kill_9_in_mid_run_changes_no_bit_of_the_encoder(dataset):
 
     resumed = pretrain(folder)
     output, _ = resumed.communicate(timeout=120)
-    assert "goes on after step" in output
+    assert "resumed from step" in output
     assert sha256(encoder) == expected
     assert [file.read_text() for file in said] == texts
     assert not list(folder.glob("work/pretrain/*"))

@@ -12,8 +12,9 @@ from sslflow.audiovisual.views import ClipViews
 from sslflow.clustering.kmeans import TooFewPointsError, assign, kmeans
 from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
+from sslflow.runtime.distributed import all_reduce_sum
 from sslflow.settings.params import Count
-from sslflow.training.method import Batch, Choices, Losses, Pool
+from sslflow.training.method import Batch, Choices, Losses, Pool, chance_level
 
 
 class AmbientViews(ClipViews):
@@ -35,12 +36,12 @@ class AmbientSound(OwnTask):
     """
 
     Views = AmbientViews
-    hears = "statistics"
 
     mean: Tensor
     scale: Tensor
     centroids: Tensor
     used: Tensor
+    shares: Tensor
 
     def __init__(self, encoder: Encoder, statistics: Tensor, *, clusters: Count = 30) -> None:
         super().__init__()
@@ -51,6 +52,7 @@ class AmbientSound(OwnTask):
         self.register_buffer("scale", torch.ones(width))
         self.register_buffer("centroids", torch.zeros(clusters, width))
         self.register_buffer("used", torch.tensor(0))
+        self.register_buffer("shares", torch.zeros(clusters))
 
     @torch.no_grad()
     def start_epoch(self, pool: Pool) -> list[nn.Parameter]:
@@ -61,15 +63,18 @@ class AmbientSound(OwnTask):
         scale = statistics.std(dim=0, correction=0)
         # What is the same in all clips tells nothing, and must not be blown up.
         self.scale.copy_(torch.where(scale > 1e-3 * scale.max().clamp_min(1e-12), scale, torch.inf))
-        found = cluster(self.points(statistics[pool.mine]), len(self.centroids), pool.seed)
+        points = self.points(statistics[pool.mine])
+        found = cluster(points, len(self.centroids), pool.seed)
         self.centroids[: len(found)] = found
         self.used.fill_(len(found))
+        counts = assign(points, found, "euclidean")[0].bincount(minlength=len(self.shares))
+        self.shares.copy_(all_reduce_sum(counts) / pool.size)
         return []
 
     def training_step(self, batch: Batch) -> Losses:
         logits, clusters, _ = self.answers(batch)
         accuracy = (logits.argmax(dim=1) == clusters).float().mean()
-        return {"loss": F.cross_entropy(logits, clusters), "accuracy": accuracy}
+        return {"loss": F.cross_entropy(logits, clusters), "accuracy": accuracy, **chance_level(clusters, self.shares)}
 
     def answers(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         frames, statistics = batch.views

@@ -58,6 +58,7 @@ class Colorization(Method):
 
     bins: Tensor
     seen: Tensor
+    answers: Tensor
 
     def __init__(
         self,
@@ -76,17 +77,32 @@ class Colorization(Method):
         self.register_buffer("seen", torch.zeros(len(self.bins)))
         answers = len(self.bins) if self.classifies else 2
         self.decoder = Decoder(encoder.map_dim, answers, self.side, width=decoder)
+        # The steps' mean answers, summed up likewise, and their number: for the best constant answer.
+        self.register_buffer("answers", torch.zeros(answers + 1))
 
     def training_step(self, batch: Batch) -> Losses:
         grey, colours, _ = batch.views
         told = self.decoder(self.encoder.map(grey)).float()
         true = F.adaptive_avg_pool2d(colours[:, 1:], self.side)
         if not self.classifies:
-            return {"loss": F.mse_loss(told, true / UNIT)}
+            true = true / UNIT
+            usual = self._usual(true.mean(dim=(0, 2, 3)))
+            return {"loss": F.mse_loss(told, true), "chance_loss": (true - usual[:, None, None]).square().mean()}
         nearest, shares = shared_out(true, self.bins)
         self.seen += all_reduce_sum(frequencies(nearest, shares, len(self.bins))) / world_size()
-        loss = colour_cross_entropy(told, nearest, shares, rarity(self.seen, self.uniform))
-        return {"loss": loss, "accuracy": (told.argmax(dim=1) == nearest[:, 0]).float().mean()}
+        weights = rarity(self.seen, self.uniform)
+        weighted = shares * (shares * weights[nearest]).sum(dim=1, keepdim=True)
+        usual = self._usual(frequencies(nearest, weighted, len(self.bins)))
+        return {
+            "loss": colour_cross_entropy(told, nearest, shares, weights),
+            "accuracy": (told.argmax(dim=1) == nearest[:, 0]).float().mean(),
+            "chance_loss": -(weighted * usual.clamp_min(1e-30).log()[nearest]).sum(dim=1).mean(),
+        }
+
+    def _usual(self, answer: Tensor) -> Tensor:
+        """The mean, over the steps so far and all processes, of a step's mean answer `(k,)`."""
+        self.answers += all_reduce_sum(F.pad(answer, (0, 1), value=1.0))
+        return self.answers[:-1] / self.answers[-1]
 
     def choices(self, images: int) -> Choices | None:
         return Choices(len(self.bins), "colours") if self.classifies else None

@@ -90,7 +90,15 @@ class DeepCluster(Method):
         logits = self.scores(torch.cat(batch.views))
         clusters = self.assignments[batch.rows].repeat(len(batch.views))
         accuracy = (logits.argmax(dim=1) == clusters).float().mean()
-        return {"loss": F.cross_entropy(logits, clusters), "accuracy": accuracy, "nmi": self.nmi}
+        # Clusters are seen equally often, but those that K-means left empty never.
+        filled = torch.zeros(logits.shape[1], device=logits.device).index_fill_(0, self.assignments, 1.0).sum()
+        return {
+            "loss": F.cross_entropy(logits, clusters),
+            "accuracy": accuracy,
+            "nmi": self.nmi,
+            "chance_loss": filled.log(),
+            "chance_accuracy": 1 / filled,
+        }
 
     def scores(self, images: Tensor) -> Tensor:
         """Logits of the clusters, `(n, clusters)`."""

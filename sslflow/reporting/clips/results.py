@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from sslflow import paths
 from sslflow.runtime.files import read_json
+from sslflow.settings.params import lookup
 
 CONTROLS = {
     "picture": "frame alone",
@@ -34,6 +35,7 @@ PROBED = {
     "sound": "sounds",
     "sound_random": "sounds, random",
 }
+STAGES = ("pretrain_clips", "examine")
 Kind = Literal["source", "moment", "own"]
 """What a wrong pair is: the sound of another source, or of another moment of the same clip; or a task of its own."""
 
@@ -83,13 +85,12 @@ class Task:
 
 
 class Correspondences:
-    """The runs of the stage correspond that the settings ask for, as far as they are on the disk."""
+    """The runs on clips that the settings ask for, as far as they are on the disk."""
 
     def __init__(self, params: Mapping[str, Any], seeds: Sequence[int]) -> None:
-        plan = params.get("correspond") or {}
-        self.seeds = seeds
-        self.params, self.plan = params, plan
-        self.methods = [name for name in plan.get("methods") or () if self._of(name)]
+        self.params, self.seeds = params, seeds
+        self.asked = lookup(params, "run").get("clip_methods") or ()
+        self.methods = [name for name in self.asked if self._of(name)]
 
     def _of(self, method: str) -> list[dict[str, float]]:
         return [found for (name, _), found in self._metrics.items() if name == method]
@@ -97,11 +98,13 @@ class Correspondences:
     @cached_property
     def _metrics(self) -> dict[tuple[str, int], dict[str, float]]:
         found = {}
-        for method in self.plan.get("methods") or ():
+        for method in self.asked:
             for seed in self.seeds:
-                file = paths.metrics("correspond", paths.run_name(method, seed))
-                if file.exists():
-                    found[method, seed] = read_json(file)
+                run = paths.run_name(method, seed)
+                trained, examined = (paths.metrics(stage, run) for stage in STAGES)
+                if examined.exists():
+                    clips = {"clips": read_json(trained)["clips"]} if trained.exists() else {}
+                    found[method, seed] = read_json(examined) | clips
         return found
 
     def metrics(self, method: str, seed: int) -> dict[str, float]:
@@ -110,7 +113,7 @@ class Correspondences:
 
     def table(self, method: str, seed: int, name: str) -> Path:
         """A file of one run: `decisions`, `source_decisions`, `retrieval`; it may be missing."""
-        return paths.correspondence(method, seed) / f"{name}.parquet"
+        return paths.examined(method, seed) / f"{name}.parquet"
 
     def any(self, method: str) -> dict[str, float]:
         """All scores of the first seed that has run."""
@@ -119,8 +122,10 @@ class Correspondences:
     @property
     def durations(self) -> list[tuple[str, str, float]]:
         """Stage, run and seconds."""
-        runs = self._metrics.items()
-        return [("correspond", paths.run_name(*run), found["seconds"]) for run, found in runs if "seconds" in found]
+        runs = [(stage, paths.run_name(*run)) for stage in STAGES for run in self._metrics]
+        files = [(stage, run, paths.metrics(stage, run)) for stage, run in runs]
+        found = [(stage, run, read_json(file)) for stage, run, file in files if file.exists()]
+        return [(stage, run, metrics["seconds"]) for stage, run, metrics in found if "seconds" in metrics]
 
     def mean(self, method: str, name: str) -> float | None:
         """The mean over the seeds, None where no seed has it."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from sslflow import paths
 from sslflow.audiovisual.views import ClipViews
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
 from sslflow.data.splits import TEST
-from sslflow.drawing.embedded import Picture
+from sslflow.drawing.embedded import Picture, sheet
+from sslflow.reporting import curves, verdicts
 from sslflow.reporting.clips import claims
 from sslflow.reporting.clips import results as scores
 from sslflow.reporting.clips.moments import Heard, Moments
@@ -42,6 +45,18 @@ class Strip:
 
 
 @dataclass(frozen=True)
+class Training:
+    """How the runs of a method went."""
+
+    method: str
+    said: list[verdicts.Said]
+    drawn: list[tuple[str, str, Markup]]
+    """The curves: title, explanation and drawing of each."""
+    picture: Picture | None
+    """What the first seed's method makes of a few clips."""
+
+
+@dataclass(frozen=True)
 class Look:
     """One run."""
 
@@ -68,6 +83,7 @@ def section(runs: Correspondences, method: str, seed: int) -> dict[str, Any] | N
     facts = next(found for name in runs.methods if (found := runs.any(name)))
     return {
         "sentences": claims.sentences(runs),
+        "trainings": [_training(name, runs.seeds) for name in runs.methods],
         "facts": {name: int(facts[name]) for name in ("clips", "test_clips", "test_sources") if name in facts},
         "tasks": list(runs.tasks()),
         "controls": scores.CONTROLS,
@@ -83,14 +99,21 @@ def section(runs: Correspondences, method: str, seed: int) -> dict[str, Any] | N
     }
 
 
+def _training(method: str, seeds: Sequence[int]) -> Training:
+    said = dict(verdicts.collect([method], seeds, paths.OF_CLIPS)).get(method, [])
+    drawn = curves.charts(method, seeds, paths.OF_CLIPS)
+    return Training(method, said, drawn, sheet(paths.pictures(method, seeds[0], paths.OF_CLIPS)))
+
+
 def _look(runs: Correspondences, method: str, seed: int) -> Look | None:
-    number = next((one for one in runs.seeds if paths.correspondence(method, one).is_dir()), None)
-    if number is None or not (paths.CLIPS / "dataset.json").exists():
+    number = next((one for one in runs.seeds if paths.examined(method, one).is_dir()), None)
+    where = paths.clips(str(lookup(runs.params, "pretrain_clips").get("clips")))
+    if number is None or not (where / "dataset.json").exists():
         return None
-    clips, folder = Dataset[ClipFormat](paths.CLIPS), paths.correspondence(method, number)
+    clips, folder = Dataset[ClipFormat](where), paths.examined(method, number)
     files = {name: folder / f"{name}.parquet" for name in ("decisions", "retrieval")}
     maps = folder / "maps.safetensors"
-    views = lookup(runs.params, f"correspond.{method}.views", over="clip_views")
+    views = lookup(runs.params, f"clip_methods.{method}.views", over="clip_views")
     window = views.get("window", schema(ClipViews)["window"].default)
     single = maps.exists() or not files["retrieval"].exists()
     moments = Moments(clips, float(window), 1 if single else SEVERAL)

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from sslflow.audiovisual.maps import enlarged
 from sslflow.drawing.embedded import Picture, image, picture
-from sslflow.examination.pointing import pointing
+from sslflow.examination.clips.pointing import pointing
 from sslflow.reporting.clips.moments import Heard, Moments
 from sslflow.reporting.clips.sounds import Player, coloured
 from sslflow.runtime.rng import permutation

@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
-from sslflow.examination.pointing import known_boxes
+from sslflow.examination.clips.pointing import known_boxes
 from sslflow.ingest.listing import write_clips_listing
 from sslflow.ingest.videos import cache
 from sslflow.ingest.videos.prepare import prepare_clips

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from sslflow.audiovisual.method import ClipMethod, PairMethod, find, names
-from sslflow.audiovisual.spectrogram import LogMel, sound_statistics
+from sslflow.audiovisual.ingredients import of_clips
+from sslflow.audiovisual.method import ClipMethod, OwnTask, PairMethod, find, names
 from sslflow.audiovisual.views import ClipViews, chosen_frames, cut_sounds, partners
+from sslflow.data.dataset import Dataset
 from sslflow.data.fields import Fields
+from sslflow.data.formats import ClipFormat
 from sslflow.methods.clips.alignment import (
     Alignment,
     AlignmentViews,
@@ -34,6 +37,7 @@ from sslflow.runtime.distributed import average_gradients, gather
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import Over, read
 from sslflow.training.fit import fit
+from sslflow.training.ingredients import build
 from sslflow.training.method import Batch, Pool
 from tests.av_fixtures import FPS, LOOKS, RATE, SECONDS, MemoryClips
 from tests.conftest import RECIPE
@@ -52,19 +56,12 @@ def clips() -> MemoryClips:
 def make(name: str, clips: MemoryClips, seed: int = 0, start: bool = True) -> tuple[ClipMethod, ClipViews]:
     """The method with its settings from the recipe, on small encoders; unless `fit` is to do it, started as before an
     epoch."""
-    kind, block = find(name), f"correspond.{name}"
+    kind, block = find(name), f"clip_methods.{name}"
     settings = read({block: kind, f"{block}.views": Over("clip_views", kind.Views)}, RECIPE)
     torch.manual_seed(derive(seed, "init"))
-    encoder = Encoder(3, clips.format.side, name="resnet10", width=8, stem_stride=2, grid=2)
-    rows = clips.pretraining_rows
-    given = {
-        "sound": lambda: Encoder(1, 64, name="resnet10", width=8, stem_stride=2),
-        "statistics": lambda: sound_statistics(LogMel(RATE)(clips.read(rows)["sound"])),
-    }
-    extra = (given[kind.hears](),) if kind.hears in given else ()
-    if kind.needs_labels:
-        extra += (torch.from_numpy(clips.labels[rows]),)
-    method: ClipMethod = kind(encoder, *extra, **settings[block])  # pyright: ignore[reportCallIssue]
+    small, rows = {"name": "resnet10", "width": 8, "stem_stride": 2}, clips.pretraining_rows
+    given = of_clips(cast("Dataset[ClipFormat]", clips), rows, {**small, "grid": 2}, small)
+    method = build(kind, given, settings[block])
     views = kind.Views(clips.format, **(settings[f"{block}.views"] | LOOKS | LEARNABLE.get(name, {})))
     if start:
         method.train().start_epoch(Pool(len(rows), torch.arange(len(rows)), lambda: torch.zeros(0), seed=0))
@@ -461,6 +458,17 @@ def test_kinds_of_sound_stay_and_are_those_of_sound_alone(clips):
         assert len(set(labels[(right == kind).numpy()])) == 1, "two tones in one cluster"
     method.start_epoch(Pool(8, torch.arange(8), lambda: torch.zeros(0), seed=9))
     assert torch.equal(method.state_dict()["centroids"], centroids)
+
+
+@pytest.mark.parametrize("name", ["ambient_sound", "supervised"])
+def test_chance_level_is_the_entropy_of_the_answers(name, clips):
+    method, views = make(name, clips)
+    given = batch(views, clips, len(clips.pretraining_rows))
+    losses = method.training_step(given)
+    answers = method.answers(given)[1] if isinstance(method, OwnTask) else method.get_buffer("labels")
+    shares = answers.bincount()[answers.unique()] / len(answers)
+    torch.testing.assert_close(losses["chance_loss"], -(shares * shares.log()).sum(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses["chance_accuracy"], shares.max())
 
 
 # Several processes

@@ -316,6 +316,16 @@ def test_features_all_the_same_make_one_cluster():
     assert all(p.isfinite().all() for p in method.classifier.parameters())
 
 
+@pytest.mark.parametrize(("different", "filled"), [(1, 1), (5, 5), (30, 12)])
+def test_chance_level_is_that_of_the_clusters_that_are_filled(different, filled):
+    method = small_deepcluster(clusters=12)
+    method.start_epoch(pool_of(F.one_hot(torch.arange(60) % different, method.encoder.dim).float()))
+    images = torch.rand(4, 1, 28, 28)
+    losses = method.training_step(Batch((images, images), torch.arange(4), progress=0.0))
+    assert float(losses["chance_loss"]) == pytest.approx(math.log(filled), abs=1e-6)
+    assert float(losses["chance_accuracy"]) == pytest.approx(1 / filled)
+
+
 def test_clusters_are_at_most_as_many_as_different_points():
     points = F.one_hot(torch.arange(30) % 5).float()
     assert len(cluster(points, 12, seed=0).centroids) == 5

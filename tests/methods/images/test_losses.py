@@ -12,7 +12,10 @@ from sslflow.methods.images import moco_v2, moco_v3
 from sslflow.methods.images.barlow_twins import barlow_terms
 from sslflow.methods.images.rotation import rotations
 from sslflow.methods.images.simclr import nt_xent
+from sslflow.methods.images.supervised import Supervised
 from sslflow.methods.images.vicreg import vicreg_terms
+from sslflow.networks.encoder import Encoder
+from sslflow.training.method import Batch, chance_level
 
 
 @pytest.fixture
@@ -124,3 +127,34 @@ def test_losses_are_worked_out_in_float32_under_autocast(name):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = loss(za, zb)
     torch.testing.assert_close(found, loss(za.float(), zb.float()), rtol=1e-6, atol=1e-6)
+
+
+# Chance level
+
+
+def test_chance_level_is_the_cost_of_the_shares():
+    answers = torch.tensor([0, 0, 2, -1])
+    found = chance_level(answers, torch.tensor([0.5, 0.0, 0.5]))
+    assert float(found["chance_loss"]) == pytest.approx(math.log(2))
+    assert float(found["chance_accuracy"]) == pytest.approx(0.5)  # as for `accuracy`, what has no label is not right
+    skewed = chance_level(answers, torch.tensor([0.1, 0.6, 0.3]))
+    assert float(skewed["chance_loss"]) == pytest.approx(-(2 * math.log(0.1) + math.log(0.3)) / 3)
+    assert float(skewed["chance_accuracy"]) == 0.0
+
+
+def test_no_constant_answer_to_labels_costs_less_than_chance_level():
+    torch.manual_seed(0)
+    labels = torch.tensor([3, 0, 0, 0, 0, 0, 1, 3, 0, 0, -1, 0])
+    method = Supervised(Encoder(1, 28, name="resnet10", width=4, stem_stride=2), labels)
+    torch.nn.init.zeros_(method.classifier.weight)
+    batch = Batch((torch.rand(12, 1, 28, 28),), torch.arange(12), progress=0.0)
+    optimizer = torch.optim.Adam([method.classifier.bias], lr=0.3)
+    for _ in range(200):
+        losses = method.training_step(batch)
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+    assert float(losses["loss"].detach()) == pytest.approx(float(losses["chance_loss"]), abs=1e-3)
+    entropy = -sum(share * math.log(share) for share in (8 / 11, 1 / 11, 2 / 11))
+    assert float(losses["chance_loss"]) == pytest.approx(entropy)
+    assert float(losses["accuracy"]) == float(losses["chance_accuracy"]) == pytest.approx(8 / 12)

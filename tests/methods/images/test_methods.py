@@ -18,6 +18,7 @@ from sslflow.networks.encoder import Encoder
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import Over, read
 from sslflow.training.fit import fit
+from sslflow.training.ingredients import build
 from sslflow.training.method import Batch, Method, Pool, find, names
 from sslflow.views.images import Views
 from tests.conftest import RECIPE, write_dataset
@@ -41,13 +42,13 @@ def make(
     settings = read({block: kind, f"{block}.views": Over("views", kind.Views)}, RECIPE)
     if labels is None:
         labels = np.arange(64) % 4
-    given = (torch.from_numpy(labels),) if kind.needs_labels else ()
 
     def built(channels: int, **encoder: Any) -> tuple[Method, Views]:
         torch.manual_seed(derive(seed, "init"))
         format = ImageFormat(channels, size, (0.3,) * channels, (0.3,) * channels)
         views = kind.Views(format, **settings[f"{block}.views"])
-        method = kind(Encoder(channels, size, **encoder), *given, **settings[block])
+        given = {"encoder": lambda: Encoder(channels, size, **encoder), "labels": lambda: torch.from_numpy(labels)}
+        method = build(kind, given, settings[block])
         if start:
             images = torch.randint(0, 256, (16, channels, size, size), dtype=torch.uint8)
             features = method.encoder.eval()(views.normalise(images)).detach()

@@ -484,6 +484,35 @@ def test_colours_as_numbers(colours):
     assert method.choices(8) is None
 
 
+@pytest.mark.parametrize("loss", ["classification", "regression"])
+def test_no_constant_colour_costs_less_than_chance_level(colours, loss):
+    method = built(colorization.Colorization, COLOUR, loss=loss, decoder=8)
+    given = seen_by(colorization.GreyViews(COLOUR, shift=0.0, flip=0.0), colours)
+    told = nn.Parameter(torch.zeros(1, len(method.bins) if loss == "classification" else 2, 1, 1))
+    method.decoder = _Always(told)
+    optimizer = torch.optim.Adam([told], lr=0.5)
+    for step in range(200):
+        losses = method.training_step(given)
+        if step == 0:
+            assert losses["chance_loss"] < losses["loss"] - 1e-3
+        optimizer.zero_grad()
+        losses["loss"].backward()
+        optimizer.step()
+        optimizer.param_groups[0]["lr"] *= 0.97
+    found, chance = float(losses["loss"].detach()), float(losses["chance_loss"])
+    assert chance - 1e-4 < found < chance + 0.02
+
+
+def test_chance_level_of_colours_is_of_all_steps_so_far(colours):
+    views = colorization.GreyViews(COLOUR, shift=0.0, flip=0.0)
+    method = built(colorization.Colorization, COLOUR, loss="regression", decoder=8)
+    for part in colours[:6], colours[6:]:
+        chance = method.training_step(seen_by(views, part))["chance_loss"]
+    true = nn.functional.avg_pool2d(lab(colours.float() / 255)[:, 1:], 4) / colorization.UNIT
+    expected = (true[6:] - true.mean(dim=(0, 2, 3), keepdim=True)).square().mean()
+    torch.testing.assert_close(chance, expected, rtol=1e-4, atol=1e-6)
+
+
 def coloured(dataset_images: Tensor) -> Tensor:
     """Colours that follow the lightness, so that there is something to learn."""
     grey = dataset_images.float()
@@ -517,20 +546,21 @@ def test_a_resumed_colorization_ends_with_the_same_bits(fashion, tmp_path, monke
 
 
 def colour_step(rows: slice) -> dict[str, Tensor]:
-    """Loss, gradients and what was seen after two steps on these rows; without statistics of the batch, which CPU
-    processes don't share."""
+    """Loss, chance level, gradients and what was seen after two steps on these rows; without statistics of the batch,
+    which CPU processes don't share."""
     torch.manual_seed(0)
     images = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
     format = ImageFormat(3, 16, COLOUR.mean, COLOUR.std)
     method = built(colorization.Colorization, format, decoder=8).eval()
     views = colorization.GreyViews(format, shift=0.0, flip=0.0)
     method.training_step(seen_by(views, images.flip(0)[rows]))
-    loss = method.training_step(seen_by(views, images[rows]))["loss"]
+    losses = method.training_step(seen_by(views, images[rows]))
+    loss = losses["loss"]
     loss.backward()
     parameters = [p for p in method.parameters() if p.grad is not None]
     average_gradients(parameters)
     gradient = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
-    return {"loss": loss.detach(), "gradient": gradient, "seen": method.seen}
+    return {"loss": loss.detach(), "chance": losses["chance_loss"], "gradient": gradient, "seen": method.seen}
 
 
 def process(number: int, folder: str) -> None:
@@ -547,4 +577,5 @@ def test_two_processes_weigh_colours_as_one_does(tmp_path):
     for part in found:
         torch.testing.assert_close(part["seen"], whole["seen"])
         torch.testing.assert_close(part["gradient"], whole["gradient"], rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close((found[0]["loss"] + found[1]["loss"]) / 2, whole["loss"])
+    for name in ("loss", "chance"):
+        torch.testing.assert_close((found[0][name] + found[1][name]) / 2, whole[name])

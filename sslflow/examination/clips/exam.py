@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from sslflow.audiovisual.ingredients import needs_sound
 from sslflow.audiovisual.method import ClipMethod, OwnTask, PairMethod
 from sslflow.audiovisual.views import ClipViews
 from sslflow.audiovisual.windows import BATCH, Windows, chosen_rows, embed, windows
@@ -18,10 +19,10 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
 from sslflow.data.splits import TEST
 from sslflow.evaluation.linear import fit_linear
-from sslflow.examination.pairs import Pairs, accuracies, controls, file_facts, paired, scored
-from sslflow.examination.pointing import known_boxes
-from sslflow.examination.shortcuts import likely_from
-from sslflow.examination.tasks import finding, own_accuracy, own_task, pointed, score_table, sound_maps
+from sslflow.examination.clips.pairs import Pairs, accuracies, controls, file_facts, paired, scored
+from sslflow.examination.clips.pointing import known_boxes
+from sslflow.examination.clips.shortcuts import likely_from
+from sslflow.examination.clips.tasks import finding, own_accuracy, own_task, pointed, score_table, sound_maps
 from sslflow.networks.batch_norm import fresh_statistics
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.rng import derive
@@ -80,7 +81,7 @@ class Exam:
         sources, labels, boxes."""
         found = Findings()
         rows = self.clips.rows(TEST)
-        if self.method.hears != "nothing":
+        if needs_sound(type(self.method)):
             rows = rows[self.clips.column("audible", rows)]
         test = chosen_rows(rows, self.size.clips, self.seed)
         train = chosen_rows(self.train, self.size.clips, self.seed)

@@ -14,7 +14,7 @@ from sslflow.audiovisual.views import partners
 from sslflow.audiovisual.windows import Windows
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.intervals import interval
-from sslflow.examination.shortcuts import ranked, told_by
+from sslflow.examination.clips.shortcuts import ranked, told_by
 from sslflow.runtime.rng import derive
 
 

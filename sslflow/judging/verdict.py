@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
+from sslflow.judging.curve import FEWEST, Curve, Row
 from sslflow.training.method import Choices
-
-Row = Mapping[str, float]
-"""A row of the curve; the first is from before the first update, with the loss of the first batch."""
 
 JUDGED = 0.2
 """Share of the steps before which nothing is said: the learning rate warms up and the curve is still on its way from
 where it began."""
-RECENT = 0.2
-"""Share of the steps, the last ones, whose mean counts as the present: single losses scatter from batch to batch."""
-FEWEST = 3
-"""Rows without which there is no telling a level from a slope."""
-AT_CHANCE = 0.01
-"""A loss so close to ln K, as a share of it, is a guess. Stuck runs end within 0.001; the slowest of healthy short runs
-(DINO) was 0.025 away."""
-MOVED = 0.03
+MOVED = 0.01
 """Features have moved when a sign differs by more of its start: with a learning rate of almost nothing all stayed
-within 0.001, in healthy runs one differed by 0.1 and more."""
+within 0.001, in the shortest of healthy runs one differed by 0.03, in others by 0.1 and more."""
 RISEN = 1.5
 """A loss of so many times its start has run away; that of healthy methods with a teacher rose by up to 1.04."""
 RISEN_ABOVE_CHANCE = 1.1
-"""Where the loss is also above ln K, so much is enough: it is worse than a guess, and than random weights."""
+"""Where the loss is also above chance level, so much is enough: it is worse than a constant answer, and than random
+weights."""
 CONSTANT_STD = 0.1
 """Features with less of the spread that they began with hardly differ from image to image; in healthy runs 0.5 and
 more is left."""
@@ -46,6 +39,7 @@ UNFINISHED = 0.2
 brought 0.05 to 0.17."""
 FALLEN = 0.05
 """A fall of less, as a share of where the loss began, can't be told in halves: batches differ by as much."""
+SLOWER = "Try a learning rate 3 to 10 times smaller, a longer warmup, or clip, the largest norm of the gradient."
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,8 @@ class Finding:
     """Something that the curve says."""
 
     kind: str
-    """`frozen`, `still`, `diverged`, `constant`, `collapse`, `hollow`; `healthy`, `unfinished`, `short`."""
+    """`chance`, `unchanged`, `flat`, `diverged`, `constant`, `collapse`, `shortcut`; `healthy`, `unfinished`,
+    `short`."""
     words: str
     """What was seen, in full sentences."""
     advice: str
@@ -68,73 +63,63 @@ def findings(rows: Sequence[Row], choices: Choices | None, steps: int) -> list[F
     """
     over = rows[-1]["step"] >= steps
     judged = [row for row in rows[1:] if row["step"] >= JUDGED * steps]
-    if len(judged) < FEWEST:
-        return [_short(len(judged))] if over else []
-    curve = Curve(rows[0], judged)
-    sick = [*_of_the_loss(curve, choices), *_of_the_features(curve, choices)]
+    broken = [*_not_finite(rows)]
+    if broken or len(judged) < FEWEST:
+        return broken or ([_short(len(judged))] if over else [])
+    curve = Curve(rows, judged, choices, over)
+    sick = [*_of_the_loss(curve), *_of_the_features(curve, choices)]
     if sick or not over:
         return sick
-    return [_healthy(curve, choices), *_unfinished(rows, curve)]
+    return [_healthy(curve), *_unfinished(rows, curve)]
 
 
-class Curve:
-    """Where the columns of a curve began and where they are now."""
-
-    def __init__(self, start: Row, judged: Sequence[Row]) -> None:
-        late = [row for row in judged if row["step"] > (1 - RECENT) * judged[-1]["step"]]
-        self.recent = late if len(late) >= FEWEST else judged[-FEWEST:]
-        self.start = start
-        self.now = {name: _mean(self.recent, name) for name in self.recent[-1]}
-
-    @property
-    def fall(self) -> float:
-        """How far the loss has fallen, as a share of its start; of 1 for a loss that begins near 0."""
-        return (self.start["loss"] - self.now["loss"]) / max(abs(self.start["loss"]), 1.0)
-
-    def left(self, name: str) -> float:
-        """What is left of a column, as a share of its start."""
-        return self.now[name] / max(self.start[name], 1e-9)
-
-    def moved(self) -> float:
-        """The largest change of any sign of the features, as a share of its start."""
-        signs = [name for name in ("feature_std", "rankme", "alpha_req", "uniformity") if name in self.now]
-        return max(abs(self.now[name] - self.start[name]) / max(abs(self.start[name]), 1e-9) for name in signs)
-
-    def apart(self, row: Row) -> float | None:
-        """Squared distance of two views of an image, as a share of that of two images; None where there are no two
-        views or no two images that differ."""
-        if "alignment" not in row or row["feature_std"] < 1e-3:
-            return None
-        return row["alignment"] / (2 * row["feature_std"] ** 2)
+def _not_finite(rows: Sequence[Row]) -> Iterator[Finding]:
+    for row in rows:
+        names = [name for name, value in row.items() if not math.isfinite(value)]
+        if names:
+            yield Finding(
+                "diverged",
+                f"The run has diverged: from step {row['step']:.0f} on not finite are {', '.join(names)}.",
+                SLOWER,
+                sick=True,
+            )
+            return
 
 
-def _of_the_loss(curve: Curve, choices: Choices | None) -> Iterator[Finding]:
-    start, loss = curve.start["loss"], curve.now["loss"]
-    chance = math.log(choices.count) if choices and choices.count > 1 else None
-    if choices and chance and _level(curve.recent, chance):
+def _of_the_loss(curve: Curve) -> Iterator[Finding]:
+    start, loss, chance = curve.start["loss"], curve.now["loss"], curve.chance_loss(curve.now)
+    stays = curve.stays_at_chance()
+    if curve.moved() < MOVED and not _constant(curve):
         yield Finding(
-            "frozen",
-            f"The loss stands at {loss:.3f}, and ln {choices.count} = {chance:.3f} is what guessing among the "
-            f"{choices.count} {choices.among} costs: the answers are the same for all images.",
-            "Try a learning rate 3 to 10 times smaller, and a larger one if the features have not moved either; a "
-            "lower temperature; with a teacher or prototypes a lower teacher temperature or epsilon, so that the "
-            "targets are not all alike.",
-            sick=True,
-        )
-    elif curve.moved() < MOVED:
-        yield Finding(
-            "still",
+            "unchanged",
             f"Nothing has been learned: the features are those of the random weights that the run started from. The "
             f"loss began at {start:.4g} and is {loss:.4g}.",
             "Try a learning rate 10 times larger.",
             sick=True,
         )
-    elif loss > (RISEN_ABOVE_CHANCE if chance and loss > chance else RISEN) * start > 0:
-        guess = f", where a guess costs {chance:.4g}" if chance else ""
+    elif not stays and loss > (RISEN_ABOVE_CHANCE if chance and loss > chance else RISEN) * start > 0:
         yield Finding(
             "diverged",
-            f"The loss has run away: it began at {start:.4g} and is {loss:.4g}{guess}.",
-            "Try a learning rate 3 to 10 times smaller, a longer warmup, or clip, the largest norm of the gradient.",
+            f"The loss has run away: it began at {start:.4g} and is {loss:.4g}{_chance(curve)}.",
+            SLOWER,
+            sick=True,
+        )
+    elif stays or curve.ends_at_chance():
+        yield Finding(
+            "chance",
+            f"Nothing has been learned: the loss is {loss:.4g}{_chance(curve)}. The same answer for all images does "
+            "as well.",
+            "Try a learning rate 3 to 10 times smaller; more epochs, if the loss still falls; a lower temperature, or "
+            "a higher one if the loss is above chance level; with a teacher or prototypes a lower teacher temperature "
+            "or epsilon, so that the targets are not all alike.",
+            sick=True,
+        )
+    elif curve.ends_flat() and not curve.more_right():
+        yield Finding(
+            "flat",
+            f"Nothing has been learned: the loss began at {start:.4g} and is {loss:.4g}, and that is no more of a "
+            "change than from row to row.",
+            "Try a learning rate 3 to 10 times larger, or smaller, and more epochs.",
             sick=True,
         )
 
@@ -144,7 +129,7 @@ def _of_the_features(curve: Curve, choices: Choices | None) -> Iterator[Finding]
     rank, started = curve.now["rankme"], curve.start["rankme"]
     directions = f"the features use {rank:.1f} directions (RankMe), {started:.1f} at the start"
     views = curve.apart(curve.start), curve.apart(curve.now)
-    if curve.left("feature_std") < CONSTANT_STD or rank < CONSTANT_RANK:
+    if _constant(curve):
         yield Finding(
             "constant",
             f"The output is constant: features hardly differ from image to image; {directions}.",
@@ -163,7 +148,7 @@ def _of_the_features(curve: Curve, choices: Choices | None) -> Iterator[Finding]
     elif curve.left("rankme") < FEW_DIRECTIONS:
         enough = choices is not None and rank >= choices.count - 1
         yield Finding(
-            "hollow",
+            "shortcut",
             f"{loss}, but {directions}: "
             + ("they keep little beyond the answers." if enough else "the task is being solved by a shortcut."),
             "Try a smaller learning rate, stronger augmentation, or a task that asks for more.",
@@ -182,7 +167,7 @@ def _of_the_features(curve: Curve, choices: Choices | None) -> Iterator[Finding]
         )
     elif views[0] and views[1] and views[1] >= views[0] and 0 < curve.now["loss"] < VANISHED * curve.start["loss"]:
         yield Finding(
-            "hollow",
+            "shortcut",
             f"{loss}, but two views of an image lie no closer in the features: at {views[1]:.2f} of the squared "
             f"distance of two images, {views[0]:.2f} at the start. Something behind the encoder does the work.",
             "Try what the method has against collapse, and a smaller network between features and loss.",
@@ -198,10 +183,28 @@ def _head_collapsed(curve: Curve) -> bool:
     return curve.now["projection_rankme"] < few or curve.left("projection_std") < FLAT_PROJECTIONS
 
 
-def _healthy(curve: Curve, choices: Choices | None) -> Finding:
-    chance = f" (a guess costs {math.log(choices.count):.4g})" if choices and choices.count > 1 else ""
+def _constant(curve: Curve) -> bool:
+    """Whether features hardly differ from image to image."""
+    return curve.left("feature_std") < CONSTANT_STD or curve.now["rankme"] < CONSTANT_RANK
+
+
+def _chance(curve: Curve) -> str:
+    """Chance level, and the accuracy beside its own."""
+    loss, accuracy = curve.chance_loss(curve.now), curve.chance_accuracy(curve.now)
+    if loss is None:
+        return ""
+    told = f"{loss:.4g}"
+    if curve.choices and "chance_loss" not in curve.now:
+        told = f"ln {curve.choices.count} = {loss:.4g}, for {curve.choices.count} {curve.choices.among}"
+    told = f" (chance level: {told})"
+    if accuracy is None:
+        return told
+    return f"{told}, the accuracy {100 * curve.now['accuracy']:.1f} % (chance level: {100 * accuracy:.1f} %)"
+
+
+def _healthy(curve: Curve) -> Finding:
     said = [
-        f"Healthy: the loss went from {curve.start['loss']:.4g} to {curve.now['loss']:.4g}{chance}",
+        f"Healthy: the loss went from {curve.start['loss']:.4g} to {curve.now['loss']:.4g}{_chance(curve)}",
         f"the features use {curve.now['rankme']:.1f} directions (RankMe), {curve.start['rankme']:.1f} at the start",
     ]
     before, after = curve.apart(curve.start), curve.apart(curve.now)
@@ -217,7 +220,7 @@ def _unfinished(rows: Sequence[Row], curve: Curve) -> Iterator[Finding]:
     whole = curve.start["loss"] - curve.now["loss"]
     if not middle or curve.fall < FALLEN:
         return
-    share = (_mean(middle, "loss") - curve.now["loss"]) / whole
+    share = (fmean(row["loss"] for row in middle) - curve.now["loss"]) / whole
     if share > UNFINISHED:
         yield Finding(
             "unfinished",
@@ -236,13 +239,3 @@ def _short(rows: int) -> Finding:
         "Try more epochs, or a smaller pretrain.log_every.",
         sick=False,
     )
-
-
-def _level(rows: Sequence[Row], value: float) -> bool:
-    """Whether the loss stays at the value, rather than passing it on its way."""
-    half = len(rows) // 2
-    return all(abs(_mean(part, "loss") / value - 1) < AT_CHANCE for part in (rows[:half], rows[half:]))
-
-
-def _mean(rows: Sequence[Row], name: str) -> float:
-    return sum(row[name] for row in rows) / len(rows)

@@ -14,7 +14,7 @@ from sslflow.audiovisual.views import ClipViews
 from sslflow.audiovisual.windows import BATCH, ClipSource, Windows, seen
 from sslflow.evaluation.intervals import interval, standard_error
 from sslflow.evaluation.retrieval import chance, retrieval
-from sslflow.examination import pointing as localisation
+from sslflow.examination.clips import pointing as localisation
 from sslflow.runtime.rng import derive
 from sslflow.training.method import Batch
 

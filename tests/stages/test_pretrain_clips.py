@@ -1,9 +1,8 @@
-"""The stage correspond, from clips on the disk to encoders, scores and the tables of a report; and what is done with
-them: features of clips, and search."""
+"""The stages pretrain_clips, inspect_clips and examine, from clips on the disk to encoders, a verdict, scores and the
+tables of a report; and what is done with them: features of clips, and search."""
 
 from __future__ import annotations
 
-import functools
 import math
 from pathlib import Path
 
@@ -12,22 +11,24 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
+from sslflow.data.clips import Clips
 
 from sslflow import paths
 from sslflow.audiovisual.bundle import clip_features, load_method, search
+from sslflow.audiovisual.ingredients import held_out
 from sslflow.audiovisual.method import find
 from sslflow.audiovisual.method import names as method_names
-from sslflow.data.dataset import Dataset
-from sslflow.data.formats import ClipFormat
+from sslflow.judging.judge import read_curve
 from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
-from sslflow.reporting.curves import read_curve
 from sslflow.runtime.files import read_json
-from sslflow.settings.params import ParamsError, load
-from sslflow.stages import correspond
-from tests.av_fixtures import LOOKS, PER_VIDEO, RATE, MemoryClips
-from tests.conftest import RECIPE
+from sslflow.settings.params import ParamsError
+from sslflow.stages import examine, inspect_clips, pretrain_clips
+from sslflow.training import run as training
+from tests.av_fixtures import LOOKS, PER_VIDEO, RATE, SIDE, MemoryClips
+from tests.conftest import ROOT
 
 CPU = torch.device("cpu")
 SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
@@ -37,14 +38,14 @@ SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
 def params(tmp_path, monkeypatch) -> dict:
     """The settings, to be changed and written, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    content = load(RECIPE)
-    kept = {name: content[name] for name in ("compute", "correspond", "clip_train", "clip_views")}
+    content = YAML(typ="safe").load((ROOT / "params.yaml").read_text())
+    kept = {name: content[name] for name in ("compute", "correspond", "inspect")}
     kept["compute"] |= {"device": "cpu", "threads": 1}
     kept["correspond"] |= {"picture": {**SMALL, "grid": 2}, "sound": SMALL}
     kept["correspond"]["run"] |= {"log_every": 2}
     for method in method_names():
-        kept["correspond"][method].setdefault("train", {}).update(epochs=2, batch_size=8)
-        kept["correspond"][method].setdefault("views", {}).update(LOOKS)
+        kept["correspond"][method]["train"] |= {"epochs": 2, "batch_size": 8}
+        kept["correspond"][method]["views"] |= LOOKS
     return kept
 
 
@@ -53,28 +54,37 @@ def ran(params: dict, method: str, clips: MemoryClips | None = None) -> dict[str
         clips.write(paths.CLIPS)
     with Path("params.yaml").open("w") as handle:
         YAML(typ="safe").dump(params, handle)
-    correspond.main(method, 0)
-    metrics = read_json(paths.metrics("correspond", f"{method}-0"))
+    pretrain_clips.main(method, 0)
+    examine.main(method, 0)
+    metrics = read_json(paths.metrics("pretrain_clips", f"{method}-0"))
+    metrics = {"loss": metrics["loss"], "clips": metrics["clips"], **read_json(paths.metrics("examine", f"{method}-0"))}
     assert all(math.isfinite(value) for value in metrics.values())
     return metrics
 
 
 def table(method: str, name: str = "decisions") -> list[dict]:
-    return pq.read_table(paths.correspondence(method, 0) / f"{name}.parquet").to_pylist()
+    return pq.read_table(paths.examined(method, 0) / f"{name}.parquet").to_pylist()
+
+
+def files(method: str) -> dict[str, Path]:
+    """All that both stages left but their metrics, which count seconds."""
+    picture = paths.clip_encoder(method, 0, "picture")
+    found = [*picture.parent.iterdir(), *paths.examined(method, 0).iterdir()]
+    found += [paths.trained(method, 0, paths.OF_CLIPS), paths.curve(method, 0, paths.OF_CLIPS)]
+    return {file.name: file for file in found}
 
 
 def names(method: str) -> set[str]:
-    return {file.name for file in paths.correspondence(method, 0).iterdir()}
+    return set(files(method)) - {f"{method}-0.safetensors", f"{method}-0.csv"}
 
 
-WITH_SOUND = {"curve.csv", "decisions.parquet", "method.safetensors", "picture.safetensors", "retrieval.parquet"}
-WITH_SOUND |= {"sound.safetensors"}
+WITH_SOUND = {"decisions.parquet", "picture.safetensors", "retrieval.parquet", "sound.safetensors"}
 WRITTEN = {
     "alignment": WITH_SOUND | {"maps.safetensors"},
     "correspondence": WITH_SOUND | {"maps.safetensors"},
     "synchrony": WITH_SOUND | {"source_decisions.parquet"},
-    "ambient_sound": {"curve.csv", "decisions.parquet", "picture.safetensors"},
-    "temporal_order": {"curve.csv", "decisions.parquet", "picture.safetensors"},
+    "ambient_sound": {"decisions.parquet", "picture.safetensors"},
+    "temporal_order": {"decisions.parquet", "picture.safetensors"},
 }
 
 
@@ -98,25 +108,25 @@ def test_scores_are_those_of_the_rows_and_nothing_is_left_out(method, params):
         for control in ("picture", "sound"):
             assert metrics[f"control_{control}_accuracy"] == 0.5
         assert metrics["control_metadata_low"] <= 0.5 <= metrics["control_metadata_high"]
-        assert load_encoder(paths.correspondence(method, 0) / "sound.safetensors").channels == 1
+        assert load_encoder(paths.clip_encoder(method, 0, "sound")).channels == 1
         assert metrics["retrieval_own_r1_chance"] == pytest.approx(1 / len(test))
-    assert load_encoder(paths.correspondence(method, 0) / "picture.safetensors").channels == 3
+    assert load_encoder(paths.clip_encoder(method, 0, "picture")).channels == 3
     assert {"probe_picture_accuracy", "probe_picture_random_accuracy"} <= set(metrics)
     assert metrics["low"] <= metrics["accuracy"] <= metrics["high"]
 
 
 def test_a_threshold_is_chosen_by_sources_that_were_not_trained_on():
     rows, sources = np.arange(40), np.arange(40) // 2 + 100
-    held = correspond.held_out(find("alignment"), sources, rows, 0.2, 0)
+    held = held_out(find("alignment"), sources, rows, 0.2, 0)
     assert len(held) == 8
     assert len(np.unique(sources[held])) == 4
-    assert not np.array_equal(held, correspond.held_out(find("alignment"), sources, rows, 0.2, 1))
+    assert not np.array_equal(held, held_out(find("alignment"), sources, rows, 0.2, 1))
     # Two sources stay to train on, of whatever share.
-    everything = correspond.held_out(find("alignment"), sources, rows, 1.0, 0)
+    everything = held_out(find("alignment"), sources, rows, 1.0, 0)
     assert len(np.unique(sources[np.setdiff1d(rows, everything)])) == 2
     # One source makes no wrong pair, and correspondence has its threshold already.
-    assert not len(correspond.held_out(find("alignment"), sources, rows, 0.05, 0))
-    assert not len(correspond.held_out(find("correspondence"), sources, rows, 0.2, 0))
+    assert not len(held_out(find("alignment"), sources, rows, 0.05, 0))
+    assert not len(held_out(find("correspondence"), sources, rows, 0.2, 0))
 
 
 def test_what_is_held_out_is_not_trained_on(params):
@@ -129,7 +139,7 @@ def test_what_is_held_out_is_not_trained_on(params):
 def test_labels_are_learned_by_both_encoders_as_a_control(params, capsys):
     params["correspond"]["supervised"]["train"] |= {"epochs": 20, "batch_size": 8}
     metrics = ran(params, "supervised", MemoryClips(24))
-    assert names("supervised") == {"curve.csv", "picture.safetensors", "sound.safetensors"}
+    assert names("supervised") == {"picture.safetensors", "sound.safetensors"}
     for side in ("picture", "sound"):
         assert metrics[f"probe_{side}_accuracy"] > 0.6
     assert "accuracy" not in metrics
@@ -154,21 +164,19 @@ def test_wrong_pairs_are_of_other_sources_or_for_synchrony_of_another_moment(par
 
 def test_the_same_run_gives_the_same_bytes_and_another_seed_others(params):
     ran(params, "alignment", MemoryClips(12))
-    folder = paths.correspondence("alignment", 0)
-    first = {name: (folder / name).read_bytes() for name in names("alignment")}
+    first = {name: file.read_bytes() for name, file in files("alignment").items()}
     ran(params, "alignment")
-    assert {name: (folder / name).read_bytes() for name in names("alignment")} == first
-    correspond.main("alignment", 1)
-    assert (paths.correspondence("alignment", 1) / "picture.safetensors").read_bytes() != first["picture.safetensors"]
+    assert {name: file.read_bytes() for name, file in files("alignment").items()} == first
+    pretrain_clips.main("alignment", 1)
+    assert paths.clip_encoder("alignment", 1, "picture").read_bytes() != first["picture.safetensors"]
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(params, monkeypatch):
     whole = ran(params, "ambient_sound", MemoryClips(12))
-    weights = (paths.correspondence("ambient_sound", 0) / "picture.safetensors").read_bytes()
+    first = {name: file.read_bytes() for name, file in files("ambient_sound").items()}
     params["correspond"]["run"]["checkpoint_seconds"] = 1e-9
-    fit, steps = correspond.fit, []
+    fit, steps = training.fit, []
 
-    @functools.wraps(fit)
     def stopping(*given, **settings):
         for step in fit(*given, **settings):
             yield step
@@ -176,28 +184,39 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(params, monkeypatch):
             if len(steps) == 3:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(correspond, "fit", stopping)
+    monkeypatch.setattr(training, "fit", stopping)
     with pytest.raises(KeyboardInterrupt):
         ran(params, "ambient_sound")
-    # What is only written down, or examined once the run is over, may change meanwhile.
-    params["correspond"]["run"] |= {"checkpoint_seconds": 100, "log_every": 3}
-    params["correspond"]["evaluate"] |= {"shown": 3}
     again = ran(params, "ambient_sound")
     assert len(steps) > 3
     assert steps == list(range(1, len(steps) + 1))  # the fourth is the first after the stop
-    assert (paths.correspondence("ambient_sound", 0) / "picture.safetensors").read_bytes() == weights
+    assert {name: file.read_bytes() for name, file in files("ambient_sound").items()} == first
     assert again["accuracy"] == whole["accuracy"]
-    rows = read_curve(paths.correspondence("ambient_sound", 0) / "curve.csv")
-    assert [int(row["step"]) for row in rows] == [1, 2, *range(6, len(steps), 3), len(steps)]
-    assert all(all(row.values()) for row in rows)
-    assert not list((paths.WORK / "correspond").glob("*/checkpoint.pt"))
+    assert not list((paths.WORK / "pretrain_clips").glob("*/checkpoint.pt"))
+
+
+@pytest.mark.parametrize("method", method_names())
+def test_a_run_on_clips_is_judged_and_drawn_without_a_training(method, params, capsys):
+    ran(params, method, MemoryClips(12))
+    before = {name: file.read_bytes() for name, file in files(method).items()}
+    inspect_clips.main(method, 0)
+    assert {name: file.read_bytes() for name, file in files(method).items()} == before
+    said = read_json(paths.verdict(method, 0, paths.OF_CLIPS))
+    assert said
+    assert f"inspect_clips {method}-0  verdict: {said[0]['words']}" in capsys.readouterr().out
+    with Image.open(paths.pictures(method, 0, paths.OF_CLIPS)) as drawn:
+        assert drawn.height > SIDE
+    rows = read_curve(paths.curve(method, 0, paths.OF_CLIPS))
+    assert [row["step"] for row in rows[:3]] == [0, 2, 4]
+    assert all({"loss", "lr", "rankme", "feature_std"} <= set(row) for row in rows)
+    assert len({row["rankme"] for row in rows}) == len(rows)
 
 
 def test_without_labels_and_boxes_there_are_scores_that_need_none(params):
     metrics = ran(params, "correspondence", MemoryClips(12, labels=False, boxes=False))
     assert not [name for name in metrics if name.startswith(("probe", "localisation")) or "class" in name]
     assert "accuracy" in metrics
-    maps = load_file(paths.correspondence("correspondence", 0) / "maps.safetensors")
+    maps = load_file(paths.examined("correspondence", 0) / "maps.safetensors")
     assert maps["own"].shape == maps["silence"].shape == (8, 2, 2)
     assert maps["box"].isnan().all()
 
@@ -205,13 +224,15 @@ def test_without_labels_and_boxes_there_are_scores_that_need_none(params):
 @pytest.mark.parametrize("method", WRITTEN)
 def test_a_single_test_source_and_none_at_all_are_no_error(method, params):
     clips = MemoryClips(6)
-    clips.columns["split"] = np.where(np.arange(12) < 2, "test", "train")
+    clips.splits = np.where(np.arange(12) < 2, "test", "train")
+    clips.manifest = clips.manifest.set_column(4, "split", pa.array(clips.splits))
     metrics = ran(params, method, clips)
     assert metrics["test_sources"] == 1
     assert ("accuracy" in metrics) == (method not in ("correspondence", "alignment"))
+    manifest = clips.manifest.set_column(4, "split", pa.array(["train"] * 12))
     stored = pq.read_table(paths.CLIPS / "manifest.parquet")
     pq.write_table(
-        stored.set_column(stored.column_names.index("split"), "split", pa.array(["train"] * 12)),
+        stored.set_column(stored.column_names.index("split"), "split", manifest["split"]),
         paths.CLIPS / "manifest.parquet",
     )
     metrics = ran(params, method)
@@ -230,7 +251,7 @@ def test_an_encoder_to_start_from_must_see_colours_and_is_told_of(params):
     # The same weights, but for the statistics of BatchNorm: at most one window is named otherwise.
     one = 1 / metrics["probe_picture_windows"]
     assert metrics["probe_picture_start_accuracy"] == pytest.approx(metrics["probe_picture_accuracy"], abs=1.01 * one)
-    found = load_encoder(paths.correspondence("temporal_order", 0) / "picture.safetensors").state_dict()
+    found = load_encoder(paths.clip_encoder("temporal_order", 0, "picture")).state_dict()
     start = load_encoder(Path("start.safetensors")).state_dict()
     torch.testing.assert_close(found["network.conv1.weight"], start["network.conv1.weight"], atol=1e-6, rtol=0)
     params["correspond"]["run"]["start"] = "grey.safetensors"
@@ -243,7 +264,8 @@ def test_an_encoder_to_start_from_must_see_colours_and_is_told_of(params):
 
 def test_what_can_t_be_learned_from_is_said_in_plain_words(params):
     clips = MemoryClips(4)
-    clips.columns["group"] = np.array(["one"] * 8)
+    clips.sources = np.zeros(8, dtype=np.int64)
+    clips.manifest = clips.manifest.set_column(2, "source", pa.array(["one"] * 8))
     with pytest.raises(ValueError, match="correspondence needs clips of at least two sources"):
         ran(params, "correspondence", clips)
 
@@ -254,9 +276,9 @@ def test_a_run_reads_only_its_own_settings(params):
     ran(params, "ambient_sound", MemoryClips(12))
     with pytest.raises(ParamsError, match="did you mean 'dim'"):
         ran(params, "synchrony")
-    assert set(correspond.sections("synchrony")) - {f"correspond.synchrony.{part}" for part in ("views", "train")} == {
-        name.replace("${item.method}", "synchrony") for name in correspond.SECTIONS
-    }
+    for stage in (pretrain_clips, inspect_clips, examine):
+        read = set(stage.schemas("synchrony")) - {f"correspond.synchrony.{part}" for part in ("views", "train")}
+        assert read == {name.replace("${item.method}", "synchrony") for name in stage.SECTIONS}
 
 
 # Use
@@ -265,12 +287,12 @@ def test_a_run_reads_only_its_own_settings(params):
 def test_features_of_clips_have_times_and_are_the_encoders(params):
     clips = MemoryClips(8)
     ran(params, "alignment", clips)
-    method, views = load_method(paths.correspondence("alignment", 0) / "method.safetensors")
-    rows = clip_features(method, views, Dataset(paths.CLIPS), CPU).to_pylist()
+    method, views = load_method(paths.trained("alignment", 0, paths.OF_CLIPS))
+    rows = clip_features(method, views, Clips(), CPU).to_pylist()
     assert len(rows) == 16 * 3
     assert [row["start"] for row in rows[:6]] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     assert all(row["end"] - row["start"] == 1.0 for row in rows)
-    encoder = load_encoder(paths.correspondence("alignment", 0) / "picture.safetensors")
+    encoder = load_encoder(paths.clip_encoder("alignment", 0, "picture"))
     frame = clips.frames[1, 12]  # 1.5 s into the second clip: the middle of its second window
     with torch.no_grad():
         expected = encoder(views.normalise(torch.from_numpy(frame[None])))[0]
@@ -283,15 +305,15 @@ def test_search_finds_the_window_that_a_sound_or_an_image_is_from(params):
     params["correspond"]["alignment"]["train"] |= {"epochs": 50, "batch_size": 16, "lr": 3e-3}
     clips = MemoryClips(24)
     ran(params, "alignment", clips)
-    method, views = load_method(paths.correspondence("alignment", 0) / "method.safetensors")
-    stored: Dataset[ClipFormat] = Dataset(paths.CLIPS)
+    method, views = load_method(paths.trained("alignment", 0, paths.OF_CLIPS))
+    stored = Clips()
     shares = []
     for row in range(0, 12, 2):
         sound = search(method, views, stored, CPU, sound=torch.from_numpy(clips.sound[row]), top=8).to_pylist()
         image = search(method, views, stored, CPU, image=torch.from_numpy(clips.frames[row, 5]), top=8).to_pylist()
         for found in (sound, image):
             assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
-            labels = [clips.labels[clips.columns["path"].tolist().index(one["video"])] for one in found]
+            labels = [clips.labels[clips.paths.index(one["video"])] for one in found]
             shares.append(np.mean(np.array(labels) == clips.labels[row]))
     assert np.mean(shares) > 0.6  # chance is a quarter
     with pytest.raises(ValueError, match="one of the two"):
@@ -302,11 +324,11 @@ def test_search_finds_the_window_that_a_sound_or_an_image_is_from(params):
 
 def test_files_that_are_no_method_are_said_to_be_none(params):
     ran(params, "synchrony", MemoryClips(8))
-    folder = paths.correspondence("synchrony", 0)
+    file = paths.trained("synchrony", 0, paths.OF_CLIPS)
     with pytest.raises(ValueError, match="not a method for clips"):
-        load_method(folder / "picture.safetensors")
-    with pytest.raises(ValueError, match="dvc repro correspond"):
-        load_method(folder / "nothing.safetensors")
-    method, views = load_method(folder / "method.safetensors")
+        load_method(paths.clip_encoder("synchrony", 0, "picture"))
+    with pytest.raises(ValueError, match="dvc repro pretrain_clips"):
+        load_method(file.with_name("nothing.safetensors"))
+    method, views = load_method(file)
     with pytest.raises(ValueError, match="several frames in a row"):
-        search(method, views, Dataset(paths.CLIPS), CPU, image=torch.zeros(3, 40, 30, dtype=torch.uint8))
+        search(method, views, Clips(), CPU, image=torch.zeros(3, 40, 30, dtype=torch.uint8))

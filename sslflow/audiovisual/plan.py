@@ -1,0 +1,33 @@
+"""How runs on clips go: a section of params.yaml that several stages read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge
+
+from sslflow.settings.params import Count, Fraction, Positive
+from sslflow.training.run import Journal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """`clips`: the set to train and to test on; `start`: file with the encoder of pictures to start from ('': random weights); `held_out`: share of the training
+    sources on which a method that needs a threshold is not trained, but which choose it; a row of the curve every
+    `log_every` steps, with diagnostics of frames of `diagnostics` clips, and a checkpoint every `checkpoint_seconds`.
+    """
+
+    clips: str
+    start: str = ""
+    held_out: Fraction = 0.1
+    log_every: Count = 20
+    diagnostics: Annotated[int, Ge(2)] = 128
+    checkpoint_seconds: Positive = 60
+
+    @property
+    def journal(self) -> Journal:
+        """What is written down."""
+        return Journal(
+            log_every=self.log_every, diagnostics=self.diagnostics, checkpoint_seconds=self.checkpoint_seconds
+        )

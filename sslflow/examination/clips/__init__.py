@@ -1,0 +1,1 @@
+"""What methods for clips can do, on sources that they have not seen."""

@@ -1,0 +1,1 @@
+"""What judges runs and draws what they have learned; nothing that a run itself needs."""

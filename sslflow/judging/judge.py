@@ -1,0 +1,28 @@
+"""The verdict on a trained method, from its curve on the disk."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict
+from pathlib import Path
+
+from sslflow.judging.verdict import findings
+from sslflow.runtime.files import write_json
+from sslflow.training.method import Method
+
+
+def read_curve(file: Path) -> list[dict[str, float]]:
+    """The rows of a curve. Raises `ValueError` where there is none."""
+    if not file.exists():
+        raise ValueError(f"{file}: no curve here; run the training first")
+    with file.open(newline="", encoding="utf-8") as handle:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(handle)]
+
+
+def judge(label: str, method: Method, curve: Path, batch_size: int, file: Path) -> None:
+    """Write what the curve of a run, of so many images a step, says about it, and print it."""
+    rows = read_curve(curve)
+    verdict = findings(rows, method.choices(batch_size), int(rows[-1]["step"]))
+    write_json(file, [asdict(finding) for finding in verdict])
+    for finding in verdict:
+        print(f"{label}  verdict: {finding.words} {finding.advice}".rstrip())

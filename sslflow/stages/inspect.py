@@ -1,0 +1,58 @@
+"""inspect METHOD SEED: what the curve of a pretraining run says about it, and what its method makes of a few images."""
+
+from __future__ import annotations
+
+import torch
+
+from sslflow import paths
+from sslflow.data.dataset import Dataset
+from sslflow.data.fields import stills
+from sslflow.data.formats import ImageFormat
+from sslflow.judging.judge import judge
+from sslflow.judging.pictures import Shown, sheet
+from sslflow.networks.encoder import Encoder
+from sslflow.runtime.device import compute, place
+from sslflow.runtime.files import replacing
+from sslflow.runtime.rng import derive, permutation
+from sslflow.settings.params import Over, Schemas, read
+from sslflow.stages.entry import run
+from sslflow.training.fit import fit
+from sslflow.training.ingredients import build, image_rows, of_images
+from sslflow.training.method import find
+from sslflow.training.saved import load_weights
+
+
+def schemas(method: str) -> Schemas:
+    """The sections of params.yaml that this stage reads, and what they configure."""
+    kind, block = find(method), f"methods.{method}"
+    return {
+        "compute": compute,
+        "encoder": Encoder,
+        "inspect": Shown,
+        block: kind,
+        f"{block}.views": Over("views", kind.Views),
+        f"{block}.train": Over("train", fit),
+    }
+
+
+def main(name: str, seed: int) -> None:
+    settings = read(schemas(name))
+    device = compute(**settings["compute"])
+    dataset, kind, block = Dataset[ImageFormat](), find(name), f"methods.{name}"
+    images, train = image_rows(kind, dataset), settings[f"{block}.train"]
+    method = build(kind, of_images(dataset, images, settings["encoder"]), settings[block])
+    load_weights(method, paths.trained(name, seed))
+    place(method, device, train.get("memory_format", "channels_last"))
+    batch_size = min(train["batch_size"], len(images))
+    judge(f"inspect {name}-{seed}", method, paths.curve(name, seed), batch_size, paths.verdict(name, seed))
+
+    views = kind.Views(dataset.format, **settings[f"{block}.views"]).to(device)
+    shown = permutation(len(images), seed, "diagnostics")[: Shown(**settings["inspect"]).pictures].numpy()
+    fields = dataset.read(images[shown]).to(device)
+    torch.manual_seed(derive(seed, "pictures"))
+    with replacing(paths.pictures(name, seed)) as temporary:
+        sheet(method, views(fields), stills(fields), views.normalise).save(temporary, format="PNG")
+
+
+if __name__ == "__main__":
+    run(main, str, int)

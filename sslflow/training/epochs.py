@@ -1,0 +1,56 @@
+"""Which rows each step of a run sees, in which order, read ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslflow.data.fields import Fields, Readable
+from sslflow.runtime.distributed import rank, world_size
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """The rows of a run in batches of one size over all processes; a last batch that is not full is left out."""
+
+    dataset: Readable
+    rows: np.ndarray
+    batch_size: int
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a batch that the processes can't share."""
+        if self.batch_size % world_size():
+            raise ValueError(
+                f"batch_size {self.batch_size} can't be shared by {world_size()} processes; choose a multiple"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Of each epoch."""
+        return len(self.rows) // self.batch_size
+
+    def batches(self, order: Tensor, first: int) -> Iterator[tuple[Tensor, Fields]]:
+        """This process's share of each batch of an epoch, from batch `first` on, on the device: which of `rows` it
+        holds, int64, and what was read of them. `order` is that of the epoch, int64 `(rows,)`; a thread reads the next
+        batch from the disk meanwhile."""
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(self._read, order, first) if first < self.steps else None
+            for batch in range(first, self.steps):
+                assert ahead is not None
+                numbers, read = ahead.result()
+                numbers, read = numbers.to(self.device, non_blocking=True), read.to(self.device, non_blocking=True)
+                ahead = reader.submit(self._read, order, batch + 1) if batch + 1 < self.steps else None
+                yield numbers, read
+
+    def _read(self, order: Tensor, batch: int) -> tuple[Tensor, Fields]:
+        mine = self.batch_size // world_size()
+        start = batch * self.batch_size + rank() * mine
+        numbers = order[start : start + mine]
+        read = self.dataset.read(self.rows[numbers.numpy()])
+        return (numbers.pin_memory(), read.pin_memory()) if self.device.type == "cuda" else (numbers, read)

@@ -1,0 +1,56 @@
+"""What a method's constructor asks for by name, left of `*`, and how it gets it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ImageFormat
+from sslflow.data.splits import TRAIN
+from sslflow.networks.encoder import Encoder
+from sslflow.training.method import Method
+
+M = TypeVar("M", bound=Method)
+Factories = Mapping[str, Callable[[], Any]]
+"""How each ingredient is made, by its name: only what a method asks for is made."""
+
+
+def ingredients(kind: type[Method]) -> tuple[str, ...]:
+    """Names of what the constructor is given besides its settings: `("encoder", "labels")`."""
+    parameters = inspect.signature(kind).parameters.values()
+    return tuple(p.name for p in parameters if p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def build(kind: type[M], factories: Factories, settings: Mapping[str, Any]) -> M:
+    """The method with the ingredients that it asks for, made in its order, and the settings. Raises `ValueError` for
+    an ingredient that can't be had."""
+    names = ingredients(kind)
+    unknown = [name for name in names if name not in factories]
+    if unknown:
+        raise ValueError(
+            f"{kind.__name__} asks for {', '.join(unknown)}, and there is only {', '.join(factories)}: name what "
+            "stands left of `*` in its constructor after one of these"
+        )
+    return kind(*(factories[name]() for name in names), **settings)
+
+
+def image_rows(kind: type[Method], dataset: Dataset[ImageFormat]) -> np.ndarray:
+    """The rows that a method of images is trained on: labelled ones, where it learns labels. Raises `ValueError` for
+    fewer than two."""
+    rows = dataset.labelled_rows(TRAIN) if "labels" in ingredients(kind) else dataset.pretraining_rows
+    if len(rows) < 2:
+        raise ValueError(f"pretraining needs at least two images, and there are {len(rows)}")
+    return rows
+
+
+def of_images(dataset: Dataset[ImageFormat], rows: np.ndarray, encoder: Mapping[str, Any]) -> Factories:
+    """What there is for methods of images: an encoder with the settings given, and the labels of the rows."""
+    return {
+        "encoder": lambda: Encoder(dataset.format.channels, dataset.format.size, **encoder),
+        "labels": lambda: torch.from_numpy(dataset.labels[rows]),
+    }

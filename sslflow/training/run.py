@@ -1,0 +1,162 @@
+"""One training for every kind of data, which can be stopped and resumed: its checkpoint, its curve, its progress."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from annotated_types import Ge
+
+from sslflow.progress import Progress
+from sslflow.runtime.checkpoint import Checkpoint, fingerprint
+from sslflow.runtime.distributed import rank, world_size
+from sslflow.runtime.files import write_csv
+from sslflow.settings.params import Count, Positive
+from sslflow.training.fit import NonFiniteLoss, Readable, Step, fit
+from sslflow.training.method import Method
+from sslflow.views.images import Views
+
+Row = dict[str, float]
+
+AT_CHANCE = 0.01
+"""A loss so close to that of guessing, as a share of it, is a guess."""
+JUDGED, ROWS = 0.2, 3
+"""Share of the steps before which nothing is said of chance, and rows that must all stand at it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Journal:
+    """What is written down while a run goes on: a row of the curve every `log_every` steps, with diagnostics of the
+    features of `diagnostics` images, and a checkpoint every `checkpoint_seconds`."""
+
+    log_every: Count = 20
+    diagnostics: Annotated[int, Ge(2)] = 512
+    checkpoint_seconds: Positive = 60
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A time at which a row of the curve is due."""
+
+    step: int
+    """Steps done; 0 before the first."""
+    signs: Row = field(default_factory=dict)
+    """Diagnostics of the method as it is now, for the row: the caller fills them in."""
+
+
+class Run:
+    """A training, and what is known of it: `curve`, a row for each moment, and `seconds`, which count those of earlier
+    processes too. A run that was stopped resumes from its last checkpoint and ends with the same bits."""
+
+    def __init__(
+        self, stage: str, name: str, seed: int, journal: Journal, device: torch.device, facts: Any, *files: Path
+    ) -> None:
+        """`facts` are the settings, and `files` the data, that change the run's bits: another run never resumes from
+        this one. How often something is written down is none of them."""
+        self.name, self.seed, self.journal, self.device = name, seed, journal, device
+        self.label = f"{stage} {name}-{seed}"
+        depends_on = [name, seed, world_size(), str(device), journal.diagnostics, facts]
+        self.checkpoint = Checkpoint(stage, fingerprint(depends_on, *files))
+        self._state = self.checkpoint.load()
+        self.curve: list[Row] = self._state["curve"] if self._state else []
+        self.seconds: float = self._state["seconds"] if self._state else 0.0
+
+    def train(
+        self, method: Method, views: Views, dataset: Readable, rows: np.ndarray, section: str, **settings: Any
+    ) -> Iterator[Moment]:
+        """Train the method by `fit` with the settings, which stand in `section` of params.yaml, and yield whenever a
+        row of the curve is due: before the first step, every `log_every` steps, and after the last. Between moments the
+        method is in training mode; with several processes all must go through them.
+
+        Raises `ValueError` for a loss that is not finite.
+        """
+        state, before = self._state, Moment(0)
+        done = state["step"] if state else 0
+        if done:
+            print(f"{self.label}  resumed from step {done}", flush=True)
+        else:
+            yield before
+        started = saved = time.monotonic()
+        earlier, progress, warned = self.seconds, None, False
+        try:
+            for step in fit(method, views, dataset, self.device, self.seed, state, rows, **settings):
+                moment = None
+                if step.number % self.journal.log_every == 0 or step.number == step.steps:
+                    yield (moment := Moment(step.number))
+                    method.train()
+                now = time.monotonic()
+                self.seconds = earlier + now - started
+                if rank():
+                    continue
+                progress = progress or Progress(self.label, step.steps, "step", done)
+                if step.number == 1:
+                    self.curve.append(first_row(step, before.signs))
+                if moment:
+                    self.curve.append(row(step, moment.signs))
+                    speed = (step.number - done) * step.batch_size / (now - started)
+                    progress.say(step.number, f"{_words(self.curve[-1])}  {speed:.0f} img/s")
+                    chance = self._at_chance(method, step)
+                    if chance and not warned:
+                        progress.note(step.number, chance)
+                        warned = True
+                if now - saved > self.journal.checkpoint_seconds:
+                    self.checkpoint.save({**step.state(), "curve": self.curve, "seconds": self.seconds})
+                    saved = now
+        except NonFiniteLoss as error:
+            kept = f"the last good checkpoint is {self.checkpoint.file}"
+            kept = kept if self.checkpoint.file.exists() else "no checkpoint was made yet"
+            advice = f"try a smaller lr, a longer warmup or clip in {section}"
+            raise ValueError(f"{self.name}, seed {self.seed}: {error}; {advice}; {kept}") from None
+        finally:
+            if progress:
+                progress.close()
+
+    def metrics(self, rows: int, what: str) -> Row:
+        """The last row of the curve, the run's seconds, and how many of the `rows`, which are `what`, a second."""
+        last = self.curve[-1]
+        rate = last["epoch"] * rows / max(self.seconds, 1e-9)
+        return {**last, "seconds": self.seconds, what: float(rows), f"{what}_per_second": rate}
+
+    def write_curve(self, file: Path) -> None:
+        """The curve as CSV."""
+        write_csv(file, list(self.curve[-1]), [list(one.values()) for one in self.curve])
+
+    def remove_checkpoint(self) -> None:
+        """To be called once all that the run leaves is on the disk."""
+        self.checkpoint.remove()
+
+    def _at_chance(self, method: Method, step: Step) -> str:
+        """A line where the loss has stood at what guessing costs for some rows."""
+        choices = method.choices(step.batch_size)
+        recent = self.curve[-ROWS:]
+        if not choices or choices.count < 2 or recent[0]["step"] < JUDGED * step.steps or len(recent) < ROWS:
+            return ""
+        guessing = math.log(choices.count)
+        if any(abs(one["loss"] / guessing - 1) > AT_CHANCE for one in recent):
+            return ""
+        return (
+            f"warning: the loss stands at {recent[-1]['loss']:.4g}, and guessing among the {choices.count} "
+            f"{choices.among} costs {guessing:.4g}"
+        )
+
+
+def first_row(step: Step, signs: Mapping[str, float]) -> Row:
+    """The curve's row before the first update: the first step's loss is that of the weights at the start."""
+    return {**row(step, signs), "step": 0, "epoch": 0.0}
+
+
+def row(step: Step, signs: Mapping[str, float]) -> Row:
+    """The curve's row after a step."""
+    losses = {name: float(value) for name, value in step.losses.items()}
+    return {"step": step.number, "epoch": step.epoch, "loss": losses.pop("loss"), "lr": step.lr, **signs, **losses}
+
+
+def _words(last: Row) -> str:
+    rank_of_features = f"  rank {last['rankme']:.1f}" if "rankme" in last else ""
+    return f"loss {last['loss']:.4f}  lr {last['lr']:.1e}{rank_of_features}"
