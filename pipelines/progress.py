@@ -36,6 +36,7 @@ WEIGHTS = {
     "clips": 15,
     "augment": 8,
     "pretrain": 110,
+    "inspect": 8,
     "extract": 8,
     "pseudolabel": 10,
     "probe": 16,
@@ -43,7 +44,9 @@ WEIGHTS = {
     "finetune": 18,
     "finetune_control": 18,
     "adapt": 20,
-    "correspond": 180,
+    "pretrain_clips": 160,
+    "inspect_clips": 10,
+    "examine": 20,
     "report": 8,
 }
 MEASURED = 0.1

@@ -43,6 +43,7 @@ from sslflow.networks.heads import Prototypes, mlp
 from sslflow.networks.teacher import Teacher
 from sslflow.runtime.rng import derive
 from sslflow.training.fit import fit
+from sslflow.training.ingredients import build, of_images
 from sslflow.training.method import Batch, Choices, Losses, Method
 from sslflow.training.run import first_row, row
 from sslflow.views.images import rgb_from_lab
@@ -77,9 +78,7 @@ class Run:
     def rows(self, dataset: Dataset) -> Iterator[tuple[Row, Choices | None]]:
         """Each row of its curve, as it is written, and what the loss chooses among."""
         torch.manual_seed(derive(0, "init"))
-        labels = (torch.tensor(dataset.labels),) if getattr(self.kind, "needs_labels", False) else ()
-        encoder = Encoder(dataset.channels, dataset.image_size, **self.encoder)
-        method = self.kind(encoder, *labels, **self.settings)
+        method = build(self.kind, of_images(dataset, dataset.pretraining_rows, self.encoder), self.settings)
         views = method.Views(dataset.format, **self.views)
         watch = Watch(method, views, dataset, dataset.pretraining_rows[:160], CPU, 0)
         before = watch()

@@ -70,10 +70,15 @@ def project(tmp_path, fashion) -> Path:
     params["finetune"] |= {"fractions": [0.5, 0.1], "epochs": 1, "min_steps": 4}
     params["data"] |= {"source": "idx", "path": "data/raw"}
     params["domains"] |= {"source": "imagefolder", "target": "folder", "source_path": "source", "target_path": "target"}
-    params["clips"] |= {"source": "folders", "path": "videos", "seconds": 1.0, "side": 16, "test_fraction": 0.5}
-    params["correspond"] |= {"methods": ["alignment"]}
+    params["clips"]["instruments"] |= {
+        "source": "folders",
+        "path": "videos",
+        "seconds": 1.0,
+        "side": 16,
+        "test_fraction": 0.5,
+    }
     for side in ("picture", "sound"):
-        params["correspond"][side] |= {"width": 4}
+        params["clip_encoders"][side] |= {"width": 4}
     params["clip_train"] |= {"epochs": 2, "batch_size": 4}
     params["clip_views"] |= {"window": 0.5}
     params["adapt"] |= {"settings": ["as_is"], "methods": ["gated_dance"]}
@@ -132,7 +137,7 @@ def test_images_go_in_and_a_leaderboard_comes_out_and_nothing_runs_twice(project
 @pytest.mark.timeout(420)
 def test_a_folder_without_labels_runs_to_the_report_without_other_domains_and_videos(project, fashion):
     params = YAML(typ="safe").load((project / "params.yaml").read_text())
-    params["adapt"]["methods"] = params["correspond"]["methods"] = []
+    params["run"] |= {"adapt_methods": [], "clip_methods": []}
     params["data"] |= {"source": "folder", "channels": 3, "image_size": 20}
     write(params, project)
     for number, image in enumerate(fashion[0][:24]):

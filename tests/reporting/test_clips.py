@@ -25,11 +25,13 @@ from sslflow.reporting.clips.sound_maps import boxed, overlaid
 from tests.reporting.test_report import HOSTILE, Page, made
 
 PARAMS = """
-run: {methods: [simclr], seeds: [0, 1], launch: python -m}
-report: {map_images: 60, queries: 3, neighbour_count: 4, correspondence: SHOWN}
+run: {methods: [simclr], clip_methods: [METHODS], seeds: [0, 1], launch: python -m}
+report: {map_images: 60, queries: 3, neighbour_count: 4, clip_method: SHOWN}
 methods: {simclr: {}}
-correspond: {methods: [METHODS], alignment: {views: {window: 1.0}}}
+pretrain_clips: {clips: squares}
+clip_methods: {alignment: {views: {window: 1.0}}}
 """
+SET = paths.clips("squares")
 CONTROLS = {
     f"control_{name}_{key}": value
     for name in ("picture", "sound", "metadata", "conditions")
@@ -53,7 +55,7 @@ def project(
     (paths.ARTIFACTS.parent / "params.yaml").write_text(text)
     fakerun.dataset(paths.PREPARED, {"pool": 6})
     if clips:
-        clips.write(paths.CLIPS)
+        clips.write(SET)
     return clips
 
 
@@ -154,7 +156,7 @@ def test_tables_sentences_and_one_run_to_look_at():
         "its own",
     ):
         assert said in told, said
-    assert "correspondalignment-02.0 s" in page.text.replace("\n", "")
+    assert "examinealignment-02.0 s" in page.text.replace("\n", "")
     assert "#audiovisual" in [a["href"] for a in page.all("a")]
     policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert "media-src data:;" in policy
@@ -307,7 +309,7 @@ def test_other_moments_are_known_by_the_table():
     assert "asked whether a frame and a sound belong together or come from different sources" in told
     assert "Of two moments, but taken for one" in told
     assert not any(f"{colour}'s sound" in told for colour in clips.classes)
-    kinds = [task.kind for task in Correspondences({"correspond": {"methods": ["synchrony"]}}, [0]).tasks()]
+    kinds = [task.kind for task in Correspondences({"run": {"clip_methods": ["synchrony"]}}, [0]).tasks()]
     assert kinds == ["moment", "source"]
 
 
@@ -354,7 +356,7 @@ def test_seeds_are_averaged_with_the_ends_of_their_intervals():
     project()
     scores("alignment", 0, accuracy=0.8, low=0.6, high=0.9)
     scores("alignment", 1, accuracy=0.6, low=0.3, high=0.7)
-    (task,) = Correspondences({"correspond": {"methods": ["alignment"]}}, [0, 1]).tasks()
+    (task,) = Correspondences({"run": {"clip_methods": ["alignment"]}}, [0, 1]).tasks()
     assert (task.accuracy.mean, task.accuracy.low, task.accuracy.high) == pytest.approx((0.7, 0.45, 0.8))
     assert task.accuracy.spread == pytest.approx(0.1414, abs=1e-4)
     assert not task.learned

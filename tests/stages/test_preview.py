@@ -60,7 +60,7 @@ def test_the_sheet_is_the_same_each_time(prepared):
 
 def test_the_first_column_is_the_image_as_prepared(prepared, monkeypatch):
     shown = {}
-    monkeypatch.setattr(augment, "contact_sheet", lambda images, **words: shown.update(words, images=images))
+    monkeypatch.setattr(preview, "contact_sheet", lambda images, **words: shown.update(words, images=images))
     dataset = Dataset()
     views = TwoViews(dataset.format, smallest_crop=1.0, flip=0, jitter=0, blur=0)
     preview.sheet_of(views, dataset, np.array([4, 2]), torch.device("cpu"), 2)
