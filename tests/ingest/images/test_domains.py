@@ -283,8 +283,8 @@ def test_class_folders_to_a_heap_of_ten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "names", "message"),
     [
-        ("imagefolder", ["only"], "domains.source: .* two classes or more, found one class, 'only' in imagefolder"),
-        ("folder", ["a", "b"], "domains.source: .* found no labels in folder"),
+        ("imagefolder", ["only"], "two classes or more as source, found one class, 'only' in imagefolder"),
+        ("folder", ["a", "b"], "two classes or more as source, found no labels in folder"),
         ("imagefolder", [], "expected a folder for each class"),
     ],
 )
@@ -310,7 +310,6 @@ def test_one_class_is_left_of_a_source(tmp_path: Path) -> None:
     ("setting", "changes", "message"),
     [
         ("opd", {}, "there is no setting 'opd', did you mean 'opda'"),
-        ("cda", None, "setting cda needs a split file"),
         ("cda", {"source": ["1F600"]}, "source: no image of .*source is left"),
         ("cda", {"target": []}, "target: no image of .*target is left"),
         ("cda", {"settings": {"cda": {"source": ["0", "Flags"], "target": ["0"]}}}, "other data: .*has no class Flags"),
@@ -321,12 +320,25 @@ def test_one_class_is_left_of_a_source(tmp_path: Path) -> None:
     ],
 )
 def test_a_setting_that_cannot_be(
-    digits: Path, tmp_path: Path, setting: str, changes: dict[str, Any] | None, message: str
+    digits: Path, tmp_path: Path, setting: str, changes: dict[str, Any], message: str
 ) -> None:
-    split = None if changes is None else split_file(tmp_path, **changes)
+    split = split_file(tmp_path, **changes)
     for function in (open_task, target_answers):
         with pytest.raises(ValueError, match=message):
             function(digits, setting, split)
+
+
+def test_samples_know_their_split_file_and_own_folders_need_one(digits: Path, tmp_path: Path) -> None:
+    assert items_of(open_task(digits, "cda")) == items_of(open_task(digits, "cda", DIGITS))
+    for domain in ("source", "target"):
+        classes_of(tmp_path / domain, "a", "b")
+    _, own = prepared(tmp_path)
+    with pytest.raises(ValueError, match="setting cda needs a split file"):
+        open_task(own, "cda")
+
+
+def items_of(task: Task) -> tuple[list[int], list[int]]:
+    return task.source_rows.tolist(), task.target_rows.tolist()
 
 
 def test_files_that_are_not_there(digits: Path, tmp_path: Path) -> None:
