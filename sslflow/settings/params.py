@@ -93,7 +93,7 @@ def schema(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 
 
 def _find(content: dict[str, Any], section: str, problems: list[str]) -> dict[str, Any] | None:
-    """The section, or None with the problem noted. An absent leaf section is empty: its defaults may suffice."""
+    """The section, or None with the problem noted. One that is there and null is empty: its defaults may suffice."""
     place: Any = content
     walked: list[str] = []
     for key in section.split("."):
