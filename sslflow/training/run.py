@@ -15,7 +15,7 @@ from annotated_types import Ge
 
 from sslflow.progress import Progress
 from sslflow.runtime.checkpoint import Checkpoint, fingerprint
-from sslflow.runtime.distributed import rank, world_size
+from sslflow.runtime.distributed import from_first, rank, world_size
 from sslflow.runtime.files import write_csv
 from sslflow.settings.params import Count, Positive
 from sslflow.training.fit import NonFiniteLoss, Readable, Step, fit
@@ -63,7 +63,8 @@ class Run:
         self.label = f"{stage} {name}-{seed}"
         depends_on = [name, seed, world_size(), str(device), journal.diagnostics, facts]
         self.checkpoint = Checkpoint(stage, fingerprint(depends_on, *files))
-        self._state = self.checkpoint.load()
+        # One disk may hold it, and another not.
+        self._state = from_first(self.checkpoint.load() if rank() == 0 else None, device)
         self.curve: list[Row] = self._state["curve"] if self._state else []
         self.seconds: float = self._state["seconds"] if self._state else 0.0
 
