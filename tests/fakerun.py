@@ -113,7 +113,7 @@ def whole(methods: Sequence[str], seeds: Sequence[int], classes: Sequence[str], 
     labels = dataset(paths.PREPARED, counts, classes)
     test = np.arange(sum(counts.values()))[-counts["test"] :]
     for place, method in enumerate(methods):
-        write_metrics(paths.metrics("augment", method), {"views": 9000.0, "encoder_fp32_channels_last": 2100.0})
+        write_metrics(paths.metrics("preview", method), {"views": 9000.0, "encoder_fp32_channels_last": 2100.0})
         paths.views(method).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (300, 100), "white").save(paths.views(method))
         for seed in seeds:

@@ -147,7 +147,7 @@ def _data(run: Run, dataset: Dataset) -> dict[str, Any]:
 def _views(run: Run) -> list[dict[str, Any]]:
     found = []
     for method in run.methods:
-        file = paths.metrics("augment", method)
+        file = paths.metrics("preview", method)
         picture, doing = sheet(paths.views(method)), sheet(paths.pictures(method, run.seeds[0]))
         if picture or doing or file.exists():
             rates = _rates(run, method, read_json(file)) if file.exists() else []

@@ -49,7 +49,7 @@ def gather(rows: Tensor) -> Tensor:
     came from.
 
     With a loss on the gathered rows in every process and `average_gradients` afterwards, loss and gradients equal
-    those of one process on the whole batch.
+    those of one process on the whole batch, where BatchNorm's statistics are not each process's own, as on CPUs.
     """
     if world_size() == 1:
         return rows
@@ -58,6 +58,20 @@ def gather(rows: Tensor) -> Tensor:
         # The way back exchanges memory as it lies: of a transposed gradient it would mix up the entries, in silence.
         gathered.register_hook(Tensor.contiguous)
     return gathered
+
+
+def gather_uneven(rows: Tensor) -> Tensor:
+    """`gather` of as many rows as each process has, which may be none; in all of them, or in none, they need a
+    gradient."""
+    if world_size() == 1:
+        return rows
+    counts = torch.zeros(world_size(), dtype=torch.int64, device=rows.device)
+    counts[rank()] = len(rows)
+    numbers = all_reduce_sum(counts).tolist()
+    longest = max(1, *numbers)
+    padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
+    parts = gather(padded).split(longest)
+    return torch.cat([part[:number] for part, number in zip(parts, numbers, strict=True)])
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:

@@ -115,11 +115,18 @@ def main(name: str, seed: int) -> None:
 
 
 def _checkpoint(
-    name: str, seed: int, setting: str, start: str, plan: Plan, settings: dict[str, Any], device: torch.device
+    name: str, seed: int, setting: str, start: Start, plan: Plan, settings: dict[str, Any], device: torch.device
 ) -> Checkpoint:
     depends_on = [name, seed, setting, start, str(device), settings]
-    prepared = [paths.domains(plan.domains) / domain / "manifest.parquet" for domain in ("source", "target")]
-    return Checkpoint("adapt", fingerprint(depends_on, *prepared))
+    files = [paths.domains(plan.domains) / domain / "manifest.parquet" for domain in ("source", "target")]
+    if start == "pretrained":
+        files.append(_weights(seed, plan))
+    return Checkpoint("adapt", fingerprint(depends_on, *files))
+
+
+def _weights(seed: int, plan: Plan) -> Path:
+    """The file of the encoder to start from: the one given, or that of the method."""
+    return Path(plan.weights) if plan.weights else paths.encoder(plan.start, seed)
 
 
 def _adapted(
@@ -161,11 +168,11 @@ def _adapted(
 
 
 def _encoder(start: Start, seed: int, task: Task, plan: Plan, settings: dict[str, Any]) -> Encoder:
-    """The encoder to start from, that of the file or the method given; or one with random weights."""
+    """The encoder to start from: that of the file, or one with random weights."""
     if start == "random":
         torch.manual_seed(derive(seed, "init"))
         return Encoder(task.target.format.channels, task.target.format.size, **settings["encoder"])
-    file = Path(plan.weights) if plan.weights else paths.encoder(plan.start, seed)
+    file = _weights(seed, plan)
     if not file.exists():
         raise ValueError(f"{file}: no encoder to start from; run `dvc repro pretrain`, or name a file in adapt.weights")
     encoder = load_encoder(file)

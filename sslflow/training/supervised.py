@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslflow.data.splits import NO_LABEL
+from sslflow.runtime.distributed import gather
 from sslflow.training.method import Batch, Choices, Losses, Method, chance_level
 
 
@@ -37,9 +38,10 @@ class LearnsLabels(Method):
         self.register_buffer("shares", counts / counts.sum(), persistent=False)
 
     def training_step(self, batch: Batch) -> Losses:
-        labels = self.labels[batch.rows]
+        # Gathered, since one process may have more examples with labels than another.
+        labels = gather(self.labels[batch.rows])
         parts = zip(self.classifiers, self.encoders.values(), batch.views, strict=True)
-        told = [classifier(encoder(view)).float() for classifier, encoder, view in parts]
+        told = [gather(classifier(encoder(view)).float()) for classifier, encoder, view in parts]
         losses = [F.cross_entropy(logits, labels, ignore_index=NO_LABEL) for logits in told]
         accuracies = [(logits.argmax(dim=1) == labels).float().mean() for logits in told]
         return {

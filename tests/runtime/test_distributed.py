@@ -1,9 +1,10 @@
-"""Two processes give the loss and the gradients of one process with the whole batch."""
+"""Two processes give the loss and the gradients of one process with the whole batch, where BatchNorm has no part."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +12,12 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
+from sslflow.audiovisual.method import ClipMethod, find, names
 from sslflow.methods.images.barlow_twins import barlow_terms
 from sslflow.methods.images.simclr import nt_xent
-from sslflow.runtime.distributed import all_reduce_sum, average_gradients, gather, rank, world_size
+from sslflow.networks.encoder import Encoder
+from sslflow.runtime.distributed import all_reduce_sum, average_gradients, gather, gather_uneven, rank, world_size
+from sslflow.training.method import Batch
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "nt_xent": lambda za, zb: nt_xent(za, zb, 0.2),
@@ -38,11 +42,80 @@ def loss_and_gradient(loss: Callable[[Tensor, Tensor], Tensor], rows: slice) -> 
     return value.detach(), weights.grad
 
 
+CLIPS = 8
+SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
+
+
+def clip_problem(name: str) -> tuple[ClipMethod, list[Batch]]:
+    """A method for clips, and eight clips in two parts, as each of two processes sees them."""
+    torch.manual_seed(0)
+    encoder, sounds = Encoder(3, 32, **SMALL), Encoder(1, 64, **SMALL)
+    kind: Any = find(name.partition(" ")[0])
+    given = {"sound": (sounds,), "statistics": (torch.randn(CLIPS, 5),), "nothing": ()}[kind.hears]
+    if kind.needs_labels:
+        given += (torch.tensor([0, 1, -1, -1, -1, 2, 1, -1]),)
+    method = kind(encoder, *given)
+    # Statistics of a part of the batch are others than those of the whole one. What sees the whole one keeps its own.
+    method.eval()
+    for whole in (getattr(method, part, None) for part in ("fusion", "classifier") if name != "ambient_sound"):
+        if whole is not None:
+            whole.train()
+    several = {"synchrony": (2, 4), "temporal_order": (3,)}.get(name.partition(" ")[0], ())
+    frames = torch.randn(CLIPS, *several, 3, 32, 32)
+    heard = torch.randn(CLIPS, *several[:1], 1, 64, 20)
+    if kind.hears == "statistics":
+        method.centroids.copy_(torch.randn_like(method.centroids))
+        method.used.fill_(4)
+        views = frames, torch.randn(CLIPS, 5)
+    elif kind.hears == "nothing":
+        orders = torch.tensor([[0, 1, 2], [1, 0, 2]]).expand(CLIPS, 2, 3)
+        still = {"temporal_order": [0, 2, 3, 6], "temporal_order without motion": [0, 1, 2, 3]}[name]
+        views = frames, orders, torch.tensor([number not in still for number in range(CLIPS)])
+    elif kind.needs_labels:
+        views = frames, heard
+    elif name == "correspondence":
+        views = frames, heard, torch.tensor([[1, 2], [0, -1], [3, 0], [-1, -1], [1, 2], [-1, 3], [-1, 0], [2, 1]])
+    else:
+        views = frames, heard, torch.tensor([0, 0, 1, 2, 2, 1, 3, 4])
+    rows = torch.arange(CLIPS)
+    half = CLIPS // 2
+    parts = (slice(0, half), slice(half, CLIPS))
+    return method, [Batch(tuple(view[part] for view in views), rows[part], progress=0.4) for part in parts]
+
+
+CLIP_METHODS = [*names(), "temporal_order without motion"]
+LOCAL = ("ambient_sound",)
+"""Each process has the loss of its own part, which is a mean over as many clips."""
+
+
+def step_of(method: ClipMethod, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Loss and all gradients."""
+    loss = method.training_step(batch)["loss"]
+    loss.backward()
+    parameters = list(method.parameters())
+    average_gradients(parameters)
+    return loss.detach(), torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+
+
+def whole(name: str, parts: list[Batch]) -> Batch:
+    """The batch as one process sees it."""
+    views = [torch.cat(both) for both in zip(*(part.views for part in parts), strict=True)]
+    if name == "correspondence":
+        later = torch.arange(CLIPS)[:, None] >= CLIPS // 2
+        views[2] = torch.where(later & (views[2] >= 0), views[2] + CLIPS // 2, views[2])
+    return Batch(tuple(views), torch.cat([part.rows for part in parts]), parts[0].progress)
+
+
 def process(number: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
     mine = slice(4 * number, 4 * number + 4)
     results = {name: loss_and_gradient(loss, mine) for name, loss in LOSSES.items()}
+    for name in CLIP_METHODS:
+        method, parts = clip_problem(name)
+        results[name] = step_of(method, parts[number])
+    uneven = torch.arange(6.0).view(3, 2)[: 3 * number].requires_grad_()
+    results["uneven"] = (gather_uneven(uneven), gather_uneven(uneven[:0]))
     results["sum"] = (all_reduce_sum(torch.tensor([float(rank() + 1)])), torch.tensor([float(world_size())]))
     torch.save(results, Path(folder) / f"{number}.pt")
     dist.destroy_process_group()
@@ -61,6 +134,24 @@ def test_loss_and_gradient_equal_those_of_one_process(results, name):
     for of_process in results:
         torch.testing.assert_close(of_process[name][0], loss)
         torch.testing.assert_close(of_process[name][1], gradient)
+
+
+@pytest.mark.parametrize("name", CLIP_METHODS)
+def test_a_step_of_a_method_for_clips_equals_that_of_one_process(results, name):
+    method, parts = clip_problem(name)
+    loss, gradient = step_of(method, whole(name, parts))
+    losses = torch.stack([of_process[name][0] for of_process in results])
+    torch.testing.assert_close(losses.mean().expand(2) if name in LOCAL else losses, loss.expand(2))
+    for of_process in results:
+        torch.testing.assert_close(of_process[name][1], gradient, atol=1e-5, rtol=1e-4)
+    assert gradient.abs().max() > 1e-3
+
+
+def test_rows_are_gathered_of_which_one_process_has_none(results):
+    for of_process in results:
+        rows, none = of_process["uneven"]
+        assert torch.equal(rows, torch.arange(6.0).view(3, 2))
+        assert none.shape == (0, 2)
 
 
 def test_sums_run_over_all_processes(results):

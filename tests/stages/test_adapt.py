@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,14 @@ from ruamel.yaml import YAML
 
 from sslflow import paths
 from sslflow.adaptation.inputs import frozen_inputs, image_inputs
-from sslflow.adaptation.task import default_split, open_task, target_answers
-from sslflow.ingest.domains import prepare_domains
+from sslflow.adaptation.task import open_task, target_answers
+from sslflow.ingest.domains import default_split, prepare_domains
 from sslflow.methods.adaptation.source_only import SourceOnly
 from sslflow.networks.encoder import Encoder, save_encoder
 from sslflow.runtime.checkpoint import Checkpoint
 from sslflow.runtime.files import read_json
 from sslflow.settings.params import load
-from sslflow.stages import adapt
+from sslflow.stages import adapt, score
 from tests.conftest import RECIPE, ROOT
 
 SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
@@ -31,7 +32,15 @@ def prepared(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("domains")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        prepare_domains(folder / "domains", lambda line: None, {"image_size": 12, "channels": 1, "workers": 1})
+        prepare_domains(
+            folder / "domains",
+            lambda line: None,
+            source="samples:digits/clean",
+            target="samples:digits/photo",
+            image_size=12,
+            channels=1,
+            workers=1,
+        )
     return folder / "domains"
 
 
@@ -39,13 +48,14 @@ def prepared(tmp_path_factory) -> Path:
 def project(prepared, tmp_path, monkeypatch) -> dict:
     """A folder with the domains and an encoder; the settings, to be changed and written."""
     monkeypatch.chdir(tmp_path)
-    paths.DOMAINS.parent.mkdir(parents=True)
-    paths.DOMAINS.symlink_to(prepared, target_is_directory=True)
+    paths.domains("digits").parent.mkdir(parents=True)
+    paths.domains("digits").symlink_to(prepared, target_is_directory=True)
     paths.SAMPLES.symlink_to(ROOT / paths.SAMPLES, target_is_directory=True)
     torch.manual_seed(3)
     save_encoder(Encoder(1, 12, **SMALL), paths.encoder("simclr", 0))
     params = load(RECIPE)
-    kept = {name: params[name] for name in ("compute", "domains", "extract", "adapt", "methods")}
+    sections = ("compute", "extract", "adapt", "adapt_methods", "methods", "train", "views")
+    kept = {name: params[name] for name in sections}
     kept["adapt"] |= {"settings": ["opda"], "starts": ["pretrained"]}
     kept["adapt"]["train"] |= {"steps": 12}
     return {**kept, "encoder": SMALL, "run": {"methods": ["simclr"], "seeds": [0]}}
@@ -55,7 +65,8 @@ def ran(params: dict, method: str = "gated_dance") -> dict[str, float]:
     with Path("params.yaml").open("w") as handle:
         YAML(typ="safe").dump(params, handle)
     adapt.main(method, 0)
-    return read_json(paths.metrics("adapt", f"{method}-0"))
+    score.main(method, 0)
+    return read_json(paths.metrics("score", f"{method}-0"))
 
 
 def rows(method: str = "gated_dance", name: str = "opda-pretrained") -> list[dict]:
@@ -67,7 +78,7 @@ def test_every_target_image_gets_a_row_and_the_scores_are_those_of_the_rows(proj
     table = rows("source_only")
     split = default_split("samples:digits/clean", "samples:digits/photo", "category")
     assert split is not None
-    answers = target_answers(paths.DOMAINS, "opda", split)
+    answers = target_answers(paths.domains("digits"), "opda", split)
     assert [row["actual"] for row in table] == answers.names
     known = set(read_json(split)["settings"]["opda"]["source"])
     per_class = [
@@ -177,6 +188,29 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(project, monkeypatch):
     assert again == unbroken
 
 
+def test_a_run_that_was_stopped_is_not_resumed_with_another_encoder(project, monkeypatch):
+    project["adapt"] |= {"frozen": False}
+    project["adapt"]["train"] |= {"steps": 3, "batch_size": 8}
+    save = Checkpoint.save
+
+    def save_and_stop(checkpoint, state):
+        save(checkpoint, state)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(adapt, "CHECKPOINT_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", save_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            ran(project)
+    torch.manual_seed(4)
+    save_encoder(Encoder(1, 12, **SMALL), paths.encoder("simclr", 0))
+    after_another_run = ran(project)
+    shutil.rmtree(paths.WORK)
+    anew = ran(project)
+    del anew["seconds"], after_another_run["seconds"]
+    assert after_another_run == anew
+
+
 def test_what_is_wrong_is_said(project):
     paths.encoder("simclr", 0).unlink()
     with pytest.raises(ValueError, match="no encoder to start from"):
@@ -184,9 +218,28 @@ def test_what_is_wrong_is_said(project):
     save_encoder(Encoder(1, 16, **SMALL), paths.encoder("simclr", 0))
     with pytest.raises(ValueError, match="16 pixels"):
         ran(project)
-    project["adapt"]["methods"] = ["danse"]
     with pytest.raises(ValueError, match="did you mean 'dance'"):
+        ran(project, "danse")
+    project["adapt"]["weights"] = "nowhere.safetensors"
+    with pytest.raises(ValueError, match=r"nowhere\.safetensors: no encoder to start from"):
         ran(project)
+
+
+def test_scores_are_made_anew_without_adapting_again(project, monkeypatch):
+    before = ran(project)
+    monkeypatch.setattr(adapt, "adapt", None)
+    paths.metrics("score", "gated_dance-0").unlink()
+    score.main("gated_dance", 0)
+    assert read_json(paths.metrics("score", "gated_dance-0")) == before
+
+
+def test_a_file_of_weights_is_started_from(project):
+    of_method = ran(project)
+    paths.encoder("simclr", 0).rename("mine.safetensors")
+    project["adapt"]["weights"] = "mine.safetensors"
+    of_file = ran(project)
+    del of_method["seconds"], of_file["seconds"]
+    assert of_file == of_method
 
 
 def test_features_that_are_not_finite_are_said(project):

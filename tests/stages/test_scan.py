@@ -34,9 +34,10 @@ def rows(text: str) -> dict[str, tuple[str, str]]:
     return {path: (size, time) for _, path, size, time in list(csv.reader(text.splitlines()))[1:]}
 
 
-def write_params(**domains: str) -> None:
+def write_params(weights: str = "", **domains: str) -> None:
     data = {"source": "folder", "path": "raw", "image_size": 8, "channels": 1}
-    YAML().dump({"data": data, "domains": domains, "clips": {}}, Path("params.yaml"))
+    sets = {"mine": {**domains, "image_size": 8, "channels": 1}} if domains else {}
+    YAML().dump({"data": data, "domains": sets, "clips": {}, "adapt": {"weights": weights}}, Path("params.yaml"))
 
 
 @pytest.fixture
@@ -155,35 +156,44 @@ def test_a_folder_that_is_not_there_is_a_clear_error(root: Path) -> None:
 def test_the_stage(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(root.parent)
     write_params()
-    scan.main()
+    scan.main("data")
     assert paths.LISTING.read_text() == listed(root)
-    assert paths.DOMAINS_LISTING.read_text() == HEADER
-    assert capsys.readouterr().out.startswith("scan  8 files and folders; ")
+    assert paths.WEIGHTS_LISTING.read_text() == HEADER
+    assert capsys.readouterr().out.startswith("scan data  8 files and folders; ")
+    assert not Path("data/listings").exists()
 
 
-def test_the_stage_lists_the_domains(
+def test_the_stage_lists_a_pair_of_domains(
     root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(root.parent)
-    write(Path("weights.safetensors"), b"1234")
     domains = {"source": "imagefolder", "source_path": "raw", "target": "folder", "target_path": "raw/a"}
-    write_params(**domains, label="subcategory", encoder="weights.safetensors")
-    scan.main()
-    assert capsys.readouterr().out.startswith("scan  21 files and folders; ")  # 8 of data, 8 + 4 + 1 of domains
-    before = paths.DOMAINS_LISTING.read_text()
+    write_params(**domains, label="subcategory")
+    scan.main("domains.mine")
+    assert capsys.readouterr().out.startswith("scan domains.mine  12 files and folders; ")
+    file = paths.listing("domains", "mine")
+    before = file.read_text()
     settings = [line.split(",")[0] for line in before.splitlines()]
-    assert settings == ["setting", "encoder", *["source_path"] * 8, *["target_path"] * 4]
-    facts = Path("weights.safetensors").stat()
-    assert before.splitlines()[1] == f"encoder,weights.safetensors,4,{facts.st_mtime_ns}"
+    assert settings == ["setting", *["source_path"] * 8, *["target_path"] * 4]
+    write(root / "a/new.png", PNG)
+    scan.main("domains.mine")
+    assert file.read_text() != before
 
-    for change in (lambda: os.utime("weights.safetensors", ns=(1, 1)), lambda: write(root / "a/new.png", PNG)):
-        change()
-        scan.main()
-        assert paths.DOMAINS_LISTING.read_text() != before
-        before = paths.DOMAINS_LISTING.read_text()
-    Path("weights.safetensors").unlink()
-    scan.main()
-    assert "encoder,weights.safetensors,unreadable,\n" in paths.DOMAINS_LISTING.read_text()
+
+def test_weights_that_a_setting_names_are_listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root.parent)
+    weights = write(Path("weights.safetensors"), b"1234")
+    write_params("weights.safetensors")
+    scan.main("data")
+    facts = weights.stat()
+    before = paths.WEIGHTS_LISTING.read_text()
+    assert before.splitlines()[1:] == [f"adapt.weights,weights.safetensors,4,{facts.st_mtime_ns}"]
+    os.utime(weights, ns=(1, 1))
+    scan.main("data")
+    assert paths.WEIGHTS_LISTING.read_text() != before
+    weights.unlink()
+    with pytest.raises(ValueError, match=r"adapt.weights: there is no file weights.safetensors; name a file"):
+        scan.main("data")
 
 
 def test_a_domain_s_folder_is_missed_only_where_one_is_asked_for(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import mlp
 from sslflow.runtime.device import full_precision
+from sslflow.runtime.distributed import gather, rank
 from sslflow.settings.params import Count
 from sslflow.training.method import Batch, Choices, Losses
 
@@ -21,8 +22,8 @@ OTHERS = 8
 
 
 class CorrespondenceViews(ClipViews):
-    """Frames, the sounds of the same windows, and for each clip the numbers, within the batch, of those whose sounds it
-    is also shown with, int64 `(n, OTHERS)`; −1 where a clip is left out.
+    """Frames, the sounds of the same windows, and for each clip the numbers, within the process's part of the batch, of
+    those whose sounds it is also shown with, int64 `(n, OTHERS)`; −1 where a clip is left out.
 
     Each frame is shown with its own sound and, in every column, once with another's, and each sound likewise: neither a
     frame nor a sound nor its time can tell alone which of the two a pair is. The other sound is of another source: from
@@ -51,7 +52,9 @@ class Correspondence(PairMethod):
 
     def training_step(self, batch: Batch) -> Losses:
         frames, sounds, others = batch.views
-        pictures, heard = self.embed_pictures(frames), self.embed_sounds(sounds)
+        pictures, heard = gather(self.embed_pictures(frames)), gather(self.embed_sounds(sounds))
+        # Each process numbers the clips of its own part of the batch.
+        others = gather(torch.where(others >= 0, others + rank() * len(others), others))
         clips, column = (others >= 0).nonzero(as_tuple=True)
         if not len(clips):
             # Clips of one source: there is no wrong pair, and the right ones alone teach only to say yes.
@@ -60,7 +63,7 @@ class Correspondence(PairMethod):
         # In one go: the network's BatchNorm must not see right and wrong pairs apart.
         wrong = pictures[clips], heard[others[clips, column]]
         logits = self.scores(torch.cat([pictures, wrong[0]]), torch.cat([heard, wrong[1]]))
-        own, other = logits[: len(frames)][clips], logits[len(frames) :]
+        own, other = logits[: len(pictures)][clips], logits[len(pictures) :]
         accuracy = torch.stack([own > 0, other <= 0]).float().mean()
         return {"loss": correspondence_loss(own, other), "accuracy": accuracy}
 

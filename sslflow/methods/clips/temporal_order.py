@@ -12,6 +12,7 @@ from sslflow.data.fields import Fields
 from sslflow.data.formats import ClipFormat
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import mlp
+from sslflow.runtime.distributed import gather_uneven
 from sslflow.settings.params import Count, Fraction, NonNegative, Positive
 from sslflow.training.method import Batch, Choices, Losses
 from sslflow.views.images import CropView, Hue, Share
@@ -97,25 +98,34 @@ class TemporalOrder(OwnTask):
         self.classifier = mlp(3 * encoder.dim, hidden, 2)
 
     def training_step(self, batch: Batch) -> Losses:
-        logits, right, _ = self.answers(batch)
+        apart, right, _ = self._shown(batch)
+        # One process may have more clips in which something moves than another.
+        apart, right = gather_uneven(apart), gather_uneven(right)
         if not len(right):
             nothing = 0.0 * torch.stack([p.sum() for p in self.parameters()]).sum()
             return {"loss": nothing, "accuracy": nothing.detach() + 0.5}
+        logits = self.classifier(apart).float()
         accuracy = (logits.argmax(dim=1) == right).float().mean()
         return {"loss": F.cross_entropy(logits, right), "accuracy": accuracy}
 
     def answers(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        apart, right, clips = self._shown(batch)
+        return self.classifier(apart).float(), right, clips
+
+    def _shown(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """What is asked: how far the frames of each order lie apart, `(m, 3 * dim)`; the right answers, and which clip
+        each is about."""
         frames, orders, moving = batch.views
-        frames, orders = frames[moving], orders[moving]
+        orders = orders[moving]
         clips = moving.nonzero()[:, 0].repeat_interleave(2)
-        right = torch.tensor([1, 0], device=clips.device).repeat(len(frames))
-        if not len(frames):
-            return frames.new_zeros(0, 2), right, clips
+        right = torch.tensor([1, 0], device=clips.device).repeat(len(orders))
+        # Where nothing moves the encoder sees a clip all the same: every process must take part in what they exchange.
+        frames = frames[moving] if len(orders) else frames[:1]
         features = self.encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])
-        rows = torch.arange(len(features), device=clips.device)[:, None, None]
+        rows = torch.arange(len(orders), device=clips.device)[:, None, None]
         shown = features[rows, orders].flatten(0, 1)
         apart = (shown - shown.roll(1, dims=1)).abs()
-        return self.classifier(apart.flatten(1)).float(), right, clips
+        return apart.flatten(1), right, clips
 
     def choices(self, images: int) -> Choices:
         return Choices(2, "in order or not")

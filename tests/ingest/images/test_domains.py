@@ -21,16 +21,16 @@ from ruamel.yaml import YAML
 from sklearn.neighbors import KNeighborsClassifier
 
 from sslflow import paths
-from sslflow.adaptation.task import SETTINGS, UNKNOWN, UNLABELLED, Task, default_split, open_task, target_answers
+from sslflow.adaptation.task import SETTINGS, UNKNOWN, UNLABELLED, Task, open_task, target_answers
 from sslflow.data.dataset import Dataset
-from sslflow.ingest.domains import prepare_domains
+from sslflow.ingest.domains import default_split, prepare_domains
 from sslflow.ingest.images import prepare
 from sslflow.ingest.images.examine import Decoder, Examined, examine
 from sslflow.ingest.records import Record, Rejected
 from sslflow.settings.params import ParamsError
 from sslflow.stages import domains
 
-SMALL = {"image_size": 28, "channels": 1, "workers": 1, "source": "ignored", "duplicates": "ignored"}
+SMALL = {"image_size": 28, "channels": 1, "workers": 1}
 SPLITS = paths.SAMPLES.absolute() / "splits"
 DIGITS = SPLITS / "digits.json"
 SAMPLE_OF = {
@@ -50,7 +50,7 @@ def prepared(tmp_path: Path, source: str = "imagefolder", target: str = "imagefo
     paths: dict[str, Any] = {f"{domain}_path": str(tmp_path / domain) for domain in ("source", "target")}
     with pytest.MonkeyPatch.context() as patch:  # without processes for it: those are test_prepare's matter
         patch.setattr(prepare, "examine_all", in_process)
-        counts = prepare_domains(tmp_path / "out", print, SMALL, source=source, target=target, **paths | settings)
+        counts = prepare_domains(tmp_path / "out", print, source=source, target=target, **SMALL | paths | settings)
     return counts, tmp_path / "out"
 
 
@@ -283,8 +283,8 @@ def test_class_folders_to_a_heap_of_ten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "names", "message"),
     [
-        ("imagefolder", ["only"], "domains.source: .* two classes or more, found one class, 'only' in imagefolder"),
-        ("folder", ["a", "b"], "domains.source: .* found no labels in folder"),
+        ("imagefolder", ["only"], "two classes or more as source, found one class, 'only' in imagefolder"),
+        ("folder", ["a", "b"], "two classes or more as source, found no labels in folder"),
         ("imagefolder", [], "expected a folder for each class"),
     ],
 )
@@ -306,16 +306,10 @@ def test_one_class_is_left_of_a_source(tmp_path: Path) -> None:
         open_task(out)
 
 
-def test_weights_that_are_not_there_are_missed_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"domains.encoder: there is no file weights.safetensors"):
-        prepared(tmp_path, encoder="weights.safetensors")
-
-
 @pytest.mark.parametrize(
     ("setting", "changes", "message"),
     [
         ("opd", {}, "there is no setting 'opd', did you mean 'opda'"),
-        ("cda", None, "setting cda needs a split file"),
         ("cda", {"source": ["1F600"]}, "source: no image of .*source is left"),
         ("cda", {"target": []}, "target: no image of .*target is left"),
         ("cda", {"settings": {"cda": {"source": ["0", "Flags"], "target": ["0"]}}}, "other data: .*has no class Flags"),
@@ -326,12 +320,25 @@ def test_weights_that_are_not_there_are_missed_at_once(tmp_path: Path) -> None:
     ],
 )
 def test_a_setting_that_cannot_be(
-    digits: Path, tmp_path: Path, setting: str, changes: dict[str, Any] | None, message: str
+    digits: Path, tmp_path: Path, setting: str, changes: dict[str, Any], message: str
 ) -> None:
-    split = None if changes is None else split_file(tmp_path, **changes)
+    split = split_file(tmp_path, **changes)
     for function in (open_task, target_answers):
         with pytest.raises(ValueError, match=message):
             function(digits, setting, split)
+
+
+def test_samples_know_their_split_file_and_own_folders_need_one(digits: Path, tmp_path: Path) -> None:
+    assert items_of(open_task(digits, "cda")) == items_of(open_task(digits, "cda", DIGITS))
+    for domain in ("source", "target"):
+        classes_of(tmp_path / domain, "a", "b")
+    _, own = prepared(tmp_path)
+    with pytest.raises(ValueError, match="setting cda needs a split file"):
+        open_task(own, "cda")
+
+
+def items_of(task: Task) -> tuple[list[int], list[int]]:
+    return task.source_rows.tolist(), task.target_rows.tolist()
 
 
 def test_files_that_are_not_there(digits: Path, tmp_path: Path) -> None:
@@ -350,21 +357,21 @@ def test_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.chdir(tmp_path)
     classes_of(tmp_path / "source", "a", "b")
     write(tmp_path / "target/x.png", encoded(scene(seed=7), "PNG"))
-    data = {"source": "folder", "image_size": 12, "channels": 3, "fit": "pad", "background": "black", "workers": 1}
     own = {"source": "imagefolder", "source_path": "source", "target": "folder", "target_path": "target"}
-    YAML().dump({"data": data, "domains": own}, Path("params.yaml"))
-    domains.main()
-    task = open_task(paths.DOMAINS)
+    own |= {"image_size": 12, "channels": 3, "fit": "pad", "background": "black", "workers": 1}
+    YAML().dump({"domains": {"mine": own}}, Path("params.yaml"))
+    domains.main("mine")
+    task = open_task(paths.domains("mine"))
     assert task.source.read(task.source_rows)["images"].shape == (6, 3, 12, 12)
     assert task.target.read(task.target_rows)["images"].shape == (1, 3, 12, 12)
     assert task.target.read(task.target_rows)["images"][0, :, 0].sum() == 0  # padded, in black
-    metrics = json.loads(paths.metrics("domains").read_text())
+    metrics = json.loads(paths.metrics("domains", "mine").read_text())
     assert (metrics["source_images"], metrics["target_images"], metrics["target_classes"]) == (6, 1, 0)
-    assert "domains  target: 1 images, 0 classes; 0 quarantined, 0 duplicates" in capsys.readouterr().out
+    assert "domains mine  target: 1 images, 0 classes; 0 quarantined, 0 duplicates" in capsys.readouterr().out
 
-    YAML().dump({"data": data, "domains": own | {"label": "kind"}}, Path("params.yaml"))
-    with pytest.raises(ParamsError, match=r"domains.label: .*found 'kind'"):
-        domains.main()
+    YAML().dump({"domains": {"mine": own | {"label": "kind"}}}, Path("params.yaml"))
+    with pytest.raises(ParamsError, match=r"domains.mine.label: .*found 'kind'"):
+        domains.main("mine")
 
 
 def test_the_stage_loads_no_torch() -> None:

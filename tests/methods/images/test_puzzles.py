@@ -22,7 +22,7 @@ from sslflow.runtime.rng import derive
 from sslflow.training.fit import fit
 from sslflow.training.method import Batch
 from sslflow.views import tiles
-from sslflow.views.images import lab, rgb_from_lab, tiles
+from sslflow.views.images import lab, rgb_from_lab
 from sslflow.views.tiles import TileViews, assembled, cells, corners, cut, even
 from tests.conftest import write_dataset
 

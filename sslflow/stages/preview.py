@@ -1,4 +1,4 @@
-"""augment METHOD: what its encoder will see, as a sheet of views, and how fast augmentation and encoder are here."""
+"""preview METHOD: what its encoder will see, as a sheet of views, and how fast augmentation and encoder are here."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def schemas(method: str) -> Schemas:
     kind = find(method)
     block = f"methods.{method}"
     return {
-        "augment": Look,
+        "preview": Look,
         "compute": compute,
         "encoder": Encoder,
         block: kind,
@@ -59,15 +59,15 @@ def main(method: str) -> None:
     rows = dataset.pretraining_rows
     if not len(rows):
         raise ValueError(f"{dataset.folder} holds no images to pretrain on")
-    look = Look(**settings["augment"])
+    look = Look(**settings["preview"])
     views = find(method).Views(dataset.format, **settings[f"methods.{method}.views"]).to(device)
 
-    torch.manual_seed(derive(look.seed, "augment", "views"))
-    shown = rows[permutation(len(rows), look.seed, "augment", "images").numpy()[: look.images]]
+    torch.manual_seed(derive(look.seed, "preview", "views"))
+    shown = rows[permutation(len(rows), look.seed, "preview", "images").numpy()[: look.images]]
     made = sheet_of(views, dataset, shown, device, look.views)
 
     train = settings[f"methods.{method}.train"]
-    torch.manual_seed(derive(look.seed, "augment", "encoder"))
+    torch.manual_seed(derive(look.seed, "preview", "encoder"))
     encoder = Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"]).to(device)
     fields = dataset.read(np.resize(rows, train["batch_size"])).to(device)
     rates = measure(views, encoder, fields, look.seconds)
@@ -75,10 +75,10 @@ def main(method: str) -> None:
     file = paths.views(method)
     with replacing(file) as temporary:
         made.save(temporary, format="PNG")
-    write_metrics(paths.metrics("augment", method), rates.metrics())
-    print(f"augment {method}  {len(shown)} images and their views in {file}")
+    write_metrics(paths.metrics("preview", method), rates.metrics())
+    print(f"preview {method}  {len(shown)} images and their views in {file}")
     for line in findings(method, rates, train):
-        print(f"augment {method}  {line}")
+        print(f"preview {method}  {line}")
 
 
 def sheet_of(views: Views, dataset: Dataset, rows: np.ndarray, device: torch.device, count: int) -> Image.Image:

@@ -16,13 +16,13 @@ from sslflow.data.formats import ImageFormat
 from sslflow.judging.throughput import Rates, measure
 from sslflow.networks.encoder import Encoder
 from sslflow.settings.params import ParamsError
-from sslflow.stages import augment
+from sslflow.stages import preview
 from sslflow.views.images import TwoViews
 
 PARAMS = """
 compute: {device: cpu, threads: 1}
 encoder: {name: resnet10, width: 4}
-augment: {images: 3, views: 4, seconds: 0.2}
+preview: {images: 3, views: 4, seconds: 0.2}
 methods:
   simclr: {train: {epochs: 1, batch_size: 16, lr: 1e-3}, views: {blur: 0.0}}
 """
@@ -39,31 +39,31 @@ def prepared(tmp_path, monkeypatch):
 
 
 def test_sheet_and_rates(prepared, capsys):
-    augment.main("simclr")
+    preview.main("simclr")
     with Image.open(paths.views("simclr")) as sheet:
         assert sheet.width > 5 * 4 * 16  # the image and four views, each drawn four times as wide
         assert sheet.height > 3 * 4 * 16
         assert np.asarray(sheet).std() > 10
-    rates = json.loads(paths.metrics("augment", "simclr").read_text())
+    rates = json.loads(paths.metrics("preview", "simclr").read_text())
     assert set(rates) == {"views", *(f"encoder_{precision}_{memory}" for precision, memory in CHOICES)}
     assert all(rate > 0 for rate in rates.values())
     assert "3 images and their views" in capsys.readouterr().out
 
 
 def test_the_sheet_is_the_same_each_time(prepared):
-    augment.main("simclr")
+    preview.main("simclr")
     first = paths.views("simclr").read_bytes()
     torch.rand(7)
-    augment.main("simclr")
+    preview.main("simclr")
     assert paths.views("simclr").read_bytes() == first
 
 
 def test_the_first_column_is_the_image_as_prepared(prepared, monkeypatch):
     shown = {}
-    monkeypatch.setattr(augment, "contact_sheet", lambda images, **words: shown.update(words, images=images))
+    monkeypatch.setattr(preview, "contact_sheet", lambda images, **words: shown.update(words, images=images))
     dataset = Dataset()
     views = TwoViews(dataset.format, smallest_crop=1.0, flip=0, jitter=0, blur=0)
-    augment.sheet_of(views, dataset, np.array([4, 2]), torch.device("cpu"), 2)
+    preview.sheet_of(views, dataset, np.array([4, 2]), torch.device("cpu"), 2)
     assert shown["columns"] == 3
     assert shown["column_labels"] == ["image", "view 1", "view 2"]
     images = shown["images"].reshape(2, 3, 1, 16, 16).int()
@@ -75,7 +75,7 @@ def test_the_first_column_is_the_image_as_prepared(prepared, monkeypatch):
 def test_misspelt_settings_are_told(prepared, tmp_path):
     (tmp_path / "params.yaml").write_text(PARAMS.replace("images: 3", "imagse: 3").replace("blur: 0.0", "blur: 7"))
     with pytest.raises(ParamsError) as error:
-        augment.main("simclr")
+        preview.main("simclr")
     assert "did you mean 'images'" in str(error.value)
     assert "methods.simclr.views.blur" in str(error.value)
 
@@ -85,7 +85,7 @@ def test_no_images_to_pretrain_on(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(PARAMS)
     fakerun.dataset(paths.PREPARED, {"test": 3})
     with pytest.raises(ValueError, match="no images to pretrain on"):
-        augment.main("simclr")
+        preview.main("simclr")
 
 
 def test_measuring_leaves_the_weights_alone():
@@ -103,7 +103,7 @@ def rates(**encoder: list[float]) -> Rates:
 
 def test_a_faster_choice_is_suggested_only_when_it_is_clear():
     train = {"precision": "fp32", "memory_format": "contiguous"}
-    assert not any("suggestion" in line for line in augment.findings("simclr", rates(), train))
+    assert not any("suggestion" in line for line in preview.findings("simclr", rates(), train))
     slightly = rates(fp32_channels_last=[105.0, 106.0, 107.0])
     assert slightly.faster("fp32", "contiguous") is None
     lucky_once = rates(fp32_channels_last=[150.0, 150.0, 90.0])
@@ -111,14 +111,14 @@ def test_a_faster_choice_is_suggested_only_when_it_is_clear():
     clearly = rates(fp32_channels_last=[150.0, 149.0, 151.0])
     assert clearly.faster("fp32", "contiguous") == ("fp32", "channels_last")
     assert clearly.faster("fp32", "channels_last") is None
-    words = augment.findings("simclr", clearly, train)[-1]
+    words = preview.findings("simclr", clearly, train)[-1]
     assert "memory_format channels_last in methods.simclr.train" in words
     assert "1.5 times" in words
 
 
 def test_what_binds_and_what_the_device_cannot_do():
     slow_views = Rates([50.0], {("fp32", "channels_last"): [150.0]})
-    words = augment.findings("simclr", slow_views, {"precision": "fp32", "memory_format": "channels_last"})
+    words = preview.findings("simclr", slow_views, {"precision": "fp32", "memory_format": "channels_last"})
     assert "75 %" in words[-1]
-    words = augment.findings("simclr", slow_views, {"precision": "bf16", "memory_format": "channels_last"})
+    words = preview.findings("simclr", slow_views, {"precision": "bf16", "memory_format": "channels_last"})
     assert "can't do bf16" in words[-1]
