@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import re
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from ruamel.yaml import YAML
 from pipelines.plan import outputs
 from sslflow import paths
 from sslflow.commands import check
-from sslflow.settings.params import load, sections
+from sslflow.settings.params import load, lookup, sections
 from tests.conftest import RECIPE
 
 PIPELINES_MAY_IMPORT = {
@@ -27,7 +28,7 @@ PIPELINES_MAY_IMPORT = {
     "sslflow.paths",
     "sslflow.reporting.leaderboard",
 }
-PIPELINE = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+PIPELINE = {name: stage.get("do", stage) for name, stage in YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"].items()}
 SCRIPTS = {
     name: found[1] for name, stage in PIPELINE.items() if (found := re.search(r"sslflow\.stages\.(\w+)", stage["cmd"]))
 }
@@ -134,13 +135,34 @@ def test_deps_are_the_rooms_that_the_script_imports_from(name: str) -> None:
     assert {path.rpartition("/")[0].replace("/", ".") + "." for path in by_name} == set(packages), should
 
 
+ITEMS = {
+    "method": ("simclr", "${item.method}"),
+    "clip_method": ("alignment", "${item.method}"),
+    "adaptation_method": ("dance", "${item.method}"),
+    "companion": ("mae", "${adapt.companion}"),
+    "domains": ("${key}", "${key}"),
+    "clips": ("${key}", "${key}"),
+}
+"""What `schemas` of a stage may be asked about, by the names of its parameters, and how dvc.yaml names that."""
+
+
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_params_are_what_the_script_reads(name: str) -> None:
-    module = check.stage_module(SCRIPTS[name])
-    outermost = getattr(module, "SECTIONS", None) or sections(check.stage_schemas(SCRIPTS[name], "simclr"))
-    word = imports.ASIDE.get((SCRIPTS[name], "sslflow.methods.images."), "${item.method}")
-    read = {name.replace("methods.simclr", f"methods.{word}") for name in outermost}
-    assert sorted(PIPELINE[name].get("params", [])) == sorted(read)
+    module, stage = check.stage_module(SCRIPTS[name]), PIPELINE[name]
+    section = stage["cmd"].split()[-1]
+    asked = {
+        one: section if one == "section" else ITEMS[one][0] for one in inspect.signature(module.schemas).parameters
+    }
+    read = set(getattr(module, "SECTIONS", ())) or sections(module.schemas(**asked))
+    for one in asked.keys() - {"section"}:
+        read = {re.sub(rf"\.{re.escape(ITEMS[one][0])}$", f".{ITEMS[one][1]}", place) for place in read}
+    if section == "data":
+        read |= {setting.partition(".")[0] for setting in module.WEIGHTS}
+    declared = set()
+    for place in stage.get("params", []):
+        whole = {f"{place}.{key}" for key in lookup(load(RECIPE), place)}
+        declared |= whole if whole and whole <= read else {place}
+    assert declared == read, f"dvc.yaml, {name}"
 
 
 def test_outs_are_where_places_says(tmp_path: Path) -> None:
@@ -150,32 +172,24 @@ def test_outs_are_where_places_says(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "--quiet", tmp_path], check=True)
     params = load(RECIPE)
     run = params["run"]
-    runs = [(method, seed) for method in [*run["methods"], "random", "pixels", "scratch"] for seed in run["seeds"]]
-    trained = (paths.encoder, paths.trained, paths.curve, paths.pictures, paths.verdict)
-    per_run = (*trained, paths.features, paths.pseudolabels, paths.predictions)
-    known = {place(method, seed) for place in per_run for method, seed in runs}
-    known |= {paths.views(method) for method in run["methods"]}
-    known |= {paths.metrics(stage) for stage in check.stage_names()}
-    known |= {paths.metrics(stage, paths.run_name(*one)) for stage in check.stage_names() for one in runs}
-    known |= {paths.metrics("augment", method) for method in run["methods"]}
-    adapted = [(method, seed) for method in params["adapt"]["methods"] for seed in run["seeds"]]
+
+    def runs(*methods: str) -> list[tuple[str, int]]:
+        return [(method, seed) for method in methods for seed in run["seeds"]]
+
+    images, heard, adapted = (runs(*run[name]) for name in ("methods", "clip_methods", "adapt_methods"))
+    controls = runs("random", "pixels", "scratch")
+    judged = (paths.trained, paths.curve, paths.pictures, paths.verdict)
+    known = {place(*one) for place in (*judged, paths.encoder, paths.features, paths.pseudolabels) for one in images}
+    known |= {paths.predictions(*one) for one in images + controls}
+    known |= {place(*one, paths.OF_CLIPS) for place in judged for one in heard}
+    known |= {place for one in heard for place in (paths.examined(*one), paths.clip_encoder(*one, "picture").parent)}
     known |= {paths.adapted(*one) for one in adapted}
-    known |= {paths.metrics("adapt", paths.run_name(*one)) for one in adapted}
-    heard = [(method, seed) for method in run["clip_methods"] for seed in run["seeds"]]
-    of_clips = (paths.trained, paths.curve, paths.pictures, paths.verdict)
-    known |= {place(*one, paths.OF_CLIPS) for place in of_clips for one in heard}
-    known |= {paths.examined(*one) for one in heard} | {paths.clip_encoder(*one, "picture").parent for one in heard}
-    known |= {paths.metrics(stage, paths.run_name(*one)) for stage in ("pretrain_clips", "examine") for one in heard}
-    known |= {
-        paths.LISTING,
-        paths.PREPARED,
-        paths.DOMAINS_LISTING,
-        paths.DOMAINS,
-        paths.CLIPS_LISTING,
-        paths.CLIPS,
-        paths.LEADERBOARD,
-        paths.LEADERBOARD.with_suffix(".csv"),
-        paths.REPORT,
-    }
-    known |= {paths.ARTIFACTS / "curves.csv"}
+    known |= {paths.views(method) for method in run["methods"]}
+    known |= {paths.domains(name) for name in params["domains"]} | {paths.clips(name) for name in params["clips"]}
+    known |= {paths.listing(kind, name) for kind in ("domains", "clips") for name in params[kind]}
+    items = {paths.run_name(*one) for one in images + controls + heard + adapted}
+    items |= {*run["methods"], *params["domains"], *params["clips"], ""}
+    known |= {paths.metrics(stage, item) for stage in check.stage_names() for item in items}
+    known |= {paths.LISTING, paths.WEIGHTS_LISTING, paths.PREPARED, paths.REPORT, paths.SCORES}
+    known |= {paths.LEADERBOARD, paths.LEADERBOARD.with_suffix(".csv"), paths.ARTIFACTS / "curves.csv"}
     assert not {Path(out) for out in outputs(tmp_path)} - known

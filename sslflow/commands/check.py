@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Collection, Iterator, Mapping
+from functools import cache
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -41,6 +42,7 @@ RENAMED = {
 """Sections of earlier versions, and where their settings stand now."""
 
 
+@cache
 def names(kind: str) -> list[str]:
     """All methods of a kind: the files in `sslflow/methods/<kind>/`."""
     return by_name.names(f"sslflow.methods.{kind}")
@@ -73,7 +75,8 @@ def _items(name: str, content: Mapping[str, Any]) -> list[str]:
         return list(lookup(content, name))
     if name == "section":
         return ["data", *(f"{kind}.{one}" for kind in ("domains", "clips") for one in lookup(content, kind))]
-    return names({"method": "images", "clip_method": "clips", "adaptation_method": "adaptation"}[name])
+    kinds = {"method": "images", "companion": "images", "clip_method": "clips", "adaptation_method": "adaptation"}
+    return names(kinds[name])
 
 
 def all_schemas(content: Mapping[str, Any]) -> dict[str, Schemas]:
@@ -92,6 +95,7 @@ def check(file: Path = FILE) -> dict[str, list[str]]:
         used = {section: one for section, one in own.items() if not _of_idle_method(section, blocks, asked)}
         checked(used, content, problems)
     problems += _methods(content, blocks, asked)
+    problems += _named(content, asked)
     problems += _sections(content, schemas)
     if problems:
         raise ParamsError(list(dict.fromkeys(problems)), file)
@@ -134,6 +138,20 @@ def _methods(
                     f"{ASKED[kind]}: '{name}' has no settings; add a block {BLOCKS[kind]}.{name}, which may be empty: "
                     "DVC has to see it"
                 )
+
+
+def _named(content: Mapping[str, Any], asked: Mapping[str, list[str]]) -> Iterator[str]:
+    """Sets and methods that settings name and that there are not."""
+    for kind, setting, where, known in (
+        ("adaptation", "adapt.domains", "domains", lookup(content, "domains")),
+        ("adaptation", "adapt.start", ASKED["images"], asked["images"]),
+        ("adaptation", "adapt.companion", BLOCKS["images"], lookup(content, BLOCKS["images"])),
+        ("clips", "pretrain_clips.clips", "clips", lookup(content, "clips")),
+    ):
+        section, _, key = setting.partition(".")
+        name = lookup(content, section).get(key)
+        if asked[kind] and isinstance(name, str) and name not in known:
+            yield f"{setting}: there is no '{name}' in {where}{closest(name, known)}"
 
 
 def _sections(content: Mapping[str, Any], schemas: Mapping[str, Schemas]) -> Iterator[str]:

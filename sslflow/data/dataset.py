@@ -48,7 +48,9 @@ class Dataset(Generic[Format]):
         self.folder = folder
         self.format: Format = format_of(facts)
         self.classes: list[str] = facts["classes"] if labels else []
-        self._size = pq.read_metadata(folder / "manifest.parquet").num_rows
+        # Open from now on, so that all columns are of the same manifest.
+        self._manifest = pq.ParquetFile(folder / "manifest.parquet")
+        self._size = self._manifest.metadata.num_rows
         self._columns: dict[str, pa.ChunkedArray] = {}
         if not labels:
             self._columns["label"] = pa.chunked_array([pa.array(np.full(self._size, NO_LABEL), pa.int64())])
@@ -113,7 +115,7 @@ class Dataset(Generic[Format]):
 
     def _column(self, name: str) -> pa.ChunkedArray:
         if name not in self._columns:
-            self._columns[name] = pq.ParquetFile(self.folder / "manifest.parquet").read([name])[name]
+            self._columns[name] = self._manifest.read([name])[name]
         return self._columns[name]
 
     def _empty(self, name: str, count: int) -> np.ndarray:

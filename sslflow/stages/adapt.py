@@ -28,7 +28,7 @@ from sslflow.runtime.checkpoint import Checkpoint, fingerprint
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_json
 from sslflow.runtime.rng import derive
-from sslflow.settings.params import NonNegative, Over, Schemas, closest, load, read
+from sslflow.settings.params import NonNegative, Over, Schemas, closest, load, lookup, read
 from sslflow.stages.entry import run
 from sslflow.training import method
 from sslflow.training.fit import fit
@@ -76,9 +76,8 @@ class Outcome:
     """Those of the source's images, `(m, dim)`."""
 
 
-def schemas(adaptation_method: str) -> Schemas:
+def schemas(adaptation_method: str, companion: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    companion = (load().get("adapt") or {}).get("companion", Plan.companion)
     kind, block = method.find(companion), f"methods.{companion}"
     return {
         "compute": compute,
@@ -95,7 +94,7 @@ def schemas(adaptation_method: str) -> Schemas:
 
 
 def main(name: str, seed: int) -> None:
-    settings = read(schemas(name))
+    settings = read(schemas(name, lookup(load(), "adapt").get("companion", Plan.companion)))
     device = compute(**settings["compute"])
     plan = Plan(**settings["adapt"])
     folder, split = paths.domains(plan.domains), Path(plan.split) if plan.split else None

@@ -29,6 +29,7 @@ SHOWN = (
     "finetune",
     "domains",
     "adapt",
+    "adapt_methods",
     "clips",
     "clip_train",
     "clip_views",

@@ -127,8 +127,8 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert "train.wamup: no method has this setting, did you mean 'warmup'?" in found
     assert "clip_view: no stage reads this section, did you mean 'clip_views'?" in found
     assert "clip_views: missing section, did you mean 'clip_view'?; it may be empty" in found
-    assert "adapt.gated_dance.neighbours: should be" in found
-    assert "correspond.correspondence.hidden: should be greater than 0, found 0" in found
+    assert "adapt_methods.gated_dance.neighbours: should be" in found
+    assert "clip_methods.correspondence.hidden: should be greater than 0, found 0" in found
 
 
 def test_a_shared_setting_that_some_methods_have_is_no_mistake(tmp_path: Path) -> None:
@@ -152,34 +152,51 @@ def test_a_method_that_does_not_exist_or_has_no_settings(tmp_path: Path) -> None
         "run.methods: 'barlow_twins' has no settings; add a block methods.barlow_twins, which may be empty: DVC has to "
         "see it" in found
     )
-    assert "correspond.synchron: unknown, did you mean 'synchrony'?" in found
-    assert any(one.startswith("correspond.methods: 'synchrony' has no settings") for one in found)
+    assert "clip_methods.synchron: there is no such method, did you mean 'synchrony'?" in found
+    assert any(one.startswith("run.clip_methods: 'synchrony' has no settings") for one in found)
 
 
 def test_blocks_of_methods_that_are_not_run_may_be_absent_and_others_empty(tmp_path: Path) -> None:
     content = load(tiny.ROOT / "recipes" / "full.yaml")
-    content["methods"] = dict.fromkeys(content["run"]["methods"])
-    for kind, section in (("clips", "correspond"), ("adaptation", "adapt")):
-        for name in check.names(kind):
-            if name not in content[section]["methods"]:
-                del content[section][name]
-    content["correspond"] |= {name: {} for name in content["correspond"]["methods"]}
+    for kind, block in check.BLOCKS.items():
+        content[block] = dict.fromkeys(content["run"][check.ASKED[kind].partition(".")[2]])
     file = tmp_path / "params.yaml"
     with file.open("w") as handle:
         YAML(typ="safe").dump(content, handle)
-    found = check.check(file)
-    assert found["images"] == sorted(content["run"]["methods"])
-    assert found["clips"] == content["correspond"]["methods"]
+    assert {kind: set(found) for kind, found in check.check(file).items()} == {
+        kind: set(content[block]) for kind, block in check.BLOCKS.items()
+    }
 
 
-def test_names_of_adaptation_are_checked(tmp_path: Path) -> None:
+def test_names_in_settings_are_checked(tmp_path: Path) -> None:
     for asked, wrong, words in (
-        ("  - cda\n  - opda\n", "  - cda\n  - opa\n", "no setting 'opa', did you mean"),
-        ("  - dance\n", "  - danse\n", "no adaptation method 'danse', did you mean"),
-        ("  - alignment\n", "  - alinment\n", "no method 'alinment', did you mean 'alignment'"),
+        ("  - cda\n  - opda\n", "  - cda\n  - opa\n", "adapt.settings: there is no setting 'opa', did you mean"),
+        ("  - dance\n", "  - danse\n", "run.adapt_methods: there is no method 'danse', did you mean 'dance'?"),
+        (
+            "  - alignment\n",
+            "  - alinment\n",
+            "run.clip_methods: there is no method 'alinment', did you mean 'alignment'?",
+        ),
+        (
+            "  domains: digits ",
+            "  domains: digit ",
+            "adapt.domains: there is no 'digit' in domains, did you mean 'digits'?",
+        ),
+        ("  clips: instruments ", "  clips: strings ", "pretrain_clips.clips: there is no 'strings' in clips"),
+        ("  start: simclr ", "  start: vicreg ", "adapt.start: there is no 'vicreg' in run.methods"),
+        (
+            "  companion: simclr ",
+            "  companion: simcl ",
+            "adapt.companion: there is no 'simcl' in methods, did you mean",
+        ),
     ):
         (found,) = problems(tmp_path, (asked, wrong))
-        assert words in found
+        assert found.startswith(words)
+    unused = [
+        ("  - source_only\n  - dance\n  - ovanet\n  - gated_dance\n", ""),
+        ("adapt_methods:  ", "adapt_methods: []"),
+    ]
+    assert problems(tmp_path, *unused, ("  domains: digits ", "  domains: digit ")) == []
 
 
 def test_settings_of_an_earlier_version_are_named_with_what_to_do(tmp_path: Path) -> None:
@@ -232,7 +249,7 @@ def test_what_a_method_gets_is_shown_with_where_it_is_from(
 def test_methods_of_one_name_are_both_shown() -> None:
     shown = YAML(typ="safe").load(show("supervised", tiny.ROOT / "recipes" / "full.yaml"))
     assert shown["methods"]["supervised"]["train"]["epochs"] == 6
-    assert shown["correspond"]["supervised"]["train"]["weight_decay"] == 0.2
+    assert shown["clip_methods"]["supervised"]["train"]["weight_decay"] == 0.2
 
 
 def test_no_params_file_is_a_clear_error(

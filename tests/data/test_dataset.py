@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +90,13 @@ def test_only_the_columns_that_are_asked_for_are_read(images, monkeypatch):
     images.read(images.pretraining_rows)
     images.read(images.pretraining_rows)
     assert sorted(asked) == [["index"], ["shard"], ["split"]]
+
+
+def test_columns_are_of_one_manifest_even_where_the_data_is_prepared_anew_meanwhile(images):
+    assert images.column("split")[0] == "test"
+    shutil.rmtree(images.folder)
+    write_dataset(images.folder, IMAGES[:2], np.array([0, 0]), ["train"] * 2)
+    assert images.column("label").tolist() == [0, 1, -1, -1, 1, 0, -1]
 
 
 def test_groups_are_numbered_in_order(tmp_path):

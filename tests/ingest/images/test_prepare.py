@@ -90,6 +90,7 @@ def test_a_folder_as_people_have_them(tmp_path):
     assert snapshot(raw) == before
     assert not dataset.labelled
     assert all((raw / unescape(path)).exists() for path in dataset.column("path"))
+    assert dataset.column("group").tolist() == dataset.column("path").tolist()
     assert len((dataset.folder / "quarantine.csv").read_bytes().splitlines()) == 5  # a name never breaks a line
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out", "raw"]
 
@@ -111,6 +112,7 @@ def test_emoji_in_colour(tmp_path):
     assert counts["quarantined"] == counts["leaked"] == 0
     assert dataset.labelled
     assert len(dataset.format.mean) == len(dataset.format.std) == 3
+    assert all(path == f"noto/{group}" for path, group in zip(*map(dataset.column, ("path", "group")), strict=True))
 
 
 def test_the_same_whatever_the_number_of_workers(tmp_path, monkeypatch):

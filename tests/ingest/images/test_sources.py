@@ -96,7 +96,8 @@ def test_emoji(label, classes):
     assert counts(three) == {split: 3 * count for split, count in counts(one).items()}
     where = {}
     for record in records(three):
-        where.setdefault(record.name.partition("/")[2], set()).add((record.split, record.label))
+        assert record.name.endswith(f"/{record.group}")
+        where.setdefault(record.group, set()).add((record.split, record.label))
     assert all(len(places) == 1 for places in where.values())  # one code point, one split, one label
 
 
@@ -296,6 +297,8 @@ def test_a_pool_and_another_source_to_probe_with(tmp_path):
     assert all(record.label == -1 for record in records(both) if record.split == POOL)
     both = combine(opened("samples:emoji/openmoji"), opened("samples:emoji/noto"))
     assert counts(both) == {POOL: 1477, TRAIN: 1477, TEST: 371}  # never the pool's own test images
+    groups = [{record.group for record in records(both) if record.split == split} for split in (POOL, TRAIN)]
+    assert groups[0] == groups[1]
     with pytest.raises(ValueError, match="has no labels"):
         combine(opened("samples:fashion"), opened("folder", tmp_path / "heap"))
 

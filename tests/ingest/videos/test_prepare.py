@@ -466,7 +466,7 @@ def test_what_stops_a_run(raw: Path, plain: Path) -> None:
     ):
         prepared(path="nowhere")
     assert {file: file.stat().st_mtime_ns for file in Path("out").iterdir()} == before
-    with pytest.raises(ValueError, match="no prepared clips here; run `dvc repro clips` first"):
+    with pytest.raises(ValueError, match="elsewhere: nothing prepared here; run `dvc repro"):
         Dataset(Path("elsewhere"))
 
 

@@ -106,7 +106,7 @@ def test_gap_and_jitter_that_leave_no_tile_are_an_error():
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_tiles_are_even_and_as_large_as_asked_for(channels):
     views = TileViews(ImageFormat(channels, 32, (0.5,) * channels, (0.2,) * channels), side=0.5, drop=0.0)
-    found, whole = views(torch.randint(0, 256, (4, channels, 32, 32), dtype=torch.uint8))
+    found, whole = views(Fields(images=torch.randint(0, 256, (4, channels, 32, 32), dtype=torch.uint8)))
     assert found.shape == (4, 9, channels, 16, 16)
     assert whole.shape == (4, channels, 32, 32)
     torch.testing.assert_close(found.mean(dim=(3, 4)), torch.zeros(4, 9, channels), rtol=0, atol=1e-5)
