@@ -385,7 +385,7 @@ def test_files_about_other_clips_are_refused():
     tensors = {"clip": np.array([99]), "start": np.zeros(1, np.float32), "box": np.full((1, 4), np.nan, np.float32)}
     maps = {name: np.ones((1, 2, 2), np.float32) for name in ("own", "silence", "noise")}
     save_file({**tensors, **maps}, folder / "maps.safetensors")
-    with pytest.raises(ValueError, match="not about the clips in data/clips; run `dvc repro`"):
+    with pytest.raises(ValueError, match="not about the clips in data/clips/squares; run `dvc repro`"):
         made()
     (folder / "maps.safetensors").unlink()
     table = pq.read_table(folder / "decisions.parquet")
