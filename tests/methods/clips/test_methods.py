@@ -57,7 +57,8 @@ def make(name: str, clips: MemoryClips, seed: int = 0, start: bool = True) -> tu
     """The method with its settings from the recipe, on small encoders; unless `fit` is to do it, started as before an
     epoch."""
     kind, block = find(name), f"clip_methods.{name}"
-    settings = read({block: kind, f"{block}.views": Over("clip_views", kind.Views)}, RECIPE)
+    schemas = {block: kind, f"{block}.views": Over("clip_views", kind.Views), f"{block}.train": Over("clip_train", fit)}
+    settings = read(schemas, RECIPE)
     torch.manual_seed(derive(seed, "init"))
     small, rows = {"name": "resnet10", "width": 8, "stem_stride": 2}, clips.pretraining_rows
     given = of_clips(cast("Dataset[ClipFormat]", clips), rows, {**small, "grid": 2}, small)

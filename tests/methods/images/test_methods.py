@@ -39,7 +39,8 @@ def make(
     """The method with its settings from the recipe, on a small encoder of a kind that it can train; unless `fit` is to
     do it, started as before an epoch of 16 images."""
     kind, block = find(name), f"methods.{name}"
-    settings = read({block: kind, f"{block}.views": Over("views", kind.Views)}, RECIPE)
+    schemas = {block: kind, f"{block}.views": Over("views", kind.Views), f"{block}.train": Over("train", fit)}
+    settings = read(schemas, RECIPE)
     if labels is None:
         labels = np.arange(64) % 4
 
