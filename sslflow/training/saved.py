@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_model, save_file
-from torch import nn
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
 
 from sslflow.runtime.files import replacing
 
@@ -21,11 +21,9 @@ def save_method(method: nn.Module, file: Path, facts: Mapping[str, Any] | None =
     beside them. A tensor that has several names, such as those of an encoder within a student, is written once."""
     weights, seen = {}, set()
     for name, tensor in method.state_dict().items():
-        place = tensor.data_ptr(), tensor.shape, tensor.stride()
-        if tensor.numel() and place in seen:
-            continue
-        seen.add(place)
-        weights[name] = tensor.detach().cpu().contiguous()
+        if _place(tensor) not in seen:
+            weights[name] = tensor.detach().cpu().contiguous()
+            seen |= {_place(tensor)} if tensor.numel() else set()
     with replacing(file) as temporary:
         save_file(weights, temporary, metadata={KEY: json.dumps(facts or {}, sort_keys=True)})
 
@@ -45,8 +43,17 @@ def load_weights(method: nn.Module, file: Path, stage: str = "pretrain") -> None
     `ValueError` for any other file."""
     if not file.exists():
         raise ValueError(f"{file}: no trained method here; run `dvc repro {stage}` first")
+    own = method.state_dict()
     try:
-        load_model(method, file)
+        weights = load_file(file)
+        written = {_place(own[name]): weights[name] for name in weights if name in own and own[name].numel()}
+        others = {name: written[_place(tensor)] for name, tensor in own.items() if _place(tensor) in written}
+        method.load_state_dict(others | weights)
     except (SafetensorError, RuntimeError) as error:
         name = type(method).__name__
         raise ValueError(f"{file} doesn't hold the weights of {name} with these settings: {error}") from None
+
+
+def _place(tensor: Tensor) -> tuple[Any, ...]:
+    """Where in memory it lies: the same for all names of a tensor."""
+    return tensor.data_ptr(), tuple(tensor.shape), tensor.stride()
