@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 JOBS ?= 0
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check clean
+.PHONY: help setup demo full test check clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -21,7 +21,12 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(READY) ## run the whole pipeline on the shipped images; ends with the leaderboard and the report's path
+demo: $(READY) ## run the pipeline of params.yaml, which ships as recipes/demo.yaml; ends with the leaderboard and the report's path
+	@$(BIN)/python -m pipelines.runner --jobs $(JOBS)
+
+full: $(READY) ## the same with recipes/full.yaml, which takes the place of an unchanged params.yaml: more methods, seeds and steps
+	@cmp -s params.yaml recipes/full.yaml || { cmp -s params.yaml recipes/demo.yaml && cp recipes/full.yaml params.yaml; } || { \
+		echo "params.yaml was changed: keep it elsewhere, then 'cp recipes/full.yaml params.yaml' and 'make full'"; exit 1; }
 	@$(BIN)/python -m pipelines.runner --jobs $(JOBS)
 
 test: $(READY) ## run the tests, a process for each core

@@ -27,6 +27,8 @@ ADVICE = (
     "Use `dvc push`",
     "Data and pipelines are up to date",
 )
+# What it says where this program has stopped it.
+STOPPED = ("ERROR: failed to reproduce", "ERROR: interrupted by the user")
 Outcome = Literal["ran", "cached", "failed", "stopped", "not run"]
 
 
@@ -113,7 +115,7 @@ class Workspace:
 
         def on_line(line: str) -> None:
             also(line)
-            if not line.startswith(ADVICE):
+            if not line.startswith((*ADVICE, *STOPPED) if self.stop.called else ADVICE):
                 self.on_line(name, line)
 
         return processes.run(

@@ -153,18 +153,20 @@ def listen(asked: argparse.Namespace) -> None:
     def tell(line: str) -> None:
         print(line, file=sys.stderr)
 
+    device = use.chosen_device()
     if asked.use == "embed":
-        rows = use.embed_folder(asked.folder, asked.model, asked.output, tell)
+        rows = use.embed_folder(asked.folder, asked.model, asked.output, device, tell)
         print(f"{asked.output}: {rows} rows")
         return
     if asked.use == "score":
-        told = use.score_folder(asked.folder, asked.model, tell)
+        told = use.score_folder(asked.folder, asked.model, device, tell)
         share, low, high = (f"{100 * value:.1f}" for value in (told.share, told.low, told.high))
         print(f"{share} % of {told.windows} windows fit their own sound better than that of another {told.wrong}")
         over = f"over {told.videos} videos" if told.videos > 1 else "of this one video; others may be different"
         print(f"95 % interval {low} to {high} {over}; chance 50")
         return
-    found = use.search_folder(asked.folder, asked.model, tell, sound=asked.sound, image=asked.image, top=asked.top)
+    wanted = {"sound": asked.sound, "image": asked.image, "top": asked.top}
+    found = use.search_folder(asked.folder, asked.model, device, tell, **wanted)
     for row in found.to_pylist():
         print(f"{row['score']:6.3f}  {row['start']:8.2f} s  {row['video']}")
 

@@ -61,6 +61,15 @@ class PairMethod(ClipMethod):
     """What its wrong pairs are: sounds of another source, or the sound of another moment of the same clip. For the
     latter its views have `two_starts`."""
 
+    @torch.no_grad()
+    def pictures(self, batch: Batch) -> dict[str, Tensor]:
+        """A frame of each window, and the three frames of the batch that fit the window's sound best."""
+        pictures, sounds = (part.flatten(0, 1) if self.wrong == "moment" else part for part in batch.views[:2])
+        table = self.table(self.embed_pictures(pictures), self.embed_sounds(sounds))
+        nearest = table.topk(min(3, len(table)), dim=0).indices.T
+        shown = pictures.flatten(1, -4)[:, 0] if pictures.ndim > 4 else pictures
+        return {"frame": shown} | {f"guess {rank + 1}": shown[nearest[:, rank]] for rank in range(nearest.shape[1])}
+
     @abstractmethod
     def embed_pictures(self, pictures: Tensor) -> Tensor:
         """Embeddings `(n, …)` of what its views show of windows' pictures, `(n, …, 3, side, side)`."""

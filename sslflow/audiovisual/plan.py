@@ -18,7 +18,7 @@ class Plan:
     which choose it; a row of the curve every `log_every` steps, with diagnostics of frames of `diagnostics` clips, and
     a checkpoint every `checkpoint_seconds`."""
 
-    clips: str
+    clips: str = ""
     start: str = ""
     held_out: Fraction = 0.1
     log_every: Count = 20

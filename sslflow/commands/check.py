@@ -31,6 +31,8 @@ BLOCKS = {"images": "methods", "clips": "clip_methods", "adaptation": "adapt_met
 """The kinds of methods, and the section of params.yaml that holds their blocks."""
 ASKED = {"images": "run.methods", "clips": "run.clip_methods", "adaptation": "run.adapt_methods"}
 """The setting that says which of them are run."""
+SETS = ("domains", "clips")
+"""Sections of sets by names of the user's own; there may be none."""
 RENAMED = {
     "two_views": "views",
     "multi_crop": "views",
@@ -71,10 +73,10 @@ def stage_schemas(stage: str, content: Mapping[str, Any]) -> Schemas:
 
 def _items(name: str, content: Mapping[str, Any]) -> list[str]:
     """What a parameter of `schemas` may be, by its name."""
-    if name in ("domains", "clips"):
+    if name in SETS:
         return list(lookup(content, name))
     if name == "section":
-        return ["data", *(f"{kind}.{one}" for kind in ("domains", "clips") for one in lookup(content, kind))]
+        return ["data", *(f"{kind}.{one}" for kind in SETS for one in lookup(content, kind))]
     kinds = {"method": "images", "companion": "images", "clip_method": "clips", "adaptation_method": "adaptation"}
     return names(kinds[name])
 
@@ -156,7 +158,7 @@ def _named(content: Mapping[str, Any], asked: Mapping[str, list[str]]) -> Iterat
 
 def _sections(content: Mapping[str, Any], schemas: Mapping[str, Schemas]) -> Iterator[str]:
     """Sections that no stage reads, and what of the shared ones no method reads."""
-    read = {section.partition(".")[0] for own in schemas.values() for section in sections(own)}
+    read = {section.partition(".")[0] for own in schemas.values() for section in sections(own)} | set(SETS)
     for section in content:
         if section in RENAMED:
             yield f"{section}: is called {RENAMED[section]} now; recipes/full.yaml shows what belongs there"

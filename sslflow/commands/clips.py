@@ -25,8 +25,10 @@ from sslflow.examination.clips.pairs import paired, scored
 from sslflow.ingest.images.decode import Refused, decode
 from sslflow.ingest.videos import ffmpeg
 from sslflow.ingest.videos.prepare import prepare_clips
+from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing
 from sslflow.runtime.process import run
+from sslflow.settings.params import FILE, load, read
 
 SOUND_FILES = f"{ffmpeg.DEMUXERS},wav,w64,aiff,caf,flac,mp3,aac,ac3"
 LIMIT_S = 600.0
@@ -34,14 +36,23 @@ SCORED = 4
 """Windows of each clip."""
 
 
-def embed_folder(folder: Path, model: Path | None, file: Path, tell: Callable[[str], None]) -> int:
+def chosen_device() -> torch.device:
+    """`compute.device` of the params.yaml that is here; without one, a GPU where there is one. Raises `ValueError` for
+    a device that is not there."""
+    settings = read({"compute": compute})["compute"] if FILE.exists() and "compute" in load() else {}
+    return compute(device=settings.get("device", "auto"))
+
+
+def embed_folder(
+    folder: Path, model: Path | None, file: Path, device: torch.device, tell: Callable[[str], None]
+) -> int:
     """Write features of all clips of the videos in `folder` to the Parquet `file`; the number of rows.
 
     `model` is a file that the stage `pretrain_clips` wrote; None: that of `alignment`. Raises `ValueError`
     for a folder without videos or a file that is no such model.
     """
     method, views = load_method(model or default_model())
-    table = clip_features(method, views, _prepared(folder, views.format, tell), torch.device("cpu"))
+    table = clip_features(method, views, _prepared(folder, views.format, tell), device)
     with replacing(file) as temporary:
         pq.write_table(table, temporary)
     return table.num_rows
@@ -50,6 +61,7 @@ def embed_folder(folder: Path, model: Path | None, file: Path, tell: Callable[[s
 def search_folder(
     folder: Path,
     model: Path | None,
+    device: torch.device,
     tell: Callable[[str], None],
     *,
     sound: Path | None = None,
@@ -65,7 +77,7 @@ def search_folder(
     if image:
         asked["image"] = _read_image(image, views.format.side)
     clips = _prepared(folder, views.format, tell)
-    return search(method, views, clips, torch.device("cpu"), top=top, **asked)
+    return search(method, views, clips, device, top=top, **asked)
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,7 @@ class Told:
     wrong: str
 
 
-def score_folder(folder: Path, model: Path | None, tell: Callable[[str], None]) -> Told:
+def score_folder(folder: Path, model: Path | None, device: torch.device, tell: Callable[[str], None]) -> Told:
     """How well the method tells, in videos that it need not have been trained on, which of two sounds belongs to a
     window: its own, or the same clip's at another moment (`synchrony`), or another video's. No threshold is needed.
 
@@ -95,7 +107,7 @@ def score_folder(folder: Path, model: Path | None, tell: Callable[[str], None]) 
     pairs = paired(method.wrong, groups, 0)
     if not len(pairs.same):
         raise ValueError(f"{folder}: all clips are of one video, and a wrong sound is one of another")
-    own, other = scored(method, embed(method, views, clips, chosen, torch.device("cpu")), pairs).chunk(2)
+    own, other = scored(method, embed(method, views, clips, chosen, device), pairs).chunk(2)
     better = ((own > other).double() + 0.5 * (own == other)).numpy()
     videos = groups[pairs.pictures[: len(own)].numpy()]
     low, high = interval(better, videos)

@@ -41,6 +41,7 @@ def fit_linear(
     labels: Tensor,
     classes: int,
     seed: int,
+    groups: Tensor | None = None,
     *,
     regularisation: tuple[NonNegative, ...] = (0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4),
     validation: Fraction = 0.2,
@@ -51,8 +52,10 @@ def fit_linear(
     features.
 
     Of the `regularisation` values, the one with the best accuracy on a stratified `validation` share of these training
-    rows is taken (the stronger of equals), and the classifier is fitted again on all of them. Converged means that no
-    entry of the gradient of the mean loss exceeds `tolerance`. Features may lie on any device.
+    rows is taken (the stronger of equals), and the classifier is fitted again on all of them. The share holds whole
+    `groups`, int64 `(n,)`, where they are given: rows of one are too alike for the one to tell how well the other is
+    known. Converged means that no entry of the gradient of the mean loss exceeds `tolerance`. Features may lie on any
+    device.
     """
     if not regularisation:
         raise ValueError("probe.linear.regularisation is empty: name at least one value to choose from")
@@ -60,7 +63,7 @@ def fit_linear(
     # A feature that never changes tells nothing: it is centred to 0 and must not be blown up.
     scale = torch.where(scale > 1e-6 * scale.max().clamp_min(1e-12), scale, torch.inf)
     standard = (features.float() - mean) / scale
-    held_out = stratified(labels, validation, seed)
+    held_out = stratified(labels, validation, seed, groups)
     best, best_score, start, worse = max(regularisation), 0.0, None, 0
     for strength in sorted(regularisation, reverse=True):
         if not held_out.any() or worse == PATIENCE:
@@ -74,14 +77,36 @@ def fit_linear(
     return LinearProbe(solution[:-1], solution[-1], mean, scale, best, best_score, converged)
 
 
-def stratified(labels: Tensor, share: float, seed: int) -> Tensor:
-    """A random mask, bool `(n,)`, of about `share` of the rows of every class; never the last row of a class."""
+def stratified(labels: Tensor, share: float, seed: int, groups: Tensor | None = None) -> Tensor:
+    """A random mask, bool `(n,)`, of about `share` of the rows of every class; never the last row of a class.
+
+    With `groups`, int64 `(n,)`, of about `share` of the groups in which a class is; of whole ones, and never the last
+    one of a class.
+    """
+    if groups is not None:
+        return _whole_groups(labels.cpu(), share, seed, groups.cpu()).to(labels.device)
     mask = torch.zeros(len(labels), dtype=torch.bool)
     for number in labels.unique().tolist():
         rows = (labels.cpu() == number).nonzero().flatten()
         chosen = permutation(len(rows), seed, "validation", number)[: min(round(share * len(rows)), len(rows) - 1)]
         mask[rows[chosen]] = True
     return mask.to(labels.device)
+
+
+def _whole_groups(labels: Tensor, share: float, seed: int, groups: Tensor) -> Tensor:
+    names, number = groups.unique(return_inverse=True)
+    classes, kind = labels.unique(return_inverse=True)
+    there = torch.zeros(len(classes), len(names), dtype=torch.bool)
+    there[kind, number] = True
+    held = torch.zeros(len(names), dtype=torch.bool)
+    for label, own in zip(classes.tolist(), there, strict=True):
+        wanted = round(share * int(own.sum())) - int(held[own].sum())
+        for group in own.nonzero()[:, 0][permutation(int(own.sum()), seed, "validation", label)].tolist():
+            left = (there & ~held).sum(dim=1)
+            if wanted > 0 and not held[group] and (left[there[:, group]] > 1).all():
+                held[group] = True
+                wanted -= 1
+    return held[number]
 
 
 def _logits(features: Tensor, solution: Tensor) -> Tensor:

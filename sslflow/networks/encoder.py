@@ -100,6 +100,11 @@ class Encoder(nn.Module):
             return patches.transpose(1, 2).unflatten(2, (rows, columns))
         return found if getattr(self.network, "output_fmt", "NCHW") == "NCHW" else found.permute(0, 3, 1, 2)
 
+    def compile(self, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Compile all that methods call: features, maps and tokens, not only the module's own call."""
+        for name in ("forward", "map", "tokens"):
+            setattr(self, name, torch.compile(getattr(self, name), **options))
+
     @property
     def is_vit(self) -> bool:
         """Whether images become tokens: what `tokens` and `attention` need."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -84,6 +86,22 @@ def broadcast(tensor: Tensor, source: int = 0) -> Tensor:
     if world_size() > 1:
         dist.broadcast(tensor, source)
     return tensor
+
+
+def from_first(state: Any, device: torch.device) -> Any:
+    """What process 0 gives, tensors and plain values, in every process, on the CPU; `device` is one that the processes
+    exchange from."""
+    if world_size() == 1:
+        return state
+    buffer = io.BytesIO()
+    if rank() == 0:
+        torch.save(state, buffer)
+    size = int(broadcast(torch.tensor([buffer.tell()], device=device)))
+    content = torch.zeros(size, dtype=torch.uint8)
+    if rank() == 0:
+        content.copy_(torch.frombuffer(buffer.getbuffer(), dtype=torch.uint8))
+    sent = broadcast(content.to(device)).cpu()
+    return torch.load(io.BytesIO(sent.numpy().tobytes()), map_location="cpu", weights_only=True)
 
 
 def average_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:

@@ -48,7 +48,7 @@ class Plan:
     the sample. Where the encoder is trained, the pretraining method `companion` goes on beside it, its loss times
     `companion_weight`; 0: none."""
 
-    domains: str
+    domains: str = ""
     settings: tuple[str, ...] = ("as_is",)
     split: str = ""
     start: str = "simclr"

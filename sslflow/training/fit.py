@@ -12,15 +12,17 @@ from torch import Tensor, nn
 
 from sslflow.data.fields import Readable
 from sslflow.features.extract import extract
-from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
-from sslflow.runtime.distributed import average_gradients, rank, world_size
+from sslflow.networks.encoder import Encoder
+from sslflow.runtime.device import MemoryFormat, Precision, layout, place
+from sslflow.runtime.distributed import rank, world_size
 from sslflow.runtime.rng import derive, generator
 from sslflow.settings.params import Count, Fraction, NonNegative, Positive
 from sslflow.training.epochs import Epochs
-from sslflow.training.method import Batch, Losses, Method, Pool
+from sslflow.training.gradients import Gradients
+from sslflow.training.method import Losses, Method, Pool
 from sslflow.training.optim import OptimizerName, make_optimizer, warmup_cosine
 from sslflow.training.schedules import cosine
-from sslflow.views.images import Views
+from sslflow.views.images import Share, Views
 
 
 class NonFiniteLoss(ValueError):
@@ -88,8 +90,11 @@ def fit(
     weight_decay: NonNegative = 1e-4,
     weight_decay_end: NonNegative | None = None,
     momentum: Fraction = 0.9,
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+    layer_decay: Share = 1.0,
     warmup: Fraction = 0.1,
     clip: NonNegative = 0.0,
+    accumulate: Count = 1,
     precision: Precision = "fp32",
     memory_format: MemoryFormat = "channels_last",
     compile: bool = False,
@@ -97,10 +102,13 @@ def fit(
     """Train `method` on the pretraining images of `dataset`, or on the `rows` given, yielding after each step.
 
     `batch_size` counts images over all processes; a last batch that is not full is left out. `warmup` is a share of
-    the steps, `clip` the largest gradient norm (0: none), `compile` compiles the encoder; `weight_decay` moves along
-    half a cosine to `weight_decay_end` where one is given. `resume` is a state that an earlier `Step` gave; the run
-    then ends with the same bits as one that was never stopped, since every step draws its random numbers from its own
-    number. Raises `NonFiniteLoss` with the step, and `ValueError` for settings that don't fit together.
+    the steps, `clip` the largest gradient norm (0: none), `accumulate` the number of parts in which a batch passes
+    through the method, `compile` compiles the encoders; `weight_decay` moves along half a cosine to `weight_decay_end`
+    where one is given; `momentum` is that of SGD and LARS, `betas` are AdamW's, and with a `layer_decay` below 1 each
+    layer of an encoder learns with so much of the rate of the layer above it. `resume` is a state that an earlier
+    `Step` gave; the run then ends with the same bits as one that was never stopped, since every step draws its random
+    numbers from its own number. Raises `NonFiniteLoss` with the step, and `ValueError` for settings that don't fit
+    together.
     """
     rows = dataset.pretraining_rows if rows is None else rows
     data = Epochs(dataset, rows, min(batch_size, len(rows)), device)
@@ -112,12 +120,17 @@ def fit(
         from timm.layers.norm_act import convert_sync_batchnorm
 
         convert_sync_batchnorm(method)
-    parameters = [p for p in method.parameters() if p.requires_grad]
-    state = State(method, make_optimizer(method, optimizer, lr, weight_decay, momentum), steps)
+    networks = [encoder.network for encoder in method.encoders.values()]
+    made = make_optimizer(method, optimizer, lr, weight_decay, momentum, betas, layer_decay, networks)
+    state = State(method, made, steps)
     if resume is not None:
         state.load(resume)
     if compile:
-        method.encoder.compile()
+        for module in method.modules():  # those of teachers, too
+            if isinstance(module, Encoder):
+                module.compile()
+    gradients = Gradients(method, device, precision, accumulate)
+    parameters = gradients.parameters
 
     for epoch in range(state.done // data.steps, epochs):
         first = state.done - epoch * data.steps
@@ -131,24 +144,20 @@ def fit(
             torch.manual_seed(derive(seed, "step", step, rank()))
             rate = lr * warmup_cosine(step, steps, warmup)
             for group in state.optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("lr_scale", 1.0)
                 if weight_decay_end is not None and group["weight_decay"]:
                     group["weight_decay"] = cosine(weight_decay, weight_decay_end, step / steps)
             seen = tuple(_laid_out(view, memory_format) for view in views(read))
-            with autocast(device, precision):
-                losses = method.training_step(Batch(seen, numbers, progress=step / steps))
             state.optimizer.zero_grad()
-            losses["loss"].backward()
-            average_gradients(parameters)
+            losses = gradients(seen, numbers, step / steps)
             if clip:
                 nn.utils.clip_grad_norm_(parameters, clip)
             state.optimizer.step()
             method.after_step((step + 1) / steps)
             # Of the step before: by now the device has this one to do while the processor waits for the number.
             state.require_finite()
-            state.done, state.loss = step + 1, losses["loss"].detach()
-            detached = {name: value.detach() for name, value in losses.items()}
-            yield Step(step + 1, steps, data.batch_size, (step + 1) / data.steps, rate, detached, state.save)
+            state.done, state.loss = step + 1, losses["loss"]
+            yield Step(step + 1, steps, data.batch_size, (step + 1) / data.steps, rate, losses, state.save)
     state.require_finite()
 
 

@@ -64,6 +64,9 @@ class Method(nn.Module, ABC):
 
     Views: ClassVar[Callable[..., Views]]
     """How its views are made: `Views(format, *, settings)`."""
+    additive: ClassVar[bool] = False
+    """Whether its loss is a mean over examples, each of which it looks at alone (but for BatchNorm): then a batch may
+    be seen in parts."""
 
     encoder: Encoder
 

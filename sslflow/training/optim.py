@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -12,22 +13,45 @@ OptimizerName = Literal["adamw", "sgd", "lars"]
 
 
 def make_optimizer(
-    module: nn.Module, name: OptimizerName, lr: float, weight_decay: float, momentum: float
+    module: nn.Module,
+    name: OptimizerName,
+    lr: float,
+    weight_decay: float,
+    momentum: float,
+    betas: tuple[float, float] = (0.9, 0.999),
+    layer_decay: float = 1.0,
+    networks: Iterable[nn.Module] = (),
 ) -> torch.optim.Optimizer:
-    """An optimiser over the trainable parameters; biases and the parameters of norms (one dimension) are not decayed.
+    """An optimiser over the trainable parameters; biases and the parameters of norms (one dimension) are not decayed,
+    nor does LARS scale their steps.
 
-    `momentum` is that of SGD and LARS; AdamW keeps its own usual pair.
+    `momentum` is that of SGD and LARS, `betas` are AdamW's. With a `layer_decay` below 1, each layer of the timm
+    `networks` learns with so much of the rate of the layer above it (arXiv:2106.08254): a group's `lr_scale`, by which
+    the caller multiplies the rate.
     """
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
+    groups: list[dict[str, Any]] = []
+    networks = list(networks) if layer_decay < 1 else []
+    if networks:
+        # timm is imported where it is needed: it takes longer to load than torch.
+        from timm.optim import param_groups_layer_decay
+
+        layers = [param_groups_layer_decay(net, weight_decay, layer_decay=layer_decay) for net in networks]
+        groups = [group for of_network in layers for group in of_network]
+    layered = {id(p) for net in networks for p in net.parameters()}
+    rest = [p for p in module.parameters() if p.requires_grad and id(p) not in layered]
+    groups += [
+        {"params": [p for p in rest if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in rest if p.ndim <= 1], "weight_decay": 0.0},
     ]
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr)
+        return torch.optim.AdamW(groups, lr=lr, betas=betas)
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
-    return LARS(groups, lr=lr, momentum=momentum)
+    from timm.optim import Lars
+
+    # Or timm would leave the weights as they are, too, where weight_decay is 0.
+    groups = [{**group, "always_adapt": any(p.ndim > 1 for p in group["params"])} for group in groups]
+    return Lars(groups, lr=lr, momentum=momentum)
 
 
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:
@@ -37,40 +61,3 @@ def warmup_cosine(step: int, steps: int, warmup: float) -> float:
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-class LARS(torch.optim.Optimizer):
-    """SGD with momentum whose step is scaled, tensor by tensor, to the weights' norm (arXiv:1708.03888).
-
-    Tensors of one dimension are neither decayed nor scaled, as SimCLR, BYOL and Barlow Twins have it.
-    """
-
-    def __init__(
-        self, params, *, lr: float, momentum: float = 0.9, weight_decay: float = 0.0, trust: float = 1e-3
-    ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "trust": trust})
-
-    @torch.no_grad()
-    def step(self, closure=None):
-        """One update of all parameters that have a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._update(p, p.grad, group)
-        return loss
-
-    def _update(self, p: torch.Tensor, update: torch.Tensor, group: dict) -> None:
-        if p.ndim > 1:
-            update = update.add(p, alpha=group["weight_decay"])
-            weights, gradient = p.norm(), update.norm()
-            scale = torch.where((weights > 0) & (gradient > 0), group["trust"] * weights / gradient, 1.0)
-            update = update * scale
-        state = self.state[p]
-        if "momentum" not in state:
-            state["momentum"] = torch.zeros_like(p)
-        state["momentum"].mul_(group["momentum"]).add_(update)
-        p.add_(state["momentum"], alpha=-group["lr"])

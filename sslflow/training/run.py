@@ -15,7 +15,7 @@ from annotated_types import Ge
 
 from sslflow.progress import Progress
 from sslflow.runtime.checkpoint import Checkpoint, fingerprint
-from sslflow.runtime.distributed import rank, world_size
+from sslflow.runtime.distributed import from_first, rank, world_size
 from sslflow.runtime.files import write_csv
 from sslflow.settings.params import Count, Positive
 from sslflow.training.fit import NonFiniteLoss, Readable, Step, fit
@@ -55,15 +55,24 @@ class Run:
     processes too. A run that was stopped resumes from its last checkpoint and ends with the same bits."""
 
     def __init__(
-        self, stage: str, name: str, seed: int, journal: Journal, device: torch.device, facts: Any, *files: Path
+        self,
+        stage: str,
+        name: str,
+        seed: int,
+        journal: Journal,
+        device: torch.device,
+        facts: Any,
+        *files: Path,
+        unit: str = "img",
     ) -> None:
         """`facts` are the settings, and `files` the data, that change the run's bits: another run never resumes from
-        this one. How often something is written down is none of them."""
+        this one. How often something is written down is none of them. `unit` is what examples are called in a log."""
         self.name, self.seed, self.journal, self.device = name, seed, journal, device
-        self.label = f"{stage} {name}-{seed}"
+        self.unit, self.label = unit, f"{stage} {name}-{seed}"
         depends_on = [name, seed, world_size(), str(device), journal.diagnostics, facts]
         self.checkpoint = Checkpoint(stage, fingerprint(depends_on, *files))
-        self._state = self.checkpoint.load()
+        # One disk may hold it, and another not.
+        self._state = from_first(self.checkpoint.load() if rank() == 0 else None, device)
         self.curve: list[Row] = self._state["curve"] if self._state else []
         self.seconds: float = self._state["seconds"] if self._state else 0.0
 
@@ -100,7 +109,7 @@ class Run:
                 if moment:
                     self.curve.append(row(step, moment.signs))
                     speed = (step.number - done) * step.batch_size / (now - started)
-                    progress.say(step.number, f"{_words(self.curve[-1])}  {speed:.0f} img/s")
+                    progress.say(step.number, f"{_words(self.curve[-1])}  {speed:.0f} {self.unit}/s")
                     chance = self._at_chance(method, step)
                     if chance and not warned:
                         progress.note(step.number, chance)
@@ -132,18 +141,20 @@ class Run:
         self.checkpoint.remove()
 
     def _at_chance(self, method: Method, step: Step) -> str:
-        """A line where the loss has stood at what guessing costs for some rows."""
-        choices = method.choices(step.batch_size)
-        recent = self.curve[-ROWS:]
-        if not choices or choices.count < 2 or recent[0]["step"] < JUDGED * step.steps or len(recent) < ROWS:
+        """A line where the loss has stood for some rows at what guessing costs, or the best constant answer."""
+        choices, recent = method.choices(step.batch_size), self.curve[-ROWS:]
+        if recent[0]["step"] < JUDGED * step.steps or len(recent) < ROWS:
             return ""
-        guessing = math.log(choices.count)
-        if any(abs(one["loss"] / guessing - 1) > AT_CHANCE for one in recent):
+        guessing = math.log(choices.count) if choices and choices.count > 1 else 0.0
+        costs = [one.get("chance_loss", guessing) for one in recent]
+        if any(abs(one["loss"] - cost) >= AT_CHANCE * cost for one, cost in zip(recent, costs, strict=True)):
             return ""
-        return (
-            f"warning: the loss stands at {recent[-1]['loss']:.4g}, and guessing among the {choices.count} "
-            f"{choices.among} costs {guessing:.4g}"
+        answer = (
+            "a constant answer"
+            if "chance_loss" in recent[-1] or not choices
+            else (f"guessing among the {choices.count} {choices.among}")
         )
+        return f"warning: the loss stands at {recent[-1]['loss']:.4g}, and {answer} costs {costs[-1]:.4g}"
 
 
 def first_row(step: Step, signs: Mapping[str, float]) -> Row:

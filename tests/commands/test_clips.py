@@ -23,6 +23,7 @@ from sslflow.networks.encoder import Encoder
 from sslflow.training.saved import save_method
 from tests import av_media
 
+CPU = torch.device("cpu")
 FORMAT = ClipFormat(8, 32, 8, 8000, 1.0, (0.5,) * 3, (0.25,) * 3)
 SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
 
@@ -96,10 +97,10 @@ def test_a_model_is_scored_on_videos_that_it_has_not_seen(folder, monkeypatch, c
 
 def test_shares_count_ties_half_and_own_sounds_that_score_higher(folder, monkeypatch):
     monkeypatch.setattr(use, "scored", lambda method, embedded, pairs: pairs.same.float())
-    told = use.score_folder(folder, None, print)
+    told = use.score_folder(folder, None, CPU, print)
     assert (told.share, told.windows, told.wrong) == (1.0, 16, "source")
     monkeypatch.setattr(use, "scored", lambda method, embedded, pairs: torch.zeros(len(pairs.same)))
-    assert use.score_folder(folder, None, print).share == 0.5
+    assert use.score_folder(folder, None, CPU, print).share == 0.5
 
 
 def test_of_one_video_synchrony_is_scored_by_moments_and_alignment_not_at_all(folder, monkeypatch, capsys):
@@ -109,7 +110,7 @@ def test_of_one_video_synchrony_is_scored_by_moments_and_alignment_not_at_all(fo
     method = Synchrony(Encoder(3, 32, **SMALL), Encoder(1, 64, **SMALL), dim=8, hidden=8)
     facts = facts_of("synchrony", method, FORMAT, {"dim": 8, "hidden": 8}, {"window": 0.25, "gap": 0.25})
     save_method(method, Path("s.safetensors"), facts)
-    told = use.score_folder(folder, Path("s.safetensors"), print)
+    told = use.score_folder(folder, Path("s.safetensors"), CPU, print)
     assert (told.windows, told.videos, told.wrong) == (24, 1, "moment")
 
 
@@ -136,6 +137,30 @@ def test_what_can_t_be_read_is_said_in_plain_words(folder, monkeypatch, capsys, 
     Path("text.wav").write_text("no sound at all")
     assert called(monkeypatch, *words) == 1
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("embed",), ("score",), ("search", "--image", "red.png")])
+def test_the_device_is_that_of_the_settings(folder, monkeypatch, capsys, words):
+    Image.new("RGB", (80, 60), "red").save("red.png")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    Path("params.yaml").write_text("compute: {device: cuda, threads: 1}")
+    assert called(monkeypatch, *words, folder) == 1
+    assert "compute.device is 'cuda', but torch finds no usable GPU" in capsys.readouterr().err
+    for text in ("compute: {device: auto}", "compute:", "run: {}"):
+        Path("params.yaml").write_text(text)
+        assert use.chosen_device() == CPU
+    Path("params.yaml").write_text("compute: {devise: cpu}")
+    assert called(monkeypatch, *words, folder) == 1
+    assert "compute.devise: unknown, did you mean 'device'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [("embed",), ("score",), ("search", "--image", "red.png")])
+def test_arithmetic_runs_on_the_device(folder, monkeypatch, words):
+    """What has no GPU knows torch's device without data: all that is computed comes out without numbers there."""
+    Image.new("RGB", (80, 60), "red").save("red.png")
+    monkeypatch.setattr(use, "chosen_device", lambda: torch.device("meta"))
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        called(monkeypatch, *words, folder)
 
 
 def test_the_default_is_alignment_s_lowest_seed(folder, tmp_path, monkeypatch):

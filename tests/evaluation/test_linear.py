@@ -50,6 +50,39 @@ def test_the_strength_chosen_is_the_best_on_the_validation_part(halves):
     assert scores[probe.regularisation] >= max(scores.values()) - 1.5 / held.sum()
 
 
+def test_groups_are_held_out_as_a_whole_and_each_class_keeps_one():
+    numbers = torch.Generator().manual_seed(0)
+    for seed in range(20):
+        groups = torch.randint(12, (100,), generator=numbers)
+        labels = groups % 3
+        labels[groups == 4] = torch.randint(3, (int((groups == 4).sum()),), generator=numbers)
+        held = stratified(labels, 0.3, seed, groups)
+        assert not set(groups[held].tolist()) & set(groups[~held].tolist())
+        assert set(labels[~held].tolist()) == {0, 1, 2}
+        counts = [len(groups[held & (labels == label)].unique()) for label in range(3)]
+        assert all(1 <= count <= 3 for count in counts)
+    assert not torch.equal(stratified(labels, 0.3, 0, groups), stratified(labels, 0.3, 1, groups))
+    one_each = torch.arange(3).repeat(4)
+    assert not stratified(one_each, 0.9, 0, one_each).any()
+    whole = stratified(one_each, 1.0, 0, torch.arange(12))
+    assert [int((~whole)[one_each == label].sum()) for label in range(3)] == [1, 1, 1]
+
+
+def test_what_one_group_is_known_by_does_not_choose_the_strength():
+    """Twelve windows of each of forty videos, almost equal: by rows, whoever knows them by heart looks best."""
+    numbers = torch.Generator().manual_seed(1)
+    groups = torch.arange(40).repeat_interleave(12)
+    labels = (torch.arange(40) % 2).repeat_interleave(12)
+    features = torch.randn(40, 25, generator=numbers)[groups] + 0.01 * torch.randn(480, 25, generator=numbers)
+    features[:, 0] += 1.5 * labels
+    strengths = (30.0, 1e-4)
+    by_rows = fit_linear(features, labels, 2, 0, regularisation=strengths)
+    by_groups = fit_linear(features, labels, 2, 0, groups, regularisation=strengths)
+    assert by_rows.validation_accuracy > 0.95
+    assert by_groups.validation_accuracy < 0.8
+    assert (by_rows.regularisation, by_groups.regularisation) == (1e-4, 30.0)
+
+
 def test_with_wrong_labels_the_strong_penalty_wins():
     """A choice by the training accuracy would take the weak one, which fits the wrong labels best."""
     numbers = torch.Generator().manual_seed(0)

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from sslflow.audiovisual.maps import cosine_maps, enlarged, without_each_cell
+from sslflow.audiovisual.method import find
+from sslflow.audiovisual.windows import Windows
 from sslflow.evaluation.intervals import interval, standard_error, wilson
+from sslflow.evaluation.linear import fit_linear
 from sslflow.evaluation.retrieval import chance, retrieval
-from sslflow.examination.clips.pairs import Pairs, accuracies, with_other_moments, with_other_sources
+from sslflow.examination.clips import exam as exams
+from sslflow.examination.clips import shortcuts
+from sslflow.examination.clips.pairs import (
+    Pairs,
+    _pairs,
+    accuracies,
+    by_conditions,
+    with_other_moments,
+    with_other_sources,
+)
 from sslflow.examination.clips.pointing import anywhere, centre, pointing
-from sslflow.examination.clips.shortcuts import likely_from, ranked, told_by
+from sslflow.examination.clips.shortcuts import borders, conditions, likely_from, ranked, told_by
+from sslflow.networks.encoder import Encoder
+from tests.av_fixtures import FPS, RATE, SIDE, MemoryClips
 
 # Retrieval
 
@@ -155,14 +170,93 @@ def test_one_source_has_no_wrong_pairs_of_sources_but_of_moments():
     assert pairs.sounds[~pairs.same].tolist() == [1, 0, 3, 2, 5, 4]
 
 
+def test_pairs_of_which_one_side_alone_tells_are_not_made():
+    """As OpenL3's: what a wrong pair's sound is, is no right pair's."""
+    with pytest.raises(AssertionError):
+        _pairs(torch.arange(4), torch.tensor([4, 5, 6, 7]))
+    with pytest.raises(AssertionError):
+        _pairs(torch.arange(4), torch.tensor([1, 1, 3, 2]))
+
+
 def test_classifiers_that_see_one_side_are_at_one_half_however_telling_it_is():
     numbers = torch.Generator().manual_seed(0)
     sources = np.repeat(np.arange(30), 2)
     pairs = with_other_sources(sources, seed=1)
     side = torch.randn(60, 8, generator=numbers)
-    told = told_by(side[pairs.pictures], pairs.same, side[pairs.pictures], pairs.same, sources[pairs.pictures], 0)
+    seen = side[pairs.pictures], pairs.same, sources[pairs.pictures]
+    told = told_by(*seen, *seen, 0)
     assert told["accuracy"] == 0.5
     assert told["low"] < 0.5 < told["high"]
+
+
+def test_what_conditions_are():
+    frames = torch.full((3, 3, 10, 10), 90, dtype=torch.uint8)
+    frames[0, :, :2] = 16
+    frames[0, :, 9:] = 24
+    frames[1, 2, :, :3] = 25  # blue is not black
+    frames[2] = 0
+    left, right, top, bottom = borders(frames).T
+    assert [side.tolist() for side in (left, right, top, bottom)] == [
+        pytest.approx(widths) for widths in ([0, 0, 1], [0, 0, 1], [0.2, 0, 1], [0.1, 0, 1])
+    ]
+    clips = MemoryClips(8)
+    chosen = Windows(np.array([3, 0]), torch.tensor([0.5, 2.0]))
+    times = np.arange(RATE) / RATE
+    clips.sound[3, RATE // 2 : RATE // 2 + RATE] = 3276.8 * np.sin(2 * np.pi * 440 * times)
+    clips.sound[0] = 0
+    seen, heard = conditions(clips, chosen, 1.0)  # pyright: ignore[reportArgumentType]
+    assert seen.tolist() == [[FPS, 0, 0, 0, 0]] * 2
+    assert heard[:, 0].tolist() == [RATE, RATE]
+    assert heard[0, 1:].tolist() == pytest.approx([-23.01, 440], abs=1)
+    assert heard[1, 1:].tolist() == [pytest.approx(-100), 0]
+
+
+def recordings(numbers: np.random.Generator, together: bool) -> tuple[tuple[torch.Tensor, torch.Tensor], np.ndarray]:
+    """Windows of 80 sources, made with one of two cameras, which show it in their pictures, and with one of two
+    microphones, which are heard; `together`: each camera has its own."""
+    camera = numbers.integers(2, size=80).repeat(2)
+    microphone = camera if together else numbers.integers(2, size=80).repeat(2)
+    seen = np.stack([np.where(camera, 25.0, 29.97), 0.1 * numbers.random(160)], axis=1)
+    heard = np.stack([np.where(microphone, 44100.0, 48000.0), numbers.normal(-20, 5, 160)], axis=1)
+    return (torch.from_numpy(seen).float(), torch.from_numpy(heard).float()), np.arange(80).repeat(2)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_recording_conditions_tell_pairs_where_they_go_together_and_only_there(together):
+    numbers = np.random.default_rng(0)
+    (train, of_train), (test, of_test) = (recordings(numbers, together) for _ in range(2))
+    pairs = with_other_sources(of_train, 0), with_other_sources(of_test, 1)
+    found = by_conditions((train, test), pairs, (of_train, of_test), 0)
+    # Of wrong pairs half are of the other camera: 75 % is all that there is to know.
+    assert (found["low"] > 0.6) == together
+    assert (found["low"] < 0.5 < found["high"]) == (not together)
+
+
+def test_recording_conditions_that_never_change_are_right_in_one_half():
+    sources = np.arange(40)
+    pairs = with_other_sources(sources, 0)
+    same = torch.full((40, 5), 29.97), torch.full((40, 3), 48000.1)
+    assert by_conditions((same, same), (pairs, pairs), (sources, sources), 0)["accuracy"] == 0.5
+
+
+def test_the_strength_of_a_probe_is_chosen_on_other_sources(monkeypatch):
+    clips, seen = MemoryClips(12), []
+    views: Any = find("temporal_order").Views(clips.format)
+
+    def fitted(features, labels, classes, seed, groups, **settings):
+        seen.append((len(features), groups.tolist()))
+        return fit_linear(features, labels, classes, seed, groups, **settings)
+
+    monkeypatch.setattr(exams, "fit_linear", fitted)
+    monkeypatch.setattr(shortcuts, "fit_linear", fitted)
+    train = clips.rows("train")
+    exam = exams.Exam(Any, views, clips, train, train, torch.device("cpu"), 0, exams.Examination())  # pyright: ignore[reportArgumentType]
+    exams.probe(exam, Encoder(3, SIDE, name="resnet10", width=4, stem_stride=2), sound=False)
+    assert seen == [(len(train), clips.sources[train].tolist())]
+    pairs = with_other_sources(clips.sources[train], 0)
+    side = torch.randn(len(train), 2)
+    by_conditions([(side, side)] * 2, [pairs] * 2, [clips.sources[train]] * 2, 0)
+    assert seen[1] == (2 * len(train), clips.sources[train][pairs.pictures].tolist())
 
 
 def test_the_controls_find_pairs_that_give_themselves_away():
@@ -171,7 +265,7 @@ def test_the_controls_find_pairs_that_give_themselves_away():
     own, others = torch.rand(200, generator=numbers), 0.5 + torch.rand(200, generator=numbers)
     same = torch.arange(400) < 200
     times = torch.cat([own, others])[:, None]
-    told = told_by(times, same, times, same, np.arange(400), 0)
+    told = told_by(times, same, np.arange(400), times, same, np.arange(400), 0)
     assert told["low"] > 0.6
 
 

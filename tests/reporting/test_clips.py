@@ -32,11 +32,7 @@ pretrain_clips: {clips: squares}
 clip_methods: {alignment: {views: {window: 1.0}}}
 """
 SET = paths.clips("squares")
-CONTROLS = {
-    f"control_{name}_{key}": value
-    for name in ("picture", "sound", "metadata", "conditions")
-    for key, value in (("accuracy", 0.5), ("low", 0.42), ("high", 0.58))
-}
+CONTROLS = {f"control_conditions_{key}": value for key, value in (("accuracy", 0.5), ("low", 0.42), ("high", 0.58))}
 LEARNED = {"accuracy": 0.9, "low": 0.8, "high": 0.97, "threshold": 0.2, "pairs": 64.0, "seconds": 2.0, "clips": 32.0}
 RETRIEVAL = {
     f"retrieval_{way}own_{depth}{chance}": value
@@ -139,7 +135,8 @@ def test_tables_sentences_and_one_run_to_look_at():
     page = made()
     told = words(page)
     for said in (
-        "Learned: alignment. Not learned: correspondence. No shortcut was found.",
+        "Learned: alignment. Not learned: correspondence. How clips were recorded (frame rate and black borders of the"
+        " picture; rate, loudness and bandwidth of the sound) does not tell what belongs together.",
         "alignment, asked whether a frame and a sound belong together or come from different sources, is right in 90.0"
         " % (80 to 97), above chance (50). Its maps point at what sounds in 70.0 % (60 to 80) of frames, not clearly"
         " more than noise instead (65).",
@@ -287,7 +284,7 @@ def test_clips_without_sound_and_a_task_of_its_own():
     page = made()
     told = words(page)
     assert "Nothing was learned yet." in told
-    assert "shortcut" not in told
+    assert "recorded" not in told
     assert "temporal_order, asked its own question, is right in 50.0 %" in told
     assert "Trained on 16 clips; tested on 8 clips of 4 sources not among them" in told
     assert f"Right {len(test) // 2}" in told
@@ -322,34 +319,50 @@ def test_nothing_to_test_on():
     assert "Right and wrong" not in told
 
 
-def test_a_shortcut_is_told_and_the_score_in_doubt():
+def recorded(low: float, high: float) -> dict[str, float]:
+    """What is right by recording conditions alone."""
+    return {
+        "control_conditions_accuracy": (low + high) / 2,
+        "control_conditions_low": low,
+        "control_conditions_high": high,
+    }
+
+
+def test_a_score_that_recordings_alone_may_give_is_in_doubt():
     project("alignment, correspondence")
-    open_ = {"control_metadata_accuracy": 0.7, "control_metadata_low": 0.6, "control_metadata_high": 0.8}
-    scores("alignment", 0, **open_)
+    scores("alignment", 0, **recorded(0.7, 0.82))
     scores("correspondence")
     told = words(made())
-    assert "Learned: correspondence. In doubt, since a shortcut tells the same pairs: alignment." in told
-    assert "A shortcut was found: what the files say of themselves tells what belongs together." in told
-    assert "But what the files say of themselves tells the same pairs in 70.0 % (60 to 80)" in told
-    assert told.count("▼ 50 not within") == 1
-    assert told.count("50 within") == 7 + 1, "and once where it is explained"
+    assert "Learned: correspondence. In doubt, since how clips were recorded tells the same pairs: alignment." in told
+    assert "of the sound) tells what belongs together." in told
+    assert "By how clips were recorded alone, 76.0 % (70 to 82) is right: all of the score may be that." in told
+    assert told.count("▲ above 50") == 1
+    assert told.count("not above 50") == 1
 
 
-def test_rates_that_differ_are_no_shortcut_but_are_told():
+def test_a_score_that_is_clearly_above_what_recordings_give_is_learned():
     project()
-    scores("alignment", control_conditions_accuracy=0.7, control_conditions_low=0.6, control_conditions_high=0.8)
+    scores("alignment", 0, **recorded(0.6, 0.7))
     told = words(made())
-    assert "Learned: alignment. No shortcut was found." in told
-    assert "part of the score may be how clips were recorded" in told
-    assert "▼" not in told
+    assert "Learned: alignment." in told
+    assert "By how clips were recorded alone, 65.0 % (60 to 70) is right: part of the score may be that." in told
 
 
-def test_below_one_half_is_no_shortcut_but_not_within():
+def test_what_is_one_half_by_construction_is_no_evidence():
     project()
-    scores("alignment", control_sound_accuracy=0.4, control_sound_low=0.3, control_sound_high=0.45)
+    scores("alignment", 0, **{f"control_{side}_accuracy": 0.5 for side in ("picture", "sound", "metadata")})
     told = words(made())
-    assert "No shortcut was found." in told
-    assert "▼ 50 not within" in told
+    for absent in ("shortcut", "frame alone", "metadata"):
+        assert absent not in told, absent
+    assert "does not tell what belongs together" in told
+
+
+def test_below_one_half_is_nothing_that_tells():
+    project()
+    scores("alignment", 0, **recorded(0.3, 0.45))
+    told = words(made())
+    assert "does not tell what belongs together" in told
+    assert "▲ above 50" not in told
 
 
 def test_seeds_are_averaged_with_the_ends_of_their_intervals():
@@ -372,7 +385,7 @@ def test_files_about_other_clips_are_refused():
     tensors = {"clip": np.array([99]), "start": np.zeros(1, np.float32), "box": np.full((1, 4), np.nan, np.float32)}
     maps = {name: np.ones((1, 2, 2), np.float32) for name in ("own", "silence", "noise")}
     save_file({**tensors, **maps}, folder / "maps.safetensors")
-    with pytest.raises(ValueError, match="not about the clips in data/clips; run `dvc repro`"):
+    with pytest.raises(ValueError, match="not about the clips in data/clips/squares; run `dvc repro`"):
         made()
     (folder / "maps.safetensors").unlink()
     table = pq.read_table(folder / "decisions.parquet")

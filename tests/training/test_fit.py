@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from sslflow.stages import pretrain as stage
 from sslflow.training import run as training
 from sslflow.training.fit import NonFiniteLoss, Step, fit
 from sslflow.training.method import Batch, find
-from sslflow.training.optim import LARS, make_optimizer, warmup_cosine
+from sslflow.training.optim import make_optimizer, warmup_cosine
 from tests.conftest import RECIPE, ROOT
 
 CPU = torch.device("cpu")
@@ -129,14 +130,19 @@ def test_warmup_rises_and_cosine_falls_to_nothing():
     assert factors[-1] < 1e-3
 
 
-def test_lars_scales_the_step_to_the_weights_and_leaves_biases_alone():
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_lars_scales_the_step_to_the_weights_and_leaves_biases_alone(weight_decay):
     weight = nn.Parameter(torch.tensor([[3.0, 4.0]]))
     bias = nn.Parameter(torch.tensor([1.0]))
-    optimizer = LARS([weight, bias], lr=2.0, momentum=0.0, weight_decay=0.0)
+    layer = nn.Module()
+    layer.weight, layer.bias = weight, bias
+    optimizer = make_optimizer(layer, "lars", 2.0, weight_decay, 0.0)
     weight.grad, bias.grad = torch.tensor([[0.0, 0.5]]), torch.tensor([0.25])
     optimizer.step()
-    # |w| = 5, |g| = 0.5: the step is lr * 1e-3 * 5 / 0.5 * g.
-    torch.testing.assert_close(weight.data, torch.tensor([[3.0, 4.0 - 2.0 * 1e-3 * 10 * 0.5]]))
+    # |w| = 5, |g| = 0.5: the step is lr * 1e-3 * 5 / (0.5 + decay * 5) * (g + decay * w).
+    trust = 1e-3 * 5 / (0.5 + 5 * weight_decay)
+    step = 2.0 * trust * torch.tensor([[3 * weight_decay, 0.5 + 4 * weight_decay]])
+    torch.testing.assert_close(weight.data, torch.tensor([[3.0, 4.0]]) - step)
     torch.testing.assert_close(bias.data, torch.tensor([0.5]))
 
 
@@ -146,6 +152,39 @@ def test_biases_and_norms_are_not_decayed():
         (0.3, [2]),
         (0.0, [1, 1, 1]),
     ]
+
+
+@pytest.mark.parametrize("name", ["resnet10", "vit_tiny"])
+def test_lower_layers_learn_more_slowly_and_heads_at_the_full_rate(name):
+    small = {"stem_stride": 2, "width": 4} if name == "resnet10" else {"width": 32, "depth": 4, "patch_size": 7}
+    method = SimCLR(Encoder(1, 28, name=name, **small), projector=(16, 8))
+    whole = make_optimizer(method, "adamw", 1.0, 0.3, 0.9)
+    layered = make_optimizer(method, "adamw", 1.0, 0.3, 0.9, layer_decay=0.5, networks=[method.encoder.network])
+
+    def of(optimizer: torch.optim.Optimizer, key: str) -> dict[int, float]:
+        return {id(p): group.get(key, 1.0) for group in optimizer.param_groups for p in group["params"]}
+
+    assert of(layered, "weight_decay") == of(whole, "weight_decay")
+    scales, names = of(layered, "lr_scale"), {id(p): name for name, p in method.named_parameters()}
+    assert set(scales) == set(names)
+    assert all(scales[one] == 1.0 for one, name in names.items() if name.startswith("projector"))
+    order = [scales[one] for one, name in names.items() if re.search(r"(layer|blocks\.)[1-4].*weight$", name)]
+    assert order == sorted(order)
+    assert order[0] <= 0.25 * order[-1]
+
+
+def test_the_rate_of_a_layer_is_what_it_learns_with(dataset):
+    method, views = simclr(dataset)
+    before = {name: p.detach().clone() for name, p in method.named_parameters()}
+    next(iter(fit(method, views, dataset, CPU, 0, layer_decay=1e-9, **SETTINGS)))
+    moved = {name: float((p.detach() - before[name]).abs().max()) for name, p in method.named_parameters()}
+    assert moved["encoder.network.conv1.weight"] < 1e-8
+    assert moved["projector.0.weight"] > 1e-5
+
+
+def test_betas_are_adamw_s():
+    optimizer = make_optimizer(nn.Linear(2, 2), "adamw", 1.0, 0.3, 0.9, betas=(0.8, 0.95))
+    assert [group["betas"] for group in optimizer.param_groups] == [(0.8, 0.95)] * 2
 
 
 def test_streams_are_independent_and_the_same_on_every_machine():

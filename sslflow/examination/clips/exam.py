@@ -1,4 +1,4 @@
-"""A trained method for clips, examined on the test clips: scores, controls, and the tables that a report draws from."""
+"""A trained method for clips, examined on the test clips: scores, a control, and tables that a report draws from."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
 from sslflow.data.splits import TEST
 from sslflow.evaluation.linear import fit_linear
-from sslflow.examination.clips.pairs import Pairs, accuracies, controls, file_facts, paired, scored
+from sslflow.examination.clips.pairs import Pairs, accuracies, by_conditions, paired, scored
 from sslflow.examination.clips.pointing import known_boxes
-from sslflow.examination.clips.shortcuts import likely_from
+from sslflow.examination.clips.shortcuts import conditions, likely_from
 from sslflow.examination.clips.tasks import finding, own_accuracy, own_task, pointed, score_table, sound_maps
 from sslflow.networks.batch_norm import fresh_statistics
 from sslflow.networks.encoder import Encoder
@@ -39,7 +39,7 @@ out."""
 @dataclass(frozen=True, kw_only=True)
 class Examination:
     """How much is looked at: at most `clips` clips to test on, and as many to choose a threshold on and to train
-    controls and probes on; `windows` of each, one for retrieval and localisation; the first `shown` results of each
+    the control and probes on; `windows` of each, one for retrieval and localisation; the first `shown` results of each
     query are written down."""
 
     clips: Count = 2000
@@ -68,7 +68,7 @@ class Exam:
     views: ClipViews
     clips: Dataset[ClipFormat]
     train: np.ndarray
-    """Rows to train controls and probes on, int64."""
+    """Rows to train the control and probes on, int64."""
     held: np.ndarray
     """Rows to choose a threshold on: of the training split, and not trained on, or there are too few sources for
     that."""
@@ -118,21 +118,20 @@ class Exam:
             for part, rows, each in (("train", train, 1), ("test", test, 1), ("held", held, more))
         ]
         embedded = [embed(method, self.views, self.clips, one, self.device) for one in chosen]
+        recorded = [conditions(self.clips, one, self.views.window) for one in chosen[:2]]
+        sources = [self.clips.groups[one.rows] for one in chosen]
         kinds = {"": "moment", "source": "source"} if moments else {"": "source"}
         for prefix, wrong in kinds.items():
-            pairs = [paired(wrong, self.clips.groups[one.rows], self.seed) for one in chosen]
+            pairs = [paired(wrong, of, self.seed) for of in sources]
             if not all(len(one.same) for one in pairs):
                 continue
             scores = [scored(method, one, pairs_of) for one, pairs_of in zip(embedded, pairs, strict=True)]
             threshold = likely_from(scores[2], pairs[2].same) if method.threshold is None else method.threshold
-            of_test = self.clips.groups[chosen[1].rows], self.clips.labels[chosen[1].rows]
-            found.add(prefix, accuracies(scores[1], pairs[1], threshold, *of_test, self.seed))
+            labels = self.clips.labels[chosen[1].rows]
+            found.add(prefix, accuracies(scores[1], pairs[1], threshold, sources[1], labels, self.seed))
             found.add(prefix, {"threshold": threshold, "pairs": float(len(pairs[1].same))})
-            facts = [file_facts(self.clips, one) for one in chosen]
-            controlled = controls(
-                (embedded[0], embedded[1]), (facts[0], facts[1]), (pairs[0], pairs[1]), of_test[0], self.seed
-            )
-            found.add(f"{prefix}_control" if prefix else "control", controlled)
+            controlled = by_conditions(recorded, pairs[:2], sources[:2], self.seed)
+            found.add(f"{prefix}_control_conditions" if prefix else "control_conditions", controlled)
             found.tables[f"{prefix}_decisions" if prefix else "decisions"] = _decisions(
                 chosen[1], pairs[1], scores[1], threshold
             )
@@ -186,8 +185,8 @@ class Exam:
 
 def probe(exam: Exam, encoder: Encoder, sound: bool, settled: bool = True) -> dict[str, float]:
     """Accuracy of a linear classifier on an encoder's features of a frame, or with `sound` of the sound, of one window
-    of each labelled clip: nothing without labels. An encoder that is not `settled` gets the means and variances of
-    these inputs for its BatchNorm layers first."""
+    of each labelled clip, its strength chosen on sources that it is not fitted on: nothing without labels. An encoder
+    that is not `settled` gets the means and variances of these inputs for its BatchNorm layers first."""
     parts = []
     for name, rows in (("train", exam.train), ("test", exam.clips.rows(TEST))):
         rows = rows[exam.clips.labels[rows] >= 0]
@@ -197,9 +196,9 @@ def probe(exam: Exam, encoder: Encoder, sound: bool, settled: bool = True) -> di
         rows = chosen_rows(rows, exam.size.clips, exam.seed)
         inputs = [part.cpu() for part in _inputs(exam, windows(exam.views, rows, derive(exam.seed, name)), sound)]
         features = _features(encoder.to(exam.device), inputs, exam.device, name == "train" and not settled)
-        parts.append((features, torch.from_numpy(exam.clips.labels[rows])))
-    (x_train, y_train), (x_test, y_test) = parts
-    fitted = fit_linear(x_train, y_train, len(exam.clips.classes), derive(exam.seed, "probe"))
+        parts.append((features, *(torch.from_numpy(of[rows]) for of in (exam.clips.labels, exam.clips.groups))))
+    (x_train, y_train, sources), (x_test, y_test, _) = parts
+    fitted = fit_linear(x_train, y_train, len(exam.clips.classes), derive(exam.seed, "probe"), sources)
     return {"accuracy": float((fitted.predict(x_test) == y_test).float().mean()), "windows": float(len(y_test))}
 
 

@@ -3,6 +3,7 @@ they could have been."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,6 @@ from torch import Tensor
 
 from sslflow.audiovisual.method import CHUNK, PairMethod
 from sslflow.audiovisual.views import partners
-from sslflow.audiovisual.windows import Windows
-from sslflow.data.dataset import Dataset
 from sslflow.evaluation.intervals import interval
 from sslflow.examination.clips.shortcuts import ranked, told_by
 from sslflow.runtime.rng import derive
@@ -54,6 +53,8 @@ def with_other_moments(count: int) -> Pairs:
 
 
 def _pairs(own: Tensor, others: Tensor) -> Pairs:
+    # Or else one side alone, without a look at the other, would tell more than nothing.
+    assert torch.equal(own.sort().values, others.sort().values)
     same = torch.cat([torch.ones_like(own), torch.zeros_like(own)]).bool()
     return Pairs(own.repeat(2), torch.cat([own, others]), same)
 
@@ -83,54 +84,26 @@ def accuracies(
     return {**found, "other_class": float(right[differ].mean())} if differ.any() else found
 
 
-def controls(
-    embedded: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]],
-    facts: tuple[Tensor, Tensor],
-    pairs: tuple[Pairs, Pairs],
-    sources: np.ndarray,
-    seed: int,
+def by_conditions(
+    conditions: Sequence[tuple[Tensor, Tensor]], pairs: Sequence[Pairs], sources: Sequence[np.ndarray], seed: int
 ) -> dict[str, float]:
-    """What linear classifiers make of the same pairs without comparing sound and picture: each of the arguments is that
-    of windows to train on and of those to test on, `facts` as `file_facts` has them.
+    """What a linear classifier makes of the same pairs by how they were recorded alone: by the `conditions` that a
+    picture and a sound show, and by the products of the one's with the other's. `conditions`, `pairs` and `sources`,
+    int64 `(w,)`, are those of windows to train on and of those to test on.
 
-    `picture`, `sound` see the embedding of one side; `metadata` what the two files say of themselves, and when in them
-    the windows are. All three must stand at one half, within their interval: else a score means nothing.
-
-    `conditions` sees in what the frame rates and sound rates of the two files differ. Of clips recorded in different
-    ways it may well be above one half: then a model can tell pairs by the recording.
+    Above one half, pictures and sounds that were recorded together can be known by that. It is the one control that can
+    fail: a picture alone, or a sound alone, is in as many right pairs as in wrong ones.
     """
-    groups = sources[pairs[1].pictures.numpy()]
+    scales = [(side.double().mean(dim=0), side.double().std(dim=0, correction=0)) for side in conditions[0]]
 
-    def features(name: str, part: int) -> Tensor:
-        ours = pairs[part]
-        if name == "picture":
-            return _flat(embedded[part][0])[ours.pictures]
-        if name == "sound":
-            return _flat(embedded[part][1])[ours.sounds]
-        if name == "metadata":
-            return torch.cat([facts[part][ours.pictures], facts[part][ours.sounds]], dim=1)
-        return (facts[part][ours.pictures] - facts[part][ours.sounds]).abs()[:, -2:]
+    def features(part: int) -> Tensor:
+        # What is the same in all windows to train on tells nothing, and must not be blown up.
+        seen, heard = (
+            torch.where(spread > 1e-6 * (1 + mean.abs()), (side - mean) / spread, 0.0)
+            for side, (mean, spread) in zip(conditions[part], scales, strict=True)
+        )
+        seen, heard = seen[pairs[part].pictures], heard[pairs[part].sounds]
+        return torch.cat([seen, heard, (seen[:, :, None] * heard[:, None]).flatten(1)], dim=1)
 
-    found = {}
-    for name in ("picture", "sound", "metadata", "conditions"):
-        told = told_by(features(name, 0), pairs[0].same, features(name, 1), pairs[1].same, groups, seed)
-        found |= {f"{name}_{key}": value for key, value in told.items()}
-    return found
-
-
-def file_facts(clips: Dataset, windows: Windows) -> Tensor:
-    """What is known of each window without looking or listening: when it begins in the file (seconds), the file's
-    duration and size (their logarithms), frame rate and sound rate, float32 `(w, 5)`."""
-    columns = {
-        name: np.nan_to_num(clips.column(name, windows.rows).astype(np.float64))
-        for name in ("start", "duration", "size", "fps", "rate")
-    }
-    columns["start"] = columns["start"] + windows.starts.numpy()
-    for name in ("duration", "size"):
-        columns[name] = np.log1p(columns[name])
-    return torch.from_numpy(np.stack(list(columns.values()), axis=1)).float()
-
-
-def _flat(embeddings: Tensor) -> Tensor:
-    """Embeddings `(w, dim)`, or the mean over the cells or moments of `(w, dim, cells)`."""
-    return embeddings.flatten(2).mean(dim=2) if embeddings.ndim > 2 else embeddings
+    groups = [of[ours.pictures.numpy()] for of, ours in zip(sources, pairs, strict=True)]
+    return told_by(features(0), pairs[0].same, groups[0], features(1), pairs[1].same, groups[1], seed)

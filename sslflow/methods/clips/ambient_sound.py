@@ -36,6 +36,7 @@ class AmbientSound(OwnTask):
     """
 
     Views = AmbientViews
+    additive = True
 
     mean: Tensor
     scale: Tensor

@@ -18,6 +18,7 @@ class Autoencoder(Method):
     layers."""
 
     Views = CropView
+    additive = True
 
     def __init__(self, encoder: Encoder, *, decoder: Count = 64) -> None:
         super().__init__()

@@ -20,6 +20,7 @@ class BYOL(Method):
     steps wants less of it, or its teacher stays where it started."""
 
     Views = TwoViews
+    additive = True
 
     def __init__(
         self, encoder: Encoder, *, projector: Widths = (4096, 256), predictor: Count = 4096, momentum: Fraction = 0.996

@@ -21,6 +21,7 @@ class ContextPrediction(Method):
     would be sixteen. Setting: `hidden`, the width of the classifier's hidden layer."""
 
     Views = TileViews
+    additive = True
 
     def __init__(self, encoder: Encoder, *, hidden: Count = 512) -> None:
         super().__init__()

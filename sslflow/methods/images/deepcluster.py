@@ -32,6 +32,7 @@ class DeepCluster(Method):
     """
 
     Views = TwoViews
+    additive = True
 
     assignments: Tensor
     epochs: Tensor

@@ -43,6 +43,7 @@ class Denoising(Method):
     """The features are the bottleneck. Setting: `decoder`, the width of its first layers."""
 
     Views = NoisyViews
+    additive = True
 
     def __init__(self, encoder: Encoder, *, decoder: Count = 64) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ class DINO(Method):
     `centre`, a running mean of its own answers, is subtracted, so that no prototype wins everywhere; its temperature is
     low, so that its answers don't become the same for all prototypes.
 
-    Settings: `projector`, widths of the head's layers, with BatchNorm and ReLU between them as for the authors' ResNet;
+    Settings: `projector`, widths of the head's layers, with BatchNorm and ReLU between them (the authors' have GELU);
     `prototypes`, number of answers; `temperature`, the student's; `teacher_temperature`, reached from
     `teacher_temperature_start` when a share of `teacher_warmup` of the run is done; `momentum`, the teacher's, which
     ends at 1; `centre_momentum`.

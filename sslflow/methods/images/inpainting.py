@@ -57,6 +57,7 @@ class Inpainting(Method):
     their features without it. Setting: `decoder`, the width of its first layers."""
 
     Views = HoledViews
+    additive = True
 
     def __init__(self, encoder: Encoder, *, decoder: Count = 64) -> None:
         super().__init__()

@@ -52,6 +52,7 @@ class Jigsaw(Method):
     tile's features are brought to; `hidden`, that of the classifier's hidden layer."""
 
     Views = Puzzles
+    additive = True
 
     permutations: Tensor
 

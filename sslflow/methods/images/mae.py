@@ -35,6 +35,7 @@ class MAE(Method):
     """
 
     Views = MaskedViews
+    additive = True
 
     positions: Tensor
 

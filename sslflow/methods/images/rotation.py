@@ -15,6 +15,7 @@ class Rotation(Method):
     """All four rotations of every image pass through the encoder in each step, as in the paper."""
 
     Views = CropView
+    additive = True
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()

@@ -17,6 +17,7 @@ class SimSiam(Method):
     predictor's hidden layer: a bottleneck, a quarter of the last width in the paper."""
 
     Views = TwoViews
+    additive = True
 
     def __init__(self, encoder: Encoder, *, projector: Widths = (2048, 2048, 2048), predictor: Count = 512) -> None:
         super().__init__()

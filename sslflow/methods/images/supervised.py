@@ -14,6 +14,7 @@ class Supervised(LearnsLabels):
     """The one method of images that sees labels. Raises `ValueError` where fewer than two classes have labels."""
 
     Views = CropView
+    additive = True
     advice = "leave it out of run.methods, or name labelled images in data.source or data.probe_source"
 
     def __init__(self, encoder: Encoder, labels: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What can be said of the methods for clips in plain words: learned or not, and whether by a shortcut."""
+"""What can be said of the methods for clips in plain words: learned or not, and whether recordings give pairs away."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ ASKED = {
     "moment": "asked whether frames and a sound are of the same moment or of two moments of one clip",
     "own": "asked its own question",
 }
-ALONE = {"picture": "the frame alone", "sound": "the sound alone", "metadata": "what the files say of themselves"}
+CONDITIONS = (
+    "How clips were recorded (frame rate and black borders of the picture; rate, loudness and bandwidth of the sound)"
+)
 
 
 def sentences(runs: Correspondences) -> list[str]:
-    """First what was learned and whether a shortcut is open, of all methods; then of each method."""
+    """First what was learned and whether recordings give pairs away, of all methods; then of each method."""
     tasks = list(runs.tasks())
     if not tasks:
         return ["Nothing can be said yet: no method was tested on clips of sources that it has not seen."]
@@ -23,22 +25,19 @@ def sentences(runs: Correspondences) -> list[str]:
 
 
 def _summary(tasks: Sequence[Task]) -> str:
-    learned = _methods(task for task in tasks if task.learned and not task.shortcuts)
-    doubtful = [name for name in _methods(task for task in tasks if task.shortcuts) if name not in learned]
+    learned = _methods(task for task in tasks if task.learned and not task.doubtful)
+    doubtful = [name for name in _methods(task for task in tasks if task.learned) if name not in learned]
     rest = [name for name in _methods(tasks) if name not in (*learned, *doubtful)]
     parts = []
     if learned:
         parts.append(f"Learned: {listed(learned)}.")
     if doubtful:
-        parts.append(f"In doubt, since a shortcut tells the same pairs: {listed(doubtful)}.")
+        parts.append(f"In doubt, since how clips were recorded tells the same pairs: {listed(doubtful)}.")
     if rest:
         parts.append(f"Not learned: {listed(rest)}." if learned or doubtful else "Nothing was learned yet.")
-    controlled = [task for task in tasks if task.controls]
-    if any(task.shortcuts for task in tasks):
-        names = listed([ALONE[name] for name in dict.fromkeys(one for task in tasks for one in task.shortcuts)])
-        parts.append(f"A shortcut was found: {names} tell{'s' if ' and ' not in names else ''} what belongs together.")
-    elif controlled:
-        parts.append("No shortcut was found.")
+    if any(task.conditions for task in tasks):
+        tells = "tells" if any(task.shortcut for task in tasks) else "does not tell"
+        parts.append(f"{CONDITIONS} {tells} what belongs together.")
     return " ".join(parts)
 
 
@@ -46,15 +45,9 @@ def _sentence(runs: Correspondences, method: str, tasks: Sequence[Task]) -> str:
     own = [task for task in tasks if task.method == method]
     said = [f"{method}, {'; '.join(f'{ASKED[task.kind]}, {_right(task)}' for task in own)}."]
     for task in own:
-        for name in task.shortcuts:
-            control = task.controls[name]
-            said.append(f"But {ALONE[name]} tells the same pairs in {_share(control)}: its score means little.")
-        conditions = task.controls.get("conditions")
-        if conditions and conditions.above(0.5):
-            said.append(
-                f"The frame rates and sound rates of the two files tell pairs in {_share(conditions)}: part of the "
-                "score may be how clips were recorded."
-            )
+        if task.conditions and task.shortcut:
+            right, part = _share(task.conditions), "all" if task.doubtful else "part"
+            said.append(f"By how clips were recorded alone, {right} is right: {part} of the score may be that.")
     for name, hits, beside in runs.pointing():
         if name == method:
             said.append(_pointing(hits, beside))

@@ -1,4 +1,4 @@
-"""What each method for clips reached: its scores over the seeds, beside chance and what must not work."""
+"""What each method for clips reached: its scores over the seeds, beside chance and what must not tell pairs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,6 @@ from sslflow import paths
 from sslflow.runtime.files import read_json
 from sslflow.settings.params import lookup
 
-CONTROLS = {
-    "picture": "frame alone",
-    "sound": "sound alone",
-    "metadata": "metadata alone",
-    "conditions": "rates compared",
-}
-"""Classifiers that see pairs without comparing picture and sound."""
-SHORTCUTS = ("picture", "sound", "metadata")
-"""Those of them that must stand at one half."""
 DEPTHS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "mrr": "MRR", "ndcg30": "nDCG@30"}
 WANTED = {"own": "the other half of its own moment", "class": "anything of its class"}
 POINTED = {"hits": "hits", "centre": "centre", "silence": "silence", "noise": "noise", "random": "chance"}
@@ -55,10 +46,6 @@ class Estimate:
         """Whether even the interval's lower end is above chance."""
         return self.low > chance
 
-    def holds(self, value: float) -> bool:
-        """Whether the value lies in the interval."""
-        return self.low <= value <= self.high
-
 
 @dataclass(frozen=True)
 class Task:
@@ -70,8 +57,8 @@ class Task:
     chance: float
     other_class: float | None
     """Accuracy where a wrong sound is of another class; None without labels."""
-    controls: dict[str, Estimate]
-    """By the names of `CONTROLS`; none for a task of its own."""
+    conditions: Estimate | None
+    """Accuracy by how pictures and sounds were recorded alone; None for a task of its own."""
 
     @property
     def learned(self) -> bool:
@@ -79,9 +66,14 @@ class Task:
         return self.accuracy.above(self.chance)
 
     @property
-    def shortcuts(self) -> list[str]:
-        """Controls that tell the same pairs without comparing picture and sound, though they must not."""
-        return [name for name in SHORTCUTS if name in self.controls and self.controls[name].above(0.5)]
+    def shortcut(self) -> bool:
+        """Whether pairs can be told by how they were recorded."""
+        return self.conditions is not None and self.conditions.above(0.5)
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether nothing but that may have been learned."""
+        return self.shortcut and self.conditions is not None and self.conditions.high >= self.accuracy.low
 
 
 class Correspondences:
@@ -150,15 +142,11 @@ class Correspondences:
                 accuracy = self.estimate(method, f"{prefix}accuracy", prefix)
                 if accuracy is None:
                     continue
-                starts = {name: f"{prefix}control_{name}_" for name in CONTROLS}
-                controls = {
-                    name: found
-                    for name, start in starts.items()
-                    if (found := self.estimate(method, f"{start}accuracy", start))
-                }
+                start = f"{prefix}control_conditions_"
+                conditions = self.estimate(method, f"{start}accuracy", start)
                 chance = self.mean(method, f"{prefix}chance")
                 other = self.mean(method, f"{prefix}other_class")
-                yield Task(method, kind, accuracy, 0.5 if chance is None else chance, other, controls)
+                yield Task(method, kind, accuracy, 0.5 if chance is None else chance, other, conditions)
 
     def _kind(self, method: str) -> Kind:
         for seed in self.seeds:

@@ -86,8 +86,6 @@ def section(runs: Correspondences, method: str, seed: int) -> dict[str, Any] | N
         "trainings": [_training(name, runs.seeds) for name in runs.methods],
         "facts": {name: int(facts[name]) for name in ("clips", "test_clips", "test_sources") if name in facts},
         "tasks": list(runs.tasks()),
-        "controls": scores.CONTROLS,
-        "shortcuts": scores.SHORTCUTS,
         "retrieval": runs.retrieval(),
         "depths": scores.DEPTHS,
         "wanted": scores.WANTED,

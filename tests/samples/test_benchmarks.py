@@ -1,0 +1,26 @@
+"""What the benchmarks' tables must say."""
+
+from __future__ import annotations
+
+from benchmarks.methods import TRIED_ON_TEST, _rows
+from tests.conftest import ROOT
+
+NOTE = "† Its settings were once tried out on these test images: the row flatters."
+
+
+def test_rows_of_what_was_tried_out_on_test_images_are_marked():
+    rows = {name: [{"linear": 0.8, "knn": 0.7, "findings": []}] for name in ("rotation", "byol", "random")}
+    marked = list(_rows("fashion", rows))
+    names = [line.split(" | ")[0] for line in marked if line.startswith("| ")][1:]
+    assert names == ["| rotation †", "| byol", "| *random*"]
+    assert marked[-2:] == ["", NOTE]
+    assert not [line for line in _rows("emoji", rows) if "†" in line]
+
+
+def test_the_published_tables_say_so_and_so_does_the_readme():
+    text = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
+    table = text.split("### fashion, resnet")[1].split("###")[0]
+    assert all(f"| {name} † |" in table for name in TRIED_ON_TEST["fashion"])
+    assert table.count("†") == len(TRIED_ON_TEST["fashion"]) + 1
+    assert NOTE in table
+    assert "Nothing is chosen on test images" not in (ROOT / "README.md").read_text(encoding="utf-8")
