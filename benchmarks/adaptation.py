@@ -95,7 +95,7 @@ class Run:
 
 def settings() -> dict[str, dict[str, Any]]:
     """Those of recipes/full.yaml."""
-    blocks = {f"adapt.{name}": adapter.find(name) for name in METHODS}
+    blocks = {f"adapt_methods.{name}": adapter.find(name) for name in METHODS}
     return read(
         {"adapt.train": adapt, "adapt.views": CropView, "encoder": Encoder, **blocks}, ROOT / "recipes/full.yaml"
     )
@@ -160,7 +160,7 @@ def measure(run: Run) -> Run:
     else:
         source, target, body = frozen_inputs(encoder, task, CPU, settings={})
     torch.manual_seed(derive(run.seed, "adapter"))
-    own = found[f"adapt.{run.method}"]
+    own = found[f"adapt_methods.{run.method}"]
     model = adapter.find(run.method)(body, encoder.dim, len(task.classes), target.size, **own)
     for _ in adapt(model, source, task.source_labels, target, CPU, run.seed, **found["adapt.train"]):
         pass

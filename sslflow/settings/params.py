@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 
 from annotated_types import Ge, Gt, Le
 from pydantic import TypeAdapter, ValidationError
@@ -109,15 +109,14 @@ def checked(schemas: Schemas, content: Mapping[str, Any], problems: list[str]) -
         known = len(problems)
         own = _find(content, section, problems, optional="." in section)
         layers = [_Layer(section, {key: value for key, value in own.items() if key not in inner}, strict=True)]
-        if isinstance(configured, Over):
-            shared = _find(content, configured.shared, problems, optional=True)
-            layers.append(_Layer(configured.shared, shared, strict=False))
-            configured = configured.target
+        shared, target = (configured.shared, configured.target) if isinstance(configured, Over) else ("", configured)
+        if shared:
+            layers.append(_Layer(shared, _find(content, shared, problems, optional=True), strict=False))
         if len(problems) > known:
             continue
-        settings[section] = _check(layers, configured, problems, inner)
-        if is_dataclass(configured) and len(problems) == known:
-            _made(configured, settings[section], "", problems)
+        settings[section] = _check(layers, target, problems, inner)
+        if _is_dataclass(target) and len(problems) == known:
+            _made(target, settings[section], "", problems)
     return settings
 
 
@@ -150,16 +149,14 @@ def closest(word: str, known: Iterable[str]) -> str:
     return f", did you mean '{close[0]}'?" if close else f" (known: {', '.join(sorted(known)) or 'none'})"
 
 
-@cache
 def schema(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
     """The keyword-only parameters of a callable, or all fields of a dataclass, with their annotations resolved."""
     function = target.__init__ if inspect.isclass(target) else target
     hints = typing.get_type_hints(function, include_extras=True)
-    parameters = list(inspect.signature(target).parameters.values())
     return {
         p.name: p.replace(annotation=hints.get(p.name, Any))
-        for p in parameters
-        if p.kind is inspect.Parameter.KEYWORD_ONLY or is_dataclass(target)
+        for p in inspect.signature(target).parameters.values()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY or _is_dataclass(target)
     }
 
 
@@ -167,8 +164,12 @@ def keys(target: Callable[..., Any]) -> Iterator[str]:
     """The keys of a callable's section, those of a mapping in it dotted: `crop`, `crop.smallest`."""
     for name, parameter in schema(target).items():
         yield name
-        if is_dataclass(parameter.annotation):
+        if _is_dataclass(parameter.annotation):
             yield from (f"{name}.{key}" for key in keys(parameter.annotation))
+
+
+def _is_dataclass(target: Any) -> TypeGuard[type]:
+    return isinstance(target, type) and is_dataclass(target)
 
 
 def _find(content: Mapping[str, Any], section: str, problems: list[str], *, optional: bool) -> Mapping[str, Any]:
@@ -206,7 +207,7 @@ def _check(
         if not holding and parameter.default is inspect.Parameter.empty and base is None:
             also = "".join(f", and not in {layer.place} either" for layer in layers[1:])
             problems.append(f"{layers[0].place}.{key}: missing{also}")
-        elif holding and is_dataclass(parameter.annotation):
+        elif holding and _is_dataclass(parameter.annotation):
             found[key] = _mapping(holding, key, parameter, problems)
         elif holding:
             found[key] = _value(f"{holding[0].place}.{key}", holding[0].values[key], parameter.annotation, problems)

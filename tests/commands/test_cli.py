@@ -219,6 +219,17 @@ def test_the_check_says_what_there_is(capsys: pytest.CaptureFixture[str], monkey
     assert sorted(known.split(", ")) == sorted(out.partition("methods: ")[2].strip().split(", "))
 
 
+def test_the_check_loads_no_package_that_takes_long_and_that_no_signature_needs() -> None:
+    recipe = str(tiny.ROOT / "recipes" / "full.yaml")
+    heavy = {"sklearn", "scipy", "timm", "torchvision", "matplotlib", "pandas", "dvc", "prefect"}
+    code = (
+        "import sys; from pathlib import Path; from sslflow.commands.check import check; "
+        f"check(Path({recipe!r})); print(sorted({heavy!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tiny.ROOT)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
 def test_what_a_method_gets_is_shown_with_where_it_is_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
