@@ -51,7 +51,7 @@ def make_optimizer(
 
     # Or timm would leave the weights as they are, too, where weight_decay is 0.
     groups = [{**group, "always_adapt": any(p.ndim > 1 for p in group["params"])} for group in groups]
-    return Lars(groups, lr=lr, momentum=momentum)  # pyright: ignore[reportArgumentType]  (timm annotates an int)
+    return Lars(groups, lr=lr, momentum=momentum)  # pyright: ignore[reportArgumentType]  (timm's default is an integer)
 
 
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:

@@ -23,7 +23,7 @@ from sslflow.views.images import CropView
 
 CPU = torch.device("cpu")
 SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
-TRAIN: dict[str, Any] = {"epochs": 4, "batch_size": 40, "lr": 1e-3}
+TRAIN: Any = {"epochs": 4, "batch_size": 40, "lr": 1e-3}
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def encoder() -> Encoder:
 
 
 def test_rows_are_due_before_the_first_step_every_so_many_and_after_the_last(dataset):
-    run = ran(SimCLR(encoder(), projector=(8,)), dataset, signs={"rankme": 3.0}, **TRAIN | {"epochs": 3})
+    run = ran(SimCLR(encoder(), projector=(8,)), dataset, signs={"rankme": 3.0}, **{**TRAIN, "epochs": 3})
     assert [row["step"] for row in run.curve] == [0, 2, 4, 6, 8, 9]
     assert all(row["rankme"] == 3.0 for row in run.curve)
     assert list(run.curve[0]) == list(run.curve[-1])
