@@ -165,7 +165,8 @@ def measure(run: Run) -> Run:
     for _ in adapt(model, source, task.source_labels, target, CPU, run.seed, **found["adapt.train"]):
         pass
     judged, features = judge(model, target)
-    scores = adaptation_scores(Decisions.of(judged, unknown_groups(judged, features, run.seed)), answers)
+    groups = unknown_groups(judged, features, run.seed)
+    scores = adaptation_scores(Decisions(judged.decisions, judged.classes, judged.unknownness, groups), answers)
     seconds = time.process_time() - begun
     write_json(run.result, {"key": key(run), "seconds": seconds, **scores, "notes": judged.notes})
     return run

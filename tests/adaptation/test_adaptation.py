@@ -237,7 +237,9 @@ def test_odd_domains_get_sensible_answers(name, case):
     judged, features = loop.judge(method, theirs)
     groups = unknown_groups(judged, features, 0)
     names = [str(number) for number in truth.tolist()]
-    scores = adaptation_scores(Decisions.of(judged, groups), Answers(truth, names))
+    scores = adaptation_scores(
+        Decisions(judged.decisions, judged.classes, judged.unknownness, groups), Answers(truth, names)
+    )
     assert len(groups) == len(target)
     assert all(0 <= score <= 1 for score in scores.values())
     if case == "target is source" and name != "ovanet":

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sslflow.adaptation.method import Judged
 from sslflow.adaptation.task import UNKNOWN, UNLABELLED, Answers
 from sslflow.examination.adaptation.open_set import best_threshold, open_set_scores
 
@@ -24,11 +23,6 @@ class Decisions:
     """Float32 in [0, 1]."""
     groups: Tensor
     """Of the unknown images, from 0; −1 for the others, int64."""
-
-    @classmethod
-    def of(cls, judged: Judged, groups: Tensor) -> Decisions:
-        """What was judged, on the CPU."""
-        return cls(judged.decisions.cpu(), judged.classes.cpu(), judged.unknownness.cpu(), groups)
 
 
 def adaptation_scores(made: Decisions, answers: Answers) -> dict[str, float]:
