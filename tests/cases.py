@@ -26,7 +26,7 @@ from sslflow.training.ingredients import build
 from sslflow.training.ingredients import of_images as image_ingredients
 from sslflow.training.method import Batch, Method, Pool
 from sslflow.views.images import Views
-from tests.av_fixtures import LOOKS, MemoryClips
+from tests.av_fixtures import MemoryClips
 from tests.conftest import RECIPE, first_images
 
 NETWORK = {"name": "resnet10", "width": 8, "stem_stride": 2}
@@ -102,7 +102,7 @@ def clip_case(name: str, *, seed: int = 0, start: bool = True, clips: MemoryClip
     def made(picture: dict[str, Any], sound: dict[str, Any]) -> Case:
         torch.manual_seed(derive(seed, "init"))
         method = build(kind, clip_ingredients(data, data.pretraining_rows, picture, sound), settings[block])
-        return Case(method, kind.Views(data.format, **(settings[f"{block}.views"] | LOOKS)), data)
+        return Case(method, kind.Views(data.format, **settings[f"{block}.views"]), data)
 
     case = _first(made, [({**NETWORK, "grid": 2}, NETWORK), (VIT, NETWORK)])
     if start:
