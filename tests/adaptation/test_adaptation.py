@@ -17,8 +17,8 @@ from sslflow.adaptation.memory import Memory, averaged, entropy_separation, neig
 from sslflow.adaptation.method import Adapter, Pair, entropy_share
 from sslflow.adaptation.task import Answers
 from sslflow.adaptation.threshold import NOTHING, best_expected, without_best
-from sslflow.clustering.groups import unknown_groups
-from sslflow.examination.adaptation.scores import adaptation_scores
+from sslflow.adaptation.unknown_groups import unknown_groups
+from sslflow.examination.adaptation.scores import Decisions, adaptation_scores
 from sslflow.methods.adaptation.dance import DANCE
 from sslflow.methods.adaptation.gated_dance import GatedDANCE
 from sslflow.methods.adaptation.ovanet import OVANet, answer_entropy, hard_one_vs_all
@@ -275,7 +275,9 @@ def test_odd_domains_get_sensible_answers(name, case):
     judged, features = loop.judge(method, theirs)
     groups = unknown_groups(judged, features, 0)
     names = [str(number) for number in truth.tolist()]
-    scores = adaptation_scores(judged, groups, Answers(truth, names))
+    scores = adaptation_scores(
+        Decisions(judged.decisions, judged.classes, judged.unknownness, groups), Answers(truth, names)
+    )
     assert len(groups) == len(target)
     assert all(0 <= score <= 1 for score in scores.values())
     if case == "target is source" and name != "ovanet":
