@@ -23,6 +23,8 @@ from sslflow.settings.params import load, lookup
 
 ROOT = Path(__file__).resolve().parent.parent
 """Where the code is."""
+PAIR = "folders"
+"""The name of the two folders among `domains`."""
 
 
 def adapt_folders(
@@ -50,7 +52,7 @@ def adapt_folders(
             raise ValueError(f"{folder}: there is no such folder")
     if encoder is not None:
         image_size, channels = _format(encoder)
-    params = _params(source, target, method, encoder, epochs, image_size, channels, seed)
+    params = _params(source, target, encoder, epochs, image_size, channels, seed)
     names = [str(path.resolve()) for path in (source, target)]
     content = json.dumps([names, params, sha256(encoder) if encoder else ""], sort_keys=True, default=str)
     folder = paths.WORK / "adapt-folders" / hashlib.sha256(content.encode()).hexdigest()[:16]
@@ -59,7 +61,7 @@ def adapt_folders(
         YAML(typ="safe").dump(params, handle)
     if encoder is None:
         _pretrain(folder, source, target, params["adapt"]["companion"], seed)
-    _stage(folder, "domains")
+    _stage(folder, "domains", PAIR)
     _stage(folder, "adapt", method, str(seed))
     table = pq.read_table(folder / paths.adapted(method, seed) / "as_is-pretrained.parquet").drop_columns(["actual"])
     with replacing(output) as temporary:
@@ -73,7 +75,6 @@ def adapt_folders(
 def _params(
     source: Path,
     target: Path,
-    method: str,
     encoder: Path | None,
     epochs: int,
     image_size: int,
@@ -86,10 +87,13 @@ def _params(
     params["run"] |= {"methods": [companion], "seeds": [seed]}
     params["data"] |= {"source": "folder", "path": "images", "probe_source": "same", "test_fraction": 0.0}
     params["data"] |= {"image_size": image_size, "channels": channels}
-    params["domains"] |= {"source": "imagefolder", "source_path": str(source.resolve())}
-    params["domains"] |= {"target": "folder", "target_path": str(target.resolve())}
-    params["domains"] |= {"encoder": str(encoder.resolve()) if encoder else ""}
-    params["adapt"] |= {"methods": [method], "settings": ["as_is"], "starts": ["pretrained"], "split": ""}
+    pair = lookup(params, f"domains.{params['adapt'].get('domains', '')}")
+    pair |= {"source": "imagefolder", "source_path": str(source.resolve())}
+    pair |= {"target": "folder", "target_path": str(target.resolve())}
+    params["domains"] = {PAIR: {**pair, "image_size": image_size, "channels": channels}}
+    weights = str(encoder.resolve()) if encoder else ""
+    params["adapt"] |= {"domains": PAIR, "start": companion, "weights": weights}
+    params["adapt"] |= {"settings": ["as_is"], "starts": ["pretrained"], "split": ""}
     if epochs:
         train = {**lookup(params, f"methods.{companion}.train"), "epochs": epochs}
         block = {**lookup(params, f"methods.{companion}"), "train": train}

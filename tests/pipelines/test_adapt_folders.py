@@ -106,5 +106,5 @@ def test_what_is_wrong_is_said(folders: tuple[Path, Path]):
     folders[0].mkdir()
     torch.manual_seed(0)
     save_encoder(Encoder(1, 12, name="resnet10", width=4, stem_stride=2), Path("encoder.safetensors"))
-    with pytest.raises(ValueError, match="domains failed"):
+    with pytest.raises(ValueError, match="domains folders failed"):
         adapt_folders(*folders, Path("p.parquet"), encoder=Path("encoder.safetensors"))
