@@ -229,7 +229,7 @@ def snippets(*languages: str) -> list[Any]:
 def test_python_is_python(text: str) -> None:
     tree = ast.parse(text)
     compile(tree, "<guide>", "exec")
-    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     assert imports
     exec(compile(ast.Module(imports, []), "<guide>", "exec"), {})
 
@@ -268,7 +268,7 @@ def named(pattern: str) -> list[Any]:
     return [pytest.param(name, id=f"{name} ({', '.join(sorted(files))})") for name, files in sorted(found.items())]
 
 
-@pytest.mark.parametrize("file", GUIDES, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [*GUIDES, *sorted((ROOT / "docs/decisions").glob("*.md"))], ids=lambda file: file.name)
 def test_links_lead_somewhere(file: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", file.read_text())
     assert not [target for target in targets if not (file.parent / target).exists()]
