@@ -194,6 +194,8 @@ def test_a_command_is_understood(command, stages, outs, tmp_path, monkeypatch, c
     elif program == "python":
         of_python(line, monkeypatch, stages, tmp_path)
     else:
+        # A file or folder of that name would do for make.
+        assert {*line[1:]} <= {*re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)}
         subprocess.run([program, "--dry-run", *line[1:]], cwd=ROOT, check=True, capture_output=True)
 
 
