@@ -31,8 +31,6 @@ from tests.conftest import RECIPE, first_images
 
 NETWORK = {"name": "resnet10", "width": 8, "stem_stride": 2}
 VIT = {"name": "vit_tiny", "width": 64, "depth": 2, "patch_size": 4}
-STARTED = 16
-"""Examples of the epoch that a method is started for."""
 
 
 @dataclass
@@ -72,7 +70,7 @@ def tinted(images: np.ndarray) -> np.ndarray:
 
 def image_case(name: str, *, seed: int = 0, start: bool = True, colour: bool = False, count: int = 64) -> Case:
     """The method with its settings from the recipe, on the first real images and a small encoder of a kind that it can
-    train; unless `fit` is to do it, started as before an epoch of a few images."""
+    train; unless `fit` is to do it, started as before an epoch."""
     kind, block = of_images.find(name), f"methods.{name}"
     schemas = {block: kind, f"{block}.views": Over("views", kind.Views), f"{block}.train": Over("train", fit)}
     settings = read(schemas, RECIPE)
@@ -87,7 +85,7 @@ def image_case(name: str, *, seed: int = 0, start: bool = True, colour: bool = F
     tried = [(tinted(grey), NETWORK), (tinted(grey), VIT)]
     case = _first(made, tried if colour else [(grey, NETWORK), (grey, VIT), *tried])
     if start:
-        images = case.views.normalise(case.data.read(np.arange(STARTED))["images"])
+        images = case.views.normalise(case.data.read(case.data.pretraining_rows)["images"])
         _start(case.method, case.method.encoder.eval()(images).detach())
     return case
 
@@ -106,7 +104,7 @@ def clip_case(name: str, *, seed: int = 0, start: bool = True, clips: MemoryClip
 
     case = _first(made, [({**NETWORK, "grid": 2}, NETWORK), (VIT, NETWORK)])
     if start:
-        _start(case.method, torch.zeros(STARTED, case.method.encoder.dim))
+        _start(case.method, torch.zeros(len(data.pretraining_rows), case.method.encoder.dim))
     return case
 
 
@@ -176,4 +174,5 @@ def _first(made: Callable[..., Case], tried: list[tuple[Any, Any]]) -> Case:
 
 
 def _start(method: Method, features: Tensor) -> None:
-    method.train().start_epoch(Pool(STARTED, torch.arange(STARTED), lambda: features, seed=0))
+    count = len(features)
+    method.train().start_epoch(Pool(count, torch.arange(count), lambda: features, seed=0))

@@ -36,6 +36,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         with Repo() as repo:
+            written = [Path(out.fs_path) for stage in repo.index.stages for out in stage.outs]
+            read = {Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps}
+            for path in read:
+                if any(out in path.parents for out in written):
+                    made_up(path)
             repo.commit(force=True)
     return folder
 
@@ -107,6 +112,7 @@ OF_A_METHOD = dict.fromkeys(("preview", "pretrain", "inspect", "extract", "pseud
             {"probe": 2, "probe_control": 2, "finetune": 2, "finetune_control": 1, "examine": 1},
             id="a retrieval score",
         ),
+        pytest.param(set_to("probe.knn.k=5"), {"probe": 2, "probe_control": 2, "report": 1}, id="a setting of a stage"),
         pytest.param(edited("sslflow/reporting/page.py"), {"report": 1}, id="the report"),
         pytest.param(edited("sslflow/paths.py"), {}, id="a name of a file"),
         pytest.param(

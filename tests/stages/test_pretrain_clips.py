@@ -3,7 +3,9 @@ tables of a report; and what is done with them: features of clips, and search.""
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from safetensors.torch import load_file
 from sslflow import paths
 from sslflow.audiovisual.bundle import clip_features, load_method, search
 from sslflow.audiovisual.ingredients import held_out
-from sslflow.audiovisual.method import find
+from sslflow.audiovisual.method import OwnTask, PairMethod, find
 from sslflow.audiovisual.method import names as method_names
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
@@ -40,6 +42,10 @@ SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
 def params(tmp_path, monkeypatch) -> dict:
     """The settings, to be changed and written, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
+    return settings()
+
+
+def settings() -> dict:
     content = load(RECIPE)
     read = ("clip_encoders", "clip_methods", "clip_train", "clip_views", "compute", "examine", "inspect")
     kept = {name: content[name] for name in (*read, "pretrain_clips")}
@@ -59,10 +65,40 @@ def ran(params: dict, method: str, clips: MemoryClips | None = None) -> dict[str
         YAML(typ="safe").dump(params, handle)
     pretrain_clips.main(method, 0)
     examine.main(method, 0)
+    return metrics_of(method)
+
+
+def metrics_of(method: str) -> dict[str, float]:
     metrics = read_json(paths.metrics("pretrain_clips", f"{method}-0"))
     metrics = {"loss": metrics["loss"], "clips": metrics["clips"], **read_json(paths.metrics("examine", f"{method}-0"))}
     assert all(math.isfinite(value) for value in metrics.values())
     return metrics
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> Callable[[str], Path]:
+    """A folder for each method in which it was trained on twelve videos and examined, for tests that only read it."""
+
+    @functools.cache
+    def folder(method: str) -> Path:
+        made = tmp_path_factory.mktemp(method)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(made)
+            ran(settings(), method, MemoryClips(12))
+        return made
+
+    return folder
+
+
+@pytest.fixture
+def finished(folders, monkeypatch) -> Callable[[str], dict[str, float]]:
+    """Go to the folder of a method; returns the metrics."""
+
+    def go(method: str) -> dict[str, float]:
+        monkeypatch.chdir(folders(method))
+        return metrics_of(method)
+
+    return go
 
 
 def table(method: str, name: str = "decisions") -> list[dict]:
@@ -81,25 +117,28 @@ def names(method: str) -> set[str]:
     return set(files(method)) - {f"{method}-0.safetensors", f"{method}-0.csv"}
 
 
-WITH_SOUND = {"decisions.parquet", "picture.safetensors", "retrieval.parquet", "sound.safetensors"}
-WRITTEN = {
-    "alignment": WITH_SOUND | {"maps.safetensors"},
-    "correspondence": WITH_SOUND | {"maps.safetensors"},
-    "synchrony": WITH_SOUND | {"source_decisions.parquet"},
-    "ambient_sound": {"decisions.parquet", "picture.safetensors"},
-    "temporal_order": {"decisions.parquet", "picture.safetensors"},
-}
+EXAMINED = [name for name in method_names() if issubclass(find(name), (OwnTask, PairMethod))]
+"""Methods with answers of their own."""
 
 
-@pytest.mark.parametrize("method", WRITTEN)
-def test_scores_are_those_of_the_rows_and_nothing_is_left_out(method, params):
-    clips = MemoryClips(12)
-    metrics = ran(params, method, clips)
-    assert names(method) == WRITTEN[method]
+def written(method: str) -> set[str]:
+    """What a method leaves, by what it is."""
+    kind = find(method)
+    if not issubclass(kind, PairMethod):
+        return {"decisions.parquet", "picture.safetensors"}
+    found = {"decisions.parquet", "picture.safetensors", "retrieval.parquet", "sound.safetensors"}
+    found |= {"maps.safetensors"} if kind.localises else set()
+    return found | ({"source_decisions.parquet"} if kind.wrong == "moment" else set())
+
+
+@pytest.mark.parametrize("method", EXAMINED)
+def test_scores_are_those_of_the_rows_and_nothing_is_left_out(method, finished):
+    clips, metrics = MemoryClips(12), finished(method)
+    assert names(method) == written(method)
     rows = table(method)
     test = set(clips.rows("test").tolist())
     assert {row["clip"] for row in rows} <= test
-    if method in ("ambient_sound", "temporal_order"):
+    if issubclass(find(method), OwnTask):
         right = [row["given"] == row["right"] for row in rows]
         assert metrics["accuracy"] == pytest.approx(np.mean(right) if rows else 0.0)
     else:
@@ -155,9 +194,8 @@ def test_labels_without_labels_are_an_error_that_says_what_to_do(params):
         ran(params, "supervised", MemoryClips(12, labels=False))
 
 
-def test_wrong_pairs_are_of_other_sources_or_for_synchrony_of_another_moment(params):
-    clips = MemoryClips(12)
-    ran(params, "synchrony", clips)
+def test_wrong_pairs_are_of_other_sources_or_for_synchrony_of_another_moment(finished):
+    finished("synchrony")
     for row in table("synchrony"):
         assert row["clip"] == row["sound_clip"]
         assert (abs(row["start"] - row["sound_start"]) >= 1.0 - 1e-6) != row["same"]
@@ -165,10 +203,11 @@ def test_wrong_pairs_are_of_other_sources_or_for_synchrony_of_another_moment(par
         assert (row["clip"] // PER_VIDEO == row["sound_clip"] // PER_VIDEO) == row["same"]
 
 
-def test_the_same_run_gives_the_same_bytes_and_another_seed_others(params):
-    ran(params, "alignment", MemoryClips(12))
+def test_the_same_run_gives_the_same_bytes_and_another_seed_others(finished, params, tmp_path, monkeypatch):
+    finished("alignment")
     first = {name: file.read_bytes() for name, file in files("alignment").items()}
-    ran(params, "alignment")
+    monkeypatch.chdir(tmp_path)
+    ran(params, "alignment", MemoryClips(12))
     assert {name: file.read_bytes() for name, file in files("alignment").items()} == first
     pretrain_clips.main("alignment", 1)
     assert paths.clip_encoder("alignment", 1, "picture").read_bytes() != first["picture.safetensors"]
@@ -202,8 +241,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(params, monkeypatch):
 
 
 @pytest.mark.parametrize("method", method_names())
-def test_a_run_on_clips_is_judged_and_drawn_without_a_training(method, params, capsys):
-    ran(params, method, MemoryClips(12))
+def test_a_run_on_clips_is_judged_and_drawn_without_a_training(method, finished, capsys):
+    finished(method)
     before = {name: file.read_bytes() for name, file in files(method).items()}
     inspect_clips.main(method, 0)
     assert {name: file.read_bytes() for name, file in files(method).items()} == before
@@ -227,13 +266,14 @@ def test_without_labels_and_boxes_there_are_scores_that_need_none(params):
     assert maps["box"].isnan().all()
 
 
-@pytest.mark.parametrize("method", WRITTEN)
+@pytest.mark.parametrize("method", EXAMINED)
 def test_a_single_test_source_and_none_at_all_are_no_error(method, params):
     clips = MemoryClips(6)
     clips.columns["split"] = np.where(np.arange(12) < 2, "test", "train")
     metrics = ran(params, method, clips)
     assert metrics["test_sources"] == 1
-    assert ("accuracy" in metrics) == (method not in ("correspondence", "alignment"))
+    kind = find(method)  # of one source there are no sounds of another
+    assert ("accuracy" in metrics) == (not issubclass(kind, PairMethod) or kind.wrong == "moment")
     stored = pq.read_table(SET / "manifest.parquet")
     pq.write_table(
         stored.set_column(stored.column_names.index("split"), "split", pa.array(["train"] * 12)),
@@ -284,12 +324,12 @@ def test_a_run_reads_only_its_own_settings(params):
 # Use
 
 
-def test_features_of_clips_have_times_and_are_the_encoders(params):
-    clips = MemoryClips(8)
-    ran(params, "alignment", clips)
+def test_features_of_clips_have_times_and_are_the_encoders(finished):
+    clips = MemoryClips(12)
+    finished("alignment")
     method, views = load_method(paths.trained("alignment", 0, paths.OF_CLIPS))
     rows = clip_features(method, views, Dataset(SET), CPU).to_pylist()
-    assert len(rows) == 16 * 3
+    assert len(rows) == len(clips) * 3
     assert [row["start"] for row in rows[:6]] == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     assert all(row["end"] - row["start"] == 1.0 for row in rows)
     encoder = load_encoder(paths.clip_encoder("alignment", 0, "picture"))
@@ -322,8 +362,8 @@ def test_search_finds_the_window_that_a_sound_or_an_image_is_from(params):
     assert short.num_rows == 2
 
 
-def test_files_that_are_no_method_are_said_to_be_none(params):
-    ran(params, "synchrony", MemoryClips(8))
+def test_files_that_are_no_method_are_said_to_be_none(finished):
+    finished("synchrony")
     file = paths.trained("synchrony", 0, paths.OF_CLIPS)
     with pytest.raises(ValueError, match="not a method for clips"):
         load_method(paths.clip_encoder("synchrony", 0, "picture"))
