@@ -23,7 +23,7 @@ from sslflow.training.fit import fit
 from sslflow.training.method import Batch
 from sslflow.views import tiles
 from sslflow.views.images import lab, rgb_from_lab
-from sslflow.views.tiles import TileViews, assembled, cells, corners, cut, even
+from sslflow.views.tiles import Tiles, TileViews, assembled, cells, corners, cut, even
 from tests.conftest import write_dataset
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ def test_tiles_move_all_over_their_cells_and_leave_the_gap(size, gap, jitter, mo
     place = torch.arange(size, dtype=torch.uint8)
     image = torch.stack([place[:, None].expand(size, size), place.expand(size, size)])
     views = TileViews(
-        ImageFormat(2, size, (0, 0), (1 / 255,) * 2), gap=gap, jitter=jitter, side=length / size, drop=0.0, flip=0.0
+        ImageFormat(2, size, (0, 0), (1 / 255,) * 2), tiles=Tiles(gap, jitter, side=length / size, drop=0.0), flip=0.0
     )
     torch.manual_seed(0)
     found, whole = views(Fields(images=image.expand(200, -1, -1, -1)))
@@ -100,12 +100,12 @@ def test_tiles_move_all_over_their_cells_and_leave_the_gap(size, gap, jitter, mo
 
 def test_gap_and_jitter_that_leave_no_tile_are_an_error():
     with pytest.raises(ValueError, match="leave no tile of a cell of 9 pixels"):
-        TileViews(GREY, gap=0.5, jitter=0.4)
+        TileViews(GREY, tiles=Tiles(gap=0.5, jitter=0.4))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_tiles_are_even_and_as_large_as_asked_for(channels):
-    views = TileViews(ImageFormat(channels, 32, (0.5,) * channels, (0.2,) * channels), side=0.5, drop=0.0)
+    views = TileViews(ImageFormat(channels, 32, (0.5,) * channels, (0.2,) * channels), tiles=Tiles(side=0.5, drop=0.0))
     found, whole = views(Fields(images=torch.randint(0, 256, (4, channels, 32, 32), dtype=torch.uint8)))
     assert found.shape == (4, 9, channels, 16, 16)
     assert whole.shape == (4, channels, 32, 32)
