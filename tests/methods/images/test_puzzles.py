@@ -129,7 +129,7 @@ def test_a_slope_of_light_says_nothing_about_places():
 
 def test_images_without_colours_keep_one_channel_the_same_in_all_tiles(colours):
     torch.manual_seed(0)
-    found, _ = TileViews(COLOUR, drop=1.0)(Fields(images=colours.repeat(4, 1, 1, 1)))
+    found, _ = TileViews(COLOUR, tiles=Tiles(drop=1.0))(Fields(images=colours.repeat(4, 1, 1, 1)))
     spread = found.std(dim=(3, 4))
     kept = spread > 0.03
     assert torch.equal(kept.sum(dim=2), torch.ones(48, 9, dtype=torch.int64))
@@ -137,16 +137,16 @@ def test_images_without_colours_keep_one_channel_the_same_in_all_tiles(colours):
     assert set(kept[:, 0].float().argmax(dim=1).tolist()) == {0, 1, 2}
     torch.testing.assert_close(spread[~kept], torch.full((48 * 9 * 2,), tiles.NOISE), rtol=0.2, atol=0)
     torch.manual_seed(0)
-    tile = TileViews(COLOUR, drop=0.3)(Fields(images=colours.repeat(40, 1, 1, 1)))[0]
+    tile = TileViews(COLOUR, tiles=Tiles(drop=0.3))(Fields(images=colours.repeat(40, 1, 1, 1)))[0]
     some = (tile.std(dim=(3, 4)) > 0.03).all(dim=2).all(dim=1)
     assert 0.6 < some.float().mean() < 0.8
 
 
 def test_the_one_channel_of_grey_images_is_never_dropped(images):
     torch.manual_seed(0)
-    kept = TileViews(GREY, drop=0.0)(Fields(images=images))
+    kept = TileViews(GREY, tiles=Tiles(drop=0.0))(Fields(images=images))
     torch.manual_seed(0)
-    for view, same in zip(TileViews(GREY, drop=1.0)(Fields(images=images)), kept, strict=True):
+    for view, same in zip(TileViews(GREY, tiles=Tiles(drop=1.0))(Fields(images=images)), kept, strict=True):
         assert torch.equal(view, same)
 
 
