@@ -98,7 +98,7 @@ class Blur:
 
 @dataclass(frozen=True)
 class Second:
-    """Probabilities of the second view that differ from the first's: BYOL, MoCo v3 and Barlow Twins have
+    """Probabilities of the second view that differ from the first's: BYOL, MoCo v3, Barlow Twins and DINO have
     `Second(blur=0.1, solarize=0.2)` beside a first of `Blur(p=1.0)`. None: as in the first."""
 
     jitter: Fraction | None = None
