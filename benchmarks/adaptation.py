@@ -30,8 +30,8 @@ from sslflow.adaptation import method as adapter
 from sslflow.adaptation.inputs import frozen_inputs, image_inputs
 from sslflow.adaptation.loop import adapt, judge
 from sslflow.adaptation.task import open_task, target_answers
-from sslflow.clustering.groups import unknown_groups
-from sslflow.examination.adaptation.scores import adaptation_scores
+from sslflow.adaptation.unknown_groups import unknown_groups
+from sslflow.examination.adaptation.scores import Decisions, adaptation_scores
 from sslflow.ingest.domains import prepare_domains
 from sslflow.ingest.images.prepare import prepare
 from sslflow.networks.encoder import Encoder, load_encoder
@@ -62,7 +62,7 @@ TUNED = ("digits", "noto-twemoji")
 SETTINGS = ("cda", "pda", "oda", "opda")
 METHODS = ("source_only", "dance", "ovanet", "gated_dance")
 SEEDS = (0, 1, 2)
-CODE = ("adapt", "adapter", "domain", "neighbourhood", "openness", "rejection", "evaluation/adaptation")
+CODE = ("adaptation", "clustering", "examination/adaptation", "methods/adaptation")
 SHOWN = {
     "unk": "gated_dance: UNK",
     "main_half": "at half of ln K",
@@ -126,13 +126,13 @@ def domains(pair: str) -> Path:
     if not (folder / "target/dataset.json").exists():
         family = "digits" if pair == "digits" else "emoji"
         source, target = PAIRS[pair]
-        prepare_domains(folder, print, FORMATS[family], source=source, target=target)
+        prepare_domains(folder, print, source=source, target=target, **FORMATS[family])
     return folder
 
 
 def key(run: Run) -> str:
     """Changes when the settings or the code of adaptation do."""
-    files = [*sorted((ROOT / "sslflow/adaptation").glob("*.py")), *(ROOT / f"sslflow/{name}.py" for name in CODE)]
+    files = [file for room in CODE for file in sorted((ROOT / "sslflow" / room).glob("*.py"))]
     content = [astuple(run), settings(), [sha256(file) for file in files]]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -165,7 +165,8 @@ def measure(run: Run) -> Run:
     for _ in adapt(model, source, task.source_labels, target, CPU, run.seed, **found["adapt.train"]):
         pass
     judged, features = judge(model, target)
-    scores = adaptation_scores(judged, unknown_groups(judged, features, run.seed), answers)
+    groups = unknown_groups(judged, features, run.seed)
+    scores = adaptation_scores(Decisions(judged.decisions, judged.classes, judged.unknownness, groups), answers)
     seconds = time.process_time() - begun
     write_json(run.result, {"key": key(run), "seconds": seconds, **scores, "notes": judged.notes})
     return run

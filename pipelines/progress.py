@@ -31,8 +31,6 @@ NUMBER = re.compile(r"\d[\w.+-]*")
 # knows no time, and only as shares: what the others took here gives the unit.
 WEIGHTS = {
     "scan": 2,
-    "scan_domains": 2,
-    "scan_clips": 2,
     "prepare": 10,
     "domains": 10,
     "clips": 60,

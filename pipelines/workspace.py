@@ -129,11 +129,13 @@ class Workspace:
         )
 
 
-def _facts(files: Sequence[str]) -> list[tuple[int, int, int]]:
-    """What changes when one of the files is written; nothing where not all of them are there as plain files."""
-    if not all(Path(file).is_file() for file in files):
-        return []
-    return [(facts.st_ino, facts.st_size, facts.st_mtime_ns) for facts in (Path(file).stat() for file in files)]
+def _facts(outs: Sequence[str]) -> dict[Path, tuple[int, int, int]]:
+    """Of each file that is or lies in one of the outs, what changes when it is written; nothing where an out is
+    missing."""
+    if not all(Path(out).exists() for out in outs):
+        return {}
+    files = [file for out in map(Path, outs) for file in (out.rglob("*") if out.is_dir() else [out]) if file.is_file()]
+    return {file: (facts.st_ino, facts.st_size, facts.st_mtime_ns) for file in files for facts in [file.stat()]}
 
 
 def _result(name: str, ended: processes.Ended, ran: bool) -> Result:

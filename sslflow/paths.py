@@ -6,8 +6,9 @@ from __future__ import annotations
 from pathlib import Path
 
 SAMPLES = Path("data/samples")
-LISTING = Path("data/listing.csv")
-WEIGHTS_LISTING = Path("data/weights.csv")
+LISTINGS = Path("data/listings")
+LISTING = LISTINGS / "data.csv"
+WEIGHTS_LISTING = LISTINGS / "weights.csv"
 PREPARED = Path("data/prepared")
 ARTIFACTS = Path("artifacts")
 METRICS = ARTIFACTS / "metrics"
@@ -27,7 +28,7 @@ def run_name(method: str, seed: int) -> str:
 
 def listing(section: str, name: str) -> Path:
     """The list of the raw files of a named set: section `domains` or `clips`, CSV."""
-    return Path("data/listings") / f"{section}-{name}.csv"
+    return LISTINGS / f"{section}-{name}.csv"
 
 
 def domains(name: str) -> Path:

@@ -29,10 +29,12 @@ class MemoryClips:
     """What a `Dataset` of clips offers, of clips in memory: `videos` videos, each a source of its own, with two clips
     each."""
 
-    def __init__(self, videos: int = 24, seed: int = 0, labels: bool = True, boxes: bool = True) -> None:
+    def __init__(
+        self, videos: int = 24, seed: int = 0, labels: bool = True, boxes: bool = True, move: int = MOVE
+    ) -> None:
         numbers = np.random.default_rng(seed)
         self.classes = list(COLOURS) if labels else []
-        made = [square(numbers, video % len(COLOURS)) for video in range(videos) for _ in range(PER_VIDEO)]
+        made = [square(numbers, video % len(COLOURS), move) for video in range(videos) for _ in range(PER_VIDEO)]
         count = len(made)
         self.frames, self.sound = (np.stack([clip[part] for clip in made]) for part in (0, 1))
         video = np.repeat(np.arange(videos), PER_VIDEO)
@@ -105,7 +107,9 @@ class MemoryClips:
         return Fields(frames=frames, sound=sound, groups=groups)
 
 
-def square(numbers: np.random.Generator, label: int) -> tuple[np.ndarray, np.ndarray, int, np.ndarray]:
+def square(
+    numbers: np.random.Generator, label: int, move: int = MOVE
+) -> tuple[np.ndarray, np.ndarray, int, np.ndarray]:
     """Frames, sound, label and box of one clip."""
     name = list(COLOURS)[label]
     count, samples, size = round(SECONDS * FPS), round(SECONDS * RATE), 9
@@ -121,13 +125,13 @@ def square(numbers: np.random.Generator, label: int) -> tuple[np.ndarray, np.nda
 
     frames = np.empty((count, 3, SIDE, SIDE), np.float64)
     frames[:] = numbers.integers(40, 90, (3, 1, 1)) + 8 * numbers.standard_normal((1, SIDE, SIDE))
-    left, top = numbers.integers(0, SIDE - size - MOVE, 2)
+    left, top = numbers.integers(0, SIDE - size - move, 2)
     way = numbers.choice([-1, 1])
     bright = 0.55 + 0.45 * loudness(np.arange(count) / FPS)
     for frame in range(count):
-        moved = round(MOVE * (frame if way > 0 else count - 1 - frame) / (count - 1))
+        moved = round(move * (frame if way > 0 else count - 1 - frame) / (count - 1))
         colour = np.array(COLOURS[name])[:, None, None] * bright[frame]
         frames[frame, :, top : top + size, left + moved : left + moved + size] = colour
-    box = np.array([left, top, left + MOVE + size, top + size]) / SIDE
+    box = np.array([left, top, left + move + size, top + size]) / SIDE
     pcm = (sound * 32767).clip(-32768, 32767).astype(np.int16)
     return frames.clip(0, 255).astype(np.uint8), pcm, label, box

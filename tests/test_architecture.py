@@ -149,15 +149,11 @@ ITEMS = {
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_params_are_what_the_script_reads(name: str) -> None:
     module, stage = check.stage_module(SCRIPTS[name]), PIPELINE[name]
-    section = stage["cmd"].split()[-1]
-    asked = {
-        one: section if one == "section" else ITEMS[one][0] for one in inspect.signature(module.schemas).parameters
-    }
-    read = set(getattr(module, "SECTIONS", ())) or sections(module.schemas(**asked))
-    for one in asked.keys() - {"section"}:
+    read = set(getattr(module, "SECTIONS", ()))
+    asked = {} if read else {one: ITEMS[one][0] for one in inspect.signature(module.schemas).parameters}
+    read = read or sections(module.schemas(**asked))
+    for one in asked:
         read = {re.sub(rf"\.{re.escape(ITEMS[one][0])}$", f".{ITEMS[one][1]}", place) for place in read}
-    if section == "data":
-        read |= {setting.partition(".")[0] for setting in module.WEIGHTS}
     declared = set()
     for place in stage.get("params", []):
         whole = {f"{place}.{key}" for key in lookup(load(RECIPE), place)}
@@ -186,10 +182,9 @@ def test_outs_are_where_places_says(tmp_path: Path) -> None:
     known |= {paths.adapted(*one) for one in adapted}
     known |= {paths.views(method) for method in run["methods"]}
     known |= {paths.domains(name) for name in params["domains"]} | {paths.clips(name) for name in params["clips"]}
-    known |= {paths.listing(kind, name) for kind in ("domains", "clips") for name in params[kind]}
     items = {paths.run_name(*one) for one in images + controls + heard + adapted}
     items |= {*run["methods"], *params["domains"], *params["clips"], ""}
     known |= {paths.metrics(stage, item) for stage in check.stage_names() for item in items}
-    known |= {paths.LISTING, paths.WEIGHTS_LISTING, paths.PREPARED, paths.REPORT, paths.SCORES}
+    known |= {paths.LISTINGS, paths.PREPARED, paths.REPORT, paths.SCORES}
     known |= {paths.LEADERBOARD, paths.LEADERBOARD.with_suffix(".csv"), paths.ARTIFACTS / "curves.csv"}
     assert not {Path(out) for out in outputs(tmp_path)} - known

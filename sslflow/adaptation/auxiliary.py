@@ -1,4 +1,4 @@
-"""A pretraining method that goes on beside adaptation, on the images of both domains and on the same encoder."""
+"""An auxiliary loss: that of a pretraining method, on the images of both domains and on the same encoder."""
 
 from __future__ import annotations
 

@@ -17,10 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslflow.adaptation.method import Judged
-from sslflow.adaptation.task import UNKNOWN
 from sslflow.clustering.kmeans import TooFewPointsError, assign, kmeans
-from sslflow.runtime.rng import derive, permutation
+from sslflow.runtime.rng import permutation
 from sslflow.settings.params import Count
 
 SAMPLE = 1500
@@ -89,16 +87,6 @@ def discover(
     labels, centroids = _grouped(points, max(score, key=score.__getitem__, default=1), seed, restarts)
     order = labels.bincount(minlength=len(centroids)).argsort(descending=True, stable=True)
     return Groups(order.argsort()[labels], len(centroids), score, centroids[order])
-
-
-def unknown_groups(judged: Judged, features: Tensor, seed: int) -> Tensor:
-    """Group of each image that was judged unknown, by its features `(n, dim)`: from 0, −1 for the others, int64 `(n,)`,
-    on the CPU."""
-    rejected = judged.decisions == UNKNOWN
-    known = (features[~rejected], judged.classes[~rejected]) if not rejected.all() else ()
-    column = torch.full_like(judged.decisions, -1)
-    column[rejected] = discover(features[rejected], derive(seed, "groups"), *known).labels
-    return column.cpu()
 
 
 def silhouette(distances: Tensor, labels: Tensor) -> float:

@@ -101,9 +101,10 @@ class Encoder(nn.Module):
         return found if getattr(self.network, "output_fmt", "NCHW") == "NCHW" else found.permute(0, 3, 1, 2)
 
     def compile(self, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Compile all that methods call: features, maps and tokens, not only the module's own call."""
+        """Compile all that methods call: features, maps and tokens, not only the module's own call; for each shape of
+        images anew, since torch can't compile a ViT's interpolated positions for images of any size."""
         for name in ("forward", "map", "tokens"):
-            setattr(self, name, torch.compile(getattr(self, name), **options))
+            setattr(self, name, torch.compile(getattr(self, name), **{"dynamic": False, **options}))
 
     @property
     def is_vit(self) -> bool:

@@ -21,7 +21,7 @@ from sslflow.adaptation.inputs import frozen_inputs, image_inputs
 from sslflow.adaptation.loop import adapt, judge, judged_features
 from sslflow.adaptation.method import Judged
 from sslflow.adaptation.task import SETTINGS, UNKNOWN, Task, open_task, target_answers
-from sslflow.clustering.groups import unknown_groups
+from sslflow.adaptation.unknown_groups import unknown_groups
 from sslflow.features.extract import extract
 from sslflow.networks.encoder import Encoder, load_encoder
 from sslflow.runtime.checkpoint import Checkpoint, fingerprint
@@ -44,8 +44,8 @@ CHECKPOINT_SECONDS = 60.0
 class Plan:
     """What is adapted: the pair of `domains`, for each of the `settings` of which classes they share, from each of
     the `starts`: `pretrained`, an encoder of the method `start` or the one in the file `weights`, and `random`; with
-    `frozen` on features that were computed once. `split` is the file that tells the settings; where it is empty, that of
-    the sample. Where the encoder is trained, the pretraining method `companion` goes on beside it, its loss times
+    `frozen` on features that were computed once. `split` is the file that tells the settings; where it is empty, that
+    of the sample. Where the encoder is trained, the pretraining method `companion` goes on beside it, its loss times
     `companion_weight`; 0: none."""
 
     domains: str = ""

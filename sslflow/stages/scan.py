@@ -1,5 +1,5 @@
-"""scan SECTION: a list of the raw files of `data`, `domains.NAME` or `clips.NAME`, made anew in every run, which tells
-whether there is something to prepare."""
+"""scan: lists of the raw files of `data` and of the named sets of `domains` and `clips`, made anew in every run, which
+tell whether there is something to prepare."""
 
 from __future__ import annotations
 
@@ -26,28 +26,36 @@ KINDS = {
     "clips": (prepare_clips, ("source", "path")),
 }
 """What each section configures, and those of its settings that say where raw files lie."""
+SECTIONS = ("adapt", "clips", "data", "domains", "pretrain_clips")
+"""What `dvc.yaml` says that it reads: the sets have names of the user's own."""
 WEIGHTS = ("adapt.weights", "pretrain_clips.start")
 """Settings that name a file of weights."""
 
 
 def schemas(section: str) -> Schemas:
-    """The section of params.yaml that this stage reads, and what it configures."""
+    """A section of params.yaml that this stage reads, and what it configures."""
     return {section: KINDS[section.partition(".")[0]][0]}
 
 
-def main(section: str) -> None:
+def main() -> None:
     started = time.monotonic()
-    settings = read(schemas(section))[section]
-    kind, _, name = section.partition(".")
-    where: Mapping[str, Any] = {key: settings[key] for key in KINDS[kind][1] if key in settings}
-    if kind == "domains":
-        rows = write_domains_listing(paths.listing(kind, name), section, **where)
-    elif kind == "clips":
-        rows = write_clips_listing(paths.listing(kind, name), section, **where)
-    else:
-        rows = write_listing(paths.LISTING, **where)
-        rows += write_weights_listing(paths.WEIGHTS_LISTING, _weights(load()))
-    print(f"scan {section}  {rows} files and folders; {time.monotonic() - started:.1f} s")
+    content = load()
+    found = [f"{kind}.{name}" for kind in ("domains", "clips") for name in lookup(content, kind)]
+    settings = read({name: one for section in ("data", *found) for name, one in schemas(section).items()})
+    known = {paths.LISTING, paths.WEIGHTS_LISTING, *(paths.listing(*section.split(".", 1)) for section in found)}
+    for file in set(paths.LISTINGS.glob("*.csv")) - known:
+        file.unlink()
+    rows = write_weights_listing(paths.WEIGHTS_LISTING, _weights(content))
+    for section, own in settings.items():
+        kind, _, name = section.partition(".")
+        where: Mapping[str, Any] = {key: own[key] for key in KINDS[kind][1] if key in own}
+        if kind == "domains":
+            rows += write_domains_listing(paths.listing(kind, name), section, **where)
+        elif kind == "clips":
+            rows += write_clips_listing(paths.listing(kind, name), section, **where)
+        else:
+            rows += write_listing(paths.LISTING, **where)
+    print(f"scan  {rows} files and folders; {time.monotonic() - started:.1f} s")
 
 
 def _weights(content: dict[str, Any]) -> dict[str, str]:
@@ -60,4 +68,4 @@ def _weights(content: dict[str, Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    run(main, str)
+    run(main)

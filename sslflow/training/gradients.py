@@ -41,7 +41,8 @@ class Gradients:
                 f"accumulate is {parts}, and {type(method).__name__} compares the examples of a batch with each other, "
                 "or remembers batches: its loss is not the mean over parts of a batch; set accumulate to 1"
             )
-        self.device, self.precision, self.parts = device, precision, parts
+        self.device, self.parts = device, parts
+        self.precision: Precision = precision
         self.parameters = [p for p in method.parameters() if p.requires_grad]
         self.step: nn.Module = TrainingStep(method)
         if world_size() > 1 and (device.type == "cuda" if overlapped is None else overlapped):
@@ -65,5 +66,6 @@ class Gradients:
         return found
 
     def _exchange(self, last: bool) -> contextlib.AbstractContextManager:
-        wait = isinstance(self.step, DistributedDataParallel) and not last
-        return self.step.no_sync() if wait else contextlib.nullcontext()
+        if isinstance(self.step, DistributedDataParallel) and not last:
+            return self.step.no_sync()
+        return contextlib.nullcontext()

@@ -67,6 +67,8 @@ class Method(nn.Module, ABC):
     additive: ClassVar[bool] = False
     """Whether its loss is a mean over examples, each of which it looks at alone (but for BatchNorm): then a batch may
     be seen in parts."""
+    moving_targets: ClassVar[bool] = False
+    """Whether the answers that its loss asks for are its own and change while it learns: then the loss needn't fall."""
 
     encoder: Encoder
 

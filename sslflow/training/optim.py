@@ -33,7 +33,7 @@ def make_optimizer(
     networks = list(networks) if layer_decay < 1 else []
     if networks:
         # timm is imported where it is needed: it takes longer to load than torch.
-        from timm.optim import param_groups_layer_decay
+        from timm.optim import param_groups_layer_decay  # pyright: ignore[reportPrivateImportUsage]
 
         layers = [param_groups_layer_decay(net, weight_decay, layer_decay=layer_decay) for net in networks]
         groups = [group for of_network in layers for group in of_network]
@@ -47,11 +47,11 @@ def make_optimizer(
         return torch.optim.AdamW(groups, lr=lr, betas=betas)
     if name == "sgd":
         return torch.optim.SGD(groups, lr=lr, momentum=momentum, nesterov=momentum > 0)
-    from timm.optim import Lars
+    from timm.optim import Lars  # pyright: ignore[reportPrivateImportUsage]
 
     # Or timm would leave the weights as they are, too, where weight_decay is 0.
     groups = [{**group, "always_adapt": any(p.ndim > 1 for p in group["params"])} for group in groups]
-    return Lars(groups, lr=lr, momentum=momentum)
+    return Lars(groups, lr=lr, momentum=momentum)  # pyright: ignore[reportArgumentType]  (timm's default is an integer)
 
 
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:

@@ -25,7 +25,7 @@ from sslflow.views.images import Views
 Row = dict[str, float]
 
 AT_CHANCE = 0.01
-"""A loss so close to that of guessing, as a share of it, is a guess."""
+"""A loss so close to chance level, as a share of it, counts as chance."""
 JUDGED, ROWS = 0.2, 3
 """Share of the steps before which nothing is said of chance, and rows that must all stand at it."""
 
@@ -141,20 +141,17 @@ class Run:
         self.checkpoint.remove()
 
     def _at_chance(self, method: Method, step: Step) -> str:
-        """A line where the loss has stood for some rows at what guessing costs, or the best constant answer."""
+        """A line where the loss has stood at chance level for some rows."""
         choices, recent = method.choices(step.batch_size), self.curve[-ROWS:]
         if recent[0]["step"] < JUDGED * step.steps or len(recent) < ROWS:
             return ""
-        guessing = math.log(choices.count) if choices and choices.count > 1 else 0.0
-        costs = [one.get("chance_loss", guessing) for one in recent]
-        if any(abs(one["loss"] - cost) >= AT_CHANCE * cost for one, cost in zip(recent, costs, strict=True)):
+        even = math.log(choices.count) if choices and choices.count > 1 else 0.0
+        levels = [one.get("chance_loss", even) for one in recent]
+        if any(abs(one["loss"] - level) >= AT_CHANCE * level for one, level in zip(recent, levels, strict=True)):
             return ""
-        answer = (
-            "a constant answer"
-            if "chance_loss" in recent[-1] or not choices
-            else (f"guessing among the {choices.count} {choices.among}")
-        )
-        return f"warning: the loss stands at {recent[-1]['loss']:.4g}, and {answer} costs {costs[-1]:.4g}"
+        constant = "chance_loss" in recent[-1] or not choices
+        among = "of a constant answer" if constant else f"among the {choices.count} {choices.among}"
+        return f"warning: the loss stands at {recent[-1]['loss']:.4g}; chance level {among} is {levels[-1]:.4g}"
 
 
 def first_row(step: Step, signs: Mapping[str, float]) -> Row:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import kornia.augmentation as K
 import torch
@@ -28,6 +28,9 @@ class Views(nn.Module, ABC):
     normalised float views, and whatever else is drawn by chance (a mask, an order). All that is random in a step is
     drawn here, from torch's global generator; row i of every tensor belongs to example i. Views of images read the
     field `images`, uint8 `(n, c, h, w)`."""
+
+    numbers_batch: ClassVar[tuple[int, ...]] = ()
+    """Which of the tensors hold numbers of other examples of the batch, −1 for none."""
 
     def __init__(self, format: ImageFormat) -> None:
         super().__init__()

@@ -252,11 +252,11 @@ def test_the_strength_of_a_probe_is_chosen_on_other_sources(monkeypatch):
     train = clips.rows("train")
     exam = exams.Exam(Any, views, clips, train, train, torch.device("cpu"), 0, exams.Examination())  # pyright: ignore[reportArgumentType]
     exams.probe(exam, Encoder(3, SIDE, name="resnet10", width=4, stem_stride=2), sound=False)
-    assert seen == [(len(train), clips.sources[train].tolist())]
-    pairs = with_other_sources(clips.sources[train], 0)
+    assert seen == [(len(train), clips.groups[train].tolist())]
+    pairs = with_other_sources(clips.groups[train], 0)
     side = torch.randn(len(train), 2)
-    by_conditions([(side, side)] * 2, [pairs] * 2, [clips.sources[train]] * 2, 0)
-    assert seen[1] == (2 * len(train), clips.sources[train][pairs.pictures].tolist())
+    by_conditions([(side, side)] * 2, [pairs] * 2, [clips.groups[train]] * 2, 0)
+    assert seen[1] == (2 * len(train), clips.groups[train][pairs.pictures].tolist())
 
 
 def test_the_controls_find_pairs_that_give_themselves_away():

@@ -21,8 +21,7 @@ from sslflow.runtime.rng import derive
 from sslflow.training.fit import fit
 from sslflow.training.method import Method, names
 from sslflow.training.run import first_row, row
-from tests.conftest import write_dataset
-from tests.methods.images.test_methods import make, tinted
+from tests.cases import image_case
 
 CPU = torch.device("cpu")
 SETTINGS = {"epochs": 2, "batch_size": 40, "lr": 1e-3}
@@ -166,12 +165,9 @@ def test_signs_are_those_of_batch_norm_over_the_very_images(dataset):
 
 
 @pytest.mark.parametrize("name", names())
-def test_every_method_can_be_looked_at(name, tmp_path, fashion):
-    one, views = make(name, labels=fashion[1][:40])
-    grey = torch.from_numpy(fashion[0][:40])
-    pictures = grey if one.encoder.channels == 1 else tinted(grey)
-    dataset = write_dataset(tmp_path / "prepared", pictures.numpy(), fashion[1][:40], ["train"] * 40)
-    signs = Watch(one, views, dataset, dataset.pretraining_rows, CPU, 0)()
+def test_every_method_can_be_looked_at(name):
+    case = image_case(name, count=40)
+    signs = Watch(case.method, case.views, case.data, case.data.pretraining_rows, CPU, 0)()
     assert all(math.isfinite(value) for value in signs.values())
     assert signs["rankme"] > 2
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from sslflow.judging import pictures
 from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
-from sslflow.training import pictures
 
 RESNET = {"name": "resnet10", "width": 4, "stem_stride": 2}
 VIT = {"name": "vit_tiny", "width": 32, "depth": 2, "patch_size": 4}
@@ -75,6 +77,18 @@ def test_vits_take_any_size_of_image_and_patch(size, patch, across, grid):
 def test_crops_of_another_size_pass(settings, size):
     encoder = build(**settings)
     assert encoder(images(1, size)).shape == (2, encoder.dim)
+
+
+def test_crops_of_another_size_pass_when_compiled():
+    encoder = build(3, 16, name="vit_tiny", width=32, depth=1, patch_size=8)
+    compiled = copy.deepcopy(encoder)
+    torch.compiler.reset()
+    compiled.compile(backend="aot_eager")
+    for size in (16, 8, 16):
+        crops = images(3, size)
+        assert torch.allclose(compiled(crops), encoder(crops), atol=1e-5)
+        compiled(crops).sum().backward()
+    assert all(p.grad is not None for p in compiled.network.patch_embed.parameters())
 
 
 @pytest.mark.parametrize("settings", [RESNET, {**VIT, "patch_size": 14}], ids=["resnet", "vit"])

@@ -20,12 +20,13 @@ from sslflow.runtime.files import write_json
 from tests.reporting.test_report import HOSTILE, Page, made
 
 PARAMS = """
-run: {methods: [simclr], seeds: [0, 1], launch: python -m}
+run: {methods: [simclr], adapt_methods: [METHODS], seeds: [0, 1], launch: python -m}
 report: {map_images: 60, queries: 3, neighbour_count: 4}
 methods: {simclr: {}}
-domains: {source: imagefolder, target: imagefolder}
+domains: {mine: {source: imagefolder, target: imagefolder}}
+adapt: {domains: mine, settings: [as_is], starts: [pretrained]}
 """
-ADAPT = "adapt: {methods: [METHODS], settings: [as_is], starts: [pretrained]}\n"
+DOMAINS = paths.domains("mine")
 SOURCE = ("boot", "bag", "coat")
 TARGET = ("boot", "bag", "sock")
 COUNT = 80
@@ -33,10 +34,10 @@ COUNT = 80
 
 def project(methods: str = "source_only, gated_dance", target: tuple[str, ...] = TARGET, source=SOURCE) -> None:
     """Settings, images to pretrain on and both domains."""
-    (paths.ARTIFACTS.parent / "params.yaml").write_text(PARAMS + (ADAPT.replace("METHODS", methods) if methods else ""))
+    (paths.ARTIFACTS.parent / "params.yaml").write_text(PARAMS.replace("METHODS", methods))
     fakerun.dataset(paths.PREPARED, {"pool": 6})
-    fakerun.dataset(paths.DOMAINS / "source", {"train": 50}, source)
-    fakerun.dataset(paths.DOMAINS / "target", {"train": COUNT}, target)
+    fakerun.dataset(DOMAINS / "source", {"train": 50}, source)
+    fakerun.dataset(DOMAINS / "target", {"train": COUNT}, target)
 
 
 def adapted(
@@ -44,8 +45,8 @@ def adapted(
 ) -> None:
     """A run: the first half of the images is kept, the rest rejected in three groups; at other thresholds all or
     nothing."""
-    target = Dataset(paths.DOMAINS / "target")
-    source = Dataset(paths.DOMAINS / "source")
+    target = Dataset(DOMAINS / "target")
+    source = Dataset(DOMAINS / "source")
     unknownness = np.linspace(0.01, 0.99, COUNT, dtype=np.float32)
     rejected = unknownness > threshold
     nearest = [source.classes[row % 2] for row in range(COUNT)]
@@ -70,7 +71,7 @@ def adapted(
     }
     save_file(tensors, file.with_suffix(".safetensors"))
     prefix = name.replace("-", "_")
-    fakerun.metrics("adapt", method, seed, seconds=2.0, **{f"{prefix}_{key}": value for key, value in scores.items()})
+    fakerun.metrics("score", method, seed, seconds=2.0, **{f"{prefix}_{key}": value for key, value in scores.items()})
 
 
 def scored(method: str, seed: int, h: float, unk: float = 0.5) -> None:
@@ -133,7 +134,7 @@ def test_table_sentences_and_one_run_to_look_at():
 def test_what_is_right_and_wrong_is_counted_once():
     project()
     scored("gated_dance", 0, 0.5)
-    task = open_task(paths.DOMAINS)
+    task = open_task(DOMAINS)
     found = decisions.read_decisions(paths.adapted("gated_dance", 0) / "as_is-pretrained.parquet", task)
     table = pq.read_table(paths.adapted("gated_dance", 0) / "as_is-pretrained.parquet").to_pylist()
     kinds = {title: rows for title, rows, _ in decisions.kinds(found)}
@@ -237,7 +238,7 @@ def test_nothing_to_compare_with_is_said():
     assert "add source_only to adapt.methods" in words(page)
     assert cells(page) == []
     project_file = paths.ARTIFACTS.parent / "params.yaml"
-    project_file.write_text(PARAMS + ADAPT.replace("METHODS", "source_only"))
+    project_file.write_text(PARAMS.replace("METHODS", "source_only"))
     scored("source_only", 0, 0.5)
     assert "no other method has run" in words(made())
 
@@ -250,7 +251,7 @@ def test_files_of_other_images_are_refused():
     save_file({**fewer, "threshold": np.ones(1)}, kept)
     with pytest.raises(ValueError, match=r"50 source and 3 target images; expected 50 and 80; run `dvc repro`"):
         made()
-    manifest = paths.DOMAINS / "target" / "manifest.parquet"
+    manifest = DOMAINS / "target" / "manifest.parquet"
     table = pq.read_table(manifest)
     pq.write_table(table.set_column(table.column_names.index("path"), "path", pa.array(["x"] * COUNT)), manifest)
     with pytest.raises(ValueError, match="not about the images"):
@@ -271,11 +272,12 @@ def test_hostile_names_stay_text():
 
 def test_settings_of_a_split_file_each_have_their_look():
     project()
-    items = [*Dataset(paths.DOMAINS / "source").column("path"), *Dataset(paths.DOMAINS / "target").column("path")]
+    items = [*Dataset(DOMAINS / "source").column("path"), *Dataset(DOMAINS / "target").column("path")]
     both = {"source": list(SOURCE), "target": list(TARGET)}
     write_json(paths.ARTIFACTS.parent / "split.json", {"source": items, "target": items, "settings": {"oda": both}})
-    plan = "adapt: {methods: [gated_dance], settings: [as_is, oda], starts: [random, pretrained], split: split.json}\n"
-    (paths.ARTIFACTS.parent / "params.yaml").write_text(PARAMS + plan)
+    plan = "adapt: {domains: mine, settings: [as_is, oda], starts: [random, pretrained], split: split.json}\n"
+    settings = PARAMS.replace("METHODS", "gated_dance").partition("adapt: ")[0] + plan
+    (paths.ARTIFACTS.parent / "params.yaml").write_text(settings)
     for name in ("as_is-random", "oda-random", "oda-pretrained"):
         adapted("gated_dance", 0, name, h=0.5, main=0.5)
     page = made()

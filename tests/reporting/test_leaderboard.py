@@ -17,10 +17,10 @@ from sslflow.reporting.leaderboard import (
     leaderboard_text,
     order,
     row_title,
-    run,
     write_board,
 )
 from sslflow.reporting.story import headline
+from sslflow.settings.sections import Run
 
 FRACTIONS = (0.1, 0.01)
 
@@ -138,7 +138,7 @@ def test_nothing_measured():
 )
 def test_run_section(methods, seeds, word):
     with pytest.raises(ValueError, match=word):
-        run(methods=methods, seeds=seeds)
+        Run(methods=methods, seeds=seeds)
 
 
 def test_words():

@@ -196,10 +196,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(params, monkeypatch):
     again = ran(params, "ambient_sound")
     assert len(steps) > 3
     assert steps == list(range(1, len(steps) + 1))  # the fourth is the first after the stop
-    for name, content in first.items():
-        assert (files("ambient_sound")[name].read_bytes() == content) == (name != "ambient_sound-0.csv"), name
-    rows = read_curve(paths.curve("ambient_sound", 0, paths.OF_CLIPS))
-    assert [row["step"] for row in rows] == [0, 2, *range(6, len(steps), 3), len(steps)]
+    assert {name: file.read_bytes() for name, file in files("ambient_sound").items()} == first
     assert again["accuracy"] == whole["accuracy"]
     assert not list((paths.WORK / "pretrain_clips").glob("*/checkpoint.pt"))
 

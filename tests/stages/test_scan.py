@@ -156,11 +156,11 @@ def test_a_folder_that_is_not_there_is_a_clear_error(root: Path) -> None:
 def test_the_stage(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(root.parent)
     write_params()
-    scan.main("data")
+    scan.main()
     assert paths.LISTING.read_text() == listed(root)
     assert paths.WEIGHTS_LISTING.read_text() == HEADER
-    assert capsys.readouterr().out.startswith("scan data  8 files and folders; ")
-    assert not Path("data/listings").exists()
+    assert capsys.readouterr().out.startswith("scan  8 files and folders; ")
+    assert sorted(file.name for file in paths.LISTINGS.iterdir()) == ["data.csv", "weights.csv"]
 
 
 def test_the_stage_lists_a_pair_of_domains(
@@ -169,14 +169,14 @@ def test_the_stage_lists_a_pair_of_domains(
     monkeypatch.chdir(root.parent)
     domains = {"source": "imagefolder", "source_path": "raw", "target": "folder", "target_path": "raw/a"}
     write_params(**domains, label="subcategory")
-    scan.main("domains.mine")
-    assert capsys.readouterr().out.startswith("scan domains.mine  12 files and folders; ")
+    scan.main()
+    assert capsys.readouterr().out.startswith("scan  20 files and folders; ")
     file = paths.listing("domains", "mine")
     before = file.read_text()
     settings = [line.split(",")[0] for line in before.splitlines()]
     assert settings == ["setting", *["source_path"] * 8, *["target_path"] * 4]
     write(root / "a/new.png", PNG)
-    scan.main("domains.mine")
+    scan.main()
     assert file.read_text() != before
 
 
@@ -184,16 +184,16 @@ def test_weights_that_a_setting_names_are_listed(root: Path, monkeypatch: pytest
     monkeypatch.chdir(root.parent)
     weights = write(Path("weights.safetensors"), b"1234")
     write_params("weights.safetensors")
-    scan.main("data")
+    scan.main()
     facts = weights.stat()
     before = paths.WEIGHTS_LISTING.read_text()
     assert before.splitlines()[1:] == [f"adapt.weights,weights.safetensors,4,{facts.st_mtime_ns}"]
     os.utime(weights, ns=(1, 1))
-    scan.main("data")
+    scan.main()
     assert paths.WEIGHTS_LISTING.read_text() != before
     weights.unlink()
     with pytest.raises(ValueError, match=r"adapt.weights: there is no file weights.safetensors; name a file"):
-        scan.main("data")
+        scan.main()
 
 
 def test_a_domain_s_folder_is_missed_only_where_one_is_asked_for(tmp_path: Path) -> None:

@@ -156,7 +156,9 @@ def test_biases_and_norms_are_not_decayed():
 
 @pytest.mark.parametrize("name", ["resnet10", "vit_tiny"])
 def test_lower_layers_learn_more_slowly_and_heads_at_the_full_rate(name):
-    small = {"stem_stride": 2, "width": 4} if name == "resnet10" else {"width": 32, "depth": 4, "patch_size": 7}
+    small: dict[str, Any] = (
+        {"stem_stride": 2, "width": 4} if name == "resnet10" else {"width": 32, "depth": 4, "patch_size": 7}
+    )
     method = SimCLR(Encoder(1, 28, name=name, **small), projector=(16, 8))
     whole = make_optimizer(method, "adamw", 1.0, 0.3, 0.9)
     layered = make_optimizer(method, "adamw", 1.0, 0.3, 0.9, layer_decay=0.5, networks=[method.encoder.network])

@@ -13,7 +13,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from sslflow.audiovisual.method import names as clip_names
 from sslflow.methods.images.byol import BYOL
 from sslflow.methods.images.colorization import Colorization
 from sslflow.methods.images.mae import MAE
@@ -24,11 +23,10 @@ from sslflow.networks.encoder import Encoder
 from sslflow.runtime.distributed import from_first
 from sslflow.training.fit import fit
 from sslflow.training.gradients import Gradients
-from sslflow.training.method import Batch, Method, names
-from tests.av_fixtures import MemoryClips
+from sslflow.training.method import Batch, Method
+from tests.cases import METHODS as EVERY_METHOD
+from tests.cases import make, tinted
 from tests.conftest import write_dataset
-from tests.methods.clips import test_methods as of_clips
-from tests.methods.images import test_methods as of_images
 
 CPU = torch.device("cpu")
 SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
@@ -43,18 +41,10 @@ def gradients(method: Method, given: Batch, parts: int, **settings: Any) -> tupl
     return losses["loss"], {name: p.grad for name, p in method.named_parameters() if p.grad is not None}
 
 
-def batch_of(name: str, fashion) -> tuple[Method, Batch]:
-    if name.startswith("clips "):
-        clips = MemoryClips(8)
-        method, views = of_clips.make(name.removeprefix("clips "), clips)
-        return method, of_clips.batch(views, clips, 10)
-    method, views = of_images.make(name, labels=fashion[1][:16])
-    return method, of_images.batch(views, torch.from_numpy(fashion[0][:10]))
-
-
-@pytest.mark.parametrize("name", [*names(), *(f"clips {name}" for name in clip_names())])
-def test_parts_of_a_batch_add_up_or_are_refused(name, fashion):
-    method, given = batch_of(name, fashion)
+@pytest.mark.parametrize("name", EVERY_METHOD)
+def test_parts_of_a_batch_add_up_or_are_refused(name):
+    case = make(name)
+    method, given = case.method, case.batch(10)
     if not method.additive:
         with pytest.raises(ValueError, match="its loss is not the mean over parts of a batch; set accumulate to 1"):
             gradients(method, given, 3)
@@ -111,7 +101,7 @@ def test_compile_reaches_all_that_methods_call(called, fashion, tmp_path, monkey
         return run
 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=counting))
-    colours = of_images.tinted(torch.from_numpy(fashion[0][:16])).numpy()
+    colours = tinted(fashion[0][:16])
     dataset = write_dataset(tmp_path / "prepared", colours, fashion[1][:16], ["train"] * 16)
 
     def losses(compile: bool) -> list[float]:

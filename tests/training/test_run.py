@@ -23,7 +23,7 @@ from sslflow.views.images import CropView
 
 CPU = torch.device("cpu")
 SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
-TRAIN: dict[str, Any] = {"epochs": 4, "batch_size": 40, "lr": 1e-3}
+TRAIN: Any = {"epochs": 4, "batch_size": 40, "lr": 1e-3}
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def encoder() -> Encoder:
 
 
 def test_rows_are_due_before_the_first_step_every_so_many_and_after_the_last(dataset):
-    run = ran(SimCLR(encoder(), projector=(8,)), dataset, signs={"rankme": 3.0}, **TRAIN | {"epochs": 3})
+    run = ran(SimCLR(encoder(), projector=(8,)), dataset, signs={"rankme": 3.0}, **{**TRAIN, "epochs": 3})
     assert [row["step"] for row in run.curve] == [0, 2, 4, 6, 8, 9]
     assert all(row["rankme"] == 3.0 for row in run.curve)
     assert list(run.curve[0]) == list(run.curve[-1])
@@ -53,12 +53,12 @@ def test_rows_are_due_before_the_first_step_every_so_many_and_after_the_last(dat
     assert Path("curve.csv").read_text().count("\n") == 7
 
 
-def test_a_loss_that_stays_at_that_of_guessing_is_said_once(dataset, capsys):
+def test_a_loss_that_stays_at_chance_level_is_said_once(dataset, capsys):
     torch.manual_seed(0)
     ran(SimCLR(encoder(), projector=(8,), temperature=100.0), dataset, **TRAIN)
     said = [line for line in capsys.readouterr().out.splitlines() if "warning" in line]
     assert len(said) == 1
-    assert "guessing among the 79 views of the batch costs 4.369" in said[0]
+    assert "chance level among the 79 views of the batch is 4.369" in said[0]
     ran(SimCLR(encoder(), projector=(8,), temperature=0.2), dataset, "y", **TRAIN)
     assert "warning" not in capsys.readouterr().out
 
@@ -71,9 +71,9 @@ class Unequal(Rotation):
         return {"loss": 0 * found["loss"] + 0.7, "chance_loss": torch.tensor(0.7)}
 
 
-def test_guessing_costs_what_the_method_says(dataset, capsys):
+def test_chance_level_is_what_the_method_says(dataset, capsys):
     ran(Unequal(encoder()), dataset, **TRAIN)
-    assert "the loss stands at 0.7, and a constant answer costs 0.7" in capsys.readouterr().out
+    assert "the loss stands at 0.7; chance level of a constant answer is 0.7" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_with_what_to_do(dataset):

@@ -45,7 +45,7 @@ def finding(table: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Maps:
-    """Where a method hears something in the frames of windows, float32 `(w, rows, columns)` each."""
+    """Where in the frames of windows a method finds the source of the sound, float32 `(w, rows, columns)` each."""
 
     own: Tensor
     """With the window's sound."""

@@ -30,6 +30,8 @@ class CorrespondenceViews(ClipViews):
     elsewhere in the same video it would often fit as well.
     """
 
+    numbers_batch = (2,)
+
     @torch.no_grad()
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
         starts = self.starts(len(fields), fields.device)

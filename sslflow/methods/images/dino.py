@@ -30,6 +30,7 @@ class DINO(Method):
     """
 
     Views = MultiCrop
+    moving_targets = True
 
     centre: Tensor
 

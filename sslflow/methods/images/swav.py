@@ -25,6 +25,7 @@ class SwAV(Method):
     """
 
     Views = MultiCrop
+    moving_targets = True
 
     queue: Tensor
 

@@ -1,4 +1,4 @@
-"""Where in its frames one run hears something: maps over the frame, with the box of what sounds where it is known."""
+"""Where in its frames one run finds the source of a sound: maps over the frame, with the known box, if there is one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEARD = {"own": "its sound", "silence": "silence", "noise": "noise"}
 
 @dataclass(frozen=True)
 class Located:
-    """A frame, and where a method hears something in it."""
+    """A frame, and where in it a method finds the source of the sound."""
 
     tiles: list[tuple[str, Picture]]
     """The frame, and its maps with the sounds of `HEARD`, with their titles."""

@@ -30,7 +30,7 @@ from sslflow.ingest.records import Record, Rejected
 from sslflow.settings.params import ParamsError
 from sslflow.stages import domains
 
-SMALL = {"image_size": 28, "channels": 1, "workers": 1}
+SMALL: dict[str, Any] = {"image_size": 28, "channels": 1, "workers": 1}
 SPLITS = paths.SAMPLES.absolute() / "splits"
 DIGITS = SPLITS / "digits.json"
 SAMPLE_OF = {

@@ -353,12 +353,14 @@ def test_a_file_that_changes_is_read_anew(raw: Path, plain: Path) -> None:
 
 def settings_file(**settings: Any) -> None:
     with Path("params.yaml").open("w") as handle:
-        YAML(typ="safe").dump({"clips": SMALL | settings}, handle)
+        YAML(typ="safe").dump({"clips": {"mine": SMALL | settings}}, handle)
 
 
 def started() -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, "-m", "sslflow.stages.clips"], env=environment, start_new_session=True)
+    return subprocess.Popen(
+        [sys.executable, "-m", "sslflow.stages.clips", "mine"], env=environment, start_new_session=True
+    )
 
 
 def entries() -> dict[Path, int]:
@@ -385,13 +387,13 @@ def test_a_run_that_is_ended_goes_on(raw: Path, plain: Path, how: signal.Signals
     os.kill(process.pid, how)
     assert process.wait(30) == (130 if how == signal.SIGINT else -how)
     assert not psutil.wait_procs(below, timeout=10)[1], "ffmpeg runs on"
-    assert not paths.CLIPS.exists()
+    assert not paths.clips("mine").exists()
     if how == signal.SIGINT:
         assert not list(paths.CLIPS_CACHE.glob("*/.*.tmp"))
     (raw / "2 long.mp4").unlink()
-    clips.main()
+    clips.main("mine")
     assert entries() == before
-    assert len(Dataset(paths.CLIPS)) == 6
+    assert len(Dataset(paths.clips("mine"))) == 6
 
 
 def table(folder: Path, **changes: Any) -> None:
@@ -492,18 +494,18 @@ def test_the_stage(raw: Path, plain: Path, capsys: pytest.CaptureFixture[str]) -
         different(raw / f"{number}.mp4", plain, number)
     (raw / "bad.mp4").touch()
     settings_file()
-    clips.main()
-    assert len(Dataset(paths.CLIPS)) == 6
-    metrics = read_json(paths.metrics("clips"))
+    clips.main("mine")
+    assert len(Dataset(paths.clips("mine"))) == 6
+    metrics = read_json(paths.metrics("clips", "mine"))
     assert (metrics["clips"], metrics["test"], metrics["usable"], metrics["unusable"]) == (6, 3, 2, 1)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("clips  3 videos in folder raw; ffmpeg ")
     assert printed[-1].startswith(
-        "clips  6 clips (3 train, 3 test) of 2 videos, 1 unusable, 0 copies; 0 clips silent, 0"
+        "clips mine  6 clips (3 train, 3 test) of 2 videos, 1 unusable, 0 copies; 0 clips silent, 0"
     )
     assert "warning: there is no video to test on" not in "".join(printed)
     settings_file(test_fraction=0.0)
-    clips.main()
+    clips.main("mine")
     assert "warning: there is no video to test on" in capsys.readouterr().out
 
 

@@ -1,14 +1,10 @@
-"""Views of clips, and what every method for clips must do: run over every file in sslflow/audiovisual/methods/."""
+"""Views of clips, and what is particular to methods for clips; what every method must do is in test_conformance.py."""
 
 from __future__ import annotations
 
-import copy
 import math
-from dataclasses import replace
 from pathlib import Path
-from typing import cast
 
-import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -16,12 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from sslflow.audiovisual.ingredients import of_clips
 from sslflow.audiovisual.method import ClipMethod, OwnTask, PairMethod, find, names
 from sslflow.audiovisual.views import ClipViews, Sound, chosen_frames, cut_sounds, partners
-from sslflow.data.dataset import Dataset
 from sslflow.data.fields import Fields
-from sslflow.data.formats import ClipFormat
 from sslflow.methods.clips.alignment import (
     Alignment,
     AlignmentViews,
@@ -35,19 +28,10 @@ from sslflow.methods.clips.synchrony import Synchrony, SynchronyViews, synchrony
 from sslflow.methods.clips.temporal_order import RIGHT, WRONG, OrderViews, TemporalOrder, motions
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.distributed import average_gradients, gather
-from sslflow.runtime.rng import derive
-from sslflow.settings.params import Over, read
-from sslflow.training.fit import fit
-from sslflow.training.ingredients import build
 from sslflow.training.method import Batch, Pool
 from sslflow.views.images import Crop
-from tests.av_fixtures import FPS, LOOKS, RATE, SECONDS, MemoryClips
-from tests.conftest import RECIPE
-
-CPU = torch.device("cpu")
-LEARNABLE = {"temporal_order": {"step": 1.0}}
-"""Settings of views with which the squares show something within a few dozen steps: they move slowly."""
-EPOCHS = {"temporal_order": 60}
+from tests.av_fixtures import FPS, RATE, SECONDS, MemoryClips
+from tests.cases import clip_case
 
 
 @pytest.fixture(scope="module")
@@ -55,97 +39,17 @@ def clips() -> MemoryClips:
     return MemoryClips(24)
 
 
-def make(name: str, clips: MemoryClips, seed: int = 0, start: bool = True) -> tuple[ClipMethod, ClipViews]:
-    """The method with its settings from the recipe, on small encoders; unless `fit` is to do it, started as before an
-    epoch."""
-    kind, block = find(name), f"clip_methods.{name}"
-    schemas = {block: kind, f"{block}.views": Over("clip_views", kind.Views), f"{block}.train": Over("clip_train", fit)}
-    settings = read(schemas, RECIPE)
-    torch.manual_seed(derive(seed, "init"))
-    small, rows = {"name": "resnet10", "width": 8, "stem_stride": 2}, clips.pretraining_rows
-    given = of_clips(cast("Dataset[ClipFormat]", clips), rows, {**small, "grid": 2}, small)
-    method = build(kind, given, settings[block])
-    looks = settings[f"{block}.views"]
-    looks["colour"] = replace(looks["colour"], **LOOKS)
-    views = kind.Views(clips.format, **(looks | LEARNABLE.get(name, {})))
-    if start:
-        method.train().start_epoch(Pool(len(rows), torch.arange(len(rows)), lambda: torch.zeros(0), seed=0))
-    return method, views
+def make(name: str, clips: MemoryClips) -> tuple[ClipMethod, ClipViews]:
+    case = clip_case(name, clips=clips)
+    assert isinstance(case.method, ClipMethod)
+    assert isinstance(case.views, ClipViews)
+    return case.method, case.views
 
 
 def batch(views: ClipViews, clips: MemoryClips, count: int = 12) -> Batch:
     torch.manual_seed(1)
     rows = clips.pretraining_rows[:count]
     return Batch(views(clips.read(rows)), torch.arange(count), progress=0.4)
-
-
-# Every method
-
-
-@pytest.mark.parametrize("name", names())
-def test_loss_is_a_finite_scalar(name, clips):
-    method, views = make(name, clips)
-    losses = method.training_step(batch(views, clips))
-    assert losses["loss"].isfinite()
-    assert losses["loss"].requires_grad
-    assert all(value.shape == () for value in losses.values())
-
-
-@pytest.mark.parametrize("name", names())
-def test_every_trainable_parameter_gets_a_gradient(name, clips):
-    method, views = make(name, clips)
-    method.training_step(batch(views, clips))["loss"].backward()
-    missing = [key for key, p in method.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
-    assert not missing
-
-
-@pytest.mark.parametrize("name", names())
-def test_inputs_are_not_changed(name, clips):
-    method, views = make(name, clips)
-    raw = clips.read(clips.pretraining_rows[:8])
-    kept = copy.deepcopy(raw)
-    given = Batch(views(raw), torch.arange(8), progress=0.4)
-    copies = [view.clone() for view in given.views]
-    method.training_step(given)
-    for part in ("frames", "sound", "groups"):
-        assert torch.equal(raw[part], kept[part])
-    assert all(torch.equal(view, copy) for view, copy in zip(given.views, copies, strict=True))
-
-
-@pytest.mark.parametrize("name", names())
-def test_order_of_the_batch_does_not_matter(name, clips):
-    method, views = make(name, clips)
-    given = batch(views, clips)
-    order = torch.randperm(12)
-    shuffled = [view[order] for view in given.views]
-    if name == "correspondence":  # its third view numbers clips of the batch
-        shuffled[2] = order.argsort()[shuffled[2]]
-    first = copy.deepcopy(method).training_step(given)["loss"]
-    second = copy.deepcopy(method).training_step(Batch(tuple(shuffled), given.rows[order], given.progress))["loss"]
-    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", names())
-def test_state_round_trip_gives_the_same_loss(name, clips):
-    method, views = make(name, clips)
-    method.training_step(batch(views, clips))["loss"].backward()
-    other, _ = make(name, clips, seed=1)
-    other.load_state_dict(method.state_dict())
-    given = batch(views, clips)
-    assert torch.equal(other.training_step(given)["loss"], method.training_step(given)["loss"])
-
-
-@pytest.mark.parametrize("name", names())
-def test_a_few_dozen_steps_learn(name, clips):
-    method, views = make(name, clips, start=False)
-    losses = [
-        (float(step.losses["loss"]), float(step.losses["accuracy"]))  # which `fit` has detached
-        for step in fit(method, views, clips, CPU, 0, epochs=EPOCHS.get(name, 24), batch_size=16, lr=3e-3)
-    ]
-    # Synchrony's loss counts more wrong answers as time goes on: there accuracy tells.
-    value = 1 if name == "synchrony" else 0
-    first, last = np.mean(losses[:8], axis=0)[value], np.mean(losses[-8:], axis=0)[value]
-    assert (last > first + 0.1) if value else (last < 0.9 * first)
 
 
 @pytest.mark.parametrize("name", names())
