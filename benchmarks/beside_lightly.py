@@ -220,21 +220,21 @@ def transform_of(name: str, dataset: Dataset, views: dict[str, Any]) -> Callable
     normalize = {"mean": list(dataset.format.mean), "std": list(dataset.format.std)}
     if name == "mae":
         return transforms.MAETransform(size, min_scale=0.6, normalize=normalize)
-    blur = views.get("blur", 0.5)
+    colour, blur, smallest = views["colour"], views["blur"].p, views["crop"].smallest
     same = {
         "hf_prob": views.get("flip", 0.5),
-        "cj_prob": views.get("jitter", 0.8),
+        "cj_prob": colour.jitter,
         "cj_strength": 1.0,
-        "cj_bright": views["brightness"],
-        "cj_contrast": views["contrast"],
+        "cj_bright": colour.brightness,
+        "cj_contrast": colour.contrast,
         "cj_sat": 0.0,
         "cj_hue": 0.0,
         "random_gray_scale": 0.0,
         "normalize": normalize,
     }
     if name in ("dino", "swav"):
-        local, scale = round(views.get("local_size", 0.5) * size), views.get("local_scale", (0.05, 0.4))
-        count, smallest = views.get("local_crops", 6), views["smallest_crop"]
+        crops = views["local"]
+        local, scale, count = round(crops.size * size), crops.scale, crops.crops
         if name == "swav":
             return transforms.SwaVTransform(
                 (size, local), (2, count), (smallest, scale[0]), (1.0, scale[1]), gaussian_blur=blur, **same
@@ -242,7 +242,7 @@ def transform_of(name: str, dataset: Dataset, views: dict[str, Any]) -> Callable
         return transforms.DINOTransform(
             size, (smallest, 1.0), local, scale, count, gaussian_blur=(blur,) * 3, solarization_prob=0.0, **same
         )
-    return transforms.SimCLRTransform(size, min_scale=views["smallest_crop"], gaussian_blur=blur, **same)
+    return transforms.SimCLRTransform(size, min_scale=smallest, gaussian_blur=blur, **same)
 
 
 def settings_of(name: str) -> dict[str, dict[str, Any]]:

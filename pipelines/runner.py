@@ -1,8 +1,8 @@
 """Runs what is stale, stage by stage, through DVC: `python -m pipelines.runner [targets] [--jobs N]`.
 
 DVC's graph is the only graph and its cache the only cache: each stage is one `dvc --wait-for-lock repro -s STAGE`, so
-plain `dvc repro` does the same job, and a run that was cut off goes on where it stood. A stage that fails takes with it
-what depends on it; the others go on, since DVC keeps what they make. A stage that runs every time is looked at first
+plain `dvc repro` does the same job, and a run that was cut off is resumed where it stood. A stage that fails takes with
+it what depends on it; the others run, since DVC keeps what they make. A stage that runs every time is looked at first
 without DVC, which would write dvc.lock anew though nothing has changed. Nothing here knows Prefect.
 """
 

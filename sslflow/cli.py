@@ -38,7 +38,7 @@ def main() -> int:
     adapted.add_argument("--source", type=Path, required=True, help="folder with a folder of images for each class")
     adapted.add_argument("--target", type=Path, required=True, help="folder of images without labels")
     adapted.add_argument("--output", type=Path, default=Path("predictions.parquet"), help="table that is written")
-    adapted.add_argument("--method", default="gated_dance", help="a method of the section adapt of params.yaml")
+    adapted.add_argument("--method", default="gated_dance", help="a method of the section adapt_methods of params.yaml")
     adapted.add_argument("--encoder", type=Path, help="weights to start from (default: pretrain on both folders)")
     adapted.add_argument("--epochs", type=int, default=0, help="of that pretraining (default: as in params.yaml)")
     adapted.add_argument("--image-size", type=int, default=64, help="pixels, without --encoder (default: 64)")

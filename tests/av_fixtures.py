@@ -22,7 +22,7 @@ PER_VIDEO = 2
 MOVE = 12
 """Pixels that a square moves in a clip."""
 LOOKS = {"hue": 0.05, "saturation": 0.3, "grey": 0.0}
-"""Settings of views that leave alone what the squares are known by: their colours."""
+"""Settings of `colour` that leave alone what the squares are known by: their colours."""
 
 
 class MemoryClips:

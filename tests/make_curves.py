@@ -46,7 +46,8 @@ from sslflow.training.fit import fit
 from sslflow.training.ingredients import build, of_images
 from sslflow.training.method import Batch, Choices, Losses, Method
 from sslflow.training.run import first_row, row
-from sslflow.views.images import rgb_from_lab
+from sslflow.views.images import Blur, Crop, Local, rgb_from_lab
+from sslflow.views.tiles import Tiles
 from tests.conftest import ROOT, first_images, write_dataset
 
 CURVES = Path(__file__).parent / "curves"
@@ -184,8 +185,8 @@ SLOW_SELF = {**HEAD, "predictor": 128, "momentum": 0.99}
 SELF = {"projector": (512, 512, 512), "predictor": 128}
 CODES = {**HEAD, "prototypes": 64}
 ANSWERS = {**CODES, "momentum": 0.9, "teacher_temperature": 0.04}
-TWO_VIEWS = {"smallest_crop": 0.4, "blur": 0.0}
-CROPS = {**TWO_VIEWS, "local_crops": 0}
+TWO_VIEWS = {"crop": Crop(0.4), "blur": Blur(p=0.0)}
+CROPS = {**TWO_VIEWS, "local": Local(crops=0)}
 
 HEALTHY = {
     "autoencoder": Run(Autoencoder, {"decoder": 16}, {}),
@@ -193,12 +194,12 @@ HEALTHY = {
     "byol": Run(BYOL, SLOW_SELF),
     "colorization": Run(Colorization, {"decoder": 16}, {}, images=emoji, epochs=20),
     "colorization_regression": Run(Colorization, {"decoder": 16, "loss": "regression"}, {}, images=emoji, epochs=20),
-    "context_prediction": Run(ContextPrediction, {}, {"side": 0.5}, epochs=3, batch_size=32),
+    "context_prediction": Run(ContextPrediction, {}, {"tiles": Tiles(side=0.5)}, epochs=3, batch_size=32),
     "deepcluster": Run(DeepCluster, {"clusters": 32, "directions": 32}),
     "denoising": Run(Denoising, {"decoder": 16}, {}),
     "dino": Run(DINO, ANSWERS, CROPS, epochs=20),
     "inpainting": Run(Inpainting, {"decoder": 16}, {}),
-    "jigsaw": Run(Jigsaw, {"permutations": 64}, {"side": 0.5}, epochs=3, batch_size=32),
+    "jigsaw": Run(Jigsaw, {"permutations": 64}, {"tiles": Tiles(side=0.5)}, epochs=3, batch_size=32),
     "mae": Run(MAE, {"decoder_width": 32, "decoder_depth": 1}, {}, encoder=PATCHES, epochs=10),
     "moco_v2": Run(MoCoV2, {**CONTRAST, "queue": 65536, "momentum": 0.99}),
     "moco_v3": Run(MoCoV3, {"projector": (256, 64), "predictor": 128, "momentum": 0.99}),

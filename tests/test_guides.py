@@ -194,6 +194,8 @@ def test_a_command_is_understood(command, stages, outs, tmp_path, monkeypatch, c
     elif program == "python":
         of_python(line, monkeypatch, stages, tmp_path)
     else:
+        # A file or folder of that name would do for make.
+        assert {*line[1:]} <= {*re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)}
         subprocess.run([program, "--dry-run", *line[1:]], cwd=ROOT, check=True, capture_output=True)
 
 
@@ -229,7 +231,7 @@ def snippets(*languages: str) -> list[Any]:
 def test_python_is_python(text: str) -> None:
     tree = ast.parse(text)
     compile(tree, "<guide>", "exec")
-    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    imports: list[ast.stmt] = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
     assert imports
     exec(compile(ast.Module(imports, []), "<guide>", "exec"), {})
 
@@ -268,7 +270,7 @@ def named(pattern: str) -> list[Any]:
     return [pytest.param(name, id=f"{name} ({', '.join(sorted(files))})") for name, files in sorted(found.items())]
 
 
-@pytest.mark.parametrize("file", GUIDES, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [*GUIDES, *sorted((ROOT / "docs/decisions").glob("*.md"))], ids=lambda file: file.name)
 def test_links_lead_somewhere(file: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", file.read_text())
     assert not [target for target in targets if not (file.parent / target).exists()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from sslflow.audiovisual.windows import BATCH, Windows, embed
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
 from sslflow.networks.encoder import Encoder
+from sslflow.settings.params import ParamsError, checked
 from sslflow.training.ingredients import build
 from sslflow.training.saved import load_weights, read_facts
 
@@ -27,8 +28,8 @@ def facts_of(
     """What rebuilds the method `name` and its views, for its file."""
     return {
         "method": name,
-        "settings": settings,
-        "views": views,
+        "settings": _plain(settings),
+        "views": _plain(views),
         "format": asdict(format),
         **{part: encoder.settings for part, encoder in method.encoders.items()},
     }
@@ -49,9 +50,13 @@ def load_method(file: Path) -> tuple[PairMethod, ClipViews]:
         "encoder": lambda: Encoder(**_frozen(facts["picture"])),
         "sound_encoder": lambda: Encoder(**_frozen(facts["sound"])),
     }
-    method = build(kind, encoders, _frozen(facts["settings"]))
+    problems: list[str] = []
+    settings = checked({"settings": kind, "views": kind.Views}, facts, problems)
+    if problems:
+        raise ParamsError(problems, file)
+    method = build(kind, encoders, settings["settings"])
     load_weights(method, file, "pretrain_clips")
-    views = kind.Views(ClipFormat(**_frozen(facts["format"])), **_frozen(facts["views"]))
+    views = kind.Views(ClipFormat(**_frozen(facts["format"])), **settings["views"])
     return method.eval(), views.eval()
 
 
@@ -150,6 +155,11 @@ def _cut(sound: Tensor, views: ClipViews) -> Tensor:
 
 def _lists(rows: np.ndarray) -> pa.FixedSizeListArray:
     return pa.FixedSizeListArray.from_arrays(pa.array(rows.astype(np.float32).ravel()), rows.shape[1])
+
+
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Dataclasses as mappings, for JSON."""
+    return {name: asdict(value) if is_dataclass(type(value)) else value for name, value in settings.items()}
 
 
 def _frozen(settings: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from sslflow.views.images import Colour
+
 TO_YIQ = torch.tensor(
     [[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]], dtype=torch.float64
 )
@@ -21,15 +23,12 @@ class Colours(nn.Module):
     frame. Contrast is about mid-grey.
     """
 
-    def __init__(
-        self, *, brightness: float, contrast: float, saturation: float, hue: float, jitter: float, grey: float
-    ) -> None:
+    def __init__(self, colour: Colour) -> None:
         """Strengths: brightness is moved by at most `brightness`, contrast and saturation are multiplied by 1 ±
-        `contrast` and 1 ± `saturation`, hue turns by at most `hue` of a circle. `jitter`: share of the frames that this
-        happens to; `grey`: share of the frames that lose all colour."""
+        `contrast` and 1 ± `saturation`, hue turns by at most `hue` of a circle."""
         super().__init__()
-        self.strengths = brightness, contrast, saturation, hue
-        self.jitter, self.grey = jitter, grey
+        self.strengths = colour.brightness, colour.contrast, colour.saturation, colour.hue
+        self.jitter, self.grey = colour.jitter, colour.grey
         self.register_buffer("to_yiq", TO_YIQ.float(), persistent=False)
         self.register_buffer("to_rgb", TO_YIQ.inverse().float(), persistent=False)
 

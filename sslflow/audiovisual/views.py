@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -10,9 +11,23 @@ from torch import Tensor, nn
 from sslflow.audiovisual.colours import Colours
 from sslflow.audiovisual.spectrogram import LogMel
 from sslflow.data.fields import Fields
-from sslflow.data.formats import ClipFormat, ImageFormat
+from sslflow.data.formats import ClipFormat
 from sslflow.settings.params import Count, Fraction, NonNegative, Positive
-from sslflow.views.images import Hue, Share, TwoViews, Views
+from sslflow.views.images import Colour, Crop, Views, placing
+
+CROP = Crop(smallest=0.6)
+COLOUR = Colour(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, grey=0.0)
+"""Defaults for frames: weaker than for images, and never grey."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """How sound is changed. `gain`: louder or softer by at most so many dB; `hidden_time`, `hidden_bands`: the largest
+    share of the spectrogram that is hidden."""
+
+    gain: NonNegative = 10.0
+    hidden_time: Fraction = 0.15
+    hidden_bands: Fraction = 0.15
 
 
 class ClipViews(Views):
@@ -32,34 +47,21 @@ class ClipViews(Views):
         format: ClipFormat,
         *,
         window: Positive = 1.0,
-        smallest_crop: Share = 0.6,
+        crop: Crop = CROP,
         flip: Fraction = 0.5,
-        brightness: Fraction = 0.3,
-        contrast: Fraction = 0.3,
-        saturation: Fraction = 0.3,
-        hue: Hue = 0.05,
-        jitter: Fraction = 0.8,
-        grey: Fraction = 0.0,
-        gain: NonNegative = 10.0,
-        hidden_time: Fraction = 0.15,
-        hidden_bands: Fraction = 0.15,
+        colour: Colour = COLOUR,
+        sound: Sound = Sound(),
     ) -> None:
-        """`window` in seconds; `smallest_crop`: share of the area; `brightness` to `hue`: strengths; `flip`, `jitter`,
-        `grey`: probabilities; `gain`: louder or softer by at most so many dB; `hidden_time`, `hidden_bands`: the
-        largest share of the spectrogram that is hidden. Raises `ValueError` for a window that the clips don't hold."""
+        """`window` in seconds; `flip`: probability. Raises `ValueError` for a window that the clips don't hold."""
         super().__init__(format.picture)
         if window > format.seconds:
             raise ValueError(
                 f"a window of {window:g} s does not fit into clips of {format.seconds:g} s: set it smaller"
             )
-        self.colours = Colours(
-            brightness=brightness, contrast=contrast, saturation=saturation, hue=hue, jitter=jitter, grey=grey
-        )
-        self.format, self.window = format, window
-        self.smallest_crop, self.flip = smallest_crop, flip
-        self.place: nn.Module = self._placing(1)
+        self.format, self.window, self.sound = format, window, sound
+        self.place = nn.Sequential(*placing(format.side, (crop.smallest, 1.0), flip))
+        self.colours = Colours(colour)
         self.log_mel = LogMel(format.rate)
-        self.gain, self.hidden_time, self.hidden_bands = gain, hidden_time, hidden_bands
 
     @property
     def span(self) -> float:
@@ -95,20 +97,13 @@ class ClipViews(Views):
     def sounds(self, fields: Fields, starts: Tensor) -> Tensor:
         """Spectrograms of the windows that begin at `starts`, seconds `(n,)`: `(n, 1, mels, frames)`."""
         cut = cut_sounds(fields, self.format, starts, self.window).float() / 32768
-        if self.training and self.gain:
-            decibels = (2 * torch.rand(len(cut), 1, device=cut.device) - 1) * self.gain
+        if self.training and self.sound.gain:
+            decibels = (2 * torch.rand(len(cut), 1, device=cut.device) - 1) * self.sound.gain
             cut = cut * 10 ** (decibels / 20)
         heard = self.log_mel(cut)
         if self.training:
-            heard = _hide(_hide(heard, 2, self.hidden_bands), 3, self.hidden_time)
+            heard = _hide(_hide(heard, 2, self.sound.hidden_bands), 3, self.sound.hidden_time)
         return heard
-
-    def _placing(self, frames: int) -> nn.Module:
-        """Crop and flip of so many frames alike."""
-        look = ImageFormat(3 * frames, self.format.side, self.format.mean * frames, self.format.std * frames)
-        return TwoViews(
-            look, smallest_crop=self.smallest_crop, flip=self.flip, jitter=0.0, grey=0.0, blur=0.0
-        ).augment  # fmt: skip
 
 
 class StackViews(ClipViews):
@@ -120,25 +115,13 @@ class StackViews(ClipViews):
         *,
         window: Positive = 1.0,
         frames: Count = 4,
-        smallest_crop: Share = 0.6,
+        crop: Crop = CROP,
         flip: Fraction = 0.5,
-        brightness: Fraction = 0.3,
-        contrast: Fraction = 0.3,
-        saturation: Fraction = 0.3,
-        hue: Hue = 0.05,
-        jitter: Fraction = 0.8,
-        grey: Fraction = 0.0,
-        gain: NonNegative = 10.0,
-        hidden_time: Fraction = 0.0,
-        hidden_bands: Fraction = 0.15,
+        colour: Colour = COLOUR,
+        sound: Sound = Sound(hidden_time=0.0),
     ) -> None:
         """As for `ClipViews`."""
-        super().__init__(
-            format, window=window, smallest_crop=smallest_crop, flip=flip, brightness=brightness, contrast=contrast,
-            saturation=saturation, hue=hue, jitter=jitter, grey=grey, gain=gain, hidden_time=hidden_time,
-            hidden_bands=hidden_bands,
-        )  # fmt: skip
-        self.place = self._placing(frames)
+        super().__init__(format, window=window, crop=crop, flip=flip, colour=colour, sound=sound)
         # The middles of equal parts: as far from the window's ends as from one another.
         self.register_buffer("offsets", (torch.arange(frames) + 0.5) / frames * window, persistent=False)
 

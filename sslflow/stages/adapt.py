@@ -44,9 +44,9 @@ CHECKPOINT_SECONDS = 60.0
 class Plan:
     """What is adapted: the pair of `domains`, for each of the `settings` of which classes they share, from each of
     the `starts`: `pretrained`, an encoder of the method `start` or the one in the file `weights`, and `random`; with
-    `frozen` on features that were computed once. `split` is the file that tells the settings; where it is empty, that
-    of the sample. Where the encoder is trained, the pretraining method `companion` goes on beside it, its loss times
-    `companion_weight`; 0: none."""
+    `frozen` on features that were computed once. `split` is the file that says what the settings are; where it is
+    empty, that of the sample. Where the encoder is trained, the loss of the pretraining method `companion` is added,
+    times `companion_weight`; 0: none."""
 
     domains: str = ""
     settings: tuple[str, ...] = ("as_is",)

@@ -8,6 +8,8 @@ from typing import Any
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.reporting import leaderboard
+from sslflow.reporting.adaptation.gains import Adaptations
+from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.curves import merge
 from sslflow.reporting.page import Run, render
 from sslflow.runtime.files import write_text
@@ -57,6 +59,10 @@ def main() -> None:
 
     board = leaderboard.collect(methods, seeds, fractions)
     leaderboard.write_board(board)
+    for method, score in Adaptations(params, seeds).means().items():
+        leaderboard.write_scores(f"adapt-{method}", {"adaptation": score})
+    for task in Correspondences(params, seeds).tasks():
+        leaderboard.write_scores(f"clips-{task.method}", {"clips": task.accuracy.mean})
     points = merge(methods, seeds, paths.ARTIFACTS / "curves.csv")
     page = render(Run(methods, seeds, fractions, params, SHOWN), board, dataset, **settings["report"])
     file = paths.REPORT / "index.html"

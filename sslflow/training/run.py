@@ -149,8 +149,11 @@ class Run:
         levels = [one.get("chance_loss", even) for one in recent]
         if any(abs(one["loss"] - level) >= AT_CHANCE * level for one, level in zip(recent, levels, strict=True)):
             return ""
-        constant = "chance_loss" in recent[-1] or not choices
-        among = "of a constant answer" if constant else f"among the {choices.count} {choices.among}"
+        among = (
+            f"among the {choices.count} {choices.among}"
+            if choices and "chance_loss" not in recent[-1]
+            else "of a constant answer"
+        )
         return f"warning: the loss stands at {recent[-1]['loss']:.4g}; chance level {among} is {levels[-1]:.4g}"
 
 

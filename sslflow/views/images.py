@@ -4,6 +4,7 @@ that imports Kornia."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar
 
 import kornia.augmentation as K
@@ -70,6 +71,56 @@ class CropView(Views):
         return (self.normalise(self.augment(fields["images"].float())),)
 
 
+@dataclass(frozen=True)
+class Crop:
+    """A part of the image, anywhere in it, resized to the whole. `smallest`: share of the area that it has at least."""
+
+    smallest: Share = 0.2
+
+
+@dataclass(frozen=True)
+class Colour:
+    """Other colours. `brightness` to `hue`: strengths, with the probability `jitter`; `grey`: probability that an image
+    loses all colour. Defaults are those of MoCo v2 (arXiv:2003.04297)."""
+
+    brightness: Fraction = 0.4
+    contrast: Fraction = 0.4
+    saturation: Fraction = 0.4
+    hue: Hue = 0.1
+    jitter: Fraction = 0.8
+    grey: Fraction = 0.2
+
+
+@dataclass(frozen=True)
+class Blur:
+    """Gaussian blur with the probability `p`, its deviation `sigma` drawn between two, in pixels."""
+
+    p: Fraction = 0.5
+    sigma: tuple[NonNegative, NonNegative] = (0.1, 2.0)
+
+
+@dataclass(frozen=True)
+class Second:
+    """Probabilities of the second view that differ from the first's: BYOL, MoCo v3, Barlow Twins and DINO have
+    `Second(blur=0.1, solarize=0.2)` beside a first of `Blur(p=1.0)`. None: as in the first."""
+
+    jitter: Fraction | None = None
+    grey: Fraction | None = None
+    blur: Fraction | None = None
+    solarize: Fraction | None = None
+
+
+@dataclass(frozen=True)
+class Local:
+    """Small crops of small parts. `crops`: how many; `size`: their side, as a share of the image's; `scale`: smallest
+    and largest share of the area that they show; `blur`: its probability, None: as in the first view."""
+
+    crops: Natural = 6
+    size: Share = 0.5
+    scale: tuple[Share, Share] = (0.05, 0.4)
+    blur: Fraction | None = None
+
+
 class TwoViews(Views):
     """Two independent views of every image: crop, flip, colours, blur, as in SimCLR (arXiv:2002.05709).
 
@@ -82,78 +133,59 @@ class TwoViews(Views):
         self,
         format: ImageFormat,
         *,
-        smallest_crop: Share = 0.2,
+        crop: Crop = Crop(),
         flip: Fraction = 0.5,
-        brightness: Fraction = 0.4,
-        contrast: Fraction = 0.4,
-        saturation: Fraction = 0.4,
-        hue: Hue = 0.1,
-        jitter: Fraction = 0.8,
-        grey: Fraction = 0.2,
-        blur: Fraction = 0.5,
-        blur_sigma: tuple[NonNegative, NonNegative] = (0.1, 2.0),
+        colour: Colour = Colour(),
+        blur: Blur = Blur(),
         solarize: Fraction = 0.0,
+        second: Second = Second(),
     ) -> None:
-        """`smallest_crop`: share of the area; `brightness` to `hue`: strengths; `flip`, `jitter`, `grey`, `blur`,
-        `solarize`: probabilities; `blur_sigma` in pixels."""
+        """`flip`, `solarize`: probabilities; `second`: what differs in the second view."""
         super().__init__(format)
-        channels, side = format.channels, (format.size, format.size)
-        steps: list[nn.Module] = [K.RandomResizedCrop(side, scale=(smallest_crop, 1.0))]
-        if flip:
-            steps.append(K.RandomHorizontalFlip(p=flip))
-        if jitter:
-            colours = (saturation, hue) if channels == 3 else (0.0, 0.0)
-            steps.append(K.ColorJitter(brightness, contrast, *colours, p=jitter))
-        if grey and channels == 3:
-            steps.append(K.RandomGrayscale(p=grey))
-        if blur:
-            kernel = max(3, format.size // 10 // 2 * 2 + 1)
-            steps.append(K.RandomGaussianBlur((kernel, kernel), blur_sigma, p=blur))
-        if solarize:
-            steps.append(K.RandomSolarize(p=solarize))
-        self.augment = nn.Sequential(*steps)
+        placed = placing(format.size, (crop.smallest, 1.0), flip)
+        first = colour, blur, solarize
+        other = (
+            replace(colour, jitter=_or(second.jitter, colour.jitter), grey=_or(second.grey, colour.grey)),
+            replace(blur, p=_or(second.blur, blur.p)),
+            _or(second.solarize, solarize),
+        )
+        self.augment = nn.Sequential(*placed, *colouring(format, *first))
+        self.augment_second = nn.Sequential(*placed, *colouring(format, *other)) if other != first else None
 
     @torch.no_grad()
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
         images = fields["images"].float() / 255
-        both = self.augment(torch.cat([images, images]))
+        if self.augment_second is None:
+            both = self.augment(torch.cat([images, images]))
+        else:
+            both = torch.cat([self.augment(images), self.augment_second(images)])
         first, second = self.normalise(both * 255).chunk(2)
         return first, second
 
 
 class MultiCrop(TwoViews):
     """Two views as `TwoViews` makes them, the global crops, and smaller ones of small parts, the local crops, as in
-    SwAV (arXiv:2006.09882): flips and colours are the same for both."""
+    SwAV (arXiv:2006.09882): flips and colours are those of the first view."""
 
     def __init__(
         self,
         format: ImageFormat,
         *,
-        smallest_crop: Share = 0.4,
-        local_crops: Natural = 6,
-        local_size: Share = 0.5,
-        local_scale: tuple[Share, Share] = (0.05, 0.4),
+        crop: Crop = Crop(smallest=0.4),
+        local: Local = Local(),
         flip: Fraction = 0.5,
-        brightness: Fraction = 0.4,
-        contrast: Fraction = 0.4,
-        saturation: Fraction = 0.4,
-        hue: Hue = 0.1,
-        jitter: Fraction = 0.8,
-        grey: Fraction = 0.2,
-        blur: Fraction = 0.5,
-        blur_sigma: tuple[NonNegative, NonNegative] = (0.1, 2.0),
+        colour: Colour = Colour(),
+        blur: Blur = Blur(),
         solarize: Fraction = 0.0,
+        second: Second = Second(),
     ) -> None:
-        """`local_size`: side of a local crop, as a share of the image's; `local_scale`: smallest and largest share of
-        the area that it shows; the rest as for `TwoViews`."""
-        super().__init__(
-            format, smallest_crop=smallest_crop, flip=flip, brightness=brightness, contrast=contrast,
-            saturation=saturation, hue=hue, jitter=jitter, grey=grey, blur=blur, blur_sigma=blur_sigma,
-            solarize=solarize,
-        )  # fmt: skip
-        side = max(1, round(local_size * format.size))
-        self.local_crops = local_crops
-        self.augment_local = nn.Sequential(K.RandomResizedCrop((side, side), scale=local_scale), *self.augment[1:])
+        """`local`: the local crops; the rest as for `TwoViews`."""
+        super().__init__(format, crop=crop, flip=flip, colour=colour, blur=blur, solarize=solarize, second=second)
+        self.local_crops = local.crops
+        self.augment_local = nn.Sequential(
+            *placing(max(1, round(local.size * format.size)), local.scale, flip),
+            *colouring(format, colour, replace(blur, p=_or(local.blur, blur.p)), solarize),
+        )
 
     @torch.no_grad()
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
@@ -167,6 +199,32 @@ class MultiCrop(TwoViews):
     def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:
         """All crops, the local ones as large as the others."""
         return super().shown(tuple(F.interpolate(view, size=views[0].shape[-2:]) for view in views))
+
+
+def placing(side: int, scale: tuple[float, float], flip: float) -> list[nn.Module]:
+    """Crops of a share of the area between two, resized to `side` pixels, and flips with the probability `flip`."""
+    crop = K.RandomResizedCrop((side, side), scale=scale)
+    return [crop, K.RandomHorizontalFlip(p=flip)] if flip else [crop]
+
+
+def colouring(format: ImageFormat, colour: Colour, blur: Blur, solarize: float) -> list[nn.Module]:
+    """Changes of colours, blur and, with the probability `solarize`, bright pixels inverted."""
+    steps: list[nn.Module] = []
+    if colour.jitter:
+        strengths = (colour.saturation, colour.hue) if format.channels == 3 else (0.0, 0.0)
+        steps.append(K.ColorJitter(colour.brightness, colour.contrast, *strengths, p=colour.jitter))
+    if colour.grey and format.channels == 3:
+        steps.append(K.RandomGrayscale(p=colour.grey))
+    if blur.p:
+        kernel = max(3, format.size // 10 // 2 * 2 + 1)
+        steps.append(K.RandomGaussianBlur((kernel, kernel), blur.sigma, p=blur.p))
+    if solarize:
+        steps.append(K.RandomSolarize(p=solarize))
+    return steps
+
+
+def _or(own: float | None, other: float) -> float:
+    return other if own is None else own
 
 
 def lab(images: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +21,19 @@ NOISE = 0.01
 """What stands in for a dropped channel: noise of this deviation, where the channel that stays has 1."""
 
 
+@dataclass(frozen=True)
+class Tiles:
+    """How tiles are cut. `gap`, that always stays free between them, and `jitter`, by which they move, are shares of a
+    cell's side; the rest is the tile. It is resized to the share `side` of the image's: the encoder, which is to be
+    used on whole images, then makes maps as large as theirs of it. `drop`: probability that an image loses its colours.
+    """
+
+    gap: Fraction = 0.1
+    jitter: Fraction = 0.2
+    side: Share = 1.0
+    drop: Fraction = 0.3
+
+
 class TileViews(Views):
     """Nine tiles of each image, row by row, `(n, 9, c, t, t)`, and the image that they were cut from, normalised.
 
@@ -28,30 +43,18 @@ class TileViews(Views):
     their channels (arXiv:1505.05192).
     """
 
-    def __init__(
-        self,
-        format: ImageFormat,
-        *,
-        gap: Fraction = 0.1,
-        jitter: Fraction = 0.2,
-        side: Share = 1.0,
-        drop: Fraction = 0.3,
-        flip: Fraction = 0.5,
-    ) -> None:
-        """`gap`, that always stays free between tiles, and `jitter`, by which they move, are shares of a cell's side;
-        the rest is the tile. It is resized to the share `side` of the image's: the encoder, which is to be used on
-        whole images, then makes maps as large as theirs of it. `drop`: probability that an image loses its colours;
-        `flip`: of a mirror image."""
+    def __init__(self, format: ImageFormat, *, tiles: Tiles = Tiles(), flip: Fraction = 0.5) -> None:
+        """`flip`: probability of a mirror image. Raises `ValueError` where nothing is left of a tile."""
         super().__init__(format)
         cell = format.size // GRID
-        self.gap, self.jitter = round(gap * cell), round(jitter * cell)
-        self.tile, self.side = cell - self.gap - self.jitter, max(1, round(side * format.size))
+        self.gap, self.jitter = round(tiles.gap * cell), round(tiles.jitter * cell)
+        self.tile, self.side = cell - self.gap - self.jitter, max(1, round(tiles.side * format.size))
         if self.tile < 2:
             raise ValueError(
-                f"views.gap {gap} and views.jitter {jitter} leave no tile of a cell of {cell} pixels; choose smaller "
-                "ones, or larger images"
+                f"views.tiles.gap {tiles.gap} and views.tiles.jitter {tiles.jitter} leave no tile of a cell of {cell} "
+                "pixels; choose smaller ones, or larger images"
             )
-        self.drop, self.flip = drop, flip
+        self.drop, self.flip = tiles.drop, flip
 
     @torch.no_grad()
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:

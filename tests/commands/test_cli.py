@@ -132,9 +132,10 @@ def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
 
 
 def test_a_shared_setting_that_some_methods_have_is_no_mistake(tmp_path: Path) -> None:
-    assert problems(tmp_path, ("  blur: 0.0\n", "  blur: 0.0\n  local_crops: 3\n  noise: 0.1\n")) == []
-    assert problems(tmp_path, ("  blur: 0.0\n", "  blur: 0.0\n  local_crop: 3\n")) == [
-        "views.local_crop: no method has this setting, did you mean 'local_crops'?"
+    assert problems(tmp_path, ("    p: 0.0 ", "    p: 0.0\n  local: {crops: 3}\n  noise: 0.1 ")) == []
+    assert problems(tmp_path, ("    p: 0.0 ", "    p: 0.0\n  local: {crop: 3}\n  nois: 0.1 ")) == [
+        "views.local.crop: no method has this setting, did you mean 'local.crops'?",
+        "views.nois: no method has this setting, did you mean 'noise'?",
     ]
 
 
@@ -234,8 +235,10 @@ def test_what_a_method_gets_is_shown_with_where_it_is_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    shared = "train: {epochs: 12, batch_size: 8, lr: 1e-3}\nviews: {flip: 0.25, local_crops: 3}\n"
-    Path("params.yaml").write_text(f"{shared}methods: {{simclr: {{train: {{epochs: 2}}}}}}")
+    Path("params.yaml").write_text(
+        "train: {epochs: 12, batch_size: 8, lr: 1e-3}\nviews: {flip: 0.25, colour: {hue: 0.0}, local: {crops: 3}}\n"
+        "methods: {simclr: {train: {epochs: 2}, views: {colour: {jitter: 0.5}}}}"
+    )
     code, out, _ = call(capsys, monkeypatch, "check", "--show", "simclr")
     assert code == 0
     lines = [" ".join(line.split()) for line in out.splitlines()]
@@ -245,10 +248,13 @@ def test_what_a_method_gets_is_shown_with_where_it_is_from(
         "batch_size: 8 # train",
         "lr: 0.001 # train",
         "flip: 0.25 # views",
+        "jitter: 0.5",
+        "hue: 0.0 # views.colour",
         "grey: 0.2 # default",
+        "smallest: 0.2 # default",
     ):
         assert line in lines
-    assert "local_crops" not in out
+    assert "local" not in out
     shown = YAML(typ="safe").load(out)["methods"]["simclr"]
     kind = images.find("simclr")
     assert set(shown) == {*schema(kind), "views", "train"}

@@ -13,14 +13,17 @@ import torch
 from PIL import Image
 
 from sslflow import cli, paths
-from sslflow.audiovisual.bundle import facts_of
+from sslflow.audiovisual.bundle import facts_of, load_method
+from sslflow.audiovisual.views import Sound
 from sslflow.commands import clips as use
 from sslflow.commands.clips import default_model, read_sound
 from sslflow.data.formats import ClipFormat
 from sslflow.methods.clips.alignment import Alignment
 from sslflow.methods.clips.synchrony import Synchrony
 from sslflow.networks.encoder import Encoder
+from sslflow.settings.params import ParamsError
 from sslflow.training.saved import save_method
+from sslflow.views.images import Crop
 from tests import av_media
 
 CPU = torch.device("cpu")
@@ -112,6 +115,19 @@ def test_of_one_video_synchrony_is_scored_by_moments_and_alignment_not_at_all(fo
     save_method(method, Path("s.safetensors"), facts)
     told = use.score_folder(folder, Path("s.safetensors"), CPU, print)
     assert (told.windows, told.videos, told.wrong) == (24, 1, "moment")
+
+
+def test_views_come_back_with_the_settings_that_they_had(tmp_path):
+    file = tmp_path / "a.safetensors"
+    method = Alignment(Encoder(3, 32, **SMALL), Encoder(1, 64, **SMALL), projector=(8, 8))
+    held = {"window": 0.5, "crop": Crop(0.9), "sound": Sound(gain=3.0)}
+    save_method(method, file, facts_of("alignment", method, FORMAT, {"projector": (8, 8)}, held))
+    _, views = load_method(file)
+    assert (views.window, views.sound) == (0.5, Sound(gain=3.0))
+    assert "scale=(0.9, 1.0)" in repr(views.place)
+    save_method(method, file, facts_of("alignment", method, FORMAT, {"projector": (8, 8)}, {"smallest_crop": 0.9}))
+    with pytest.raises(ParamsError, match=r"views\.smallest_crop: unknown"):
+        load_method(file)
 
 
 def test_a_sound_is_read_at_the_rate_asked_for(tmp_path):

@@ -54,7 +54,7 @@ def settings() -> dict:
     kept["pretrain_clips"] |= {"clips": "squares", "log_every": 2}
     for method in method_names():
         kept["clip_methods"][method].setdefault("train", {}).update(epochs=2, batch_size=8)
-        kept["clip_methods"][method].setdefault("views", {}).update(LOOKS)
+        kept["clip_methods"][method].setdefault("views", {}).setdefault("colour", {}).update(LOOKS)
     return kept
 
 

@@ -17,14 +17,14 @@ from sslflow.judging.throughput import Rates, measure
 from sslflow.networks.encoder import Encoder
 from sslflow.settings.params import ParamsError
 from sslflow.stages import preview
-from sslflow.views.images import TwoViews
+from sslflow.views.images import Blur, Colour, Crop, TwoViews
 
 PARAMS = """
 compute: {device: cpu, threads: 1}
 encoder: {name: resnet10, width: 4}
 preview: {images: 3, views: 4, seconds: 0.2}
 methods:
-  simclr: {train: {epochs: 1, batch_size: 16, lr: 1e-3}, views: {blur: 0.0}}
+  simclr: {train: {epochs: 1, batch_size: 16, lr: 1e-3}, views: {blur: {p: 0.0}}}
 """
 CHOICES = list(itertools.product(("fp32", "bf16"), ("channels_last", "contiguous")))
 
@@ -62,7 +62,7 @@ def test_the_first_column_is_the_image_as_prepared(prepared, monkeypatch):
     shown = {}
     monkeypatch.setattr(preview, "contact_sheet", lambda images, **words: shown.update(words, images=images))
     dataset = Dataset()
-    views = TwoViews(dataset.format, smallest_crop=1.0, flip=0, jitter=0, blur=0)
+    views = TwoViews(dataset.format, crop=Crop(1.0), flip=0, colour=Colour(jitter=0), blur=Blur(p=0))
     preview.sheet_of(views, dataset, np.array([4, 2]), torch.device("cpu"), 2)
     assert shown["columns"] == 3
     assert shown["column_labels"] == ["image", "view 1", "view 2"]
@@ -73,11 +73,11 @@ def test_the_first_column_is_the_image_as_prepared(prepared, monkeypatch):
 
 
 def test_misspelt_settings_are_told(prepared, tmp_path):
-    (tmp_path / "params.yaml").write_text(PARAMS.replace("images: 3", "imagse: 3").replace("blur: 0.0", "blur: 7"))
+    (tmp_path / "params.yaml").write_text(PARAMS.replace("images: 3", "imagse: 3").replace("p: 0.0", "p: 7"))
     with pytest.raises(ParamsError) as error:
         preview.main("simclr")
     assert "did you mean 'images'" in str(error.value)
-    assert "methods.simclr.views.blur" in str(error.value)
+    assert "methods.simclr.views.blur.p" in str(error.value)
 
 
 def test_no_images_to_pretrain_on(tmp_path, monkeypatch):

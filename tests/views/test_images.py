@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import kornia.augmentation as K
 import pytest
 import torch
+from torch import nn
 from torchvision.transforms import functional
 
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.data.normalise import Normalise
-from sslflow.views.images import CropView, MultiCrop, TwoViews
+from sslflow.settings.params import Over, ParamsError, read
+from sslflow.views.images import Blur, Colour, Crop, CropView, Local, MultiCrop, Second, TwoViews
 
 GREY = ImageFormat(1, 28, (0.3,), (0.3,))
 
@@ -62,33 +66,33 @@ def test_the_two_views_of_an_image_differ_and_so_do_images_that_are_alike(images
     assert len(torch.unique(every, dim=0)) == 32
 
 
-COLOURLESS: Any = {"saturation": 0.0, "hue": 0.0, "grey": 0.0}
-LIGHT: Any = {"smallest_crop": 1.0, "flip": 0.0, "blur": 0.0, **COLOURLESS}
+COLOURLESS = Colour(saturation=0.0, hue=0.0, grey=0.0)
+WHOLE: Any = {"crop": Crop(1.0), "flip": 0.0, "blur": Blur(p=0.0)}
 RAW = ImageFormat(1, 8, (0.0,), (1.0,))
 """Of which views are in [0, 1]."""
 
 
-def constant(value: int, count: int = 500) -> torch.Tensor:
-    return torch.full((count, 1, 8, 8), value, dtype=torch.uint8)
+def constant(value: int, count: int = 500) -> Fields:
+    return Fields(images=torch.full((count, 1, 8, 8), value, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("changed", ["brightness", "contrast"])
 def test_strengths_are_those_by_which_an_image_of_one_grey_changes(changed):
     torch.manual_seed(0)
-    strengths = {"brightness": 0.0, "contrast": 0.0, changed: 0.3}
-    first, second = TwoViews(RAW, jitter=1.0, **LIGHT | strengths)(constant(102))
+    colour = replace(COLOURLESS, jitter=1.0, **{"brightness": 0.0, "contrast": 0.0, changed: 0.3})
+    first, second = TwoViews(RAW, colour=colour, **WHOLE)(constant(102))
     seen = torch.cat([first, second])
     low, high = (0.7, 1.3) if changed == "brightness" else (1.0, 1.0)
     assert float(seen.min()) == pytest.approx(0.4 * low, abs=5e-3)
     assert float(seen.max()) == pytest.approx(0.4 * high, abs=5e-3)
-    black = TwoViews(RAW, jitter=1.0, **LIGHT | strengths)(constant(0))
+    black = TwoViews(RAW, colour=colour, **WHOLE)(constant(0))
     assert not torch.cat(black).any()
 
 
 def test_brightness_and_contrast_are_one_draw():
     torch.manual_seed(0)
     images = torch.randint(0, 256, (1000, 1, 8, 8), dtype=torch.uint8)
-    first, _ = TwoViews(RAW, jitter=0.5, **LIGHT)(images)
+    first, _ = TwoViews(RAW, colour=replace(COLOURLESS, jitter=0.5), **WHOLE)(Fields(images=images))
     same = torch.isclose(first, images / 255, atol=1e-5).flatten(1).all(dim=1)
     assert float(same.float().mean()) == pytest.approx(0.5, abs=0.05)
 
@@ -97,9 +101,9 @@ def test_brightness_and_contrast_are_one_draw():
 def test_grey_images_change_alike_in_one_channel_and_in_three(kind, images):
     grey, colour = (ImageFormat(c, 28, (0.3,) * c, (0.3,) * c) for c in (1, 3))
     torch.manual_seed(0)
-    one = kind(grey)(images)
+    one = kind(grey)(Fields(images=images))
     torch.manual_seed(0)
-    three = kind(colour, **COLOURLESS)(images.expand(-1, 3, -1, -1))
+    three = kind(colour, colour=COLOURLESS)(Fields(images=images.expand(-1, 3, -1, -1)))
     for a, b in zip(one, three, strict=True):
         torch.testing.assert_close(a.expand_as(b), b, atol=1e-4, rtol=0)
 
@@ -108,7 +112,7 @@ def test_grey_images_change_alike_in_one_channel_and_in_three(kind, images):
 def test_colours_change_as_torchvision_changes_them(channels):
     torch.manual_seed(0)
     images = torch.rand(64, channels, 8, 8)
-    jitter = TwoViews(ImageFormat(channels, 8, (0.0,) * channels, (1.0,) * channels), jitter=0.8).augment[2]
+    jitter = TwoViews(ImageFormat(channels, 8, (0.0,) * channels, (1.0,) * channels)).augment[2]
     changed = jitter(images)
     drawn: dict[str, torch.Tensor] = jitter._params  # pyright: ignore[reportAssignmentType]
     steps = [
@@ -143,3 +147,98 @@ def test_without_settings_that_change_it_an_image_is_only_normalised(images):
 def test_a_flip_of_certainty_flips(images):
     (view,) = CropView(GREY, shift=0.0, flip=1.0)(Fields(images=images))
     assert torch.equal(view, Normalise([0.3], [0.3])(images).flip(3))
+
+
+# Two views that differ
+
+
+COLOUR = ImageFormat(3, 28, (0.3, 0.4, 0.5), (0.3, 0.2, 0.1))
+NOISE = torch.randint(0, 256, (400, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+PLAIN = ImageFormat(3, 8, (0.0,) * 3, (1.0,) * 3)
+STILL = Colour(jitter=0.0, grey=0.0)
+
+
+def untouched(view: torch.Tensor) -> float:
+    """The share of the views that are their images."""
+    return float(torch.isclose(view, NOISE / 255, atol=1e-5).flatten(1).all(dim=1).float().mean())
+
+
+@pytest.mark.parametrize("second", [Second(), Second(jitter=0.7, grey=0.2, blur=0.4, solarize=0.3)])
+def test_views_alike_are_one_augmentation_of_all_images_twice(second):
+    images = torch.randint(0, 256, (16, 3, 28, 28), dtype=torch.uint8)
+    colours = [
+        K.ColorJitter(0.3, 0.2, 0.4, 0.1, p=0.7),
+        K.RandomGrayscale(p=0.2),
+        K.RandomGaussianBlur((3, 3), (0.2, 1.5), p=0.4),
+        K.RandomSolarize(p=0.3),
+    ]
+    whole = nn.Sequential(K.RandomResizedCrop((28, 28), scale=(0.3, 1.0)), K.RandomHorizontalFlip(p=0.4), *colours)
+    part = nn.Sequential(K.RandomResizedCrop((14, 14), scale=(0.1, 0.3)), K.RandomHorizontalFlip(p=0.4), *colours)
+    normalise = Normalise(COLOUR.mean, COLOUR.std)
+    torch.manual_seed(0)
+    both = normalise(whole(torch.cat([images, images]).float() / 255) * 255).chunk(2)
+    parts = normalise(part((images.float() / 255).repeat(3, 1, 1, 1)) * 255).chunk(3)
+    settings: Any = {
+        "crop": Crop(0.3),
+        "flip": 0.4,
+        "colour": Colour(0.3, 0.2, 0.4, 0.1, jitter=0.7),
+        "blur": Blur(0.4, (0.2, 1.5)),
+        "solarize": 0.3,
+        "second": second,
+    }
+    torch.manual_seed(0)
+    assert all(map(torch.equal, TwoViews(COLOUR, **settings)(Fields(images=images)), both))
+    torch.manual_seed(0)
+    views = MultiCrop(COLOUR, **settings, local=Local(3, 0.5, (0.1, 0.3)))(Fields(images=images))
+    assert len(views) == 5
+    assert all(map(torch.equal, views, (*both, *parts)))
+
+
+@pytest.mark.parametrize("kind", [TwoViews, MultiCrop])
+def test_the_second_view_may_be_blurred_less_often(kind):
+    torch.manual_seed(0)
+    settings: Any = {**WHOLE, "colour": STILL, "blur": Blur(1.0, (1.0, 2.0)), "second": Second(blur=0.1)}
+    first, second, *_ = kind(PLAIN, **settings)(Fields(images=NOISE))
+    assert untouched(first) == 0
+    assert untouched(second) == pytest.approx(0.9, abs=0.05)
+
+
+@pytest.mark.parametrize(("solarize", "second"), [(0.0, Second(solarize=1.0)), (1.0, Second(solarize=0.0))])
+def test_one_view_alone_may_be_solarized(solarize, second):
+    torch.manual_seed(0)
+    bright = Fields(images=torch.full((50, 3, 8, 8), 204, dtype=torch.uint8))
+    views = TwoViews(PLAIN, colour=STILL, solarize=solarize, second=second, **WHOLE)(bright)
+    dark, light = views if solarize else views[::-1]
+    torch.testing.assert_close(light, torch.full_like(light, 0.8))
+    assert float(dark.max()) < 0.35
+
+
+@pytest.mark.parametrize("changed", ["jitter", "grey"])
+def test_the_second_view_may_keep_its_colours(changed):
+    torch.manual_seed(0)
+    colour, second = replace(STILL, **{changed: 1.0}), Second(**{changed: 0.0})
+    first, second = TwoViews(PLAIN, colour=colour, second=second, **WHOLE)(Fields(images=NOISE))
+    assert (untouched(first), untouched(second)) == (0, 1)
+
+
+def test_local_crops_may_be_blurred_more_often_than_global_ones():
+    torch.manual_seed(0)
+    local = Local(crops=2, size=1.0, scale=(1.0, 1.0), blur=1.0)
+    settings: Any = {**WHOLE, "colour": STILL, "blur": Blur(0.0, (1.0, 2.0))}
+    views = MultiCrop(PLAIN, local=local, **settings)(Fields(images=NOISE))
+    assert [untouched(view) for view in views] == [1, 1, 0, 0]
+    alike = MultiCrop(PLAIN, local=replace(local, blur=None), **settings)(Fields(images=NOISE))
+    assert [untouched(view) for view in alike] == [1] * 4
+
+
+def test_what_differs_is_read_from_the_settings(tmp_path):
+    file = tmp_path / "params.yaml"
+    file.write_text(
+        "views: {blur: {p: 0.5}, second: {solarize: 0.2}}\n"
+        "methods: {byol: {views: {blur: {p: 1.0}, second: {blur: 0.1, jitter: null}}}}"
+    )
+    found = read({"methods.byol.views": Over("views", TwoViews)}, file)["methods.byol.views"]
+    assert found == {"blur": Blur(p=1.0), "second": Second(blur=0.1, solarize=0.2)}
+    file.write_text("views: {second: {blur: 1.5}}")
+    with pytest.raises(ParamsError, match=r"views\.second\.blur: should be less than or equal to 1, found 1\.5"):
+        read({"methods.byol.views": Over("views", TwoViews)}, file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import torch
@@ -10,15 +11,17 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from sslflow.audiovisual.method import PairMethod
-from sslflow.audiovisual.views import StackViews
+from sslflow.audiovisual.views import COLOUR, CROP, Sound, StackViews
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ClipFormat
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import full_precision
 from sslflow.runtime.distributed import gather
-from sslflow.settings.params import Count, Fraction, NonNegative, Positive
+from sslflow.settings.params import Count, Fraction, Positive
 from sslflow.training.method import Batch, Losses
-from sslflow.views.images import Hue, Share
+from sslflow.views.images import Colour, Crop
+
+UNCHANGED = replace(COLOUR, hue=0.0, jitter=0.0)
 
 
 class SynchronyViews(StackViews):
@@ -35,25 +38,14 @@ class SynchronyViews(StackViews):
         window: Positive = 1.0,
         gap: Positive = 1.0,
         frames: Annotated[int, Ge(3)] = 12,
-        smallest_crop: Share = 0.6,
+        crop: Crop = CROP,
         flip: Fraction = 0.5,
-        brightness: Fraction = 0.3,
-        contrast: Fraction = 0.3,
-        saturation: Fraction = 0.3,
-        hue: Hue = 0.0,
-        jitter: Fraction = 0.0,
-        grey: Fraction = 0.0,
-        gain: NonNegative = 10.0,
-        hidden_time: Fraction = 0.0,
-        hidden_bands: Fraction = 0.15,
+        colour: Colour = UNCHANGED,
+        sound: Sound = Sound(hidden_time=0.0),
     ) -> None:
-        """`gap` in seconds; the rest as for `StackViews`. `jitter` is drawn for each frame: it hides what moves in
+        """`gap` in seconds; the rest as for `StackViews`. Colours are drawn for each frame: they hide what moves in
         brightness. Raises `ValueError` for windows and a gap that the clips don't hold."""
-        super().__init__(
-            format, window=window, frames=frames, smallest_crop=smallest_crop, flip=flip, brightness=brightness,
-            contrast=contrast, saturation=saturation, hue=hue, jitter=jitter, grey=grey, gain=gain,
-            hidden_time=hidden_time, hidden_bands=hidden_bands,
-        )  # fmt: skip
+        super().__init__(format, window=window, frames=frames, crop=crop, flip=flip, colour=colour, sound=sound)
         self.gap = gap
         if gap > self.span:
             raise ValueError(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from sslflow.audiovisual.method import OwnTask
-from sslflow.audiovisual.views import ClipViews
+from sslflow.audiovisual.views import COLOUR, CROP, ClipViews
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ClipFormat
 from sslflow.networks.encoder import Encoder
@@ -15,10 +17,11 @@ from sslflow.networks.heads import mlp
 from sslflow.runtime.distributed import gather_uneven
 from sslflow.settings.params import Count, Fraction, NonNegative, Positive
 from sslflow.training.method import Batch, Choices, Losses
-from sslflow.views.images import CropView, Hue, Share
+from sslflow.views.images import Colour, Crop, CropView
 
 RIGHT = ((0, 1, 2), (2, 1, 0))
 WRONG = ((1, 0, 2), (2, 0, 1), (0, 2, 1), (1, 2, 0))
+FAINT = replace(COLOUR, brightness=0.2, contrast=0.2, saturation=0.2)
 
 
 class OrderViews(ClipViews):
@@ -41,28 +44,19 @@ class OrderViews(ClipViews):
         step: Positive = 0.2,
         least_motion: NonNegative = 2.0,
         shift: Fraction = 0.03,
-        smallest_crop: Share = 0.6,
+        crop: Crop = CROP,
         flip: Fraction = 0.5,
-        brightness: Fraction = 0.2,
-        contrast: Fraction = 0.2,
-        saturation: Fraction = 0.2,
-        hue: Hue = 0.05,
-        jitter: Fraction = 0.8,
-        grey: Fraction = 0.0,
+        colour: Colour = FAINT,
     ) -> None:
         """`shift`: largest move of a frame against the others, as a share of its side. Raises `ValueError` for a step
         that the clips don't hold."""
-        super().__init__(
-            format, window=format.seconds, smallest_crop=smallest_crop, flip=flip, brightness=brightness,
-            contrast=contrast, saturation=saturation, hue=hue, jitter=jitter, grey=grey, gain=0.0,
-        )  # fmt: skip
+        super().__init__(format, window=format.seconds, crop=crop, flip=flip, colour=colour)
         self.step = max(1, round(step * format.fps))
         if 2 * self.step >= format.frames:
             raise ValueError(
                 f"three frames {step:g} s apart do not fit into clips of {format.seconds:g} s: set the step smaller"
             )
         self.least_motion = least_motion
-        self.place = self._placing(3)
         self.move = CropView(format.picture, shift=shift, flip=0.0).augment
 
     @torch.no_grad()

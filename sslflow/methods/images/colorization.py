@@ -158,8 +158,8 @@ def colour_cross_entropy(logits: Tensor, nearest: Tensor, shares: Tensor, weight
     """Cross entropy of `logits` `(n, bins, h, w)` with colours shared out among bins, `nearest` and `shares`
     `(n, 5, h, w)`: scalar, a mean over pixels, each of them times the weight, of `(bins,)`, of its colour's bins.
 
-    The paper takes the weight of the nearest bin alone. With that of all five the mean over what was seen is 1, and
-    chance level is ln `bins`.
+    The paper takes the weight of the nearest bin alone. With that of all five the mean over what was seen is 1, and a
+    uniform answer has a loss of ln `bins`.
     """
     logs = F.log_softmax(logits.float(), dim=1).gather(1, nearest)
     return -((shares * weights[nearest]).sum(dim=1) * (shares * logs).sum(dim=1)).mean()

@@ -15,8 +15,7 @@ from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import mlp
 from sslflow.settings.params import Count, Fraction
 from sslflow.training.method import Batch, Choices, Losses, Method
-from sslflow.views.images import Share
-from sslflow.views.tiles import TILES, TileViews, assembled, cells
+from sslflow.views.tiles import TILES, Tiles, TileViews, assembled, cells
 
 CANDIDATES = 40_000
 """Permutations from which the distant ones are chosen; from all 362,880 they would hardly be further apart."""
@@ -27,18 +26,10 @@ class Puzzles(TileViews):
     lays them out in; and the image."""
 
     def __init__(
-        self,
-        format: ImageFormat,
-        *,
-        puzzles: Count = 4,
-        gap: Fraction = 0.1,
-        jitter: Fraction = 0.2,
-        side: Share = 1.0,
-        drop: Fraction = 0.3,
-        flip: Fraction = 0.5,
+        self, format: ImageFormat, *, puzzles: Count = 4, tiles: Tiles = Tiles(), flip: Fraction = 0.5
     ) -> None:
         """`puzzles`: orders of each image's tiles in a step; the rest as for `TileViews`."""
-        super().__init__(format, gap=gap, jitter=jitter, side=side, drop=drop, flip=flip)
+        super().__init__(format, tiles=tiles, flip=flip)
         self.puzzles = puzzles
 
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:

@@ -93,6 +93,21 @@ class Adaptations:
         }
         return {seed: scores for seed, scores in found.items() if scores}
 
+    def means(self) -> dict[str, float]:
+        """The main score of each method, a mean over settings, starts and seeds; of none where there are no labels."""
+        found = {}
+        for method in self.methods:
+            every = [
+                scores["main"]
+                for setting in self.settings
+                for start in self.starts
+                for scores in self.scores(method, setting, start).values()
+                if "main" in scores
+            ]
+            if every:
+                found[method] = statistics.fmean(every)
+        return found
+
     @cached_property
     def _metrics(self) -> dict[tuple[str, int], dict[str, float]]:
         files = {

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from sslflow.audiovisual.method import ClipMethod, OwnTask, PairMethod, find, names
-from sslflow.audiovisual.views import ClipViews, chosen_frames, cut_sounds, partners
+from sslflow.audiovisual.views import ClipViews, Sound, chosen_frames, cut_sounds, partners
 from sslflow.data.fields import Fields
 from sslflow.methods.clips.alignment import (
     Alignment,
@@ -29,6 +29,7 @@ from sslflow.methods.clips.temporal_order import RIGHT, WRONG, OrderViews, Tempo
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.distributed import average_gradients, gather
 from sslflow.training.method import Batch, Pool
+from sslflow.views.images import Crop
 from tests.av_fixtures import FPS, RATE, SECONDS, MemoryClips
 from tests.cases import clip_case
 
@@ -208,7 +209,7 @@ def test_both_windows_of_synchrony_are_apart_and_have_one_distribution(clips):
 
 def test_frames_of_a_window_share_crop_and_flip(clips):
     """One frame, shown at all times of a window: were it cropped anew each time, the frames would differ."""
-    views = SynchronyViews(clips.format, brightness=0.0, contrast=0.0, smallest_crop=0.4, jitter=0.0)
+    views = SynchronyViews(clips.format, crop=Crop(0.4))
     raw = clips.read(clips.pretraining_rows[:8])
     first = raw["frames"][:, :1].expand_as(raw["frames"]).contiguous()
     still = Fields(frames=first, sound=raw["sound"], groups=raw["groups"])
@@ -222,15 +223,15 @@ def test_gain_is_drawn_for_each_sound_and_masks_hide_what_they_say(clips):
     raw = ramps(32)
     tone = (8000 * torch.sin(torch.arange(raw["sound"].shape[1]) * 0.3)).to(torch.int16).expand(32, -1)
     raw = Fields(frames=raw["frames"], sound=tone.contiguous(), groups=raw["groups"])
-    plain = AlignmentViews(clips.format, gain=0.0, hidden_time=0.0, hidden_bands=0.0)
-    louder = AlignmentViews(clips.format, gain=10.0, hidden_time=0.0, hidden_bands=0.0)
+    plain = AlignmentViews(clips.format, sound=Sound(0.0, 0.0, 0.0))
+    louder = AlignmentViews(clips.format, sound=Sound(10.0, 0.0, 0.0))
     starts = torch.zeros(32)
     peaks = [views.sounds(raw, starts).amax(dim=(1, 2, 3)) for views in (plain, louder)]
     assert peaks[0].std() < 1e-5
     decibels = (peaks[1] - peaks[0]) * 4 * 10 / math.log(10)
     assert -10.01 <= decibels.min() < -4
     assert 4 < decibels.max() <= 10.01
-    masked = AlignmentViews(clips.format, gain=0.0, hidden_time=0.3, hidden_bands=0.0).sounds(raw, starts)
+    masked = AlignmentViews(clips.format, sound=Sound(0.0, 0.3, 0.0)).sounds(raw, starts)
     hidden = ((masked - masked[:, :, :1]).abs().amax(dim=2) == 0).float().mean(dim=(1, 2))
     assert 0.05 < hidden.mean() < 0.25
     assert hidden.max() <= 0.3

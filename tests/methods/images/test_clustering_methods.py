@@ -28,11 +28,11 @@ from sslflow.runtime.distributed import average_gradients, rank, world_size
 from sslflow.training.fit import fit
 from sslflow.training.method import Batch, Method, Pool
 from sslflow.training.pictures import typical
-from sslflow.views.images import MultiCrop, TwoViews
+from sslflow.views.images import Blur, Colour, Crop, Local, MultiCrop, TwoViews
 
 CPU = torch.device("cpu")
 GREY = ImageFormat(1, 28, (0.3,), (0.3,))
-PLAIN: Any = {"flip": 0.0, "jitter": 0.0, "blur": 0.0}
+PLAIN: Any = {"flip": 0.0, "colour": Colour(jitter=0.0), "blur": Blur(p=0.0)}
 
 
 def drawn(*shape: int, seed: int = 0) -> Tensor:
@@ -47,9 +47,9 @@ def test_global_crops_come_first_and_are_those_of_two_views(channels, size):
     images = torch.randint(0, 256, (6, channels, size, size), dtype=torch.uint8)
     format = ImageFormat(channels, size, (0.5,) * channels, (0.25,) * channels)
     torch.manual_seed(5)
-    two = TwoViews(format, smallest_crop=0.3)(Fields(images=images))
+    two = TwoViews(format, crop=Crop(0.3))(Fields(images=images))
     torch.manual_seed(5)
-    many = MultiCrop(format, smallest_crop=0.3, local_crops=3, local_size=0.5)(Fields(images=images))
+    many = MultiCrop(format, crop=Crop(0.3), local=Local(crops=3, size=0.5))(Fields(images=images))
     assert all(torch.equal(view, crop) for view, crop in zip(two, many[:2], strict=True))
     side = round(0.5 * size)
     assert [crop.shape for crop in many[2:]] == [(6, channels, side, side)] * 3
@@ -57,19 +57,19 @@ def test_global_crops_come_first_and_are_those_of_two_views(channels, size):
 
 
 def test_there_may_be_no_local_crops(fashion):
-    assert len(MultiCrop(GREY, local_crops=0)(Fields(images=torch.from_numpy(fashion[0][:4])))) == 2
+    assert len(MultiCrop(GREY, local=Local(crops=0))(Fields(images=torch.from_numpy(fashion[0][:4])))) == 2
 
 
 def test_every_crop_is_of_the_image_in_its_row():
     images = (torch.arange(8, dtype=torch.uint8) * 30).view(8, 1, 1, 1).expand(8, 1, 28, 28)
-    views = MultiCrop(GREY, **PLAIN, local_crops=4)
+    views = MultiCrop(GREY, **PLAIN, local=Local(crops=4))
     for crop in views.shown(views(Fields(images=images))):
         assert torch.equal(crop, images)
 
 
 def test_local_crops_show_less_of_an_image_and_each_another_part():
     ramp = (torch.arange(28, dtype=torch.uint8) * 9).expand(16, 1, 28, 28).contiguous()
-    views = MultiCrop(GREY, **PLAIN, smallest_crop=0.9, local_crops=4, local_scale=(0.05, 0.1))
+    views = MultiCrop(GREY, **PLAIN, crop=Crop(0.9), local=Local(crops=4, scale=(0.05, 0.1)))
     torch.manual_seed(0)
     starts, ends = torch.stack(views.shown(views(Fields(images=ramp)))).flatten(2).float().aminmax(dim=2)
     spans = ends - starts
@@ -80,7 +80,7 @@ def test_local_crops_show_less_of_an_image_and_each_another_part():
 
 
 def test_crops_are_shown_as_large_as_one_another(fashion):
-    views = MultiCrop(GREY, local_crops=2, local_size=0.4)
+    views = MultiCrop(GREY, local=Local(crops=2, size=0.4))
     shown = views.shown(views(Fields(images=torch.from_numpy(fashion[0][:5]))))
     assert [(crop.shape, crop.dtype) for crop in shown] == [((5, 1, 28, 28), torch.uint8)] * 4
 
@@ -168,7 +168,7 @@ def small_dino(**settings) -> DINO:
 
 def test_the_centre_starts_at_0_and_moves_after_the_loss(fashion):
     method = small_dino(teacher_temperature=0.08, teacher_temperature_start=0.04, teacher_warmup=0.5)
-    views = MultiCrop(GREY, local_crops=2)(Fields(images=torch.from_numpy(fashion[0][:16])))
+    views = MultiCrop(GREY, local=Local(crops=2))(Fields(images=torch.from_numpy(fashion[0][:16])))
     before = copy.deepcopy(method)
     assert not method.centre.any()
     method.centre += 0.2 * drawn(24).float()
@@ -185,7 +185,7 @@ def test_the_teacher_sees_global_crops_only_and_gets_no_gradient(fashion, monkey
     method, sides = small_dino(), []
     forward = method.teacher.network.forward
     monkeypatch.setattr(method.teacher.network, "forward", lambda x: (sides.append(tuple(x.shape)), forward(x))[1])
-    views = MultiCrop(GREY, local_crops=3, local_size=0.5)(Fields(images=torch.from_numpy(fashion[0][:8])))
+    views = MultiCrop(GREY, local=Local(crops=3, size=0.5))(Fields(images=torch.from_numpy(fashion[0][:8])))
     method.training_step(Batch(views, torch.arange(8), progress=0.0))["loss"].backward()
     assert sides == [(16, 1, 28, 28)]
     assert all(p.grad is None for p in method.teacher.parameters())
@@ -193,7 +193,7 @@ def test_the_teacher_sees_global_crops_only_and_gets_no_gradient(fashion, monkey
 
 def test_a_vit_takes_crops_of_two_sizes(fashion):
     method = DINO(Encoder(1, 28, name="vit_tiny", width=32, depth=1, patch_size=7), projector=(8,), prototypes=10)
-    views = MultiCrop(GREY, local_crops=2, local_size=0.5)(Fields(images=torch.from_numpy(fashion[0][:4])))
+    views = MultiCrop(GREY, local=Local(crops=2, size=0.5))(Fields(images=torch.from_numpy(fashion[0][:4])))
     assert method.training_step(Batch(views, torch.arange(4), progress=0.0))["loss"].isfinite()
 
 

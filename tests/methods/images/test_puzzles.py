@@ -23,7 +23,7 @@ from sslflow.training.fit import fit
 from sslflow.training.method import Batch
 from sslflow.views import tiles
 from sslflow.views.images import lab, rgb_from_lab
-from sslflow.views.tiles import TileViews, assembled, cells, corners, cut, even
+from sslflow.views.tiles import Tiles, TileViews, assembled, cells, corners, cut, even
 from tests.conftest import write_dataset
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ def test_tiles_move_all_over_their_cells_and_leave_the_gap(size, gap, jitter, mo
     place = torch.arange(size, dtype=torch.uint8)
     image = torch.stack([place[:, None].expand(size, size), place.expand(size, size)])
     views = TileViews(
-        ImageFormat(2, size, (0, 0), (1 / 255,) * 2), gap=gap, jitter=jitter, side=length / size, drop=0.0, flip=0.0
+        ImageFormat(2, size, (0, 0), (1 / 255,) * 2), tiles=Tiles(gap, jitter, side=length / size, drop=0.0), flip=0.0
     )
     torch.manual_seed(0)
     found, whole = views(Fields(images=image.expand(200, -1, -1, -1)))
@@ -100,12 +100,12 @@ def test_tiles_move_all_over_their_cells_and_leave_the_gap(size, gap, jitter, mo
 
 def test_gap_and_jitter_that_leave_no_tile_are_an_error():
     with pytest.raises(ValueError, match="leave no tile of a cell of 9 pixels"):
-        TileViews(GREY, gap=0.5, jitter=0.4)
+        TileViews(GREY, tiles=Tiles(gap=0.5, jitter=0.4))
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
 def test_tiles_are_even_and_as_large_as_asked_for(channels):
-    views = TileViews(ImageFormat(channels, 32, (0.5,) * channels, (0.2,) * channels), side=0.5, drop=0.0)
+    views = TileViews(ImageFormat(channels, 32, (0.5,) * channels, (0.2,) * channels), tiles=Tiles(side=0.5, drop=0.0))
     found, whole = views(Fields(images=torch.randint(0, 256, (4, channels, 32, 32), dtype=torch.uint8)))
     assert found.shape == (4, 9, channels, 16, 16)
     assert whole.shape == (4, channels, 32, 32)
@@ -129,7 +129,7 @@ def test_a_slope_of_light_says_nothing_about_places():
 
 def test_images_without_colours_keep_one_channel_the_same_in_all_tiles(colours):
     torch.manual_seed(0)
-    found, _ = TileViews(COLOUR, drop=1.0)(Fields(images=colours.repeat(4, 1, 1, 1)))
+    found, _ = TileViews(COLOUR, tiles=Tiles(drop=1.0))(Fields(images=colours.repeat(4, 1, 1, 1)))
     spread = found.std(dim=(3, 4))
     kept = spread > 0.03
     assert torch.equal(kept.sum(dim=2), torch.ones(48, 9, dtype=torch.int64))
@@ -137,16 +137,16 @@ def test_images_without_colours_keep_one_channel_the_same_in_all_tiles(colours):
     assert set(kept[:, 0].float().argmax(dim=1).tolist()) == {0, 1, 2}
     torch.testing.assert_close(spread[~kept], torch.full((48 * 9 * 2,), tiles.NOISE), rtol=0.2, atol=0)
     torch.manual_seed(0)
-    tile = TileViews(COLOUR, drop=0.3)(Fields(images=colours.repeat(40, 1, 1, 1)))[0]
+    tile = TileViews(COLOUR, tiles=Tiles(drop=0.3))(Fields(images=colours.repeat(40, 1, 1, 1)))[0]
     some = (tile.std(dim=(3, 4)) > 0.03).all(dim=2).all(dim=1)
     assert 0.6 < some.float().mean() < 0.8
 
 
 def test_the_one_channel_of_grey_images_is_never_dropped(images):
     torch.manual_seed(0)
-    kept = TileViews(GREY, drop=0.0)(Fields(images=images))
+    kept = TileViews(GREY, tiles=Tiles(drop=0.0))(Fields(images=images))
     torch.manual_seed(0)
-    for view, same in zip(TileViews(GREY, drop=1.0)(Fields(images=images)), kept, strict=True):
+    for view, same in zip(TileViews(GREY, tiles=Tiles(drop=1.0))(Fields(images=images)), kept, strict=True):
         assert torch.equal(view, same)
 
 
