@@ -220,11 +220,11 @@ SICK = {
     "colours_by_chance": Run(Colorization, {"decoder": 16}, {}, images=tinted),
     "colours_by_chance_regression": Run(Colorization, {"decoder": 16, "loss": "regression"}, {}, images=tinted),
     "without_redundancy_term": Run(BarlowTwins, {**WIDE, "redundancy": 0.0}, lr=2e-2),
-    "without_stopped_gradient": Run(WithoutStoppedGradient, SLOW_SELF, epochs=3),
+    "without_stopped_gradient": Run(WithoutStoppedGradient, SLOW_SELF, lr=1e-2, epochs=3),
     "without_predictor": Run(WithoutPredictor, {**SLOW_SELF, "momentum": 0.5}, epochs=3),
     "simsiam_without_stopped_gradient": Run(SimSiamWithoutStoppedGradient, SELF, lr=6e-3),
     "without_variance_and_covariance": Run(VICReg, {**HEAD, "variance": 0.0, "covariance": 0.0}, lr=1e-2),
-    "without_centre": Run(WithoutCentre, ANSWERS, CROPS),
+    "without_centre": Run(WithoutCentre, ANSWERS, CROPS, lr=1e-2),
     "codes_all_alike": Run(SwAV, {**CODES, "iterations": 1, "epsilon": 1000.0}, CROPS),
 }
 

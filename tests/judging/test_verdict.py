@@ -297,7 +297,7 @@ EXPECTED = {
     "codes_all_alike": {"chance"},
 }
 IN_THE_END = {
-    "encoder_dies_in_the_end": {"constant"},
+    "encoder_dies_in_the_end": {"chance", "constant"},
     "random_labels": {"chance"},
     "colours_by_chance": {"chance"},
     "colours_by_chance_regression": {"chance"},
@@ -352,7 +352,7 @@ encoder: {name: resnet10, width: 4}
 pretrain: {log_every: 2, diagnostics: 32}
 inspect: {pictures: 4}
 methods:
-  simclr: {projector: [16, 8], train: {epochs: 4, batch_size: 40, lr: 1e-9}, views: {blur: 0.0}}
+  simclr: {projector: [16, 8], train: {epochs: 4, batch_size: 40, lr: 1e-9}, views: {blur: {p: 0.0}}}
 """
 
 

@@ -16,6 +16,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
 from pipelines import flows, runner
+from sslflow import paths
 
 BOARD = {
     "simclr": {"linear": {"mean": 0.8412, "std": 0.01, "n": 2}, "knn": {"mean": 0.8, "std": 0.0, "n": 2}},
@@ -105,8 +106,8 @@ def test_a_stage_is_tried_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.usefixtures("server")
 def test_the_leaderboard_and_the_report_are_artifacts(folder: Path) -> None:
-    (folder / "artifacts/metrics").mkdir(parents=True)
-    (folder / "artifacts/metrics/leaderboard.json").write_text(json.dumps(BOARD))
+    (folder / paths.LEADERBOARD).parent.mkdir()
+    (folder / paths.LEADERBOARD).write_text(json.dumps(BOARD))
     (folder / "artifacts/report").mkdir()
     (folder / "artifacts/report/index.html").write_text("<p>report")
     state = flows.pipeline(["prepare"], return_state=True)
