@@ -79,7 +79,8 @@ class Run:
     def rows(self, dataset: Dataset) -> Iterator[tuple[Row, Choices | None]]:
         """Each row of its curve, as it is written, and what the loss chooses among."""
         torch.manual_seed(derive(0, "init"))
-        method = build(self.kind, of_images(dataset, dataset.pretraining_rows, self.encoder), self.settings)
+        kind: Any = self.kind
+        method: Method = build(kind, of_images(dataset, dataset.pretraining_rows, self.encoder), self.settings)
         views = method.Views(dataset.format, **self.views)
         watch = Watch(method, views, dataset, dataset.pretraining_rows[:160], CPU, 0)
         before = watch()

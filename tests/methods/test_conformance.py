@@ -119,8 +119,9 @@ def test_state_round_trip_gives_the_same_loss(name: str, stepped: Stepped) -> No
     method, other = copy.deepcopy(stepped.method), make(name, seed=1).method
     assert any(not torch.equal(a, b) for a, b in zip(method.parameters(), other.parameters(), strict=True))
     other.load_state_dict(method.state_dict())
-    found = []
-    for one in (method, other):
+    found: list[Tensor] = []
+    both: tuple[Any, Any] = (method, other)
+    for one in both:
         torch.manual_seed(2)
         found.append(one.training_step(stepped.given)["loss"])
     assert torch.equal(*found)

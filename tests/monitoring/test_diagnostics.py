@@ -105,7 +105,7 @@ def method(kind: type[Method] = SimCLR, **settings: Any) -> Any:
     return kind(Encoder(1, 28, name="resnet10", width=4, stem_stride=2), **settings)
 
 
-def watch_of(one: Any, dataset: Dataset, rows: int = 60) -> Watch:
+def watch_of(one: Any, dataset: Dataset, rows: int = 60) -> Any:
     return Watch(one, one.Views(dataset.format), dataset, dataset.pretraining_rows[:rows], CPU, 0)
 
 

@@ -146,9 +146,11 @@ def test_no_constant_answer_to_labels_costs_less_than_chance_level():
     torch.manual_seed(0)
     labels = torch.tensor([3, 0, 0, 0, 0, 0, 1, 3, 0, 0, -1, 0])
     method = Supervised(Encoder(1, 28, name="resnet10", width=4, stem_stride=2), labels)
-    torch.nn.init.zeros_(method.classifier.weight)
+    (classifier,) = method.classifiers
+    assert isinstance(classifier, torch.nn.Linear)
+    torch.nn.init.zeros_(classifier.weight)
     batch = Batch((torch.rand(12, 1, 28, 28),), torch.arange(12), progress=0.0)
-    optimizer = torch.optim.Adam([method.classifier.bias], lr=0.3)
+    optimizer = torch.optim.Adam([classifier.bias], lr=0.3)
     for _ in range(200):
         losses = method.training_step(batch)
         optimizer.zero_grad()
