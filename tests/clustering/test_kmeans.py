@@ -109,7 +109,8 @@ def test_features_far_from_the_origin_lose_nothing():
 @pytest.mark.parametrize("metric", METRICS)
 def test_a_centroid_without_rows_goes_to_the_furthest_point(metric: Metric, monkeypatch):
     points = blobs()
-    lost = points[:1].repeat(5, 1)  # four of five tie with the first and get nothing
+    # Four of five lie on the other side of the origin and get nothing, however distances are rounded.
+    lost = torch.cat([points[:1], -1000 * (1 + torch.eye(5)[:4])])
 
     monkeypatch.setattr(module, "_seed", lambda own, clusters, numbers: module._prepared(lost, metric, own.centre))
     found = kmeans(points, 0, clusters=5, metric=metric, restarts=1)

@@ -17,6 +17,7 @@ from sslflow.methods.images.barlow_twins import barlow_terms
 from sslflow.methods.images.simclr import nt_xent
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.distributed import all_reduce_sum, average_gradients, gather, gather_uneven, rank, world_size
+from sslflow.training.ingredients import build, ingredients
 from sslflow.training.method import Batch
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -51,10 +52,14 @@ def clip_problem(name: str) -> tuple[ClipMethod, list[Batch]]:
     torch.manual_seed(0)
     encoder, sounds = Encoder(3, 32, **SMALL), Encoder(1, 64, **SMALL)
     kind: Any = find(name.partition(" ")[0])
-    given = {"sound": (sounds,), "statistics": (torch.randn(CLIPS, 5),), "nothing": ()}[kind.hears]
-    if kind.needs_labels:
-        given += (torch.tensor([0, 1, -1, -1, -1, 2, 1, -1]),)
-    method = kind(encoder, *given)
+    wanted = ingredients(kind)
+    factories = {
+        "encoder": lambda: encoder,
+        "sound_encoder": lambda: sounds,
+        "statistics": lambda: torch.randn(CLIPS, 5),
+        "labels": lambda: torch.tensor([0, 1, -1, -1, -1, 2, 1, -1]),
+    }
+    method = build(kind, factories, {})
     # Statistics of a part of the batch are others than those of the whole one. What sees the whole one keeps its own.
     method.eval()
     for whole in (getattr(method, part, None) for part in ("fusion", "classifier") if name != "ambient_sound"):
@@ -63,15 +68,15 @@ def clip_problem(name: str) -> tuple[ClipMethod, list[Batch]]:
     several = {"synchrony": (2, 4), "temporal_order": (3,)}.get(name.partition(" ")[0], ())
     frames = torch.randn(CLIPS, *several, 3, 32, 32)
     heard = torch.randn(CLIPS, *several[:1], 1, 64, 20)
-    if kind.hears == "statistics":
+    if "statistics" in wanted:
         method.centroids.copy_(torch.randn_like(method.centroids))
         method.used.fill_(4)
         views = frames, torch.randn(CLIPS, 5)
-    elif kind.hears == "nothing":
+    elif wanted == ("encoder",):
         orders = torch.tensor([[0, 1, 2], [1, 0, 2]]).expand(CLIPS, 2, 3)
         still = {"temporal_order": [0, 2, 3, 6], "temporal_order without motion": [0, 1, 2, 3]}[name]
         views = frames, orders, torch.tensor([number not in still for number in range(CLIPS)])
-    elif kind.needs_labels:
+    elif "labels" in wanted:
         views = frames, heard
     elif name == "correspondence":
         views = frames, heard, torch.tensor([[1, 2], [0, -1], [3, 0], [-1, -1], [1, 2], [-1, 3], [-1, 0], [2, 1]])

@@ -424,5 +424,5 @@ def test_augmentation_comes_before_noise_and_holes(images):
         torch.manual_seed(3)
         (plain,) = CropView(GREY, shift=0.2, flip=0.5)(Fields(images=images))
         torch.manual_seed(3)
-        views = kind(GREY, shift=0.2, flip=0.5)(images)
+        views = kind(GREY, shift=0.2, flip=0.5)(Fields(images=images))
         assert torch.equal(views[0] if kind is mae.MaskedViews else views[1], plain)
