@@ -352,7 +352,7 @@ encoder: {name: resnet10, width: 4}
 pretrain: {log_every: 2, diagnostics: 32}
 inspect: {pictures: 4}
 methods:
-  simclr: {projector: [16, 8], train: {epochs: 4, batch_size: 40, lr: 1e-9}, views: {blur: 0.0}}
+  simclr: {projector: [16, 8], train: {epochs: 4, batch_size: 40, lr: 1e-9}}
 """
 
 
