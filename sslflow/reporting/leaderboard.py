@@ -68,11 +68,15 @@ def collect(methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[fl
 
 
 def write_board(board: Board, file: Path = paths.LEADERBOARD) -> None:
-    """Write the board as JSON, and beside it as CSV: a line for each row, three columns for each metric. Its accuracies
-    go to `paths.SCORES` as well, means alone, a small file for each row: what DVC shows as metrics."""
+    """Write the board as JSON, and beside it as CSV: a line for each row, three columns for each metric. Its accuracies,
+    or RankMe where there are no labels, go to `paths.SCORES` as well, means alone, a small file for each row: what DVC
+    shows as metrics."""
     write_json(file, board)
+    paths.SCORES.mkdir(parents=True, exist_ok=True)
+    labelled = any(is_accuracy(metric) for row in board.values() for metric in row)
     for name, row in board.items():
-        write_scores(name, {metric: cell["mean"] for metric, cell in row.items() if is_accuracy(metric)})
+        shown = {metric: cell["mean"] for metric, cell in row.items() if is_accuracy(metric) == labelled}
+        write_scores(name, {metric: mean for metric, mean in shown.items() if metric != "pretrain_seconds"})
     columns = metric_names(board)
     header = ["name", *(f"{column}_{part}" for column in columns for part in ("mean", "std", "n"))]
     rows = (

@@ -128,6 +128,28 @@ def test_without_labels_there_are_no_accuracies_and_the_text_says_so(tmp_path, m
     assert "%" not in leaderboard_text(board)
 
 
+def test_what_dvc_shows_is_a_file_for_each_row(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    one = {"mean": 0.12345, "std": 0.0, "n": 1}
+    rank, seconds = {"mean": 40.0, "std": 0.0, "n": 1}, {"mean": 9.0, "std": 0.0, "n": 1}
+    write_board({"simclr": {"linear": one, "rankme": rank, "pretrain_seconds": seconds}, "random": {"linear": one}})
+    assert scores() == {"simclr": {"linear": 0.123}, "random": {"linear": 0.123}}
+
+
+def test_without_labels_dvc_shows_rankme_and_without_anything_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_board({})
+    assert scores() == {}
+    assert paths.SCORES.is_dir()
+    rank, seconds = {"mean": 40.0, "std": 0.0, "n": 1}, {"mean": 9.0, "std": 0.0, "n": 1}
+    write_board({"simclr": {"rankme": rank, "pretrain_seconds": seconds}})
+    assert scores() == {"simclr": {"rankme": 40.0}}
+
+
+def scores() -> dict[str, dict[str, float]]:
+    return {file.stem: json.loads(file.read_text()) for file in paths.SCORES.glob("*.json")}
+
+
 def test_nothing_measured():
     assert "nothing has been measured" in leaderboard_text({})
 
