@@ -68,9 +68,9 @@ def collect(methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[fl
 
 
 def write_board(board: Board, file: Path = paths.LEADERBOARD) -> None:
-    """Write the board as JSON, and beside it as CSV: a line for each row, three columns for each metric. Its accuracies,
-    or RankMe where there are no labels, go to `paths.SCORES` as well, means alone, a small file for each row: what DVC
-    shows as metrics."""
+    """Write the board as JSON, and beside it as CSV: a line for each row, three columns for each metric. Its
+    accuracies, or RankMe where there are no labels, go to `paths.SCORES` as well, means alone, a small file for each
+    row: what DVC shows as metrics."""
     write_json(file, board)
     paths.SCORES.mkdir(parents=True, exist_ok=True)
     labelled = any(is_accuracy(metric) for row in board.values() for metric in row)

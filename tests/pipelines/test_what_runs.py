@@ -133,3 +133,10 @@ def test_a_setting_runs_what_trains_or_draws_by_it(project: Path, setting: str, 
     found = stale(project)
     assert (found["pretrain"], found["inspect"], found["preview"], found["report"]) == (trained, trained, trained, 1)
     assert not found.keys() & {"prepare", "clips", "domains", "extract", "probe", "finetune", "pretrain_clips", "score"}
+
+
+def test_what_is_not_named_is_no_stage(project: Path) -> None:
+    shutil.copy(ROOT / "recipes" / "images.yaml", project / "params.yaml")
+    groups = {stage.name.partition("@")[0] for stage in plan(folder=project)}
+    assert {"scan", "prepare", "pretrain", "probe", "report"} <= groups
+    assert not groups & {"domains", "adapt", "score", "clips", "pretrain_clips", "inspect_clips", "examine"}
