@@ -89,6 +89,8 @@ def _lead(board: Board, first: str, second: str, seeds: int) -> str:
         return sentence + "with one seed: more seeds would tell whether that is chance."
     if gap <= top["std"] + next_["std"]:
         return sentence + "which is within the spread of the seeds."
+    if seeds == 2:
+        return sentence + "more than two seeds differ; two tell little about their spread."
     return sentence + "more than the seeds differ among themselves."
 
 

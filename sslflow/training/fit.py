@@ -111,7 +111,9 @@ def fit(
     together.
     """
     rows = dataset.pretraining_rows if rows is None else rows
-    data = Epochs(dataset, rows, min(batch_size, len(rows)), device)
+    # Fewer examples than a batch: all of them, as far as the processes can share them.
+    fits = len(rows) - len(rows) % world_size()
+    data = Epochs(dataset, rows, batch_size if batch_size <= len(rows) else fits, device)
     steps = epochs * data.steps
     place(method.train(), device, memory_format)
     views.to(device)

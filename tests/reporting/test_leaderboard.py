@@ -19,7 +19,7 @@ from sslflow.reporting.leaderboard import (
     row_title,
     write_board,
 )
-from sslflow.reporting.story import headline
+from sslflow.reporting.story import headline, remarks
 from sslflow.settings.sections import Run
 
 FRACTIONS = (0.1, 0.01)
@@ -178,3 +178,11 @@ def test_words():
         "3 min 12 s",
         "2 h 05 min",
     ]
+
+
+@pytest.mark.parametrize(("seeds", "words"), [(1, "with one seed"), (2, "two tell little"), (3, "among themselves")])
+def test_a_lead_is_said_as_surely_as_the_seeds_allow(seeds, words):
+    board = {
+        name: {"linear": {"mean": mean, "std": 0.001, "n": seeds}} for name, mean in (("simclr", 0.8), ("byol", 0.7))
+    }
+    assert any(words in sentence for sentence in remarks(board, ["simclr", "byol"], range(seeds), (), True))

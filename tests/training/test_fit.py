@@ -339,3 +339,19 @@ def test_a_fingerprint_knows_settings_files_and_code(tmp_path, monkeypatch):
 
 def test_names_of_methods_are_their_classes():
     assert find("simclr") is SimCLR
+
+
+def test_few_images_are_shared_by_several_processes(dataset, monkeypatch):
+    sizes = []
+
+    def epochs(dataset, rows, batch_size, device):
+        sizes.append(batch_size)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sslflow.training.fit.Epochs", epochs)
+    method, views = simclr(dataset)
+    for processes, batch_size in ((1, 1000), (7, 1000), (7, 14)):
+        monkeypatch.setattr("sslflow.training.fit.world_size", lambda processes=processes: processes)
+        with pytest.raises(KeyboardInterrupt):
+            list(fit(method, views, dataset, CPU, 0, epochs=1, batch_size=batch_size, lr=1e-3))
+    assert sizes == [120, 119, 14]
