@@ -1,4 +1,4 @@
-"""How runs on clips go: a section of params.yaml that several stages read."""
+"""How runs on clips go: the sections of params.yaml that all stages of a method for clips read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from sslflow.settings.params import Count, Fraction, Positive
+from sslflow.audiovisual.method import find
+from sslflow.networks.encoder import Encoder
+from sslflow.runtime.device import compute
+from sslflow.settings.params import Count, Fraction, Over, Positive, Schemas
+from sslflow.training.fit import fit
 from sslflow.training.run import Journal
 
 
@@ -31,3 +35,17 @@ class Plan:
         return Journal(
             log_every=self.log_every, diagnostics=self.diagnostics, checkpoint_seconds=self.checkpoint_seconds
         )
+
+
+def sections(method: str) -> Schemas:
+    """What builds a method for clips, its views and its run: sections, and what they configure."""
+    kind, block = find(method), f"clip_methods.{method}"
+    return {
+        "compute": compute,
+        "pretrain_clips": Plan,
+        "clip_encoders.picture": Encoder,
+        "clip_encoders.sound": Encoder,
+        block: kind,
+        f"{block}.views": Over("clip_views", kind.Views),
+        f"{block}.train": Over("clip_train", fit),
+    }

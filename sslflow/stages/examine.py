@@ -13,34 +13,23 @@ from safetensors.torch import save_file
 from sslflow import paths
 from sslflow.audiovisual.ingredients import clip_rows, of_clips, picture_encoder, sound_encoder
 from sslflow.audiovisual.method import find
-from sslflow.audiovisual.plan import Plan
+from sslflow.audiovisual.plan import Plan, sections
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
 from sslflow.examination.clips.exam import Exam, Examination, Findings, probe
-from sslflow.networks.encoder import Encoder, load_encoder
+from sslflow.networks.encoder import load_encoder
 from sslflow.runtime.device import compute, place
 from sslflow.runtime.files import replacing, write_metrics
 from sslflow.runtime.rng import derive
-from sslflow.settings.params import Over, Schemas, read
+from sslflow.settings.params import Schemas, read
 from sslflow.stages.entry import run
-from sslflow.training.fit import fit
 from sslflow.training.ingredients import build
 from sslflow.training.saved import load_weights
 
 
 def schemas(clip_method: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    kind, block = find(clip_method), f"clip_methods.{clip_method}"
-    return {
-        "compute": compute,
-        "pretrain_clips": Plan,
-        "clip_encoders.picture": Encoder,
-        "clip_encoders.sound": Encoder,
-        "examine": Examination,
-        block: kind,
-        f"{block}.views": Over("clip_views", kind.Views),
-        f"{block}.train": Over("clip_train", fit),
-    }
+    return {**sections(clip_method), "examine": Examination}
 
 
 def main(name: str, seed: int) -> None:

@@ -11,19 +11,18 @@ from sslflow import paths
 from sslflow.audiovisual.bundle import facts_of
 from sslflow.audiovisual.ingredients import clip_rows, of_clips
 from sslflow.audiovisual.method import find
-from sslflow.audiovisual.plan import Plan
+from sslflow.audiovisual.plan import Plan, sections
 from sslflow.audiovisual.windows import settle
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
 from sslflow.monitoring.watch import Watch
-from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.networks.encoder import save_encoder
 from sslflow.runtime.device import compute
 from sslflow.runtime.distributed import process_group, rank
 from sslflow.runtime.files import sha256, write_metrics
 from sslflow.runtime.rng import derive, permutation
-from sslflow.settings.params import Over, Schemas, read
+from sslflow.settings.params import Schemas, read
 from sslflow.stages.entry import run
-from sslflow.training.fit import fit
 from sslflow.training.ingredients import build
 from sslflow.training.run import Run
 from sslflow.training.saved import save_method
@@ -31,16 +30,7 @@ from sslflow.training.saved import save_method
 
 def schemas(clip_method: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    kind, block = find(clip_method), f"clip_methods.{clip_method}"
-    return {
-        "compute": compute,
-        "pretrain_clips": Plan,
-        "clip_encoders.picture": Encoder,
-        "clip_encoders.sound": Encoder,
-        block: kind,
-        f"{block}.views": Over("clip_views", kind.Views),
-        f"{block}.train": Over("clip_train", fit),
-    }
+    return sections(clip_method)
 
 
 def main(method: str, seed: int) -> None:

@@ -235,7 +235,7 @@ def test_nothing_to_compare_with_is_said():
     project("gated_dance")
     scored("gated_dance", 0, 0.5)
     page = made()
-    assert "add source_only to adapt.methods" in words(page)
+    assert "add source_only to run.adapt_methods" in words(page)
     assert cells(page) == []
     project_file = paths.ARTIFACTS.parent / "params.yaml"
     project_file.write_text(PARAMS.replace("METHODS", "source_only"))

@@ -181,7 +181,7 @@ def sentences(runs: Adaptations) -> list[str]:
     if not any(runs.scores(method, block.setting, block.start) for block in runs.blocks() for method in runs.methods):
         return ["The target has no labels: what is rejected and how it is grouped can be looked at, not measured."]
     if BASELINE not in runs.methods:
-        return [f"Whether it is better than doing nothing can't be told: add {BASELINE} to adapt.methods."]
+        return [f"Whether it is better than doing nothing can't be told: add {BASELINE} to run.adapt_methods."]
     compared = {name: list(runs.compared(name)) for name in runs.methods if name != BASELINE}
     compared = {name: found for name, found in compared.items() if found}
     if not compared:
