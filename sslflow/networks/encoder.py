@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -23,6 +25,49 @@ VITS = {"vit_tiny": 192, "vit_small": 384, "vit_base": 768}
 # settings build none.
 
 
+@dataclass(frozen=True)
+class Given:
+    """Where weights come from that were not trained here, and what images must be to suit them."""
+
+    weights: str
+    sha256: str
+    """Of the file, or where there is none of its tensors."""
+    licence: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    """By which their images are normalised, three channels, as shares of white."""
+    data_mean: tuple[float, ...]
+    data_std: tuple[float, ...]
+    """By which the images that come in are normalised."""
+    side: int
+    """Pixels of the side that an image has for them."""
+
+
+class Brought(nn.Module):
+    """Images as they are normalised here, `(n, 1 or 3, h, w)`, to what given weights were trained on, `(n, 3, …)`: three
+    channels, another normalisation, larger or smaller by `scale`."""
+
+    def __init__(self, facts: Given, scale: float) -> None:
+        super().__init__()
+        mean, std, here, spread = (
+            torch.tensor(part).view(1, -1, 1, 1) for part in (facts.mean, facts.std, facts.data_mean, facts.data_std)
+        )
+        self.scale = scale
+        self.register_buffer("factor", spread / std, persistent=False)
+        self.register_buffer("shift", (here - mean) / std, persistent=False)
+
+    factor: Tensor
+    shift: Tensor
+
+    def forward(self, images: Tensor) -> Tensor:
+        images = images * self.factor + self.shift
+        if self.scale == 1:
+            return images
+        return F.interpolate(
+            images, scale_factor=self.scale, mode="bilinear", antialias=self.scale < 1, recompute_scale_factor=True
+        )
+
+
 class Encoder(nn.Module):
     """Images to features, without a classifier. `dim` is the width of the features, known before any image is seen;
     `map_dim` that of the maps."""
@@ -31,6 +76,7 @@ class Encoder(nn.Module):
         self,
         channels: int,
         image_size: int,
+        given: Given | None = None,
         *,
         name: str = "resnet18",
         width: Natural = 0,
@@ -48,8 +94,9 @@ class Encoder(nn.Module):
           pixels; 64 of the width make a head, or 32 where 64 does not divide it.
 
         For these, features are averages over `grid` x `grid` cells of the last map, so that above 1 they keep where
-        something is; 0 takes a ViT's class token. Raises `ValueError` for a name that nobody knows, or a width, grid
-        or patch size that does not fit.
+        something is; 0 takes a ViT's class token. With `given` weights, which the caller fills in, the network is timm's
+        of that name, its BatchNorm layers keep their statistics, and images are brought to what the weights expect.
+        Raises `ValueError` for a name that nobody knows, or a width, grid or patch size that does not fit.
         """
         super().__init__()
         self.settings = {
@@ -62,14 +109,19 @@ class Encoder(nn.Module):
             "patch_size": patch_size,
             "grid": grid,
         }
-        self.channels, self.image_size = channels, image_size
+        self.channels, self.image_size, self.given = channels, image_size, given
         self.pool: nn.Module | None = None
-        if name in SMALL_RESNETS:
+        self.brought: nn.Module = nn.Identity()
+        if given:
+            self.settings["given"] = asdict(given)
+            self.brought = Brought(given, given.side / image_size)
+            self.network: Any = _given_network(given.side, name)
+        elif name in SMALL_RESNETS:
             if not grid:
                 raise ValueError(
                     f"encoder.grid is 0, the class token of a ViT, and {name} has none; set it to 1 or more"
                 )
-            self.network: Any = _small_resnet(channels, name, width or 64, stem_stride)
+            self.network = _small_resnet(channels, name, width or 64, stem_stride)
         elif name in VITS:
             self.network = _vit(channels, image_size, patch_size, width or VITS[name], depth or 12)
         else:
@@ -77,17 +129,18 @@ class Encoder(nn.Module):
         self.map_dim: int = self.network.num_features
         # Some of timm's networks put another layer between the last map and the features.
         self.dim: int = getattr(self.network, "head_hidden_size", None) or self.map_dim
-        if grid and (name in SMALL_RESNETS or name in VITS):
+        if grid and not given and (name in SMALL_RESNETS or name in VITS):
             self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(grid), nn.Flatten())
             self.dim = self.map_dim * grid * grid
 
     def forward(self, images: Tensor) -> Tensor:
         """Features `(n, dim)` of normalised images `(n, channels, height, width)`."""
-        return self.network(images) if self.pool is None else self.pool(self.map(images))
+        return self.network(self.brought(images)) if self.pool is None else self.pool(self.map(images))
 
     def map(self, images: Tensor) -> Tensor:
         """The last map, before features are averaged from it, `(n, map_dim, rows, columns)`; of a ViT its patches.
         Raises `ValueError` for the few of timm's networks that have none."""
+        images = self.brought(images)
         found = self.network.forward_features(images)
         if found.ndim == 3:
             if not hasattr(getattr(self.network, "patch_embed", None), "dynamic_feat_size"):
@@ -109,18 +162,19 @@ class Encoder(nn.Module):
     @property
     def is_vit(self) -> bool:
         """Whether images become tokens: what `tokens` and `attention` need."""
-        return self.settings["name"] in VITS
+        return type(self.network).__name__ == "VisionTransformer"
 
     def tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """A ViT's tokens after its last layer, class token first, `(n, 1 + patches, width)`.
 
         With `keep`, int64 `(n, k)`, all other patches are left out from the start, and cost nothing.
         """
-        tokens = self.network._pos_embed(self.network.patch_embed(images))
+        tokens = self.network._pos_embed(self.network.patch_embed(self.brought(images)))
         if keep is not None:
+            first = self.network.num_prefix_tokens
             kept = keep[..., None].expand(-1, -1, tokens.shape[-1])
-            tokens = torch.cat([tokens[:, :1], tokens[:, 1:].gather(1, kept)], dim=1)
-        return self.network.norm(self.network.blocks(tokens))
+            tokens = torch.cat([tokens[:, :first], tokens[:, first:].gather(1, kept)], dim=1)
+        return self.network.norm(self.network.blocks(self.network.norm_pre(tokens)))
 
     @torch.no_grad()
     def attention(self, images: Tensor) -> Tensor:
@@ -128,9 +182,10 @@ class Encoder(nn.Module):
 
         It is the class token's, or, where features are an average of patches, the mean over all patches.
         """
+        images, first = self.brought(images), self.network.num_prefix_tokens
         rows, columns = self.network.patch_embed.dynamic_feat_size(images.shape[-2:])
         *before, last = self.network.blocks
-        tokens = self.network._pos_embed(self.network.patch_embed(images))
+        tokens = self.network.norm_pre(self.network._pos_embed(self.network.patch_embed(images)))
         for block in before:
             tokens = block(tokens)
         n, count, width = tokens.shape
@@ -139,8 +194,9 @@ class Encoder(nn.Module):
             last.attn.qkv(last.norm1(tokens)).view(n, count, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
         )
         weights = (queries @ keys.transpose(-1, -2) * (width // heads) ** -0.5).softmax(dim=-1).mean(dim=1)
-        asking = weights[:, :1] if self.pool is None else weights[:, 1:]
-        return asking[:, :, 1:].mean(dim=1).unflatten(1, (rows, columns))
+        by_class = first and self.pool is None and self.network.global_pool == "token"
+        asking = weights[:, :1] if by_class else weights[:, first:]
+        return asking[:, :, first:].mean(dim=1).unflatten(1, (rows, columns))
 
 
 def save_encoder(encoder: Encoder, file: Path) -> None:
@@ -158,9 +214,14 @@ def load_encoder(file: Path) -> Encoder:
         if "sslflow.encoder" not in metadata:
             raise ValueError(f"{file}: not an encoder written by sslflow (its metadata lack 'sslflow.encoder')")
         settings = json.loads(metadata["sslflow.encoder"])
-        encoder = Encoder(settings.pop("channels"), settings.pop("image_size"), **settings)
+        given = Given(**_frozen(settings.pop("given"))) if "given" in settings else None
+        encoder = Encoder(settings.pop("channels"), settings.pop("image_size"), given, **settings)
         encoder.load_state_dict({name: content.get_tensor(name) for name in content.keys()})  # noqa: SIM118
     return encoder.eval()
+
+
+def _frozen(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
 
 
 def _small_resnet(channels: int, name: str, width: int, stem_stride: int) -> nn.Module:
@@ -215,14 +276,28 @@ def _from_timm(channels: int, image_size: int, name: str) -> nn.Module:
     import timm
 
     if not timm.is_model(name):
-        raise ValueError(f"encoder.name: there is no encoder '{name}'{closest(name, _similar(name))}")
+        raise ValueError(f"encoder.name: there is no encoder '{name}'{closest(name, similar(name))}")
     try:
         return timm.create_model(name, num_classes=0, in_chans=channels, img_size=image_size)
     except TypeError:  # convolutional networks take images of any size and no `img_size`
         return timm.create_model(name, num_classes=0, in_chans=channels)
 
 
-def _similar(name: str) -> list[str]:
+def _given_network(side: int, name: str) -> nn.Module:
+    """timm's network for images of three channels, whose BatchNorm layers keep what they know: a few small batches of
+    other images would spoil it."""
+    import timm
+    from timm.layers.norm_act import freeze_batch_norm_2d
+
+    for options in ({"img_size": side, "dynamic_img_size": True}, {"img_size": side}, {}):
+        try:
+            return freeze_batch_norm_2d(timm.create_model(name, num_classes=0, **options))
+        except TypeError:  # not every network takes these
+            continue
+    raise ValueError(f"timm can't build its network {name}")
+
+
+def similar(name: str) -> list[str]:
     import timm
 
     family = re.match(r"[a-z]*", name.lower())

