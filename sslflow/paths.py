@@ -26,6 +26,11 @@ def run_name(method: str, seed: int) -> str:
     return f"{method}-{seed}"
 
 
+def start(name: str) -> Path:
+    """What is known of the weights that a name in the section `starts` stands for, JSON."""
+    return LISTINGS / "starts" / f"{name}.json"
+
+
 def listing(section: str, name: str) -> Path:
     """The list of the raw files of a named set: section `domains` or `clips`, CSV."""
     return LISTINGS / f"{section}-{name}.csv"

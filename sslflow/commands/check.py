@@ -31,7 +31,7 @@ BLOCKS = {"images": "methods", "clips": "clip_methods", "adaptation": "adapt_met
 """The kinds of methods, and the section of params.yaml that holds their blocks."""
 ASKED = {"images": "run.methods", "clips": "run.clip_methods", "adaptation": "run.adapt_methods"}
 """The setting that says which of them are run."""
-SETS = ("domains", "clips")
+SETS = ("domains", "clips", "starts")
 """Sections of sets by names of the user's own; there may be none."""
 RENAMED = {
     "two_views": "views",

@@ -44,8 +44,8 @@ class Given:
 
 
 class Brought(nn.Module):
-    """Images as they are normalised here, `(n, 1 or 3, h, w)`, to what given weights were trained on, `(n, 3, …)`: three
-    channels, another normalisation, larger or smaller by `scale`."""
+    """Images as they are normalised here, `(n, 1 or 3, h, w)`, as given weights expect them, `(n, 3, …)`: in three
+    channels, normalised otherwise, larger or smaller by `scale`."""
 
     def __init__(self, facts: Given, scale: float) -> None:
         super().__init__()
@@ -94,9 +94,11 @@ class Encoder(nn.Module):
           pixels; 64 of the width make a head, or 32 where 64 does not divide it.
 
         For these, features are averages over `grid` x `grid` cells of the last map, so that above 1 they keep where
-        something is; 0 takes a ViT's class token. With `given` weights, which the caller fills in, the network is timm's
-        of that name, its BatchNorm layers keep their statistics, and images are brought to what the weights expect.
-        Raises `ValueError` for a name that nobody knows, or a width, grid or patch size that does not fit.
+        something is; 0 takes a ViT's class token.
+
+        With `given` weights, which the caller fills in, the network is timm's of that name, its BatchNorm layers keep
+        their statistics, and images are brought to what the weights expect. Raises `ValueError` for a name that nobody
+        knows, or a width, grid or patch size that does not fit.
         """
         super().__init__()
         self.settings = {

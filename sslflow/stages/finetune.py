@@ -1,5 +1,5 @@
-"""finetune METHOD SEED: a run's encoder, fine-tuned on shares of the labels; METHOD `scratch`: random weights
-instead."""
+"""finetune NAME SEED: an encoder fine-tuned on shares of the labels: that of a method's run, with random weights
+(`scratch`), or with weights that `starts` names."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.finetune import finetune, metric_name
 from sslflow.networks.encoder import Encoder, load_encoder
+from sslflow.networks.weights import started
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import write_metrics
 from sslflow.runtime.rng import derive
@@ -45,13 +46,14 @@ def main(method: str, seed: int) -> None:
 
     def make_encoder() -> Encoder:
         if method != SCRATCH:
-            return load_encoder(paths.encoder(method, seed))
+            known = paths.start(method).exists()
+            return started(method, dataset.format) if known else load_encoder(paths.encoder(method, seed))
         # The weights that pretraining starts from: the methods differ from the control by pretraining alone.
         torch.manual_seed(derive(seed, "init"))
         return Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"])
 
     metrics: dict[str, float] = {}
-    started = time.monotonic()
+    began = time.monotonic()
     for tuned in finetune(make_encoder, dataset, device, seed, method == SCRATCH, **settings["finetune"]):
         metric = metric_name(tuned.fraction)
         metrics |= {metric: tuned.accuracy, f"labels_{metric}": tuned.labels, f"loss_{metric}": tuned.loss}
@@ -59,7 +61,7 @@ def main(method: str, seed: int) -> None:
             f"finetune {name}  {tuned.labels} labels, {tuned.steps} steps: test accuracy {100 * tuned.accuracy:.1f} %",
             flush=True,
         )
-    write_metrics(file, {**metrics, "seconds": time.monotonic() - started})
+    write_metrics(file, {**metrics, "seconds": time.monotonic() - began})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""probe NAME SEED: how well frozen features tell the classes apart; NAME is a method, or the control `random` or
-`pixels`."""
+"""probe NAME SEED: how well frozen features tell the classes apart; NAME is a method, the control `random` or `pixels`,
+or weights that `starts` names."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from sslflow.evaluation.linear import fit_linear
 from sslflow.features.extract import extract
 from sslflow.features.store import FeatureStore
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.weights import started
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import sha256, write_csv, write_metrics
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import Count, Positive, read
+from sslflow.settings.starts import RANDOM
 from sslflow.stages.entry import run
 
-CONTROLS = ("random", "pixels")
 PIXELS = 32
 """Side to which larger images are averaged for `pixels`: a classifier on all pixels of photographs takes gigabytes, and
 longer than pretraining."""
@@ -109,10 +110,14 @@ def _features(
     """Rows to features `(rows, dim)` on the device: of a method's frozen encoder, or of a control."""
     if name == "pixels":
         return lambda rows: pixels(dataset, rows, device)
-    if name == "random":
-        # The weights that every method of this seed starts from.
+    if paths.start(name).exists():
+        # Random ones are those that every method of this seed starts from.
         torch.manual_seed(derive(seed, "init"))
-        encoder = Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"])
+        encoder = (
+            Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"])
+            if name == RANDOM
+            else started(name, dataset.format)
+        )
         return lambda rows: torch.from_numpy(extract(encoder, dataset, rows, device, **settings["extract"])).to(device)
     store = FeatureStore(paths.features(name, seed))
     file = paths.encoder(name, seed)

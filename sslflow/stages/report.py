@@ -39,6 +39,7 @@ SHOWN = (
     "clip_methods",
     "pretrain_clips",
     "examine",
+    "starts",
 )
 """Sections that stand in the report as the settings behind its numbers."""
 
@@ -57,7 +58,9 @@ def main() -> None:
     params = load()
     fractions = (params.get("finetune") or {}).get("fractions") or leaderboard.fractions_of(methods, seeds)
 
-    board = leaderboard.collect(methods, seeds, fractions)
+    wanted = {*settings["run"]["controls"], *settings["run"]["tuned_controls"]}
+    starts = [name for name in params.get("starts") or {} if name in wanted]
+    board = leaderboard.collect(methods, seeds, fractions, starts)
     leaderboard.write_board(board)
     for method, score in Adaptations(params, seeds).means().items():
         leaderboard.write_scores(f"adapt-{method}", {"adaptation": score})

@@ -18,15 +18,17 @@ from sslflow.ingest.listing import (
 )
 from sslflow.ingest.videos.prepare import prepare_clips
 from sslflow.settings.params import Schemas, load, lookup, read
+from sslflow.settings.starts import BUILT_IN, Start, write_start
 from sslflow.stages.entry import run
 
 KINDS = {
     "data": (prepare, ("source", "path", "probe_source", "probe_path")),
     "domains": (prepare_domains, ("source", "source_path", "target", "target_path")),
     "clips": (prepare_clips, ("source", "path")),
+    "starts": (Start, ()),
 }
 """What each section configures, and those of its settings that say where raw files lie."""
-SECTIONS = ("adapt", "clips", "data", "domains", "pretrain_clips")
+SECTIONS = ("adapt", "clips", "data", "domains", "pretrain_clips", "starts")
 """What `dvc.yaml` says that it reads: the sets have names of the user's own."""
 WEIGHTS = ("adapt.weights", "pretrain_clips.start")
 """Settings that name a file of weights."""
@@ -40,11 +42,19 @@ def schemas(section: str) -> Schemas:
 def main() -> None:
     started = time.monotonic()
     content = load()
-    found = [f"{kind}.{name}" for kind in ("domains", "clips") for name in lookup(content, kind)]
+    found = [f"{kind}.{name}" for kind in ("domains", "clips", "starts") for name in lookup(content, kind)]
     settings = read({name: one for section in ("data", *found) for name, one in schemas(section).items()})
     known = {paths.LISTING, paths.WEIGHTS_LISTING, *(paths.listing(*section.split(".", 1)) for section in found)}
     for file in set(paths.LISTINGS.glob("*.csv")) - known:
         file.unlink()
+    starts = {
+        **dict.fromkeys(BUILT_IN),
+        **{name: Start(**settings.pop(f"starts.{name}")) for name in lookup(content, "starts")},
+    }
+    for file in set(paths.start("").parent.glob("*.json")) - {paths.start(name) for name in starts}:
+        file.unlink()
+    for name, start in starts.items():
+        write_start(name, start)
     rows = write_weights_listing(paths.WEIGHTS_LISTING, _weights(content))
     for section, own in settings.items():
         kind, _, name = section.partition(".")

