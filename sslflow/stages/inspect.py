@@ -16,6 +16,7 @@ from sslflow.runtime.files import replacing
 from sslflow.runtime.rng import derive, permutation
 from sslflow.settings.params import Over, Schemas, read
 from sslflow.stages.entry import run
+from sslflow.training.continued import Continued
 from sslflow.training.fit import fit
 from sslflow.training.ingredients import build, image_rows, of_images
 from sslflow.training.method import find
@@ -29,6 +30,7 @@ def schemas(method: str) -> Schemas:
         "compute": compute,
         "encoder": Encoder,
         "inspect": Shown,
+        "start": Continued,
         block: kind,
         f"{block}.views": Over("views", kind.Views),
         f"{block}.train": Over("train", fit),
@@ -40,7 +42,9 @@ def main(name: str, seed: int) -> None:
     device = compute(**settings["compute"])
     dataset, kind, block = Dataset[ImageFormat](), find(name), f"methods.{name}"
     images, train = image_rows(kind, dataset), settings[f"{block}.train"]
-    method = build(kind, of_images(dataset, images, settings["encoder"]), settings[block])
+    method = build(
+        kind, of_images(dataset, images, settings["encoder"], Continued(**settings["start"]).weights), settings[block]
+    )
     load_weights(method, paths.trained(name, seed))
     place(method, device, train.get("memory_format", "channels_last"))
     batch_size = min(train["batch_size"], len(images))

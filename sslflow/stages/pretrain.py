@@ -10,6 +10,7 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ImageFormat
 from sslflow.features.extract import calibrate
+from sslflow.monitoring.drift import Drift
 from sslflow.monitoring.watch import Watch
 from sslflow.networks.encoder import Encoder, save_encoder
 from sslflow.runtime.device import compute
@@ -18,11 +19,15 @@ from sslflow.runtime.files import write_metrics
 from sslflow.runtime.rng import derive, permutation
 from sslflow.settings.params import Over, Schemas, read
 from sslflow.stages.entry import run
+from sslflow.training.continued import Continued, hold
 from sslflow.training.fit import fit
 from sslflow.training.ingredients import build, image_rows, of_images
 from sslflow.training.method import find
 from sslflow.training.run import Journal, Run
 from sslflow.training.saved import save_method
+
+COMPARED = 2000
+"""Training images on which an encoder is compared with what it started from."""
 
 
 def schemas(method: str) -> Schemas:
@@ -32,6 +37,7 @@ def schemas(method: str) -> Schemas:
         "compute": compute,
         "encoder": Encoder,
         "pretrain": Journal,
+        "start": Continued,
         block: kind,
         f"{block}.views": Over("views", kind.Views),
         f"{block}.train": Over("train", fit),
@@ -49,16 +55,27 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     dataset, kind, block = Dataset[ImageFormat](), find(name), f"methods.{name}"
     images = image_rows(kind, dataset)
     torch.manual_seed(derive(seed, "init"))
-    method = build(kind, of_images(dataset, images, settings["encoder"]), settings[block])
+    start = Continued(**settings["start"])
+    method = build(kind, of_images(dataset, images, settings["encoder"], start.weights), settings[block])
+    if start.given:
+        for encoder in method.encoders.values():
+            hold(encoder, start.blocks, len(images))
     views = kind.Views(dataset.format, **settings[f"{block}.views"])
 
     journal, train = Journal(**settings.pop("pretrain")), settings[f"{block}.train"]
-    files = dataset.folder / "manifest.parquet", dataset.folder / "dataset.json"
+    files = [dataset.folder / "manifest.parquet", dataset.folder / "dataset.json", paths.start(start.weights)]
     training = Run("pretrain", name, seed, journal, device, settings, *files)
     watched = images[permutation(len(images), seed, "diagnostics")[: journal.diagnostics].numpy()]
     watch = Watch(method, views, dataset, watched, device, seed, train.get("memory_format", "channels_last"))
-    for moment in training.train(method, views, dataset, images, f"{block}.train", **train):
+    compared = images[permutation(len(images), seed, "drift")[:COMPARED].numpy()]
+    drift = Drift(method.encoder, dataset, compared, device, watch.memory_format, training.noted)
+    continued = start if start.given else None
+    for moment in training.train(method, views, dataset, images, f"{block}.train", continued=continued, **train):
         moment.signs.update(watch())
+        if start.given:
+            moment.signs.update(drift(moment.step))
+    kept = drift.restore_best() if start.keep == "best" else None
+    facts = {} if kept is None else {"kept_step": kept}
     for encoder in method.encoders.values():
         calibrate(encoder, dataset, images, device, memory_format=watch.memory_format)
     if rank():
@@ -67,9 +84,12 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     save_encoder(encoder, paths.encoder(name, seed))
     save_method(method, paths.trained(name, seed))
     training.write_curve(paths.curve(name, seed))
-    write_metrics(paths.metrics("pretrain", paths.run_name(name, seed)), training.metrics(len(images), "images"))
+    metrics = {**training.metrics(len(images), "images"), **facts}
+    write_metrics(paths.metrics("pretrain", paths.run_name(name, seed)), metrics)
     training.remove_checkpoint()
     steps, seconds = training.curve[-1]["step"], training.seconds
+    if kept is not None:
+        print(f"{training.label}  kept the encoder of step {kept} of {steps}: the best kNN on labelled training images")
     print(f"{training.label}  {steps} steps in {seconds:.0f} s, wrote {paths.encoder(name, seed)}")
 
 

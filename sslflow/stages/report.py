@@ -40,6 +40,7 @@ SHOWN = (
     "pretrain_clips",
     "examine",
     "starts",
+    "start",
 )
 """Sections that stand in the report as the settings behind its numbers."""
 

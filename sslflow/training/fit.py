@@ -17,6 +17,7 @@ from sslflow.runtime.device import MemoryFormat, Precision, layout, place
 from sslflow.runtime.distributed import rank, world_size
 from sslflow.runtime.rng import derive, generator
 from sslflow.settings.params import Count, Fraction, NonNegative, Positive
+from sslflow.training.continued import Continued
 from sslflow.training.epochs import Epochs
 from sslflow.training.gradients import Gradients
 from sslflow.training.method import Losses, Method, Pool
@@ -82,6 +83,7 @@ def fit(
     seed: int,
     resume: dict[str, Any] | None = None,
     rows: np.ndarray | None = None,
+    continued: Continued | None = None,
     *,
     epochs: Count,
     batch_size: Count,
@@ -107,7 +109,8 @@ def fit(
     where one is given; `momentum` is that of SGD and LARS, `betas` are AdamW's, and with a `layer_decay` below 1 each
     layer of an encoder learns with so much of the rate of the layer above it. `resume` is a state that an earlier
     `Step` gave; the run then ends with the same bits as one that was never stopped, since every step draws its random
-    numbers from its own number. Raises `NonFiniteLoss` with the step, and `ValueError` for settings that don't fit
+    numbers from its own number. Where the encoders started from weights that exist, `continued` says at which rate they
+    learn. Raises `NonFiniteLoss` with the step, and `ValueError` for settings that don't fit
     together.
     """
     rows = dataset.pretraining_rows if rows is None else rows
@@ -123,7 +126,8 @@ def fit(
 
         convert_sync_batchnorm(method)
     networks = [encoder.network for encoder in method.encoders.values()]
-    made = make_optimizer(method, optimizer, lr, weight_decay, momentum, betas, layer_decay, networks)
+    apart = continued is not None
+    made = make_optimizer(method, optimizer, lr, weight_decay, momentum, betas, layer_decay, networks, apart)
     state = State(method, made, steps)
     if resume is not None:
         state.load(resume)
@@ -145,8 +149,9 @@ def fit(
             step = state.done
             torch.manual_seed(derive(seed, "step", step, rank()))
             rate = lr * warmup_cosine(step, steps, warmup)
+            slow = continued.rate(step, steps, warmup) if continued else rate
             for group in state.optimizer.param_groups:
-                group["lr"] = rate * group.get("lr_scale", 1.0)
+                group["lr"] = (slow if group.get("network") else rate) * group.get("lr_scale", 1.0)
                 if weight_decay_end is not None and group["weight_decay"]:
                     group["weight_decay"] = cosine(weight_decay, weight_decay_end, step / steps)
             seen = tuple(_laid_out(view, memory_format) for view in views(read))

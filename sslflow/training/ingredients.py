@@ -13,6 +13,8 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ImageFormat
 from sslflow.data.splits import TRAIN
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.weights import started
+from sslflow.settings.starts import RANDOM
 from sslflow.training.method import Method
 
 M = TypeVar("M", bound=Method)
@@ -49,9 +51,16 @@ def image_rows(kind: type[Method], dataset: Dataset[ImageFormat]) -> np.ndarray:
     return rows
 
 
-def of_images(dataset: Dataset[ImageFormat], rows: np.ndarray, encoder: Mapping[str, Any]) -> Factories:
-    """What there is for methods of images: an encoder with the settings given, and the labels of the rows."""
+def of_images(
+    dataset: Dataset[ImageFormat], rows: np.ndarray, encoder: Mapping[str, Any], start: str = RANDOM
+) -> Factories:
+    """What there is for methods of images: an encoder with the settings given and random weights, or the weights of a
+    start; and the labels of the rows."""
     return {
-        "encoder": lambda: Encoder(dataset.format.channels, dataset.format.size, **encoder),
+        "encoder": lambda: (
+            Encoder(dataset.format.channels, dataset.format.size, **encoder)
+            if start == RANDOM
+            else started(start, dataset.format)
+        ),
         "labels": lambda: torch.from_numpy(dataset.labels[rows]),
     }

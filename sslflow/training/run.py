@@ -75,6 +75,8 @@ class Run:
         self._state = from_first(self.checkpoint.load() if rank() == 0 else None, device)
         self.curve: list[Row] = self._state["curve"] if self._state else []
         self.seconds: float = self._state["seconds"] if self._state else 0.0
+        self.noted: dict[str, Any] = self._state["noted"] if self._state else {}
+        """What the caller wants a checkpoint to hold besides."""
 
     def train(
         self, method: Method, views: Views, dataset: Readable, rows: np.ndarray, section: str, **settings: Any
@@ -115,7 +117,9 @@ class Run:
                         progress.note(step.number, chance)
                         warned = True
                 if now - saved > self.journal.checkpoint_seconds:
-                    self.checkpoint.save({**step.state(), "curve": self.curve, "seconds": self.seconds})
+                    self.checkpoint.save(
+                        {**step.state(), "curve": self.curve, "seconds": self.seconds, "noted": self.noted}
+                    )
                     saved = now
         except NonFiniteLoss as error:
             kept = f"the last good checkpoint is {self.checkpoint.file}"
