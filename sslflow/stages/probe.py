@@ -32,6 +32,8 @@ PIXELS = 32
 """Side to which larger images are averaged for `pixels`: a classifier on all pixels of photographs takes gigabytes, and
 longer than pretraining."""
 _BATCH = 1024
+COLUMNS = ("row", "actual", "predicted", "neighbours")
+"""Of the table of predictions: by the linear classifier, and by the nearest neighbours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,7 @@ def main(name: str, seed: int) -> None:
     title = paths.run_name(name, seed)
     if not dataset.labelled:
         print(f"probe {title}  skipped: the images have no labels to train a probe on and to test it on")
-        write_csv(paths.predictions(name, seed), ("row", "actual", "predicted"), ())
+        write_csv(paths.predictions(name, seed), COLUMNS, ())
         write_metrics(paths.metrics("probe", title), {})
         return
 
@@ -95,9 +97,9 @@ def main(name: str, seed: int) -> None:
     if name == "pixels" and dataset.format.size > PIXELS:
         metrics["side"] = PIXELS
     names = [dataset.classes[number] for number in range(classes)]
-    rows = zip(test.tolist(), y_test.tolist(), predicted.tolist(), strict=True)
-    table = [(row, names[actual], names[guess]) for row, actual, guess in rows]
-    write_csv(paths.predictions(name, seed), ("row", "actual", "predicted"), table)
+    rows = zip(test.tolist(), y_test.tolist(), predicted.tolist(), neighbours.tolist(), strict=True)
+    table = [(row, *(names[number] for number in numbers)) for row, *numbers in rows]
+    write_csv(paths.predictions(name, seed), COLUMNS, table)
     write_metrics(paths.metrics("probe", title), metrics)
     print(
         f"probe {title}  linear {100 * metrics['linear']:.1f} %, kNN {100 * metrics['knn']:.1f} % on {len(test)} images"

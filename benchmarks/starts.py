@@ -1,0 +1,286 @@
+"""Methods that go on from weights that exist, beside these as they came: `python -m benchmarks.starts`.
+
+Each row is the pipeline's own: the stages pretrain, extract, probe and finetune in a folder of their own under
+work/benchmarks/starts, with recipes/full.yaml but for what `ROWS` says. What has been measured with the same settings
+is not measured again; a run that was stopped resumes. `--table docs/benchmarks.md` writes the table. Accuracies on test
+images are looked at here and nowhere before: `keep` chooses by labelled training images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import hashlib
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ruamel.yaml import YAML
+
+from sslflow import paths
+from sslflow.data.dataset import Dataset
+from sslflow.ingest.images.prepare import prepare
+from sslflow.runtime.files import read_json, write_json
+from sslflow.settings.params import load, lookup
+
+ROOT = Path(__file__).resolve().parent.parent
+WORK = Path("work/benchmarks/starts")
+SEEDS = (0, 1, 2)
+SETS: dict[str, dict[str, Any]] = {
+    "emoji": {"source": "samples:emoji", "image_size": 64, "channels": 3},
+    "fashion": {"source": "samples:fashion", "image_size": 28, "channels": 3},
+}
+SIDES = {"emoji": 128, "fashion": 56}
+"""Pixels to which images are brought for the weights."""
+START = "lite0"
+WEIGHTS = "package:efficientnet-lite0"
+SMALL = {"name": "resnet10", "width": 16, "stem_stride": 2, "grid": 2}
+DRAWN = 2000
+"""Samples of seeds and test images for an interval."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table: a method and what differs from the recipe, or weights as they are where there is none."""
+
+    method: str = ""
+    start: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+    block: dict[str, Any] = field(default_factory=dict)
+
+
+ON: dict[str, Any] = {"weights": START}
+ROWS: dict[str, Row] = {
+    "as it came": Row(),
+    **{
+        f"{method}, {keep} kept": Row(method, {**ON, "keep": keep}, {"epochs": 6})
+        for method in ("simclr", "vicreg", "diet", "dino")
+        for keep in ("best", "last")
+    },
+    "distilled into a ResNet-10": Row("distillation", {"teacher": START}, {"epochs": 24}),
+    "simclr, from scratch": Row("simclr", {}, {"epochs": 24}),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row with one seed on one data set."""
+
+    data: str
+    row: str
+    seed: int
+
+    @property
+    def folder(self) -> Path:
+        """Where its stages run."""
+        return WORK / self.data / self.row.replace(" ", "-").replace(",", "")
+
+    @property
+    def name(self) -> str:
+        """What its files are called by: a method, or the weights."""
+        return ROWS[self.row].method or START
+
+    @property
+    def result(self) -> Path:
+        """What was measured."""
+        return self.folder / "results" / f"{self.seed}.json"
+
+
+def make_folder(job: Job) -> None:
+    """A folder in which stages find prepared images and their settings."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    prepared = WORK / "prepared" / job.data
+    if not (prepared / "dataset.json").exists():
+        prepare(prepared, print, **SETS[job.data])
+    link = job.folder / paths.PREPARED
+    link.parent.mkdir(exist_ok=True)
+    if not link.exists():
+        link.symlink_to(prepared.resolve(), target_is_directory=True)
+    params, row = load(ROOT / "recipes/full.yaml"), ROWS[job.row]
+    params["encoder"] = SMALL
+    params["compute"] |= {"device": "auto", "threads": 1}
+    params["starts"] = {START: {"weights": WEIGHTS, "side": SIDES[job.data]}}
+    params["start"] |= row.start
+    params["finetune"] |= {"fractions": [0.1, 0.01]}
+    if row.method:
+        own = lookup(params, f"methods.{row.method}")
+        params["methods"][row.method] = {**own, **row.block, "train": {**own.get("train", {}), **row.train}}
+    with (job.folder / "params.yaml").open("w") as handle:
+        YAML(typ="safe").dump({**params, "domains": {}, "clips": {}}, handle)
+
+
+def key(job: Job) -> str:
+    """Changes when the settings that the row reads do."""
+    params, row = load(job.folder / "params.yaml"), ROWS[job.row]
+    content: list[Any] = [job.data, job.row, job.seed, SETS[job.data], params["starts"]]
+    content += [params[section] for section in ("encoder", "extract", "probe", "finetune", "start", "train", "views")]
+    content.append(lookup(params, f"methods.{row.method}") if row.method else {})
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def measured(job: Job) -> dict[str, Any] | None:
+    """The result, where it was measured with the present settings."""
+    found = read_json(job.result) if job.result.exists() else None
+    return found if found and found["key"] == key(job) else None
+
+
+def run(job: Job, tuned: bool) -> None:
+    """Measure one job and write its result."""
+    title, result = paths.run_name(job.name, job.seed), {"key": key(job)}
+    if ROWS[job.row].method:
+        _stage(job, "pretrain")
+        trained = read_json(job.folder / paths.metrics("pretrain", title))
+        result |= {name: trained[name] for name in ("seconds", "rankme", "kept_step", "step") if name in trained}
+        curve = list(csv.DictReader((job.folder / paths.curve(job.name, job.seed)).open()))
+        result |= {name: [float(row[name]) for row in curve] for name in ("train_knn", "agreement") if name in curve[0]}
+        _stage(job, "extract")
+    _stage(job, "probe")
+    probed = read_json(job.folder / paths.metrics("probe", title))
+    result |= {name: probed[name] for name in ("linear", "knn", "linear_validation")}
+    answers = list(csv.DictReader((job.folder / paths.predictions(job.name, job.seed)).open()))
+    for measure, column in (("linear", "predicted"), ("knn", "neighbours")):
+        result[f"{measure}_right"] = [int(one["actual"] == one[column]) for one in answers]
+    result["rows"] = [int(one["row"]) for one in answers]
+    if tuned:
+        _stage(job, "finetune")
+        found = read_json(job.folder / paths.metrics("finetune", title))
+        result |= {name: value for name, value in found.items() if name.startswith("finetune_")}
+    shutil.rmtree(job.folder / paths.features(job.name, job.seed), ignore_errors=True)
+    job.result.parent.mkdir(exist_ok=True)
+    write_json(job.result, result)
+    print(
+        f"{job.data}  {job.row}  seed {job.seed}  validation {100 * result['linear_validation']:.1f} %  "
+        f"{result.get('seconds', 0):.0f} s",
+        flush=True,
+    )
+
+
+def _stage(job: Job, stage: str, *arguments: str) -> None:
+    log = job.folder / "logs" / f"{stage}-{job.seed}.txt"
+    log.parent.mkdir(exist_ok=True)
+    arguments = arguments or (job.name, str(job.seed))
+    command = [sys.executable, "-m", f"sslflow.stages.{stage}", *(arguments if stage != "scan" else ())]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    with log.open("w") as handle:
+        ended = subprocess.run(
+            command,
+            cwd=job.folder,
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            env={**environment, "OMP_NUM_THREADS": "1"},
+        )
+    if ended.returncode:
+        raise RuntimeError(f"{stage} of {job.row}, seed {job.seed}, on {job.data} failed:\n{log.read_text()[-3000:]}")
+
+
+def gap(
+    ours: list[dict[str, Any]], theirs: list[dict[str, Any]], measure: str, groups: np.ndarray
+) -> tuple[float, ...]:
+    """Points between two rows in an accuracy, and the 95 % interval of that, over the seeds and the test images: pairs
+    of one seed and image, seeds and whole groups of images drawn again."""
+    seeds = sorted({one["seed"] for one in ours} & {one["seed"] for one in theirs})
+    both = [{one["seed"]: np.array(one[f"{measure}_right"], float) for one in rows} for rows in (ours, theirs)]
+    differences = np.stack([both[0][seed] - both[1][seed] for seed in seeds])
+    number = np.unique(groups, return_inverse=True)[1]
+    numbers = np.random.default_rng(0)
+    sums = np.stack([np.bincount(number, weights=row) for row in differences])
+    counts = np.bincount(number)
+    means = []
+    for _ in range(DRAWN):
+        chosen = numbers.integers(len(counts), size=len(counts))
+        drawn = numbers.integers(len(seeds), size=len(seeds))
+        means.append(sums[drawn][:, chosen].sum() / (len(seeds) * counts[chosen].sum()))
+    low, high = np.quantile(means, [0.025, 0.975])
+    return 100 * differences.mean(), 100 * low, 100 * high
+
+
+def table(sets: list[str], seeds: list[int]) -> Iterator[str]:
+    """The tables in Markdown, one for each data set."""
+    now = datetime.datetime.now(datetime.UTC).date()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} cores, no GPU"
+    yield f"{platform.machine()}, {device}, torch {torch.__version__}; {now}. {WEIGHTS}; accuracy on test images in %."
+    for data in sets:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in ROWS:
+            done = [{**one, "seed": seed} for seed in seeds if (one := measured(Job(data, row, seed)))]
+            if done:
+                found[row] = done
+        if not found:
+            continue
+        dataset = Dataset(WORK / "prepared" / data)
+        groups = dataset.groups[np.array(next(iter(found.values()))[0]["rows"])]
+        yield from ("", f"### {data}, {SETS[data]['image_size']} pixels brought to {SIDES[data]}", "")
+        yield "| | seeds | linear | kNN | above the start: linear | kNN | kept step | fine-tuned 10 % | 1 % |"
+        yield "|---|---|---|---|---|---|---|---|---|"
+        for row, done in found.items():
+            cells = [str(len(done)), _spread(done, "linear"), _spread(done, "knn")]
+            for measure in ("linear", "knn"):
+                base = found.get("as it came")
+                if row == "as it came" or not base:
+                    cells.append("")
+                    continue
+                points, low, high = gap(done, base, measure, groups)
+                cells.append(f"{points:+.1f} ({low:+.1f} to {high:+.1f})")
+            cells.append(
+                ", ".join(f"{one['kept_step']:.0f} of {one['step']:.0f}" for one in done if "kept_step" in one)
+            )
+            cells += [_spread(done, f"finetune_{share}pct") for share in ("10", "1")]
+            yield f"| {row} | {' | '.join(cells)} |"
+
+
+def _spread(done: list[dict[str, Any]], measure: str) -> str:
+    values = [100 * one[measure] for one in done if measure in one]
+    if not values:
+        return ""
+    return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", default=["emoji"], choices=SETS)
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
+    parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side, one thread each")
+    parser.add_argument("--no-finetune", action="store_true", help="probes only")
+    parser.add_argument("--table", type=Path, help="write the tables to this file, between its marks")
+    asked = parser.parse_args()
+    wanted = [Job(data, row, seed) for seed in asked.seeds for data in asked.sets for row in asked.rows]
+    for job in wanted:
+        make_folder(job)
+    for job in {one.folder: one for one in wanted}.values():
+        _stage(job, "scan")
+    missing = [job for job in wanted if measured(job) is None]
+    print(f"{len(wanted)} runs, {len(missing)} to measure", flush=True)
+    failed = 0
+    with ThreadPoolExecutor(asked.jobs) as workers:
+        for outcome in [workers.submit(run, job, not asked.no_finetune) for job in missing]:
+            try:
+                outcome.result()
+            except RuntimeError as error:
+                failed += 1
+                print(error, flush=True)
+    lines = "\n".join(table(asked.sets, asked.seeds))
+    print(lines)
+    if asked.table:
+        begin, end = "<!-- starts: begin -->\n", "<!-- starts: end -->"
+        before, mark, rest = asked.table.read_text(encoding="utf-8").partition(begin)
+        if not mark:
+            raise SystemExit(f"{asked.table} has no line {begin.strip()}")
+        asked.table.write_text(f"{before}{mark}{lines}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+    raise SystemExit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
