@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ def tensors(file: Path) -> dict[str, Tensor]:
     from timm.models import load_state_dict
 
     try:
-        found = load_state_dict(str(file))
+        # torch would warn of other programs' pickles; what can't be read raises.
+        with warnings.catch_warnings(action="ignore"):
+            found = load_state_dict(str(file))
     except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
         why = "it holds more than tensors, which is not read" if "weights_only" in str(error).lower() else "damaged"
         raise ValueError(f"{file}: no weights can be read from it: {why}") from None
