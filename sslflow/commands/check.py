@@ -26,6 +26,7 @@ from sslflow.settings.params import (
     lookup,
     sections,
 )
+from sslflow.settings.starts import BUILT_IN, RANDOM
 
 BLOCKS = {"images": "methods", "clips": "clip_methods", "adaptation": "adapt_methods"}
 """The kinds of methods, and the section of params.yaml that holds their blocks."""
@@ -98,6 +99,7 @@ def check(file: Path = FILE) -> dict[str, list[str]]:
         checked(used, content, problems)
     problems += _methods(content, blocks, asked)
     problems += _named(content, asked)
+    problems += _starts(content)
     problems += _sections(content, schemas)
     if problems:
         raise ParamsError(list(dict.fromkeys(problems)), file)
@@ -156,6 +158,23 @@ def _named(content: Mapping[str, Any], asked: Mapping[str, list[str]]) -> Iterat
         kept = setting == "adapt.start" and list(paths.encoder(str(name), 0).parent.glob(f"{name}-*.safetensors"))
         if asked[kind] and isinstance(name, str) and name not in known and not kept:
             yield f"{setting}: there is no '{name}' in {where}{closest(name, known)}"
+
+
+def _starts(content: Mapping[str, Any]) -> Iterator[str]:
+    """Names of weights that there are not, and such as mean something else already."""
+    known = list(lookup(content, "starts"))
+    for name in known:
+        if name in (*BUILT_IN, *names("images")):
+            yield f"starts.{name}: the name means a row or a method already; choose another"
+    for section, key, built_in in (
+        ("run", "controls", (RANDOM, "pixels")),
+        ("run", "tuned_controls", ("scratch",)),
+        ("start", "weights", (RANDOM,)),
+    ):
+        asked = lookup(content, section).get(key, ())
+        for name in asked if isinstance(asked, list) else [asked] if asked else []:
+            if name not in (*built_in, *known):
+                yield f"{section}.{key}: there is no '{name}' in starts{closest(str(name), [*built_in, *known])}"
 
 
 def _sections(content: Mapping[str, Any], schemas: Mapping[str, Schemas]) -> Iterator[str]:
