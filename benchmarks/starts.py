@@ -42,12 +42,19 @@ SETS: dict[str, dict[str, Any]] = {
     "emoji": {"source": "samples:emoji", "image_size": 64, "channels": 3},
     "fashion": {"source": "samples:fashion", "image_size": 28, "channels": 3},
 }
-SIDES = {"emoji": 128, "fashion": 56}
+SIDES = {"emoji": 96, "fashion": 56}
 """Pixels to which images are brought for the weights."""
 START = "lite0"
 WEIGHTS = "package:efficientnet-lite0"
 SMALL = {"name": "resnet10", "width": 16, "stem_stride": 2, "grid": 2}
 LOGGED = 34
+STAGES = ("pretrain", "extract", "probe")
+CODE = """
+import importlib, sys
+for stage in sys.argv[1].split():
+    importlib.import_module(f"sslflow.stages.{stage}").main(*sys.argv[2:3], *map(int, sys.argv[3:]))
+"""
+"""Runs the stages named by the first argument."""
 DRAWN = 2000
 """Samples of seeds and test images for an interval."""
 
@@ -63,7 +70,7 @@ class Row:
 
 
 ON: dict[str, Any] = {"weights": START}
-EPOCHS = 8
+EPOCHS = 6
 ROWS: dict[str, Row] = {
     "as it came": Row(),
     "dino, continued": Row("dino", ON, {"epochs": EPOCHS}),
@@ -145,20 +152,21 @@ def measured(job: Job) -> dict[str, Any] | None:
 def run(job: Job) -> None:
     """Train and probe one job, and write its result."""
     title, result = paths.run_name(job.name, job.seed), {"key": key(job)}
+    _stages(job, *STAGES[0 if ROWS[job.row].method else 2 :], *(["finetune"] if job.row in TUNED else []))
     if ROWS[job.row].method:
-        _stage(job, "pretrain")
         trained = read_json(job.folder / paths.metrics("pretrain", title))
         result |= {name: trained[name] for name in ("seconds", "rankme", "kept_step", "step") if name in trained}
         curve = list(csv.DictReader((job.folder / paths.curve(job.name, job.seed)).open()))
         result |= {name: [float(row[name]) for row in curve] for name in ("train_knn", "agreement") if name in curve[0]}
-        _stage(job, "extract")
-    _stage(job, "probe")
     probed = read_json(job.folder / paths.metrics("probe", title))
     result |= {name: probed[name] for name in ("linear", "knn", "linear_validation")}
     answers = list(csv.DictReader((job.folder / paths.predictions(job.name, job.seed)).open()))
     for measure, column in (("linear", "predicted"), ("knn", "neighbours")):
         result[f"{measure}_right"] = [int(one["actual"] == one[column]) for one in answers]
     result["rows"] = [int(one["row"]) for one in answers]
+    if job.row in TUNED:
+        tuned = read_json(job.folder / paths.metrics("finetune", title))
+        result |= {name: value for name, value in tuned.items() if name.startswith("finetune_")}
     shutil.rmtree(job.folder / paths.features(job.name, job.seed), ignore_errors=True)
     job.result.parent.mkdir(exist_ok=True)
     write_json(job.result, result)
@@ -169,30 +177,22 @@ def run(job: Job) -> None:
     )
 
 
-def tune(job: Job) -> None:
-    """Fine-tune one job that is trained, and add what came of it to its result."""
-    _stage(job, "finetune")
-    found = read_json(job.folder / paths.metrics("finetune", paths.run_name(job.name, job.seed)))
-    tuned = {name: value for name, value in found.items() if name.startswith("finetune_")}
-    write_json(job.result, {**read_json(job.result), **tuned})
-
-
-def _stage(job: Job, stage: str, *arguments: str) -> None:
-    log = job.folder / "logs" / f"{stage}-{job.seed}.txt"
+def _stages(job: Job, *stages: str) -> None:
+    """Run stages one after another in one process: starting one takes as long as some of them."""
+    log = job.folder / "logs" / f"{stages[0]}-{job.seed}.txt"
     log.parent.mkdir(exist_ok=True)
-    arguments = arguments or (job.name, str(job.seed))
-    command = [sys.executable, "-m", f"sslflow.stages.{stage}", *(arguments if stage != "scan" else ())]
+    arguments = [] if stages == ("scan",) else [job.name, str(job.seed)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with log.open("w") as handle:
         ended = subprocess.run(
-            command,
+            [sys.executable, "-c", CODE, " ".join(stages), *arguments],
             cwd=job.folder,
             stdout=handle,
             stderr=subprocess.STDOUT,
             env={**environment, "OMP_NUM_THREADS": "1"},
         )
     if ended.returncode:
-        raise RuntimeError(f"{stage} of {job.row}, seed {job.seed}, on {job.data} failed:\n{log.read_text()[-3000:]}")
+        raise RuntimeError(f"{job.row}, seed {job.seed}, on {job.data} failed:\n{log.read_text()[-3000:]}")
 
 
 def gap(
@@ -287,11 +287,8 @@ def main() -> None:
     print(f"{len(wanted)} runs, {len(missing)} to measure", flush=True)
     with ThreadPoolExecutor(asked.jobs) as workers:
         folders = {one.folder: one for one in wanted}.values()
-        failed = _failed([workers.submit(_stage, job, "scan") for job in folders])
+        failed = _failed([workers.submit(_stages, job, "scan") for job in folders])
         failed += _failed([workers.submit(run, job) for job in missing])
-        ready = {job: measured(job) for job in wanted if job.row in TUNED}
-        left = [job for job, found in ready.items() if found and not any(key.startswith("finetune") for key in found)]
-        failed += _failed([workers.submit(tune, job) for job in left])
     lines = "\n".join(table(asked.sets, asked.seeds))
     print(lines)
     if asked.table:
