@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from sslflow.data.splits import Split
-from sslflow.ingest.images.decode import Decoded, Refused, regular_file
+from sslflow.ingest.images.decode import Decoded
+from sslflow.ingest.images.files import Refused, regular_file
 from sslflow.ingest.records import Picture, Record, Rejected, escape
 
 _WINDOW = 4

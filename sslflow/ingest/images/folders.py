@@ -9,7 +9,7 @@ from itertools import chain
 from pathlib import Path
 
 from sslflow.data.splits import POOL, TEST, TRAIN, Split, held_out
-from sslflow.ingest.images.decode import SUFFIXES
+from sslflow.ingest.images.kinds import is_picture
 from sslflow.ingest.records import Item, Other, Record, Rejected, Source, escape
 
 _TRAIN_NAMES = ("train", "training")
@@ -107,11 +107,7 @@ def _loose(place: Path, root: Path) -> Iterator[Item]:
         names = sorted(entry.name for entry in entries if not _is_folder(entry) and not entry.name.startswith("."))
     for name in names:
         shown = str((place / name).relative_to(root))
-        yield Rejected(shown, "not in a class folder") if _is_image(name) else Other(shown)
-
-
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in SUFFIXES
+        yield Rejected(shown, "not in a class folder") if is_picture(place / name) else Other(shown)
 
 
 def _walk(root: Path, prefix: str) -> Iterator[str | Rejected | Other]:
@@ -121,7 +117,7 @@ def _walk(root: Path, prefix: str) -> Iterator[str | Rejected | Other]:
             yield Rejected(f"{prefix}{folder.path}".rstrip("/") or ".", f"folder not readable: {folder.unreadable}")
         for name in folder.files:
             shown = f"{prefix}{folder.path}{name}"
-            yield shown if _is_image(name) else Other(shown)
+            yield shown if is_picture(root / folder.path / name) else Other(shown)
 
 
 @dataclass(frozen=True)
