@@ -38,7 +38,7 @@ _TURNS = {
 }
 _SWAPPING = {_TURNS[number] for number in (5, 6, 7, 8)}
 _ORIENTATION = 0x0112
-_UNSUPPORTED = re.compile("unsupported|not supported|not implemented|unknown|cannot handle", re.IGNORECASE)
+_UNSUPPORTED = re.compile("unsupported|not supported|not implemented|cannot handle", re.IGNORECASE)
 
 
 @dataclass(frozen=True)

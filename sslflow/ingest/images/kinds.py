@@ -106,7 +106,7 @@ _BY_START = [
         (rb"(\xff\x0a|\0\0\0\x0cJXL \r\n\x87\n)", "JPEG XL"),
         (rb"II\xbc", "JPEG XR"),
         (rb"DDS \x7c\0\0\0", "DDS"),
-        (rb"(\xef\xbb\xbf)?\s*(<\?xml.*|<!DOCTYPE svg.*|<!--.*-->\s*)?<svg[\s>]", "SVG"),
+        (rb"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?((<!DOCTYPE svg[^>]*>|<!--.*?-->)\s*)*<svg[\s/>]", "SVG"),
         (rb"(%!PS-Adobe-\S+ EPSF|\xc5\xd0\xd3\xc6)", "EPS"),
         (rb"(\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF)", "WMF or EMF"),
         (rb"gimp xcf ", "GIMP"),

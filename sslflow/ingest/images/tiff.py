@@ -31,13 +31,20 @@ _BYTES = 32
 def read_tiff(handle: BinaryIO, max_pixels: int) -> Raster:
     """The first page in full size. Raises `Refused` for what isn't supported or larger than `max_pixels`, and nearly
     anything for what is damaged."""
-    with TiffFile(handle, is_ome=False) as file:
+    with _file(handle) as file:
         page, number, pages = _page(file)
         _check(page, max_pixels)
         if page.compression in _BY_PILLOW or (page.photometric == PHOTOMETRIC.YCBCR and page.compression != 7):
             return _by_pillow(handle, page, number, pages)
         values = _values(page, file.filehandle.size)
     return _raster(page, values, pages)
+
+
+def _file(handle: BinaryIO) -> TiffFile:
+    try:
+        return TiffFile(handle, name="image", is_ome=False)
+    except TypeError:  # tifffile can't name a kind of sample for each band
+        raise Refused("not supported: TIFF with bands of several kinds") from None
 
 
 def _page(file: TiffFile) -> tuple[TiffPage, int, int]:
@@ -69,12 +76,11 @@ def _check(page: TiffPage, max_pixels: int) -> None:
         raise Refused(f"no pixels: {width} x {height}")
     if _DNG in page.tags or page.photometric in (PHOTOMETRIC.CFA, PHOTOMETRIC.LINEAR_RAW):
         raise Refused("not supported: a camera's raw file (TIFF or DNG); export it as TIFF or JPEG")
-    kind = f"{_KINDS.get(int(page.sampleformat), page.sampleformat)}{bits}" if isinstance(bits, int) else f"{bits} bits"
-    what = f"TIFF with {bands} band{'s' * (bands > 1)} of {kind}"
+    what = f"TIFF with {bands} band{'s' * (bands > 1)} of {_kind(page)}"
     if page.compression not in _DECODED | _BY_PILLOW:
         raise Refused(f"not supported: TIFF compressed by {_name(page.compression)}")
     whole = bits in _WHOLE or (page.sampleformat == 1 and bits in range(1, 17))
-    if page.dtype is None or not whole or page.dtype.kind not in "buif" or _differ(page):
+    if page.dtype is None or page.sampleformat not in (1, 2, 3) or not whole:
         raise Refused(f"not supported: {what}")
     if page.compression not in _LOSSLESS and page.compression in (6, 7, 50001) and bits != 8:
         raise Refused(f"not supported: {what}, compressed by {_name(page.compression)}")
@@ -104,10 +110,12 @@ def _colours(page: TiffPage) -> int:
     return 0
 
 
-def _differ(page: TiffPage) -> bool:
-    """Whether the bands are of several kinds."""
-    tags = (page.tags.valueof(number) for number in (258, 339))
-    return any(isinstance(value, tuple) and len(set(value)) > 1 for value in tags)
+def _kind(page: TiffPage) -> str:
+    """Of a sample: uint16, float32."""
+    bits = page.bitspersample
+    if not isinstance(bits, int):
+        return f"{', '.join(map(str, bits))} bits"
+    return f"{_KINDS.get(int(page.sampleformat), f'kind {page.sampleformat}, ')}{bits}"
 
 
 def _name(value: int) -> str:
