@@ -113,6 +113,9 @@ def _opened(picture: Picture, size: int, sixteen_bit: SixteenBit, max_pixels: in
         handle.seek(0)
         if kind == "TIFF":
             return _of_raster(read_tiff(handle, max_pixels), sixteen_bit)
+        if kind == "PNM" and (raster := deep.pnm(handle.read())):
+            _check_size(raster.values.shape[1], raster.values.shape[0], max_pixels)
+            return _of_raster(raster, sixteen_bit)
         try:
             return _by_pillow(handle, kind, size, sixteen_bit, max_pixels)
         except Refused:
@@ -146,10 +149,7 @@ def _kind(start: bytes, name: str) -> str:
 def _by_pillow(handle: BinaryIO, kind: str, size: int, sixteen_bit: SixteenBit, max_pixels: int) -> _Opened:
     with _image(handle, kind) as image:
         width, height = image.size
-        if width * height > max_pixels:
-            raise Refused(f"too large: {width} x {height} pixels, more than max_pixels = {max_pixels}")
-        if width < 1 or height < 1:
-            raise Refused(f"no pixels: {width} x {height}")
+        _check_size(width, height, max_pixels)
         raster = _deep(image, handle, kind)
         if raster is not None:
             raster = replace(raster, orientation=_orientation(image), pages=_further(image))
@@ -167,6 +167,13 @@ def _by_pillow(handle: BinaryIO, kind: str, size: int, sixteen_bit: SixteenBit, 
             image = image.convert("RGB")
         whole = _canonical(image)
         return _Opened(whole, width, height, _orientation(image), content, pages=_further(image))
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise Refused(f"too large: {width} x {height} pixels, more than max_pixels = {max_pixels}")
+    if width < 1 or height < 1:
+        raise Refused(f"no pixels: {width} x {height}")
 
 
 def _image(handle: BinaryIO, kind: str) -> Image.Image:
@@ -197,8 +204,6 @@ def _deep(image: Image.Image, handle: BinaryIO, kind: str) -> Raster | None:
         start = _all(handle, HEAD)
         shade = image.mode in ("1", "L") and "transparency" in image.info
         return deep.png(_all(handle)) if start[24] == 16 or shade else None
-    if kind == "PNM":
-        return deep.pnm(_all(handle))
     if kind == "JPEG 2000":
         return deep.jpeg2000(_all(handle))
     return None
