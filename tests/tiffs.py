@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+Order = Literal["<", ">"]
 Tag = tuple[int, int, Sequence[float] | bytes]
 NONE, LZW, JPEG, DEFLATE, PACKBITS, OLD_DEFLATE, LZMA, ZSTD = 1, 5, 7, 8, 32773, 32946, 34925, 50000
 _FORMATS = {1: "B", 3: "H", 4: "I", 5: "II", 11: "f", 12: "d", 16: "Q"}
@@ -46,7 +47,7 @@ class Page:
         return height, width, bands
 
 
-def tiff(*pages: Page, order: Literal["<", ">"] = "<", big: bool = False, sub: Sequence[Page] = ()) -> bytes:
+def tiff(*pages: Page, order: Order = "<", big: bool = False, sub: Sequence[Page] = ()) -> bytes:
     """The bytes of a file of these pages; `sub` are sub-images of the first."""
     out = bytearray(b"II" if order == "<" else b"MM")
     out += struct.pack(order + ("HHHQ" if big else "HI"), *((43, 8, 0, 0) if big else (42, 0)))
@@ -61,7 +62,7 @@ def tiff(*pages: Page, order: Literal["<", ">"] = "<", big: bool = False, sub: S
     return bytes(out)
 
 
-def _write(out: bytearray, page: Page, order: str, big: bool, children: list[int] | None) -> tuple[int, int]:
+def _write(out: bytearray, page: Page, order: Order, big: bool, children: list[int] | None) -> tuple[int, int]:
     """Append a page; where its directory begins, and where the place of the next one is to be written."""
     height, width, bands = page.size
     places, counts = [], []
@@ -98,7 +99,7 @@ def _write(out: bytearray, page: Page, order: str, big: bool, children: list[int
     return _directory(out, sorted(replaced.values(), key=lambda tag: tag[0]), order, big)
 
 
-def _directory(out: bytearray, tags: list[Tag], order: str, big: bool) -> tuple[int, int]:
+def _directory(out: bytearray, tags: list[Tag], order: Order, big: bool) -> tuple[int, int]:
     room, offset = (8, "Q") if big else (4, "I")
     start = len(out)
     entries = bytearray(struct.pack(order + ("Q" if big else "H"), len(tags)))
@@ -137,7 +138,7 @@ def _parts(page: Page) -> list[np.ndarray]:
     return parts
 
 
-def _packed(part: np.ndarray, page: Page, order: str) -> bytes:
+def _packed(part: np.ndarray, page: Page, order: Order) -> bytes:
     """The samples of a strip or tile as bytes, before they are compressed."""
     if page.bits == 24 and order == "<":
         return np.ascontiguousarray(part.astype("<u4")).view(np.uint8).reshape(-1, 4)[:, :3].tobytes()

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from sslflow import paths
-from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, SixteenBit
+from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit
 from sslflow.ingest.images.prepare import prepare
+from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.images.sources import EmojiLabel, open_source
 from sslflow.runtime.files import write_json
 from sslflow.settings.params import Count, Fraction, Natural

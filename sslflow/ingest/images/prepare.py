@@ -17,8 +17,11 @@ import pyarrow.parquet as pq
 
 from sslflow.data.formats import ImageFormat, described
 from sslflow.data.splits import POOL, TEST, TRAIN, Split
-from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, SixteenBit, decode
+from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, decode
 from sslflow.ingest.images.examine import Examined, examine_all
+from sslflow.ingest.images.kinds import READ
+from sslflow.ingest.images.losses import Losses
+from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.images.sources import EmojiLabel, combine, open_source
 from sslflow.ingest.records import Other, Record, Rejected, Source, escape
 from sslflow.ingest.shards import ShardWriter
@@ -29,7 +32,7 @@ from sslflow.settings.params import Count, Fraction, Natural
 Duplicates = Literal["keep", "drop"]
 
 COLUMNS = (("width", pa.int32()), ("height", pa.int32()), ("sha256", pa.string()), ("pixels", pa.string()))
-"""What the manifest says of each image besides: its size upright, and hashes of the file and of the prepared pixels."""
+"""What the manifest says of each image besides: its size upright, hashes of the file and of the picture in it."""
 
 _TASK_IMAGES = 64
 _TASK_BYTES = 4 * 2**20
@@ -81,7 +84,7 @@ def prepare(
         max_pixels=max_pixels,
     )
     with replacing_folder(folder) as temporary:
-        book = _Book(drop=duplicates == "drop")
+        book = _Book(Losses(sixteen_bit), drop=duplicates == "drop")
         shape = (channels, image_size, image_size)
         with ShardWriter(temporary, {"images": ("|u1", shape)}, COLUMNS, measured="images") as writer:
             tasks = _tasks(images, book, channels * image_size**2)
@@ -95,6 +98,8 @@ def prepare(
         form = ImageFormat(channels, image_size, *writer.mean_and_std(POOL if counts[POOL] else TRAIN))
         write_json(temporary / "dataset.json", {**described(form, images.classes), "counts": counts})
         conflicts = _write_lists(temporary, book)
+    for loss in book.losses.warnings(len(book.repeats) * book.drop):
+        tell(f"warning: {loss}")
     leaked = sum(repeat.leaked for repeat in book.repeats)
     if leaked:
         done = "dropped there" if book.drop else "kept, so that scores flatter"
@@ -108,12 +113,13 @@ def prepare(
         "leaked": leaked,
         "label_conflicts": conflicts,
         "other_files": book.other_files,
+        "left_out": book.losses.left_out,
     }
 
 
 @dataclass(frozen=True)
 class _Repeat:
-    """An image whose prepared pixels are those of the image in `row`."""
+    """An image that holds the same picture as the image in `row`."""
 
     name: str
     split: str
@@ -127,11 +133,12 @@ class _Repeat:
 class _Book:
     """What is known of the images so far."""
 
+    losses: Losses
     drop: bool
     rejected: list[Rejected] = field(default_factory=list)
     other_files: int = 0
     first: dict[Split, dict[bytes, int]] = field(default_factory=lambda: {TEST: {}, TRAIN: {}, POOL: {}})
-    """Of each split, hash of the prepared pixels → row of the first image like that."""
+    """Of each split, hash of the picture → row of the first image like that."""
     repeats: list[_Repeat] = field(default_factory=list)
 
 
@@ -172,6 +179,7 @@ def _keep_or_drop(item: Examined, book: _Book, writer: ShardWriter) -> None:
     key = bytes.fromhex(item.pixels_hash)
     tested = book.first[TEST].get(key)
     row = tested if tested is not None else book.first[item.split].get(key)
+    book.losses.add(item, repeated=row is not None)
     if row is not None:
         leaked = tested is not None and item.split != TEST
         book.repeats.append(_Repeat(item.name, item.split, item.label, item.sha256, row, leaked))
@@ -195,7 +203,7 @@ def _check(book: _Book, kept: int, where: str, max_bad: float) -> None:
     good, bad = kept + len(book.repeats) * book.drop, len(book.rejected)
     if not good and not bad:
         others = f"; it holds {book.other_files} other files" if book.other_files else ""
-        raise ValueError(f"{where}: there are no images here (JPEG, PNG, WebP, GIF, BMP, TIFF){others}")
+        raise ValueError(f"{where}: there are no images here ({', '.join(READ)}){others}")
     if good and bad / (good + bad) <= max_bad:
         return
     reasons = Counter(item.reason.partition(":")[0] for item in book.rejected).most_common(_EXAMPLES)

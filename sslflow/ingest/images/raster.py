@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from annotated_types import Len
 from PIL import Image
+from pydantic import PlainValidator
+from pydantic_core import PydanticCustomError
 
 from sslflow.ingest.images.files import Refused
 
-SixteenBit = Literal["full", "stretch"] | Annotated[tuple[float, ...], Len(2, 2)]
+
+def _ends(value: Any) -> Any:
+    if value in ("full", "stretch"):
+        return value
+    if isinstance(value, tuple) and len(value) == 2 and all(type(end) in (int, float) for end in value):
+        low, high = float(value[0]), float(value[1])
+        if -math.inf < low < high < math.inf:
+            return low, high
+    raise PydanticCustomError(
+        "ends", "should be full, stretch, or [low, high], two numbers of which the first is smaller"
+    )
+
+
+SixteenBit = Annotated[Literal["full", "stretch"] | tuple[float, float], PlainValidator(_ends)]
 """What becomes black and white where a sample has more than 8 bits: the ends of the format's range, those of each
 image's own range, or the two values that are given."""
 

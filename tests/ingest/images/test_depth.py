@@ -124,7 +124,7 @@ def test_jpeg_2000_of_any_depth(bits, bands):
     values = (DEEP[..., :bands] >> (16 - bits)).astype(np.uint8 if bits == 8 else np.uint16)
     for form in ("jp2", "j2k"):
         content = imagecodecs.jpeg2k_encode(values.squeeze(), bitspersample=bits, codecformat=form, reversible=True)
-        assert np.abs(shown(content) - values * (255 / (2**bits - 1))).max() <= 1, form
+        assert np.abs(shown(bytes(content)) - values * (255 / (2**bits - 1))).max() <= 1, form
 
 
 def test_a_damaged_png_of_16_bits():

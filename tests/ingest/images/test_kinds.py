@@ -9,7 +9,7 @@ from data_fixtures import encoded, scene, write
 from PIL import Image
 from tiffs import Page, tiff
 
-from sslflow.ingest.images import decode as decoding
+from sslflow.ingest.images import opened
 from sslflow.ingest.images.decode import Refused, decode
 from sslflow.ingest.images.folders import folder, imagefolder
 from sslflow.ingest.images.kinds import by_ending, by_start, is_picture
@@ -164,11 +164,11 @@ def test_a_video_called_a_picture():
 def test_heic_without_what_reads_it(monkeypatch):
     content = heic()
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    decoding._reads_heic.cache_clear()
+    opened._reads_heic.cache_clear()
     with pytest.raises(Refused, match="not supported: HEIC; install pillow-heif"):
         decode(content, 8, 3)
     monkeypatch.undo()
-    decoding._reads_heic.cache_clear()
+    opened._reads_heic.cache_clear()
     assert decode(content, 8, 3).width == 24
 
 
