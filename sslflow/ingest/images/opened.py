@@ -39,8 +39,8 @@ class Opened:
 
 
 def open_picture(picture: Picture, size: int, sixteen_bit: SixteenBit, max_pixels: int) -> Opened:
-    """Of at least twice `size` where a JPEG can be reduced as it is read. Raises `Refused`, and for what is damaged nearly
-    anything."""
+    """A large JPEG is reduced as it is read, to no less than twice `size`. Raises `Refused`, and for what is damaged
+    nearly anything."""
     if isinstance(picture, np.ndarray):
         image = Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture)
         return Opened(_canonical(image), *image.size)
