@@ -16,6 +16,7 @@ from sslflow.ingest.images.raster import Raster
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs each odd tag; what matters is checked here
 
 _GREY = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK)
+_DIVISIBLE = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB)
 _LOSSLESS = frozenset([1, 5, 8, 32773, 32946, 34925, 34926, 50000])
 _DECODED = _LOSSLESS | {7, 33005, 34712, 34887, 50001, 50002}
 _BY_PILLOW = frozenset([2, 3, 4, 6, 32771])
@@ -93,17 +94,20 @@ def _check(page: TiffPage, max_pixels: int) -> None:
         raise Refused(f"not supported: {what}, PhotometricInterpretation {_name(page.photometric)}")
     if colours == 1 and bands > 1 and not any(page.extrasamples):
         raise Refused(f"not supported: {what}; its tags don't say what they are")
+    opacity = set(page.extrasamples) & {1, 2}
+    if opacity and (page.sampleformat == 2 or (1 in opacity and page.photometric not in _DIVISIBLE)):
+        raise Refused(f"not supported: {what}, one of them opacity")
     if max(width * height, page.tilewidth * page.tilelength) * bands * page.dtype.itemsize > _BYTES * max_pixels:
         raise Refused(f"too large: {what}, {width} x {height} pixels")
 
 
 def _colours(page: TiffPage) -> int:
     """Bands that make up the colour; 0 where that isn't supported."""
-    if page.photometric in _GREY or (page.photometric == PHOTOMETRIC.PALETTE and page.sampleformat == 1):
+    if page.photometric in _GREY or (page.photometric == PHOTOMETRIC.PALETTE and _white(page)):
         return 1
     if page.photometric == PHOTOMETRIC.RGB:
         return 3
-    if page.photometric == PHOTOMETRIC.SEPARATED and page.tags.valueof(_INK, 1) == 1 and page.sampleformat == 1:
+    if page.photometric == PHOTOMETRIC.SEPARATED and page.tags.valueof(_INK, 1) == 1 and _white(page):
         return 4
     if page.photometric == PHOTOMETRIC.YCBCR and page.bitspersample == 8 and page.planarconfig == 1:
         return 3
@@ -155,6 +159,7 @@ def _raster(page: TiffPage, values: np.ndarray, pages: int) -> Raster:
         alpha = np.round(np.clip(share / full, 0, 1) * 255).astype(np.uint8)
         if extra[opaque] == 1:
             colour = _divided(colour, share, full)
+            white = white and max(white, 255)
     blank = _blank(page, values[..., :colours])
     if blank is not None:
         alpha = np.where(blank, 0, 255 if alpha is None else alpha).astype(np.uint8)
@@ -177,9 +182,13 @@ def _orientation(page: TiffPage) -> int:
 
 
 def _divided(colour: np.ndarray, share: np.ndarray, full: float) -> np.ndarray:
-    """The colours that were stored multiplied by their opacity."""
+    """The colours that were stored multiplied by their opacity; of less than 8 bits, in 8."""
     true = colour * np.divide(full, share, out=np.zeros(share.shape), where=share > 0)[..., None]
-    return true if colour.dtype.kind == "f" else np.minimum(np.round(true), full).astype(colour.dtype)
+    if colour.dtype.kind == "f":
+        return true
+    if full < 255:
+        return np.round(np.minimum(true / full, 1) * 255).astype(np.uint8)
+    return np.minimum(np.round(true), full).astype(colour.dtype)
 
 
 def _blank(page: TiffPage, colour: np.ndarray) -> np.ndarray | None:
