@@ -68,6 +68,8 @@ def _write(out: bytearray, page: Page, order: Order, big: bool, children: list[i
     places, counts = [], []
     for part in _parts(page):
         content = _compressed(page, _packed(part, page, order), part)
+        if page.fill == 2:
+            content = np.packbits(np.unpackbits(np.frombuffer(content, np.uint8)).reshape(-1, 8)[:, ::-1]).tobytes()
         places.append(len(out))
         counts.append(len(content))
         out += content + bytes(len(content) % 2)
@@ -154,8 +156,6 @@ def _packed(part: np.ndarray, page: Page, order: Order) -> bytes:
         content = _float_predicted(part)
     else:
         content = part.astype(part.dtype.newbyteorder(order)).tobytes()
-    if page.fill == 2:
-        content = np.packbits(np.unpackbits(np.frombuffer(content, np.uint8)).reshape(-1, 8)[:, ::-1]).tobytes()
     return content
 
 

@@ -109,7 +109,7 @@ def _colours(page: TiffPage) -> int:
         return 3
     if page.photometric == PHOTOMETRIC.SEPARATED and page.tags.valueof(_INK, 1) == 1 and _white(page):
         return 4
-    if page.photometric == PHOTOMETRIC.YCBCR and page.bitspersample == 8 and page.planarconfig == 1:
+    if page.photometric == PHOTOMETRIC.YCBCR and _white(page) == 255 and page.planarconfig == 1:
         return 3
     return 0
 
