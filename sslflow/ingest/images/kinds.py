@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from sslflow.ingest.images.files import Refused, regular_file
 
@@ -29,6 +31,7 @@ READ: Mapping[str, str] = {
 }
 """The kinds that are read, with Pillow's names of them."""
 
+_TGA_END = b"TRUEVISION-XFILE.\0"
 RAW = "a camera's raw file"
 _ENDINGS = {
     "JPEG": "jpg jpeg jpe jfif mpo jps",
@@ -129,6 +132,16 @@ def by_start(start: bytes) -> str:
     return next((kind for pattern, kind in _BY_START if pattern.match(start)), "")
 
 
+def by_content(handle: BinaryIO) -> tuple[str, bytes]:
+    """The kind of picture that a file holds, or `""`, and its first bytes."""
+    start = handle.read(HEAD)
+    kind = by_start(start)
+    if not kind and len(start) > len(_TGA_END):
+        handle.seek(-len(_TGA_END), os.SEEK_END)
+        kind = "TGA" if handle.read() == _TGA_END else ""
+    return kind, start
+
+
 def by_ending(name: str) -> str:
     """The kind of picture that a file's name claims, or `""`."""
     suffixes = Path(name.lower()).suffixes
@@ -136,11 +149,11 @@ def by_ending(name: str) -> str:
 
 
 def is_picture(file: Path) -> bool:
-    """Whether a file is a picture by its ending or, where that is none of a picture, by its first bytes."""
+    """Whether a file is a picture by its ending or, where that is none of a picture, by its content."""
     if by_ending(file.name):
         return True
     try:
         with regular_file(file) as handle:
-            return bool(by_start(handle.read(HEAD)))
+            return bool(by_content(handle)[0])
     except (Refused, OSError):
         return False

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sslflow.ingest.images import deep
 from sslflow.ingest.images.files import Refused, regular_file
-from sslflow.ingest.images.kinds import HEAD, RAW, READ, by_ending, by_start
+from sslflow.ingest.images.kinds import HEAD, RAW, READ, by_content, by_ending
 from sslflow.ingest.images.raster import Raster, SixteenBit, Used, eight_bit
 from sslflow.ingest.images.tiff import read_tiff
 from sslflow.ingest.records import Picture
@@ -45,7 +45,7 @@ def open_picture(picture: Picture, size: int, sixteen_bit: SixteenBit, max_pixel
         image = Image.fromarray(picture[..., 0] if picture.shape[2:] == (1,) else picture)
         return Opened(_canonical(image), *image.size)
     with io.BytesIO(picture) if isinstance(picture, bytes) else regular_file(picture) as handle:
-        kind = _kind(handle.read(HEAD), picture.name if isinstance(picture, Path) else "")
+        kind = _kind(handle, picture.name if isinstance(picture, Path) else "")
         handle.seek(0)
         if kind == "TIFF":
             return _of_raster(read_tiff(handle, max_pixels), sixteen_bit)
@@ -64,14 +64,14 @@ def open_picture(picture: Picture, size: int, sixteen_bit: SixteenBit, max_pixel
             return _by_pillow(bare, kind, size, sixteen_bit, max_pixels)
 
 
-def _kind(start: bytes, name: str) -> str:
+def _kind(handle: BinaryIO, name: str) -> str:
     """One of the kinds that are read. Raises `Refused` for others."""
+    (found, start), claimed = by_content(handle), by_ending(name)
     if not start:
         raise Refused("empty file")
-    found, claimed = by_start(start), by_ending(name)
     if found == "TIFF" and claimed == RAW:
         found = RAW
-    if not found and claimed == "TGA":  # it has no signature
+    if not found and claimed == "TGA":  # older ones have no signature
         found = claimed
     if found in READ:
         return found

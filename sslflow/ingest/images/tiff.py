@@ -184,8 +184,8 @@ def _orientation(page: TiffPage) -> int:
 def _divided(colour: np.ndarray, share: np.ndarray, full: float) -> np.ndarray:
     """The colours that were stored multiplied by their opacity; of less than 8 bits, in 8."""
     true = colour * np.divide(full, share, out=np.zeros(share.shape), where=share > 0)[..., None]
-    if colour.dtype.kind == "f":
-        return true
+    if colour.dtype.kind == "f" or colour.dtype.itemsize > 2:
+        return np.minimum(true, full) if colour.dtype.kind == "u" else true
     if full < 255:
         return np.round(np.minimum(true / full, 1) * 255).astype(np.uint8)
     return np.minimum(np.round(true), full).astype(colour.dtype)

@@ -167,6 +167,11 @@ def test_jpegs_of_other_kinds_are_no_damage():
     assert (decode(bytes(imagecodecs.ljpeg_encode(lossless)), SIDE, 1).pixels[0] == lossless).all()
 
 
+def test_inks_of_a_jpeg_are_stored_turned_round():
+    inks = scene(SIDE, SIDE).convert("CMYK")
+    assert np.abs(shown(encoded(inks, "JPEG", quality=100)) - np.asarray(scene(SIDE, SIDE))).mean() < 4
+
+
 @pytest.mark.parametrize("alpha", [0, 8])
 def test_tga_says_whether_it_has_alpha(tmp_path, alpha):
     values = np.asarray(scene(SIDE, SIDE).convert("RGBA")).copy()

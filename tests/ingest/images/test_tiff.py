@@ -10,6 +10,7 @@ import zlib
 
 import numpy as np
 import pytest
+import tifffile
 import tiffs
 from data_fixtures import encoded, scene
 from PIL import Image
@@ -241,6 +242,19 @@ def test_what_another_writer_writes(kind):
         with Image.open(io.BytesIO(content)) as stored:
             expected = np.asarray(stored.convert("RGB"))
         assert close(shown(content), expected, 3 if kind == "jpeg" else 1), mode
+
+
+@pytest.mark.parametrize("compression", ["jpeg2000", "webp", "jpegxl", "lerc", "lzw", "zstd"])
+@pytest.mark.parametrize("kind", ["u1", "u2"])
+@pytest.mark.parametrize("layout", [{"tile": (16, 16)}, {"rowsperstrip": 5}, {"planarconfig": "separate"}])
+def test_what_the_library_writes(compression, kind, layout):
+    if compression == "webp":
+        kind, layout = "u1", {"tile": (16, 16)}
+    values = np.asarray(scene(SIDE, SIDE)).astype(kind) * np.array(257 if kind == "u2" else 1, kind)
+    stored = values.transpose(2, 0, 1) if "planarconfig" in layout else values
+    target = io.BytesIO()
+    tifffile.imwrite(target, stored, photometric="rgb", compression=compression, **layout)
+    assert close(shown(target.getvalue()), np.asarray(scene(SIDE, SIDE)))
 
 
 def first(count: int = 3, **options) -> list[Page]:
