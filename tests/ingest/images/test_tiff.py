@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import zlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -247,7 +248,7 @@ def test_what_another_writer_writes(kind):
 @pytest.mark.parametrize("compression", ["jpeg2000", "webp", "jpegxl", "lerc", "lzw", "zstd"])
 @pytest.mark.parametrize("kind", ["u1", "u2"])
 @pytest.mark.parametrize("layout", [{"tile": (16, 16)}, {"rowsperstrip": 5}, {"planarconfig": "separate"}])
-def test_what_the_library_writes(compression, kind, layout):
+def test_what_the_library_writes(compression: str, kind: str, layout: dict[str, Any]):
     if compression == "webp":
         kind, layout = "u1", {"tile": (16, 16)}
     values = np.asarray(scene(SIDE, SIDE)).astype(kind) * np.array(257 if kind == "u2" else 1, kind)
