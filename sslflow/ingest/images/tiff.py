@@ -24,7 +24,7 @@ _BY_PILLOW = frozenset([2, 3, 4, 6, 32771])
 _KINDS = {1: "uint", 2: "int", 3: "float", 4: "undefined", 5: "complex int", 6: "complex"}
 _WHOLE = (8, 16, 32, 64)
 _NODATA, _GEO = 42113, (33550, 33922, 34264, 34735, 42112, 42113)
-_DNG, _INK, _SUBSAMPLING, _REFERENCE = 50706, 332, 530, 532
+_ORIENTATION, _DNG, _INK, _SUBSAMPLING, _REFERENCE = 274, 50706, 332, 530, 532
 _BYTES = 32
 """So many for each of `max_pixels` may an image take."""
 
@@ -177,7 +177,7 @@ def _white(page: TiffPage) -> int | None:
 
 
 def _orientation(page: TiffPage) -> int:
-    value = page.tags.valueof(274, 1)
+    value = page.tags.valueof(_ORIENTATION, 1)
     return value if isinstance(value, int) else 1
 
 
@@ -224,8 +224,9 @@ def _by_pillow(handle: BinaryIO, page: TiffPage, number: int, pages: int) -> Ras
         if image.mode not in ("1", "L", "RGB", "YCbCr"):
             raise Refused(f"not supported: {what}")
         values = np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+        orientation = image.getexif().get(_ORIENTATION, 1)  # 1 where Pillow has turned it by now
     values = values.reshape(*values.shape[:2], -1)
-    return Raster(values, 255, orientation=_orientation(page), pages=pages)
+    return Raster(values, 255, orientation=orientation, pages=pages)
 
 
 def _plain(page: TiffPage) -> bool:

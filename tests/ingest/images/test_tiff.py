@@ -221,6 +221,27 @@ def test_orientation(orientation):
     assert close(shown(tiff(page)), upright / 257)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("compression", ["group4", "raw"])
+def test_what_pillow_reads_is_turned_once(orientation, compression):
+    page = scene(SIDE, SIDE).convert("1") if compression == "group4" else scene(SIDE, SIDE).convert("YCbCr")
+    target = io.BytesIO()
+    page.save(target, "TIFF", compression=compression, tiffinfo={274: orientation, 530: (1, 1)})
+    expected = page
+    if orientation > 1:
+        methods = [
+            "FLIP_LEFT_RIGHT",
+            "ROTATE_180",
+            "FLIP_TOP_BOTTOM",
+            "TRANSPOSE",
+            "ROTATE_270",
+            "TRANSVERSE",
+            "ROTATE_90",
+        ]
+        expected = page.transpose(Image.Transpose[methods[orientation - 2]])
+    assert close(shown(target.getvalue()), np.asarray(expected.convert("RGB")), 2)
+
+
 @pytest.mark.parametrize("compression", ["group3", "group4", "tiff_ccitt", "packbits"])
 @pytest.mark.parametrize("inverted", [False, True])
 def test_scanned_pages(compression, inverted):
