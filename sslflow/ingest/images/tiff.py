@@ -18,6 +18,7 @@ logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # it logs each odd tag
 _GREY = (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK)
 _DIVISIBLE = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB)
 _LOSSLESS = frozenset([1, 5, 8, 32773, 32946, 34925, 34926, 50000])
+_PREDICTED = _LOSSLESS - {1, 32773}
 _DECODED = _LOSSLESS | {7, 33005, 34712, 34887, 50001, 50002}
 _BY_PILLOW = frozenset([2, 3, 4, 6, 32771])
 """Facsimile, and JPEG as it was before 1995: libtiff reads them."""
@@ -35,7 +36,7 @@ def read_tiff(handle: BinaryIO, max_pixels: int) -> Raster:
     with _file(handle) as file:
         page, number, pages = _page(file)
         _check(page, max_pixels)
-        if page.compression in _BY_PILLOW or (page.photometric == PHOTOMETRIC.YCBCR and page.compression != 7):
+        if page.compression in _BY_PILLOW:
             return _by_pillow(handle, page, number, pages)
         values = _values(page, file.filehandle.size)
     return _raster(page, values, pages)
@@ -85,7 +86,7 @@ def _check(page: TiffPage, max_pixels: int) -> None:
         raise Refused(f"not supported: {what}")
     if page.compression not in _LOSSLESS and page.compression in (6, 7, 50001) and bits != 8:
         raise Refused(f"not supported: {what}, compressed by {_name(page.compression)}")
-    if page.predictor != 1 and (page.compression == 1 or bits not in _WHOLE):
+    if page.predictor != 1 and (page.compression not in _PREDICTED or bits not in _WHOLE):
         raise Refused(f"not supported: {what} with a predictor, compressed by {_name(page.compression)}")
     if 262 not in page.tags and page.compression != 6:
         raise Refused(f"not supported: {what}; its tags don't say what they are (PhotometricInterpretation is missing)")
@@ -109,7 +110,7 @@ def _colours(page: TiffPage) -> int:
         return 3
     if page.photometric == PHOTOMETRIC.SEPARATED and page.tags.valueof(_INK, 1) == 1 and _white(page):
         return 4
-    if page.photometric == PHOTOMETRIC.YCBCR and _white(page) == 255 and page.planarconfig == 1:
+    if page.photometric == PHOTOMETRIC.YCBCR and _white(page) == 255 and (page.compression in (6, 7) or _plain(page)):
         return 3
     return 0
 
@@ -165,6 +166,9 @@ def _raster(page: TiffPage, values: np.ndarray, pages: int) -> Raster:
         alpha = np.where(blank, 0, 255 if alpha is None else alpha).astype(np.uint8)
     if page.photometric == PHOTOMETRIC.PALETTE:
         colour, white = _painted(page, colour), 255
+    elif page.photometric == PHOTOMETRIC.YCBCR and page.compression != 7:
+        height, width, _ = colour.shape
+        colour = np.asarray(Image.frombytes("YCbCr", (width, height), colour.tobytes()).convert("RGB"))
     elif colour.dtype == bool:
         colour = colour.astype(np.uint8)
     inverted = page.photometric == PHOTOMETRIC.MINISWHITE
@@ -212,11 +216,17 @@ def _painted(page: TiffPage, index: np.ndarray) -> np.ndarray:
     return colours.astype(np.uint8)[:, index[..., 0].astype(np.intp)].transpose(1, 2, 0)
 
 
+def _plain(page: TiffPage) -> bool:
+    """Whether YCbCr is laid out and scaled as in JPEG."""
+    reference = page.tags.valueof(_REFERENCE, (0, 1, 255, 1, 128, 1, 255, 1, 128, 1, 255, 1))
+    scaled = [top / bottom for top, bottom in zip(reference[::2], reference[1::2], strict=True)]
+    return tuple(page.tags.valueof(_SUBSAMPLING, (2, 2))) == (1, 1) and scaled == [0, 255, 128, 255, 128, 255]
+
+
 def _by_pillow(handle: BinaryIO, page: TiffPage, number: int, pages: int) -> Raster:
     """What libtiff reads and tifffile doesn't, of 1 bit or 8 bits a sample."""
     what = f"TIFF of colours {_name(page.photometric)}, compressed by {_name(page.compression)}"
-    plain = page.photometric != PHOTOMETRIC.YCBCR or page.compression != 1 or _plain(page)
-    if number < 0 or not plain or page.bitspersample not in (1, 8) or page.extrasamples:
+    if number < 0 or page.bitspersample not in (1, 8) or page.extrasamples:
         raise Refused(f"not supported: {what}")
     handle.seek(0)
     with Image.open(handle, formats=("TIFF",)) as image:
@@ -227,10 +237,3 @@ def _by_pillow(handle: BinaryIO, page: TiffPage, number: int, pages: int) -> Ras
         orientation = image.getexif().get(_ORIENTATION, 1)  # 1 where Pillow has turned it by now
     values = values.reshape(*values.shape[:2], -1)
     return Raster(values, 255, orientation=orientation, pages=pages)
-
-
-def _plain(page: TiffPage) -> bool:
-    """Whether uncompressed YCbCr is laid out and scaled as in JPEG."""
-    reference = page.tags.valueof(_REFERENCE, (0, 1, 255, 1, 128, 1, 255, 1, 128, 1, 255, 1))
-    scaled = [top / bottom for top, bottom in zip(reference[::2], reference[1::2], strict=True)]
-    return tuple(page.tags.valueof(_SUBSAMPLING, (2, 2))) == (1, 1) and scaled == [0, 255, 128, 255, 128, 255]

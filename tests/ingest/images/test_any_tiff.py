@@ -9,7 +9,6 @@ import numpy as np
 import tiffs
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from tiffs import Page, tiff
 
 from sslflow.ingest.images.decode import Decoded, Refused, decode
@@ -111,18 +110,16 @@ def files(draw) -> Drawn:
     readable = (
         kind != "c"
         and (bits in WHOLE if kind != "u" else bits in (*range(1, 17), 32, 64))
-        and photometric in (0, 1, 2, 3, 5)
+        and photometric in (0, 1, 2, 3, 5, 6)
         and (kind == "u" or photometric not in (3, 5))
         and (photometric not in (3, 5) or bits <= 16)
+        and (photometric != 6 or (kind, bits) == ("u", 8))
         and compression not in (32809, 34661)
-        and (predictor == 1 or compression != 1)
+        and (predictor == 1 or compression not in (1, tiffs.PACKBITS))
         and (colours > 1 or not extra or any(extra))
         and not (any(extra) and kind == "i")
         and not (1 in extra and photometric not in (1, 2))
     )
-    if photometric == 6 and kind == "u" and bits == 8 and not extra:
-        shown = np.asarray(Image.fromarray(array, "YCbCr").convert("RGB")).astype(float)
-        return Drawn(content, upright(shown, orientation or 1), len(others), 0, True, words)
     if not readable:
         return Drawn(content, None, 0, 0, True, words)
     shown, finite = picture(array, kind, bits, photometric, colours, extra, palette, nodata)
@@ -152,6 +149,12 @@ def picture(array, kind, bits, photometric, colours, extra, palette, nodata) -> 
     seen = share[..., 0] > 0 if (share > 0).any() else np.ones((SIDE, SIDE), bool)
     if photometric == 3:
         shown = (palette >> 8)[array[..., 0].astype(int)].astype(float)
+    elif photometric == 6:
+        luma, blue, red = (colour[..., band : band + 1].astype(float) for band in range(3))
+        shown = luma + np.concatenate(
+            [1.402 * (red - 128), -0.344136 * (blue - 128) - 0.714136 * (red - 128), 1.772 * (blue - 128)], axis=2
+        )
+        shown = shown.clip(0, 255)
     elif photometric == 5:
         inks = colour.astype(float) / (white or 1)
         shown = 255 * (1 - inks[..., :3]) * (1 - inks[..., 3:])

@@ -94,7 +94,7 @@ LOSSLESS = [
     [("u1", 1), ("u2", 1), ("u4", 1), ("f4", 1), ("f8", 1), ("u1", 2), ("u2", 2), ("u4", 2), ("f4", 3), ("f8", 3)],
 )
 def test_every_compression_and_predictor(compression, kind, predictor):
-    predictor = 1 if compression == tiffs.NONE else predictor
+    predictor = 1 if compression in (tiffs.NONE, tiffs.PACKBITS) else predictor
     bits = 8 * np.dtype(kind).itemsize
     for bands, planar, order, tile in itertools.product((1, 3), (1, 2), ("<", ">"), (0, 16)):
         values = some(bands, min(bits, 16)).astype(kind)
@@ -221,24 +221,22 @@ def test_orientation(orientation):
     assert close(shown(tiff(page)), upright / 257)
 
 
+T = Image.Transpose
+TURNS = (
+    *(T.FLIP_LEFT_RIGHT, T.ROTATE_180, T.FLIP_TOP_BOTTOM),
+    *(T.TRANSPOSE, T.ROTATE_270, T.TRANSVERSE, T.ROTATE_90),
+)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("compression", ["group4", "raw"])
-def test_what_pillow_reads_is_turned_once(orientation, compression):
+def test_scanned_pages_and_ycbcr_are_turned_once(orientation, compression):
     page = scene(SIDE, SIDE).convert("1") if compression == "group4" else scene(SIDE, SIDE).convert("YCbCr")
     target = io.BytesIO()
     page.save(target, "TIFF", compression=compression, tiffinfo={274: orientation, 530: (1, 1)})
     expected = page
     if orientation > 1:
-        methods = [
-            "FLIP_LEFT_RIGHT",
-            "ROTATE_180",
-            "FLIP_TOP_BOTTOM",
-            "TRANSPOSE",
-            "ROTATE_270",
-            "TRANSVERSE",
-            "ROTATE_90",
-        ]
-        expected = page.transpose(Image.Transpose[methods[orientation - 2]])
+        expected = page.transpose(TURNS[orientation - 2])
     assert close(shown(target.getvalue()), np.asarray(expected.convert("RGB")), 2)
 
 
@@ -350,7 +348,8 @@ REFUSED = [
     (Page(some(1), compression=34661), "compressed by JBIG"),
     (Page(some(1), compression=12345), "compressed by 12345"),
     (Page(some(1, 4), 1, 4, compression=tiffs.DEFLATE, more=[(317, 3, [2])]), "with a predictor"),
-    (Page(some(3), YCBCR), "TIFF of colours YCBCR"),
+    (Page(some(3), YCBCR), "PhotometricInterpretation YCBCR"),
+    (Page(some(1), compression=tiffs.PACKBITS, predictor=2), "with a predictor"),
     (Page(some(3), RGB, more=[(50706, 1, [1, 4, 0, 0])]), "raw file"),
 ]
 
