@@ -151,9 +151,8 @@ def picture(array, kind, bits, photometric, colours, extra, palette, nodata) -> 
         shown = (palette >> 8)[array[..., 0].astype(int)].astype(float)
     elif photometric == 6:
         luma, blue, red = (colour[..., band : band + 1].astype(float) for band in range(3))
-        shown = luma + np.concatenate(
-            [1.402 * (red - 128), -0.344136 * (blue - 128) - 0.714136 * (red - 128), 1.772 * (blue - 128)], axis=2
-        )
+        parts = [1.402 * (red - 128), -0.344136 * (blue - 128) - 0.714136 * (red - 128), 1.772 * (blue - 128)]
+        shown = luma + np.concatenate(parts, axis=2)
         shown = shown.clip(0, 255)
     elif photometric == 5:
         inks = colour.astype(float) / (white or 1)
