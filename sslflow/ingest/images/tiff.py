@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import BinaryIO
 
 import numpy as np
@@ -27,7 +28,8 @@ _WHOLE = (8, 16, 32, 64)
 _NODATA, _GEO = 42113, (33550, 33922, 34264, 34735, 42112, 42113)
 _ORIENTATION, _DNG, _INK, _SUBSAMPLING, _REFERENCE = 274, 50706, 332, 530, 532
 _BYTES = 32
-"""So many for each of `max_pixels` may an image take."""
+"""So many for each of `max_pixels` may an image take, or `_ALWAYS`."""
+_ALWAYS = 2**26
 
 
 def read_tiff(handle: BinaryIO, max_pixels: int) -> Raster:
@@ -58,8 +60,9 @@ def _page(file: TiffFile) -> tuple[TiffPage, int, int]:
         full = full or [(0, first)]
     number, page = full[0]
     planes = page.imagedepth
-    if file.is_imagej or file.is_stk or file.is_shaped:
-        planes = max(planes, max(series.size for series in file.series) // max(1, page.size))
+    if file.is_imagej or file.is_stk or file.is_shaped:  # one directory may stand for many planes
+        with suppress(Exception):
+            planes = max(planes, max(series.size for series in file.series) // page.size)
     return page, number, max(len(full), planes) - 1
 
 
@@ -98,7 +101,8 @@ def _check(page: TiffPage, max_pixels: int) -> None:
     opacity = set(page.extrasamples) & {1, 2}
     if opacity and (page.sampleformat == 2 or (1 in opacity and page.photometric not in _DIVISIBLE)):
         raise Refused(f"not supported: {what}, one of them opacity")
-    if max(width * height, page.tilewidth * page.tilelength) * bands * page.dtype.itemsize > _BYTES * max_pixels:
+    area = max(width * height, page.tilewidth * page.tilelength)
+    if area * bands * page.dtype.itemsize > max(_BYTES * max_pixels, _ALWAYS):
         raise Refused(f"too large: {what}, {width} x {height} pixels")
 
 
