@@ -146,8 +146,8 @@ def _unused(root: Path, places: Mapping[Split, Sequence[Path]], elsewhere: Seque
         names = shown(f"{name}/ ({count:,} images)" for name, count in counts.items() if count)
         beside = shown(f"{escape(place.name)}/" for place in every)
         yield (
-            f"warning: {root}: beside {beside} these are not used: {names}; to pretrain on them let data.path be such a "
-            "folder, with data.source folder, and data.probe_path this one"
+            f"warning: {root}: beside {beside} these are not used: {names}; to pretrain on them let data.path be such "
+            "a folder, with data.source folder, and data.probe_path this one"
         )
 
 

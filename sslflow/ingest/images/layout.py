@@ -21,8 +21,8 @@ _PICTURES = frozenset(("images", "image", "imgs", "img", "jpegimages"))
 _ASIDE = frozenset(
     ("labels", "label", "annotations", "annotation", "masks", "gt", "groundtruth", "bboxes", "depth")
 ) | {*("segmentations", "thumbnails", "thumbs", "meta", "metadata")}
-_WORDS_BESIDE = frozenset(("set", "data", "dataset", "images", "image", "img", "x", "samples", "simple", "seg", "all"))
-"""Words that leave the name of a split one: `test set`, `seg_train`."""
+_WORDS_BESIDE = frozenset(("set", "data", "dataset", "images", "image", "img", "samples", "simple", "seg", "all"))
+"""Words that leave the name of a split one, as single letters do: `test set`, `seg_train`, `x_train`."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,10 @@ class ClassFolder:
 
 
 def like_a_split(name: str) -> bool:
-    """Whether a folder of this name is probably a part of a set: `train`, `Test_Set`, `val2017`, `fold 3`."""
+    """Whether a folder of this name is probably a part of a set: `train`, `Test_Set`, `val2017`, `trainA`."""
     words = _words(name)
-    return any(word in _SPLITS for word in words) and all(word in _SPLITS | _WORDS_BESIDE for word in words)
+    beside = (word in _SPLITS | _WORDS_BESIDE or len(word) == 1 for word in words)
+    return any(word in _SPLITS for word in words) and all(beside)
 
 
 def like_a_part(name: str) -> bool:

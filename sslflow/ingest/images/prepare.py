@@ -35,10 +35,11 @@ COLUMNS = (("width", pa.int32()), ("height", pa.int32()), ("sha256", pa.string()
 """What the manifest says of each image besides: its size upright, and hashes of the file and of the prepared pixels."""
 
 _REPEAT_COLUMNS = (*("path", "split", "fate", "first_path", "first_split", "same", "leak", "label", "first_label"),)
-_WARNING = "warning: "
+WARNING = "warning: "
+SOURCE_WORDS = Words(place="source_path", unlabelled="")
 _WORDS = {
     "": Words(),
-    "source": Words(place="source_path", unlabelled=""),
+    "source": SOURCE_WORDS,
     "target": Words(place="target_path", unlabelled="set target to folder"),
 }
 _TASK_IMAGES = 64
@@ -86,14 +87,14 @@ def prepare(
     warnings: list[str] = []
 
     def say(line: str) -> None:
-        if line.startswith(_WARNING):
-            warnings.append(line.removeprefix(_WARNING))
+        if line.startswith(WARNING):
+            warnings.append(line.removeprefix(WARNING))
         tell(line)
 
     if images.doubt and domain != "target":
         raise ValueError(images.doubt)
     cautions = [images.doubt] * bool(images.doubt) + hardly_differing(images.classes)
-    for line in (*images.notes, *(f"{_WARNING}{caution}" for caution in cautions)):
+    for line in (*images.notes, *(f"{WARNING}{caution}" for caution in cautions)):
         say(line)
     where = source if source.partition(":")[1] else f"{source} {path}"
     decoder = partial(
@@ -270,12 +271,12 @@ def _write_lists(folder: Path, book: _Book, classes: tuple[str, ...], say: Calla
         kept = {repeat.kept for repeat in book.repeats if repeat.row in contradicted and repeat.kept is not None}
         _unlabel(folder / "manifest.parquet", contradicted | kept)
         say(
-            f"{_WARNING}equal images with different labels: {shown((pair for _, pair in conflicts), _EXAMPLES)}; none "
+            f"{WARNING}equal images with different labels: {shown((pair for _, pair in conflicts), _EXAMPLES)}; none "
             "of them keeps a label, pretraining may see them; delete those that are wrong (see duplicates.csv)"
         )
     if book.drop and 2 * len(rows) > len(first) + len(rows):
         say(
-            f"{_WARNING}{len(rows):,} of {len(first) + len(rows):,} images are dropped, since they equal others when "
+            f"{WARNING}{len(rows):,} of {len(first) + len(rows):,} images are dropped, since they equal others when "
             f"prepared ({copies:,} are copies of a file); if they are different images, sixteen_bit, image_size or "
             "channels take away what tells them apart; duplicates: keep leaves them in"
         )
@@ -313,7 +314,7 @@ def _judge(folder: Path, classes: tuple[str, ...], where: str, domain: str, say:
         )
     say(f"labelled images of {summary({name: sum(own.values()) for name, own in counts.items()})}")
     for line in lacking(counts, tested=not domain):
-        say(f"{_WARNING}{line}")
+        say(f"{WARNING}{line}")
 
 
 def _cores() -> int:
