@@ -118,7 +118,10 @@ def _compared(source: Mapping[str, list[str]], target: Mapping[str, list[str]]) 
     across = [group for group in groups if group not in alike(source) and group not in alike(target)]
     if across:
         names = shown(" and ".join(f"'{name}'" for name in group) for group in across)
-        yield f"{WARNING}classes of source and target whose names differ by hardly anything are taken as different: {names}"
+        yield (
+            f"{WARNING}classes of source and target whose names differ by hardly anything are taken as different: "
+            f"{names}; rename them if not"
+        )
     known = {sha256: name for name, hashes in source.items() for sha256 in hashes}
     other = [(known[one], name) for name, hashes in target.items() for one in hashes if known.get(one, name) != name]
     if other:
