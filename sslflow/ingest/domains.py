@@ -23,6 +23,10 @@ FACTS = "domains.json"
 """Beside both domains: which images they are, and the split file that ships for them."""
 
 
+UNKNOWN = "unknown"
+"""What the stage `adapt` calls images of none of the source's classes."""
+
+
 def prepare_domains(
     folder: Path,
     tell: Callable[[str], None],
@@ -53,6 +57,11 @@ def prepare_domains(
         raise ValueError(
             f"domains: expected labelled images of two classes or more as source, found {found} in {source} "
             f"({source_path}); {advice}"
+        )
+    if UNKNOWN in opened.classes:
+        raise ValueError(
+            f"domains: the source ({source_path}) has a class '{UNKNOWN}', which is what images of no class are called; "
+            "give it another name, or leave it out"
         )
     counts = {}
     domains: tuple[tuple[Literal["source", "target"], str, str], ...] = (

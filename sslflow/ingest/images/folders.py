@@ -50,13 +50,13 @@ def imagefolder(root: Path, *, seed: int, test_fraction: float, words: Words | N
     letters are of one class. `words` are for what it says of the layout. Raises `ValueError` where there are no class
     folders.
     """
+    words = words or Words()
+    otherwise = f"; for images without labels {words.unlabelled}" if words.unlabelled else ""
     places, elsewhere = _places(root)
     every = list(chain(*places.values()))
     directories = [directory for place in every for directory in _folders(place)]
     if not directories:
-        raise ValueError(
-            f"{root}: expected a folder for each class, found none; for images without labels set data.source to folder"
-        )
+        raise ValueError(f"{root}: expected a folder for each class, found none{otherwise}")
     known = dict(filter(None, map(_identity, [root, *every, *directories])))
     found = {
         place: [_class_folder(root, directory, known) for directory in directories if directory.parent == place]
@@ -64,7 +64,9 @@ def imagefolder(root: Path, *, seed: int, test_fraction: float, words: Words | N
     }
     classes = tuple(sorted({one.name for own in found.values() for one in own if one.count}))
     if not classes:
-        raise ValueError(f"{root}: there are {len(directories)} class folders here, and no image in any of them")
+        raise ValueError(
+            f"{root}: there are {len(directories)} class folders here, and no image in any of them{otherwise}"
+        )
     numbers = {name: number for number, name in enumerate(classes)}
 
     def records() -> Iterator[Item]:
@@ -95,7 +97,6 @@ def imagefolder(root: Path, *, seed: int, test_fraction: float, words: Words | N
             yield from (item for item in items if not isinstance(item, str))
         yield from (Record(image, split, root / image, numbers[name]) for image in images if image in chosen)
 
-    words = words or Words()
     by_place = {f"{place.relative_to(root)}/".removeprefix("./"): own for place, own in found.items()}
     tested = [f"{place.relative_to(root)}/" for place in places.get(TEST, [])]
     notes = [
@@ -158,8 +159,8 @@ def _class_folder(root: Path, directory: Path, known: Mapping[Identity, str]) ->
 
 def _counts(root: Path, known: Mapping[Identity, str]) -> dict[str, int]:
     """Folder below `root` → number of images directly in it, where there are any."""
-    found = ((one.path, sum(map(_is_image, one.files))) for one in visit(root, known))
-    return {path: count for path, count in found if count}
+    found = {one.path: sum(_is_image(root / one.path / name) for name in one.files) for one in visit(root, known)}
+    return {path: count for path, count in found.items() if count}
 
 
 def _folders(place: Path) -> list[Path]:
@@ -180,11 +181,11 @@ def _loose(place: Path, root: Path) -> Iterator[Item]:
         if made_by_a_system(name, place.name, is_folder=is_folder):
             yield passed(place / name, relative)
         elif not is_folder:
-            yield Rejected(relative, "not in a class folder") if _is_image(name) else Other(relative)
+            yield Rejected(relative, "not in a class folder") if _is_image(place / name) else Other(relative)
 
 
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in SUFFIXES
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in SUFFIXES
 
 
 def _walk(
@@ -198,7 +199,7 @@ def _walk(
             yield passed(root / folder.path / name, f"{prefix}{folder.path}{name}")
         for name in folder.files:
             shown_as = f"{prefix}{folder.path}{name}"
-            yield shown_as if _is_image(name) else Other(shown_as)
+            yield shown_as if _is_image(root / folder.path / name) else Other(shown_as)
 
 
 @dataclass(frozen=True)

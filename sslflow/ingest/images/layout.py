@@ -142,6 +142,11 @@ def doubt(root: Path, places: Mapping[str, Sequence[ClassFolder]], words: Words,
         )
         for asked in (True, False)
     )
+    if tested and not to_test:
+        return (
+            f"{root}: expected class folders in {shown(tested)}, found none; move it away, to test on what else has "
+            f"labels, which pretraining then doesn't see{otherwise}"
+        )
     if to_test and not set(to_test) & set(to_train):
         others = [place for place in places if place not in tested]
         return (

@@ -17,15 +17,16 @@ import pyarrow.parquet as pq
 
 from sslflow.data.classes import counted, hardly_differing, lacking, shown, summary
 from sslflow.data.formats import ImageFormat, described
-from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN, Split
+from sslflow.data.splits import POOL, TEST, TRAIN, Split
 from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, SixteenBit, decode
 from sslflow.ingest.images.examine import Examined, examine_all
 from sslflow.ingest.images.layout import Words
 from sslflow.ingest.images.made_by_systems import told
+from sslflow.ingest.images.repeats import Repeat, write_repeats
 from sslflow.ingest.images.sources import EmojiLabel, combine, open_source
 from sslflow.ingest.records import Other, Passed, Record, Rejected, Source, escape
 from sslflow.ingest.shards import ShardWriter
-from sslflow.runtime.files import replacing, write_csv, write_json
+from sslflow.runtime.files import write_csv, write_json
 from sslflow.runtime.folders import replacing_folder
 from sslflow.settings.params import Count, Fraction, Natural
 
@@ -34,7 +35,6 @@ Duplicates = Literal["keep", "drop"]
 COLUMNS = (("width", pa.int32()), ("height", pa.int32()), ("sha256", pa.string()), ("pixels", pa.string()))
 """What the manifest says of each image besides: its size upright, and hashes of the file and of the prepared pixels."""
 
-_REPEAT_COLUMNS = (*("path", "split", "fate", "first_path", "first_split", "same", "leak", "label", "first_label"),)
 WARNING = "warning: "
 SOURCE_WORDS = Words(place="source_path", unlabelled="")
 _WORDS = {
@@ -119,7 +119,11 @@ def prepare(
         if not counts[POOL] and not counts[TRAIN]:
             raise ValueError(f"{where}: all {len(writer)} images are test images; there is nothing to pretrain on")
         form = ImageFormat(channels, image_size, *writer.mean_and_std(POOL if counts[POOL] else TRAIN))
-        conflicts = _write_lists(temporary, book, images.classes, say)
+        rejected = sorted((escape(item.name), escape(item.reason)) for item in book.rejected)
+        write_csv(temporary / "quarantine.csv", ("path", "reason"), rejected)
+        told_of, conflicts = write_repeats(temporary, book.repeats, images.classes)
+        for line in told_of:
+            say(f"{WARNING}{line}")
         if book.passed:
             say(f"passed over, since hidden or made by a system: {told(book.passed)}")
         _judge(temporary, images.classes, where, domain, say)
@@ -142,20 +146,6 @@ def prepare(
     }
 
 
-@dataclass(frozen=True)
-class _Repeat:
-    """An image whose prepared pixels are those of the image in `row`."""
-
-    name: str
-    split: str
-    label: int
-    sha256: str
-    row: int
-    leaked: bool
-    kept: int | None
-    """Its own row, unless it was dropped."""
-
-
 @dataclass
 class _Book:
     """What is known of the images so far."""
@@ -166,7 +156,7 @@ class _Book:
     passed: list[Passed] = field(default_factory=list)
     first: dict[Split, dict[bytes, int]] = field(default_factory=lambda: {TEST: {}, TRAIN: {}, POOL: {}})
     """Of each split, hash of the prepared pixels → row of the first image like that."""
-    repeats: list[_Repeat] = field(default_factory=list)
+    repeats: list[Repeat] = field(default_factory=list)
 
 
 def _tasks(source: Source, book: _Book, image_bytes: int) -> Iterator[list[Record]]:
@@ -212,7 +202,7 @@ def _keep_or_drop(item: Examined, book: _Book, writer: ShardWriter) -> None:
     added = None if dropped else writer.add({"images": item.decoded.pixels}, _columns(item))
     if row is not None:
         leaked = tested is not None and item.split != TEST
-        book.repeats.append(_Repeat(item.name, item.split, item.label, item.sha256, row, leaked, added))
+        book.repeats.append(Repeat(item.name, item.split, item.label, item.sha256, row, leaked, added))
     if added is not None:
         book.first[item.split].setdefault(key, added)
 
@@ -244,58 +234,6 @@ def _check(book: _Book, kept: int, where: str, max_bad: float) -> None:
     limit = f"more than data.max_bad = {max_bad:g} allows" if good else "there is nothing to prepare"
     counted = ", ".join(f"{count} {reason}" for reason, count in reasons)
     raise ValueError(f"{where}: {bad} of {good + bad} images can't be used, {limit} ({counted}):{examples}")
-
-
-def _write_lists(folder: Path, book: _Book, classes: tuple[str, ...], say: Callable[[str], None]) -> int:
-    """`quarantine.csv` and `duplicates.csv`; the number of repeats whose label is another than the first one's.
-
-    Equal images with different labels lose them, all of them: nobody knows which is right. `say` gets the warnings.
-    """
-    rejected = sorted((escape(item.name), escape(item.reason)) for item in book.rejected)
-    write_csv(folder / "quarantine.csv", ("path", "reason"), rejected)
-    first = pq.read_table(folder / "manifest.parquet", columns=["path", "split", "label", "sha256"])
-    rows, conflicts, copies = [], [], 0
-    for repeat in book.repeats:
-        path, split, label, sha256 = (column[repeat.row].as_py() for column in first.columns)
-        own, other = ("" if one == NO_LABEL else classes[one] for one in (repeat.label, label))
-        if own and other and own != other:
-            conflicts.append((repeat.row, f"{path} ({other}) and {escape(repeat.name)} ({own})"))
-        copies += repeat.sha256 == sha256
-        same = "bytes" if repeat.sha256 == sha256 else "pixels"
-        fate = "dropped" if book.drop else "kept"
-        leak = "yes" if repeat.leaked else "no"
-        rows.append((escape(repeat.name), repeat.split, fate, path, split, same, leak, own, other))
-    write_csv(folder / "duplicates.csv", _REPEAT_COLUMNS, rows)
-    if conflicts:
-        contradicted = {row for row, _ in conflicts}
-        kept = {repeat.kept for repeat in book.repeats if repeat.row in contradicted and repeat.kept is not None}
-        _unlabel(folder / "manifest.parquet", contradicted | kept)
-        say(
-            f"{WARNING}equal images with different labels: {shown((pair for _, pair in conflicts), _EXAMPLES)}; none "
-            "of them keeps a label, pretraining may see them; delete those that are wrong (see duplicates.csv)"
-        )
-    if book.drop and 2 * len(rows) > len(first) + len(rows):
-        say(
-            f"{WARNING}{len(rows):,} of {len(first) + len(rows):,} images are dropped, since they equal others when "
-            f"prepared ({copies:,} are copies of a file); if they are different images, sixteen_bit, image_size or "
-            "channels take away what tells them apart; duplicates: keep leaves them in"
-        )
-    return len(conflicts)
-
-
-def _unlabel(manifest: Path, rows: set[int]) -> None:
-    """Take away the labels of the rows."""
-    former = pq.ParquetFile(manifest)
-    with replacing(manifest) as temporary, pq.ParquetWriter(temporary, former.schema_arrow) as writer:
-        for number in range(former.num_row_groups):
-            group = former.read_row_group(number)
-            labels = [NO_LABEL if row in rows else label for row, label in _pairs(group, "row", "label")]
-            place = group.schema.get_field_index("label")
-            writer.write_table(group.set_column(place, group.schema.field(place), pa.array(labels, pa.int64())))
-
-
-def _pairs(table: pa.Table, *names: str) -> Iterator[tuple]:
-    return zip(*(table[name].to_pylist() for name in names), strict=True)
 
 
 def _judge(folder: Path, classes: tuple[str, ...], where: str, domain: str, say: Callable[[str], None]) -> None:

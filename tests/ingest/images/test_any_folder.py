@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from sslflow.data.dataset import Dataset
 from sslflow.ingest.images import prepare as module
-from sslflow.ingest.images.prepare import prepare
+from sslflow.ingest.images.prepare import Duplicates, prepare
 from sslflow.ingest.records import escape, unescape
 
 EXAMPLES = int(os.environ.get("SSLFLOW_EXAMPLES", "60"))
@@ -67,10 +67,10 @@ def built(root: Path, tree: dict[tuple[tuple[str, ...], str], bytes]) -> list[Pa
     return [Path(place) / name for place, _, names in os.walk(root) for name in names]
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(tree=trees, source=st.sampled_from(["folder", "imagefolder"]), duplicates=st.sampled_from(["drop", "keep"]))
 def test_every_file_is_accounted_for(
-    tree: dict[tuple[tuple[str, ...], str], bytes], source: str, duplicates: str
+    tree: dict[tuple[tuple[str, ...], str], bytes], source: str, duplicates: Duplicates
 ) -> None:
     with tempfile.TemporaryDirectory() as place, pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "examine_all", in_process)

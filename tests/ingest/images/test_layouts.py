@@ -88,6 +88,10 @@ def nfd(name: str) -> str:
         (["images/train", "images/val", "labels/train", "labels/val"], r"found images, labels, .*such as .*raw/images"),
         (["train/n1/images", "train/n2/images", "val/images"], r"raw/val: expected class folders, found images"),
         (["cat", "dog", "test/cat", "test/dog"], r"found test, .*name the parts train and test"),
+        (["train/a", "train/b", "test"], r"expected class folders in test/, found none; move it away"),
+        (["train/a", "train/b", "val/a", "val/b", "test"], r"expected class folders in test/, found none"),
+        (["train/train/a", "train/train/b", "test/test/a", "test/test/b"], r"found test, .*such as .*raw/test/test"),
+        (["train", "test/a", "test/b"], r"found none in train/ and a, b in test/"),
         (["train/a", "train/b", "test/c", "test/d"], r"found a, b in train/ and c, d in test/"),
     ],
 )
@@ -299,6 +303,13 @@ def test_domains_with_nothing_in_common_and_of_another_layout(tmp_path: Path) ->
     folders(tmp_path / "more/target", "daisy", "rose")
     with pytest.raises(ValueError, match=r"one class, 'flowers' in imagefolder .*set source_path to it$"):
         domains(tmp_path / "more")
+
+
+def test_a_source_class_must_not_have_the_name_of_none(tmp_path: Path) -> None:
+    folders(tmp_path / "source", "cat", "unknown")
+    folders(tmp_path / "target", "cat", "unknown", first=1000)
+    with pytest.raises(ValueError, match=r"the source \(.*source\) has a class 'unknown', .*give it another name"):
+        domains(tmp_path)
 
 
 def test_images_in_both_domains_with_another_label(tmp_path: Path) -> None:
