@@ -84,7 +84,8 @@ def hardly_differing(names: Iterable[str]) -> list[str]:
     if not groups:
         return []
     return [
-        f"classes whose names differ by hardly anything are taken as different: {shown(groups)}; rename them if not"
+        f"classes whose names differ by hardly anything are taken as different: {shown(groups)}; rename where they are "
+        "one"
     ]
 
 

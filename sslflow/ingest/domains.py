@@ -60,8 +60,8 @@ def prepare_domains(
         )
     if UNKNOWN in opened.classes:
         raise ValueError(
-            f"domains: the source ({source_path}) has a class '{UNKNOWN}', which is what images of no class are called; "
-            "give it another name, or leave it out"
+            f"domains: the source ({source_path}) has a class '{UNKNOWN}', as images of no class are called; give it "
+            "another name, or leave it out"
         )
     counts = {}
     domains: tuple[tuple[Literal["source", "target"], str, str], ...] = (
@@ -129,7 +129,7 @@ def _compared(source: Mapping[str, list[str]], target: Mapping[str, list[str]]) 
         names = shown(" and ".join(f"'{name}'" for name in group) for group in across)
         yield (
             f"{WARNING}classes of source and target whose names differ by hardly anything are taken as different: "
-            f"{names}; rename them if not"
+            f"{names}; rename where they are one"
         )
     known = {sha256: name for name, hashes in source.items() for sha256 in hashes}
     other = [(known[one], name) for name, hashes in target.items() for one in hashes if known.get(one, name) != name]

@@ -67,7 +67,13 @@ def built(root: Path, tree: dict[tuple[tuple[str, ...], str], bytes]) -> list[Pa
     return [Path(place) / name for place, _, names in os.walk(root) for name in names]
 
 
-@settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    derandomize=EXAMPLES < 1000,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 @given(tree=trees, source=st.sampled_from(["folder", "imagefolder"]), duplicates=st.sampled_from(["drop", "keep"]))
 def test_every_file_is_accounted_for(
     tree: dict[tuple[tuple[str, ...], str], bytes], source: str, duplicates: Duplicates
