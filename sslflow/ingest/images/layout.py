@@ -15,12 +15,31 @@ TRAIN_NAMES = ("train", "training")
 TEST_NAMES = ("test", "testing")
 VALIDATION_NAMES = ("val", "valid", "validation", "dev")
 _SPLITS = frozenset(
-    (*TRAIN_NAMES, *TEST_NAMES, *VALIDATION_NAMES, "trainval", "eval", "evaluation", "holdout", "heldout", "fold")
-) | {"split", "unlabeled", "unlabelled", "unsup", "unsupervised", "labeled", "labelled", "pred", "prediction"}
-_PICTURES = frozenset(("images", "image", "imgs", "img", "jpegimages"))
+    (
+        *(*TRAIN_NAMES, *TEST_NAMES, *VALIDATION_NAMES, "trainval", "eval", "evaluation", "holdout", "heldout"),
+        *("fold", "split", "unlabeled", "unlabelled", "unsup", "unsupervised", "labeled", "labelled"),
+        *("pred", "prediction"),
+    )
+)
+_PICTURES = frozenset(("images", "image", "imgs", "img", "jpegimages", "leftimgbit"))
 _ASIDE = frozenset(
-    ("labels", "label", "annotations", "annotation", "masks", "gt", "groundtruth", "bboxes", "depth")
-) | {*("segmentations", "thumbnails", "thumbs", "meta", "metadata")}
+    (
+        *(
+            "labels",
+            "label",
+            "annotations",
+            "annotation",
+            "masks",
+            "gt",
+            "groundtruth",
+            "gtfine",
+            "gtcoarse",
+            "trimaps",
+        ),
+        *("segmentations", "segmentationclass", "segmentationobject", "bboxes", "depth", "thumbnails", "thumbs"),
+        *("meta", "metadata"),
+    )
+)
 _WORDS_BESIDE = frozenset(("set", "data", "dataset", "images", "image", "img", "samples", "simple", "seg", "all"))
 """Words that leave the name of a split one, as single letters do: `test set`, `seg_train`, `x_train`."""
 
@@ -80,6 +99,18 @@ def beside_images(name: str) -> bool:
     return "".join(_words(name)) in _ASIDE
 
 
+def _parts(names: Collection[str]) -> set[str]:
+    """Those names that are probably parts of a set and no classes: also `dogs_train` beside `dogs_test`."""
+    groups: defaultdict[tuple[str, ...], list[str]] = defaultdict(list)
+    for name in names:
+        words = _words(name)
+        rest = tuple(word for word in words if word not in _SPLITS)
+        if len(rest) < len(words):
+            groups[rest].append(name)
+    twins = {name for group in groups.values() if len(group) > 1 for name in group}
+    return twins | {name for name in names if like_a_split(name) or like_a_part(name)}
+
+
 def _words(name: str) -> list[str]:
     apart = re.sub(r"(?<=[a-z])(?=[A-Z])|[^a-zA-Z]+|(?<=[a-z])(?=(set|data)$)", " ", name)
     return apart.casefold().split()
@@ -95,8 +126,8 @@ def notes(root: Path, folders: Sequence[ClassFolder], words: Words) -> list[str]
     empty = [name for name, count in counts.items() if not count]
     if empty:
         lines.append(f"warning: {root}: there are no {words.what} in the class folders {shown(empty)}")
-    odd = [name for name in held if like_a_split(name) or like_a_part(name)]
-    if odd:
+    odd = sorted(_parts(held))
+    if odd and len(odd) < len(held):
         lines.append(
             f"warning: {root}: {shown(odd)} {'is' if len(odd) == 1 else 'are'} taken as "
             f"{'a class' if len(odd) == 1 else 'classes'}, like {shown(name for name in held if name not in odd)}; "
@@ -116,32 +147,23 @@ def doubt(root: Path, places: Mapping[str, Sequence[ClassFolder]], words: Words,
         return f"{root}: one class only, '{names[0]}'{_deeper(root, folders, words)}{otherwise}"
     for place, own in places.items():
         here = [folder for folder in own if folder.count]
-        odd = [folder for folder in here if like_a_split(folder.name) or like_a_part(folder.name)]
+        parts = _parts({folder.name for folder in here})
+        odd = [folder for folder in here if folder.name in parts]
         holding = [folder for folder in odd if "" not in folder.inside and len(folder.below) > 1]
         if not holding and len(odd) < max(1, len(here)):
             continue
         found = holding or odd
         names = shown(dict.fromkeys(folder.name for folder in found))
         such_as = f", such as {root / escape(holding[0].place)}" if holding else ""
-        splits = any(like_a_split(folder.name) for folder in found) and words.splits
+        splits = words.splits and not all(like_a_part(folder.name) for folder in found)
         return (
             f"{root / escape(place)}: expected class folders, found {names}, "
             f"like the parts of a set; set {words.place} to a folder of class folders{such_as}"
             f"{', or name the parts train and test' if splits else ''}{otherwise}; if they are classes, give them "
             "other names (links to them will do)"
         )
-    to_test, to_train = (
-        sorted(
-            {
-                folder.name
-                for place, own in places.items()
-                if (place in tested) == asked
-                for folder in own
-                if folder.count
-            }
-        )
-        for asked in (True, False)
-    )
+    here = [(place in tested, folder.name) for place, own in places.items() for folder in own if folder.count]
+    to_test, to_train = (sorted({name for of_test, name in here if of_test == asked}) for asked in (True, False))
     if tested and not to_test:
         return (
             f"{root}: expected class folders in {shown(tested)}, found none; move it away, to test on what else has "
@@ -192,7 +214,7 @@ def _nested(folders: Sequence[ClassFolder], words: Words) -> str:
     if len(common) > 1 or any(map(beside_images, common)):
         return f"most class folders have the same folders in them ({shown(common)}); {use}"
     deep = [folder for folder in held if "" not in folder.inside]
-    if 2 * len(deep) >= len(held) and len(owners) > 1:
+    if (2 * len(deep) >= len(held) and len(owners) > 1) or any(len(folder.below) > 1 for folder in deep):
         which = f"{len(deep)} of {len(held)} class folders"
         return f"in {which} {words.what} lie only in further folders ({shown(owners)}); {use}"
     return ""
