@@ -16,6 +16,7 @@ import numpy as np
 
 from sslflow.data.classes import class_name, shown
 from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN, Split, held_out
+from sslflow.ingest.images.made_by_systems import made_by_a_system
 from sslflow.ingest.records import Record, Source
 
 _NAME = re.compile(r"(?P<set>.*-)?(?P<part>train|t10k|test)-(?P<what>images|labels)[-.]idx[134]-ubyte(\.gz)?")
@@ -65,7 +66,7 @@ def _find(folder: Path) -> dict[tuple[str, str], Path]:
     found: dict[tuple[str, str], Path] = {}
     for file in sorted(folder.iterdir()):
         match = _NAME.fullmatch(file.name)
-        if not match:
+        if not match or made_by_a_system(file.name, folder.name, is_folder=False):
             continue
         key = ("train" if match["part"] == "train" else "test", match["what"])
         if key in found:

@@ -388,6 +388,14 @@ def test_a_list_of_classes_from_windows_and_a_mac(tmp_path: Path) -> None:
 # What systems make
 
 
+def test_what_a_mac_puts_beside_files_in_mnist_s_format(tmp_path: Path) -> None:
+    root = idx_folder(tmp_path / "raw", np.arange(6 * 16).reshape(6, 4, 4), [0, 1] * 3)
+    for file in list(root.iterdir()):
+        file.rename(root / f"emnist-letters-{file.name}")
+        write(root / f"._emnist-letters-{file.name}", b"Mac OS X")
+    assert prepared(root, "idx", channels=1)[2]["images"] == 6
+
+
 MADE = [
     *("@eaDir", "@EADIR", ".thumbnails", "__MACOSX", ".AppleDouble", "$RECYCLE.BIN", "System Volume Information"),
     *(".Trash-1000", "lost+found", ".ipynb_checkpoints", ".git", ".dvc/cache", ".picasaoriginals", "@Recycle"),
