@@ -24,7 +24,6 @@ class Losses:
         self._sixteen_bit = sixteen_bit
         self.left_out = 0
         """Pages, frames and bands."""
-        self._images = 0
         self._pages = _Group()
         self._bands = _Group()
         self._narrow = _Group()
@@ -39,7 +38,6 @@ class Losses:
     def add(self, item: Examined, repeated: bool) -> None:
         """An image; `repeated`: another one holds the same picture."""
         decoded, used = item.decoded, item.decoded.used
-        self._images += 1
         self.left_out += decoded.pages + decoded.bands
         self._pages.add(item, decoded.pages)
         self._bands.add(item, decoded.bands)
@@ -59,8 +57,8 @@ class Losses:
         self._leaks += key in self._tested and item.split != TEST
         (self._tested if item.split == TEST else self._learned).add(key)
 
-    def warnings(self, dropped: int) -> Iterator[str]:
-        """A sentence for each loss that there was; `dropped`: repeats that were left out."""
+    def warnings(self) -> Iterator[str]:
+        """A sentence for each loss that there was."""
         if self._pages:
             more = f"{self._pages.total} were left out"
             yield f"{self._pages.words('has', 'have')} more than one page or frame: the first was read, {more}"
@@ -89,11 +87,6 @@ class Losses:
             yield (
                 f"{self._alike.words('looks', 'look')} like another one once prepared, though the files hold different"
                 f" pictures{leaks}: look at {self._settings()}"
-            )
-        if 2 * dropped > self._images:
-            yield (
-                f"{dropped} of {self._images} images repeat another one and were dropped: duplicates.csv lists them,"
-                " duplicates: keep keeps them"
             )
 
     def _settings(self) -> str:

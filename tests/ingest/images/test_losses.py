@@ -138,15 +138,6 @@ def test_a_test_image_that_another_looks_like_is_told(tmp_path):
     )
 
 
-def test_that_most_images_are_dropped_is_told(tmp_path):
-    for number in range(10):
-        write(tmp_path / f"raw/{number}.png", encoded(scene(SIDE, SIDE, seed=number // 5), "PNG"))
-    counts, lines, _ = prepared(tmp_path)
-    assert counts["images"] == 2
-    assert any(line.startswith("warning: 8 of 10 images repeat another one and were dropped") for line in lines)
-    assert not any("repeat another one" in line for line in prepared(tmp_path, duplicates="keep")[1])
-
-
 def test_what_is_left_out_is_counted_and_told(tmp_path):
     pages = [Page(np.full((SIDE, SIDE, 1), number, np.uint8)) for number in range(4)]
     pages[0].values[0] = 99
