@@ -8,7 +8,7 @@ the result does not depend on how the rows are divided, but for the last bits of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -28,6 +28,8 @@ SEEDED_FROM = 10_000
 """Seeding looks at so many random rows, or at 20 for each cluster where that is more."""
 SAME = 1e-6
 """Points that are closer than this share of their usual length count as one: it is what float32 can tell apart."""
+KEPT = 2**28
+"""Bytes up to which seeding keeps its points in float64, rather than convert them for each centroid."""
 POLISH = 2
 """Full iterations after mini-batches; they also fill clusters that no batch had a row for."""
 
@@ -125,6 +127,7 @@ class _Points:
             mean = self.sum(features) / self.total
             centre = _no_centre(features) if metric == "cosine" else mean.float()
         self.centre = centre
+        self._kept: list[tuple[Tensor, Tensor]] | None = None
 
     def chunks(self) -> Iterator[Tensor]:
         """This process's points, a chunk at a time."""
@@ -146,14 +149,24 @@ class _Points:
         return all_reduce_sum(points)
 
     def squared_distances(self, candidates: Tensor) -> Tensor:
-        """Squared distance of this process's points to each candidate, `(rows, candidates)`, 0 for the same point.
+        """Squared distance of this process's points to each candidate, float64 `(rows, candidates)`.
 
-        By differences, not by products: what is the same point must come out as that.
+        By products, one for all candidates; in float64, in which the same point comes out as such, far below `SAME`.
         """
-        chunks = [
-            torch.stack([(points - one).square().sum(dim=1) for one in candidates], dim=1) for points in self.chunks()
-        ]
-        return torch.cat(chunks)
+        wide = candidates.double()
+        lengths = wide.square().sum(dim=1)
+        chunks = [own[:, None] - 2 * (points @ wide.T) + lengths for points, own in self._wide()]
+        return torch.cat(chunks).clamp_(min=0)
+
+    def _wide(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """This process's points in float64, with their squared lengths; kept where they take little memory."""
+        if self._kept is not None:
+            return self._kept
+        found = ((chunk, chunk.square().sum(dim=1)) for chunk in (part.double() for part in self.chunks()))
+        if self.features.numel() * torch.float64.itemsize > KEPT:
+            return found
+        self._kept = list(found)
+        return self._kept
 
     def sum(self, per_point: Tensor) -> Tensor:
         """Sum of a column of each process, or of each of several columns, over all processes, float64."""
