@@ -157,7 +157,7 @@ def measured(job: Job) -> dict[str, Any] | None:
 def sick(job: Job) -> list[str]:
     """What the verdict on a run found sick."""
     file = job.folder / paths.verdict(job.method, job.seed)
-    return [finding["kind"] for finding in read_json(file) if finding["sick"]] if file.exists() else []
+    return [finding["kind"] for finding in read_json(file, list) if finding["sick"]] if file.exists() else []
 
 
 def run(job: Job) -> None:

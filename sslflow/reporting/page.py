@@ -8,7 +8,6 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import pyarrow.parquet as pq
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
@@ -21,6 +20,7 @@ from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.images import atlas, confusion, neighbours
 from sslflow.runtime.files import read_json
+from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import Count, Natural, lookup
 
 AGREEMENT = {"nmi": "NMI", "ari": "ARI", "accuracy": "accuracy", "purity": "purity"}
@@ -207,7 +207,7 @@ def _cluster_of(run: Run, method: str, rows: np.ndarray) -> list[int]:
     file = paths.pseudolabels(method, run.seeds[0]) / "labels.parquet"
     if not file.exists():
         return []
-    table = pq.read_table(file, columns=["row", "cluster"])
+    table = read_parquet(file, ["row", "cluster"])
     return atlas.clusters(table["row"].to_numpy(), table["cluster"].to_numpy(), rows)
 
 

@@ -14,7 +14,9 @@ from torch.multiprocessing.spawn import spawn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sslflow.clustering import kmeans as module
+from sslflow.clustering import points as points_module
 from sslflow.clustering.kmeans import Metric, TooFewPointsError, assign, kmeans
+from sslflow.clustering.points import Points
 from sslflow.runtime.rng import generator
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -114,7 +116,7 @@ def test_a_centroid_without_rows_goes_to_the_furthest_point(metric: Metric, monk
     # Four of five lie on the other side of the origin and get nothing, however distances are rounded.
     lost = torch.cat([points[:1], -1000 * (1 + torch.eye(5)[:4])])
 
-    monkeypatch.setattr(module, "_seed", lambda own, clusters, numbers: module._prepared(lost, metric, own.centre))
+    monkeypatch.setattr(module, "_seed", lambda own, clusters, numbers: module.prepared(lost, metric, own.centre))
     found = kmeans(points, 0, clusters=5, metric=metric, restarts=1)
     assert found.reseeded >= 4
     assert sorted(assign(points, found.centroids, metric)[0].bincount().tolist()) == [40] * 5
@@ -148,18 +150,18 @@ def test_seeding_goes_over_the_points_once_for_a_centroid_whatever_their_number(
     counts = []
     for clusters in (20, 150):
         with Passes(points.numel()) as passes:
-            module._seed(module._Points(points, metric), clusters, generator(0, "kmeans"))
+            module._seed(Points(points, metric), clusters, generator(0, "kmeans"))
         counts.append(passes.count)
     assert counts[0] == counts[1] < 20
 
 
-@pytest.mark.parametrize("kept", [0, module.KEPT])
+@pytest.mark.parametrize("kept", [0, points_module.KEPT])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
 def test_the_same_point_is_told_from_one_that_is_near(monkeypatch, kept: int, offset: float) -> None:
-    monkeypatch.setattr(module, "KEPT", kept)
+    monkeypatch.setattr(points_module, "KEPT", kept)
     points = torch.randn(40, 300, generator=torch.Generator().manual_seed(0)) + offset
     near = points[:1] * (1 + 1e-4)
-    found = module._Points(torch.cat([points, points[:1], near]), "euclidean", torch.zeros(300))
+    found = Points(torch.cat([points, points[:1], near]), "euclidean", torch.zeros(300))
     distances = found.squared_distances(found.at(torch.arange(42)))
     same = module.SAME**2 * float(points.square().sum(dim=1).mean())
     assert float(distances[0, 40]) < same
