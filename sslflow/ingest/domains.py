@@ -10,7 +10,7 @@ from sslflow import paths
 from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, SixteenBit
 from sslflow.ingest.images.prepare import prepare
 from sslflow.ingest.images.sources import EmojiLabel, open_source
-from sslflow.runtime.files import write_json
+from sslflow.runtime.files import sha256, write_json
 from sslflow.settings.params import Count, Fraction, Natural
 
 FACTS = "domains.json"
@@ -68,7 +68,8 @@ def prepare_domains(
         )
         counts |= {f"{domain}_{name}": count for name, count in own.items()}
     split = default_split(source, target, label)
-    write_json(folder / FACTS, {"source": source, "target": target, "split": split.as_posix() if split else ""})
+    shipped = {"split": split.as_posix(), "split_sha256": sha256(split)} if split else {"split": ""}
+    write_json(folder / FACTS, {"source": source, "target": target, **shipped})
     return counts
 
 

@@ -28,8 +28,8 @@ KINDS = {
 """What each section configures, and those of its settings that say where raw files lie."""
 SECTIONS = ("adapt", "clips", "data", "domains", "pretrain_clips")
 """What `dvc.yaml` says that it reads: the sets have names of the user's own."""
-WEIGHTS = ("adapt.weights", "pretrain_clips.start")
-"""Settings that name a file of weights."""
+WEIGHTS = ("adapt.weights", "adapt.split", "pretrain_clips.start")
+"""Settings that name a file: of weights, or of items and classes."""
 
 
 def schemas(section: str) -> Schemas:
@@ -59,7 +59,7 @@ def main() -> None:
 
 
 def _weights(content: dict[str, Any]) -> dict[str, str]:
-    """The files of weights that settings name, by the names of the settings."""
+    """The files that settings name, by the names of the settings."""
     found = {}
     for setting in WEIGHTS:
         section, _, key = setting.rpartition(".")

@@ -1,4 +1,4 @@
-"""SHA-256 of files, remembered as long as their size and time stay what they were."""
+"""SHA-256 of files, remembered as long as their size and times stay what they were."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Hashes:
         """Hash, in hexadecimal, and size in bytes. Raises `Refused` for what is not a readable file."""
         with regular_file(file) as handle:
             facts = os.fstat(handle.fileno())
-            mark = [facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns]
+            # The last is when the file was changed in any way, which no program can set back.
+            mark = [facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
             name = escape(os.fspath(file.absolute()))
             *former, known = self._known.get(name) or [""]
             same = former == mark and _SHA256.fullmatch(known)
