@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -24,12 +24,15 @@ from sslflow.views.images import CropView
 
 Share = Annotated[float, Gt(0), Le(1)]
 
+FRACTIONS = (0.1, 0.01)
+
 
 @dataclass(frozen=True)
 class Tuned:
     """What came of one share of the labels."""
 
     fraction: float
+    """Share of the labels that was really used, to two digits: one of each class at least, and whole images."""
     labels: int
     """Labelled images that were trained on."""
     steps: int
@@ -62,7 +65,7 @@ def finetune(
     seed: int,
     from_scratch: bool = False,
     *,
-    fractions: tuple[Share, ...] = (0.1, 0.01),
+    fractions: tuple[Share, ...] = FRACTIONS,
     epochs: Count = 10,
     min_steps: Count = 200,
     batch_size: Count = 32,
@@ -76,7 +79,8 @@ def finetune(
     precision: Precision = "fp32",
     memory_format: MemoryFormat = "channels_last",
 ) -> Iterator[Tuned]:
-    """Fine-tune a fresh encoder on each of the `fractions` of the labelled training images, and test it.
+    """Fine-tune a fresh encoder on each of the `fractions` of the labelled training images, and test it; one that comes
+    to the same images as an earlier one is left out.
 
     The images chosen depend on the seed alone, so every method meets the same ones; a smaller share is part of a larger
     one. AdamW, `lr` for the classifier and `encoder_lr` for the encoder, warm-up and cosine; `epochs` over the chosen
@@ -91,7 +95,7 @@ def finetune(
     """
     if not dataset.labelled:
         raise ValueError("fine-tuning needs labelled images to train on and to test on, and there are none")
-    for fraction in fractions:
+    for used, fraction in shares(dataset, fractions).items():
         rows = labelled_subset(dataset, fraction, seed)
         if len(rows) < 2:
             raise ValueError(f"finetune.fractions: {fraction:g} of the labels is a single image; take a larger share")
@@ -129,12 +133,28 @@ def finetune(
             bad = int((~losses.isfinite()).nonzero()[0]) + 1
             raise ValueError(f"fine-tuning: the loss is not finite from step {bad} of {steps} on; try smaller rates")
         accuracy = _accuracy(model, dataset, device, batch_size, precision, memory_format)
-        yield Tuned(fraction, len(rows), steps, float(losses[-max(1, steps // 10) :].mean()), accuracy)
+        yield Tuned(used, len(rows), steps, float(losses[-max(1, steps // 10) :].mean()), accuracy)
 
 
 def metric_name(fraction: float) -> str:
     """How the accuracy with a share of the labels is named: `finetune_10pct` for 0.1, `finetune_0.5pct` for 0.005."""
     return f"finetune_{100 * fraction:g}pct"
+
+
+def shares(dataset: Dataset, fractions: Sequence[float]) -> dict[float, float]:
+    """Share of the labels that is really used → the first of the `fractions` that comes to it: of 100 labels of ten
+    classes, 0.01 is 0.1, and so is 0.1. To two digits, and 1 for all labels only."""
+    counts = np.unique(dataset.labels[dataset.labelled_rows(TRAIN)], return_counts=True)[1].tolist()
+    found: dict[float, float] = {}
+    for fraction in fractions:
+        used = sum(_count(fraction, own) for own in counts) / sum(counts)
+        found.setdefault(1.0 if used == 1 else min(float(f"{used:.2g}"), 0.99), fraction)
+    return found
+
+
+def _count(fraction: float, labels: int) -> int:
+    """How many of a class's labels are used."""
+    return max(1, round(fraction * labels))
 
 
 def labelled_subset(dataset: Dataset, fraction: float, seed: int) -> np.ndarray:
@@ -145,7 +165,7 @@ def labelled_subset(dataset: Dataset, fraction: float, seed: int) -> np.ndarray:
     for label in np.unique(labels[labels >= 0]).tolist():
         own = rows[labels == label]
         order = permutation(len(own), seed, "labels", label).numpy()
-        chosen.append(own[order[: max(1, round(fraction * len(own)))]])
+        chosen.append(own[order[: _count(fraction, len(own))]])
     return np.sort(np.concatenate(chosen))
 
 
