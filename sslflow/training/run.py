@@ -152,8 +152,8 @@ class Run:
         left = count % step.batch_size
         if left > LEFT_OUT * count:
             print(
-                f"{self.label}  each epoch sees {count - left} of {count} ({self.unit}), others each time: what fills no "
-                f"batch of {step.batch_size} is left out; another batch_size leaves out fewer",
+                f"{self.label}  each epoch sees {count - left} of {count} ({self.unit}), others each time: it leaves "
+                f"out what fills no batch of {step.batch_size}; another batch_size leaves out fewer",
                 flush=True,
             )
 
