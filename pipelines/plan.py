@@ -12,7 +12,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 from dvc.utils.serialize import load_path
 
-from sslflow.settings.params import closest
+from sslflow.settings.params import FILE, closest, load
 
 State = Literal["fresh", "stale", "pending"]
 NEVER = "never ran"
@@ -50,8 +50,10 @@ class PlanError(ValueError):
 def plan(targets: Sequence[str] = (), folder: Path = Path()) -> list[Planned]:
     """The stages that `targets` (names, or groups such as `pretrain`; none: all) need, upstream first.
 
-    Raises `PlanError` for what DVC can't read and for unknown targets.
+    Raises `PlanError` for what DVC can't read and for unknown targets, `ParamsError` for a params.yaml that is none.
     """
+    if (folder / FILE).exists():
+        load(folder / FILE)  # of which DVC would say less
     try:
         with Repo(str(folder)) as repo:
             upstream = {

@@ -21,6 +21,13 @@ OF_CLIPS = ARTIFACTS / "clips"
 """Where what stands in `ARTIFACTS` for methods of images stands for methods of clips."""
 
 
+def parents() -> list[Path]:
+    """The folders in which outputs lie that DVC keeps in its cache, as far as they are there."""
+    rooms = [folder for root in (ARTIFACTS, OF_CLIPS) for folder in sorted(root.glob("*")) if folder.is_dir()]
+    whole = (METRICS, REPORT, SCORES)
+    return [*map(Path, ("data", "data/domains", "data/clips")), ARTIFACTS, *(one for one in rooms if one not in whole)]
+
+
 MAKERS = {
     "data": {"prepared": "prepare", "domains": "domains", "clips": "clips", "listings": "scan"},
     "artifacts": {

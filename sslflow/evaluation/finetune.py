@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import torch.nn.functional as F
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from sslflow.data.dataset import Dataset
@@ -18,7 +18,7 @@ from sslflow.data.splits import TEST, TRAIN
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.runtime.rng import derive, permutation
-from sslflow.settings.params import Count, Fraction, NonNegative, Positive
+from sslflow.settings.params import Count, Fraction, NonNegative, Rate
 from sslflow.training.optim import warmup_cosine
 from sslflow.views.images import CropView
 
@@ -68,10 +68,10 @@ def finetune(
     fractions: tuple[Share, ...] = FRACTIONS,
     epochs: Count = 10,
     min_steps: Count = 200,
-    batch_size: Count = 32,
-    lr: Positive = 3e-3,
-    encoder_lr: Positive = 1e-3,
-    scratch_lr: Positive = 1e-2,
+    batch_size: Annotated[int, Ge(2)] = 32,
+    lr: Rate = 3e-3,
+    encoder_lr: Rate = 1e-3,
+    scratch_lr: Rate = 1e-2,
     weight_decay: NonNegative = 1e-2,
     warmup: Fraction = 0.1,
     shift: Fraction = 0.04,
@@ -131,7 +131,11 @@ def finetune(
             losses[step] = loss.detach()
         if not losses.isfinite().all():
             bad = int((~losses.isfinite()).nonzero()[0]) + 1
-            raise ValueError(f"fine-tuning: the loss is not finite from step {bad} of {steps} on; try smaller rates")
+            rate = "scratch_lr" if from_scratch else "encoder_lr"
+            raise ValueError(
+                f"fine-tuning: the loss is not finite from step {bad} of {steps} on; try a smaller finetune.{rate} or "
+                "finetune.lr"
+            )
         accuracy = _accuracy(model, dataset, device, batch_size, precision, memory_format)
         yield Tuned(used, len(rows), steps, float(losses[-max(1, steps // 10) :].mean()), accuracy)
 

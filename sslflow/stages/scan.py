@@ -17,6 +17,7 @@ from sslflow.ingest.listing import (
     write_weights_listing,
 )
 from sslflow.ingest.videos.prepare import prepare_clips
+from sslflow.runtime.folders import refuse_links
 from sslflow.settings.params import Schemas, load, lookup, read
 from sslflow.stages.entry import run
 
@@ -39,6 +40,7 @@ def schemas(section: str) -> Schemas:
 
 def main() -> None:
     started = time.monotonic()
+    refuse_links(paths.parents())
     content = load()
     found = [f"{kind}.{name}" for kind in ("domains", "clips") for name in lookup(content, kind)]
     settings = read({name: one for section in ("data", *found) for name, one in schemas(section).items()})

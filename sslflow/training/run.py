@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,11 +13,13 @@ import numpy as np
 import torch
 from annotated_types import Ge
 
+from sslflow.features.extract import NotFinite
 from sslflow.progress import Progress
 from sslflow.runtime.checkpoint import Checkpoint, fingerprint
 from sslflow.runtime.distributed import from_first, rank, world_size
 from sslflow.runtime.files import write_csv
 from sslflow.settings.params import Count, Positive
+from sslflow.training.epochs import UnfitBatch
 from sslflow.training.fit import NonFiniteLoss, Readable, Step, fit
 from sslflow.training.method import Method
 from sslflow.views.images import Views
@@ -124,14 +126,27 @@ class Run:
                 if now - saved > self.journal.checkpoint_seconds:
                     self.checkpoint.save({**step.state(), "curve": self.curve, "seconds": self.seconds})
                     saved = now
+        except UnfitBatch as error:
+            raise ValueError(f"{section}.batch_size: {error}") from None
         except NonFiniteLoss as error:
-            kept = f"the last good checkpoint is {self.checkpoint.file}"
-            kept = kept if self.checkpoint.file.exists() else "no checkpoint was made yet"
-            advice = f"try a smaller lr, a longer warmup or clip in {section}"
-            raise ValueError(f"{self.name}, seed {self.seed}: {error}; {advice}; {kept}") from None
+            raise self._broken(str(error), section) from None
         finally:
             if progress:
                 progress.close()
+
+    def look(self, moment: Moment, watch: Callable[[], Row], section: str) -> None:
+        """Fill in the moment's diagnostics, which `watch` gives. Raises `ValueError` with advice where the features are
+        not finite: the weights have burst, though no loss has shown it yet."""
+        try:
+            moment.signs.update(watch())
+        except NotFinite as error:
+            raise self._broken(f"{error} after step {moment.step}", section) from None
+
+    def _broken(self, what: str, section: str) -> ValueError:
+        kept = f"the last good checkpoint is {self.checkpoint.file}"
+        kept = kept if self.checkpoint.file.exists() else "no checkpoint was made yet"
+        advice = f"try a smaller lr, a longer warmup or clip in {section}"
+        return ValueError(f"{self.name}, seed {self.seed}: {what}; {advice}; {kept}")
 
     def metrics(self, rows: int, what: str) -> Row:
         """The last row of the curve, the run's seconds, and how many of the `rows`, which are `what`, a second."""
