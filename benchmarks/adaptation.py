@@ -281,12 +281,12 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="write the tables to this file, between its marks")
     asked = parser.parse_args()
     wanted = runs(asked.tuned, asked.pairs, asked.methods, asked.settings, asked.seeds)
-    missing = [run for run in wanted if measured(run) is None]
-    print(f"{len(wanted)} runs, {len(missing)} to measure", flush=True)
-    for run in missing:
+    for run in wanted:
         domains(run.pair)
         if run.start != "random":
             pretrained(run.family, run.seed)
+    missing = [run for run in wanted if measured(run) is None]
+    print(f"{len(wanted)} runs, {len(missing)} to measure", flush=True)
     with ProcessPoolExecutor(asked.jobs) as workers:
         for future in as_completed([workers.submit(measure, run) for run in missing]):
             run = future.result()
