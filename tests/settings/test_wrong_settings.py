@@ -66,7 +66,13 @@ WRONG = st.one_of(
 )
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(places=st.lists(st.sampled_from(leaves(FULL)), min_size=1, max_size=3, unique=True), value=WRONG)
 def test_any_value_anywhere_is_accepted_or_named(places, value, tmp_path) -> None:
     content = changed()
