@@ -80,6 +80,10 @@ class MemoryClips:
     def rows(self, split: str) -> np.ndarray:
         return np.flatnonzero(self.columns["split"] == split)
 
+    def labelled_rows(self, split: str) -> np.ndarray:
+        rows = self.rows(split)
+        return rows[self.labels[rows] >= 0]
+
     @property
     def pretraining_rows(self) -> np.ndarray:
         return self.rows("train")

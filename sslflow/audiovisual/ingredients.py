@@ -15,6 +15,7 @@ from sslflow.audiovisual.spectrogram import LogMel, sound_statistics
 from sslflow.audiovisual.windows import BATCH, ClipSource
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
+from sslflow.data.splits import TRAIN
 from sslflow.networks.encoder import Encoder, load_encoder
 from sslflow.runtime.rng import permutation
 from sslflow.training.ingredients import Factories, ingredients
@@ -28,12 +29,14 @@ def needs_sound(kind: type[ClipMethod]) -> bool:
 def clip_rows(
     kind: type[ClipMethod], name: str, clips: Dataset[ClipFormat], share: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that the method `name` is trained on, and those that `held_out` keeps back, a share of the sources.
-    Raises `ValueError` where there are too few clips to learn from."""
-    rows = clips.pretraining_rows
+    """The rows that the method `name` is trained on, labelled ones where it learns labels, and those that `held_out`
+    keeps back, a share of the sources. Raises `ValueError` where there are too few clips to learn from (a method that
+    learns labels says so itself)."""
+    learns_labels = "labels" in ingredients(kind)
+    rows = clips.labelled_rows(TRAIN) if learns_labels else clips.pretraining_rows
     if needs_sound(kind):
         rows = rows[clips.column("audible", rows)]
-    if len(rows) < 2:
+    if len(rows) < 2 and not learns_labels:
         raise ValueError(f"{name} needs at least two clips to train on, and there are {len(rows)}")
     if issubclass(kind, PairMethod) and len(np.unique(clips.groups[rows])) < 2:
         raise ValueError(f"{name} needs clips of at least two sources to train on: of one there are no wrong pairs")

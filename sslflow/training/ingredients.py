@@ -41,9 +41,10 @@ def build(kind: type[M], factories: Factories, settings: Mapping[str, Any]) -> M
 
 def image_rows(kind: type[Method], dataset: Dataset[ImageFormat]) -> np.ndarray:
     """The rows that a method of images is trained on: labelled ones, where it learns labels. Raises `ValueError` for
-    fewer than two."""
-    rows = dataset.labelled_rows(TRAIN) if "labels" in ingredients(kind) else dataset.pretraining_rows
-    if len(rows) < 2:
+    fewer than two (a method that learns labels says so itself)."""
+    learns_labels = "labels" in ingredients(kind)
+    rows = dataset.labelled_rows(TRAIN) if learns_labels else dataset.pretraining_rows
+    if len(rows) < 2 and not learns_labels:
         raise ValueError(f"pretraining needs at least two images, and there are {len(rows)}")
     return rows
 

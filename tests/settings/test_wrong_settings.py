@@ -236,7 +236,7 @@ def test_a_folder_in_its_place_is_said(tmp_path) -> None:
 
 BUILT = [
     ({"run__methods": ["simclr", "mae"]}, "methods.mae: mae needs a ViT"),
-    ({"run__methods": ["simclr", "colorization"], "data__channels": 1}, "methods.colorization: colorization needs colour"),
+    ({"run__methods": ["simclr", "colorization"], "data__channels": 1}, "methods.colorization: colorization needs"),
     ({"encoder__name": "resnet_50"}, "methods.simclr: encoder.name: there is no encoder 'resnet_50', did you mean"),
     ({"encoder": {"name": "vit_tiny", "width": 40}}, "methods.simclr: encoder.width 40 does not divide"),
     ({"encoder": {"name": "vit_tiny", "patch_size": 64}}, "methods.simclr: encoder.patch_size 64 is larger"),

@@ -189,6 +189,13 @@ def test_labels_are_learned_by_both_encoders_as_a_control(params, capsys):
     assert said in capsys.readouterr().out
 
 
+def test_labels_are_learned_from_the_clips_that_have_some(params):
+    clips = MemoryClips(24)
+    clips.columns["label"] = np.where(np.arange(len(clips)) % PER_VIDEO, -1, clips.labels)
+    params["clip_methods"]["supervised"]["train"] |= {"epochs": 1, "batch_size": 2}
+    assert ran(params, "supervised", clips)["clips"] == len(clips.labelled_rows("train"))
+
+
 def test_labels_without_labels_are_an_error_that_says_what_to_do(params):
     with pytest.raises(ValueError, match="have 0 classes; leave it out"):
         ran(params, "supervised", MemoryClips(12, labels=False))

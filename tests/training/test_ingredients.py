@@ -1,0 +1,40 @@
+"""What a method is trained on and given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sslflow.data.dataset import Dataset
+from sslflow.methods.images.simclr import SimCLR
+from sslflow.methods.images.supervised import Supervised
+from sslflow.training.ingredients import build, image_rows, of_images
+from tests.conftest import write_dataset
+
+SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
+
+
+def of(folder: Path, labels: list[int]) -> Dataset:
+    images = np.zeros((len(labels), 1, 16, 16), dtype=np.uint8)
+    return write_dataset(folder, images, np.array(labels), ["train"] * len(labels))
+
+
+def test_labels_are_learned_from_the_images_that_have_some(tmp_path: Path) -> None:
+    dataset = of(tmp_path / "data", [0, -1, 1, -1])
+    assert image_rows(Supervised, dataset).tolist() == [0, 2]
+    assert image_rows(SimCLR, dataset).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("labels", [[-1, -1, -1], [-1, 0, -1], [0, 0, 0]])
+def test_labels_without_two_classes_are_an_error_that_says_what_to_do(tmp_path: Path, labels: list[int]) -> None:
+    dataset = of(tmp_path / "data", labels)
+    rows = image_rows(Supervised, dataset)
+    with pytest.raises(ValueError, match=r"have [01] classes; leave it out of run\.methods"):
+        build(Supervised, of_images(dataset, rows, SMALL), {})
+
+
+def test_one_image_is_too_few_to_learn_from(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="at least two images, and there are 1"):
+        image_rows(SimCLR, of(tmp_path / "data", [-1]))
