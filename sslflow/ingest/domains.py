@@ -104,9 +104,9 @@ def _labelled(folder: Path) -> dict[str, list[str]]:
     """Class → hashes of its images' files."""
     table = pq.read_table(folder / "manifest.parquet", columns=["label", "sha256"])
     classes, found = read_json(folder / "dataset.json")["classes"], defaultdict(list)
-    for label, sha256 in zip(*(column.to_pylist() for column in table.columns), strict=True):
+    for label, digest in zip(*(column.to_pylist() for column in table.columns), strict=True):
         if label != NO_LABEL:
-            found[classes[label]].append(sha256)
+            found[classes[label]].append(digest)
     return dict(found)
 
 
