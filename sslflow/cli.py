@@ -77,7 +77,7 @@ def main() -> int:
             listen(asked)
         else:
             clean(asked.yes)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -130,9 +130,15 @@ def check(file: Path, method: str | None) -> None:
 
         print(show(method, file), end="")
         return
+    from sslflow import paths
+    from sslflow.commands import build
     from sslflow.commands import check as settings
+    from sslflow.runtime.folders import refuse_links
 
+    if file.resolve() == Path("params.yaml").resolve():
+        refuse_links(paths.parents())
     known = ", ".join(f"{len(found)} for {kind}" for kind, found in settings.check(file).items())
+    build.refuse(file)
     print(f"{file} is in order: {len(settings.stage_names())} stages; methods: {known}")
 
 

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from sslflow import paths, stages
+from sslflow.commands import values
 from sslflow.settings import by_name
 from sslflow.settings.params import (
     FILE,
@@ -99,6 +100,7 @@ def check(file: Path = FILE) -> dict[str, list[str]]:
     problems += _methods(content, blocks, asked)
     problems += _named(content, asked)
     problems += _sections(content, schemas)
+    problems += values.problems(content, asked)
     if problems:
         raise ParamsError(list(dict.fromkeys(problems)), file)
     return blocks

@@ -58,7 +58,7 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     watched = images[permutation(len(images), seed, "diagnostics")[: journal.diagnostics].numpy()]
     watch = Watch(method, views, dataset, watched, device, seed, train.get("memory_format", "channels_last"))
     for moment in training.train(method, views, dataset, images, f"{block}.train", **train):
-        moment.signs.update(watch())
+        training.look(moment, watch, f"{block}.train")
     for encoder in method.encoders.values():
         calibrate(encoder, dataset, images, device, memory_format=watch.memory_format)
     if rank():

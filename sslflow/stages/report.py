@@ -55,7 +55,7 @@ def main() -> None:
     methods, seeds = settings["run"]["methods"], settings["run"]["seeds"]
     dataset = Dataset()
     params = load()
-    fractions = (params.get("finetune") or {}).get("fractions") or leaderboard.fractions_of(methods, seeds)
+    fractions = leaderboard.fractions_of(methods, seeds)
 
     board = leaderboard.collect(methods, seeds, fractions)
     leaderboard.write_board(board)

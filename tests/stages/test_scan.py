@@ -15,6 +15,7 @@ from sslflow import paths
 from sslflow.ingest.images.sources import open_source
 from sslflow.ingest.listing import write_domains_listing, write_listing
 from sslflow.ingest.records import unescape
+from sslflow.runtime.files import sha256
 from sslflow.stages import scan
 
 HEADER = "setting,path,size,mtime_ns\n"
@@ -34,10 +35,12 @@ def rows(text: str) -> dict[str, tuple[str, str]]:
     return {path: (size, time) for _, path, size, time in list(csv.reader(text.splitlines()))[1:]}
 
 
-def write_params(weights: str = "", **domains: str) -> None:
+def write_params(weights: str = "", split: str = "", **domains: str) -> None:
     data = {"source": "folder", "path": "raw", "image_size": 8, "channels": 1}
     sets = {"mine": {**domains, "image_size": 8, "channels": 1}} if domains else {}
-    YAML().dump({"data": data, "domains": sets, "clips": {}, "adapt": {"weights": weights}}, Path("params.yaml"))
+    YAML().dump(
+        {"data": data, "domains": sets, "clips": {}, "adapt": {"weights": weights, "split": split}}, Path("params.yaml")
+    )
 
 
 @pytest.fixture
@@ -158,7 +161,7 @@ def test_the_stage(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     write_params()
     scan.main()
     assert paths.LISTING.read_text() == listed(root)
-    assert paths.WEIGHTS_LISTING.read_text() == HEADER
+    assert paths.WEIGHTS_LISTING.read_text() == "setting,path,sha256\n"
     assert capsys.readouterr().out.startswith("scan  8 files and folders; ")
     assert sorted(file.name for file in paths.LISTINGS.iterdir()) == ["data.csv", "weights.csv"]
 
@@ -185,15 +188,33 @@ def test_weights_that_a_setting_names_are_listed(root: Path, monkeypatch: pytest
     weights = write(Path("weights.safetensors"), b"1234")
     write_params("weights.safetensors")
     scan.main()
-    facts = weights.stat()
     before = paths.WEIGHTS_LISTING.read_text()
-    assert before.splitlines()[1:] == [f"adapt.weights,weights.safetensors,4,{facts.st_mtime_ns}"]
+    written = paths.WEIGHTS_LISTING.stat()
+    assert before.splitlines()[1:] == [f"adapt.weights,weights.safetensors,{sha256(weights)}"]
     os.utime(weights, ns=(1, 1))
     scan.main()
-    assert paths.WEIGHTS_LISTING.read_text() != before
+    assert paths.WEIGHTS_LISTING.read_text() == before
+    assert (paths.WEIGHTS_LISTING.stat().st_ino, paths.WEIGHTS_LISTING.stat().st_mtime_ns) == (
+        written.st_ino,
+        written.st_mtime_ns,
+    )
+    weights.write_bytes(b"4321")
+    os.utime(weights, ns=(1, 1))
+    scan.main()
+    assert paths.WEIGHTS_LISTING.read_text() != before, "other weights of the same size and time"
     weights.unlink()
     with pytest.raises(ValueError, match=r"adapt.weights: there is no file weights.safetensors; name a file"):
         scan.main()
+
+
+def test_a_split_file_that_a_setting_names_is_listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root.parent)
+    write_params(split="split.json")
+    with pytest.raises(ValueError, match=r"adapt.split: there is no file split.json; name such a file"):
+        scan.main()
+    write(Path("split.json"), b"{}")
+    scan.main()
+    assert "adapt.split,split.json," in paths.WEIGHTS_LISTING.read_text()
 
 
 def test_a_domain_s_folder_is_missed_only_where_one_is_asked_for(tmp_path: Path) -> None:
