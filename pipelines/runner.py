@@ -116,8 +116,8 @@ def _always_and_above(stages: Sequence[Planned]) -> list[Planned]:
 
 
 def check_params() -> None:
-    """Check the whole of params.yaml against every stage that reads it, and build what is to be run. Raises `ValueError`
-    with all that is wrong.
+    """Check the whole of params.yaml against every stage that reads it, and build what is to be run. Raises
+    `ValueError` with all that is wrong.
 
     In a process of its own: it imports the library, which this one does without.
     """
