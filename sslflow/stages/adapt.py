@@ -121,6 +121,8 @@ def _checkpoint(
     files = [paths.domains(plan.domains) / domain / "manifest.parquet" for domain in ("source", "target")]
     if start == "pretrained":
         files.append(_weights(seed, plan))
+    if plan.split:
+        files.append(Path(plan.split))
     return Checkpoint("adapt", fingerprint(depends_on, *files))
 
 
