@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from ruamel.yaml import YAML
 
+from benchmarks.kept import make
 from sslflow.adaptation import method as adapter
 from sslflow.adaptation.inputs import frozen_inputs, image_inputs
 from sslflow.adaptation.loop import adapt, judge
@@ -62,6 +63,8 @@ TUNED = ("digits", "noto-twemoji")
 SETTINGS = ("cda", "pda", "oda", "opda")
 METHODS = ("source_only", "dance", "ovanet", "gated_dance")
 SEEDS = (0, 1, 2)
+PRETRAINED_BY = ("data", "ingest", "networks", "training", "views", "methods/images")
+"""Rooms whose code an encoder depends on."""
 CODE = ("adaptation", "clustering", "examination/adaptation", "methods/adaptation")
 SHOWN = {
     "unk": "gated_dance: UNK",
@@ -101,14 +104,27 @@ def settings() -> dict[str, dict[str, Any]]:
     )
 
 
+def encoder_file(family: str, seed: int) -> Path:
+    """Where the encoder of a seed lies."""
+    return WORK / family / f"artifacts/encoders/simclr-{seed}.safetensors"
+
+
 def pretrained(family: str, seed: int) -> Path:
     """The encoder of a seed, by the stage pretrain on all images of the sample, without labels."""
-    folder = WORK / family
-    file = folder / f"artifacts/encoders/simclr-{seed}.safetensors"
-    if file.exists():
-        return file
-    if not (folder / "data/prepared/dataset.json").exists():
-        prepare(folder / "data/prepared", print, source=f"samples:{family}", **FORMATS[family])
+    folder, file = WORK / family, encoder_file(family, seed)
+    prepared, sample = folder / "data/prepared", f"samples:{family}"
+    made_of = [FORMATS[family], PRETRAINING[family], sha256(ROOT / "recipes/full.yaml")]
+    make(
+        prepared,
+        FORMATS[family],
+        ("data", "ingest"),
+        lambda: prepare(prepared, print, source=sample, **FORMATS[family]),
+    )
+    make(file, made_of, PRETRAINED_BY, lambda: _pretrain(folder, family, seed))
+    return file
+
+
+def _pretrain(folder: Path, family: str, seed: int) -> None:
     params = load(ROOT / "recipes/full.yaml")
     params["compute"] |= {"device": "cpu", "threads": 1}
     for part, changed in PRETRAINING[family].items():
@@ -117,22 +133,27 @@ def pretrained(family: str, seed: int) -> Path:
         YAML(typ="safe").dump(params, handle)
     words = [sys.executable, "-m", "sslflow.stages.pretrain", "simclr", str(seed)]
     subprocess.run(words, cwd=folder, check=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
-    return file
 
 
 def domains(pair: str) -> Path:
     """The prepared domains of a pair."""
     folder = WORK / "domains" / pair
-    if not (folder / "target/dataset.json").exists():
-        family = "digits" if pair == "digits" else "emoji"
-        source, target = PAIRS[pair]
-        prepare_domains(folder, print, source=source, target=target, **FORMATS[family])
+    (source, target), form = PAIRS[pair], FORMATS["digits" if pair == "digits" else "emoji"]
+    made_of = [source, target, form]
+    make(
+        folder,
+        made_of,
+        ("data", "ingest"),
+        lambda: prepare_domains(folder, print, source=source, target=target, **form),
+    )
     return folder
 
 
 def key(run: Run) -> str:
-    """Changes when the settings or the code of adaptation do."""
+    """Changes when the settings, the code of adaptation, the images or the encoder do."""
     files = [file for room in CODE for file in sorted((ROOT / "sslflow" / room).glob("*.py"))]
+    files += [WORK / "domains" / run.pair / domain / "manifest.parquet" for domain in ("source", "target")]
+    files += [encoder_file(run.family, run.seed)] * encoder_file(run.family, run.seed).exists()
     content = [astuple(run), settings(), [sha256(file) for file in files]]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -260,12 +281,12 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="write the tables to this file, between its marks")
     asked = parser.parse_args()
     wanted = runs(asked.tuned, asked.pairs, asked.methods, asked.settings, asked.seeds)
-    missing = [run for run in wanted if measured(run) is None]
-    print(f"{len(wanted)} runs, {len(missing)} to measure", flush=True)
-    for run in missing:
+    for run in wanted:
         domains(run.pair)
         if run.start != "random":
             pretrained(run.family, run.seed)
+    missing = [run for run in wanted if measured(run) is None]
+    print(f"{len(wanted)} runs, {len(missing)} to measure", flush=True)
     with ProcessPoolExecutor(asked.jobs) as workers:
         for future in as_completed([workers.submit(measure, run) for run in missing]):
             run = future.result()

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from benchmarks.kept import make
 from benchmarks.methods import ENCODERS
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.knn import knn_predict
@@ -298,8 +299,8 @@ SIDES = {"sslflow": ours, "lightly": theirs}
 def prepared() -> Dataset:
     """The fashion sample."""
     folder = WORK / "prepared"
-    if not (folder / "dataset.json").exists():
-        prepare(folder, print, source="samples:fashion", image_size=28, channels=1)
+    settings: dict[str, Any] = {"source": "samples:fashion", "image_size": 28, "channels": 1}
+    make(folder, settings, ("data", "ingest"), lambda: prepare(folder, print, **settings))
     return Dataset(folder)
 
 

@@ -28,10 +28,11 @@ from typing import Any
 import torch
 from ruamel.yaml import YAML
 
+from benchmarks.kept import make
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.ingest.images.prepare import prepare
-from sslflow.runtime.files import read_json, write_json
+from sslflow.runtime.files import read_json, sha256, write_json
 from sslflow.settings.params import load, lookup
 from sslflow.training.method import names
 
@@ -110,8 +111,7 @@ def make_folder(data: str, encoder: str, seen: int) -> None:
     folder = _folder(data, encoder, seen)
     folder.mkdir(parents=True, exist_ok=True)
     prepared = WORK / "prepared" / data
-    if not (prepared / "dataset.json").exists():
-        prepare(prepared, print, **SETS[data])
+    make(prepared, SETS[data], ("data", "ingest"), lambda: prepare(prepared, print, **SETS[data]))
     link = folder / paths.PREPARED
     link.parent.mkdir(exist_ok=True)
     if not link.exists():
@@ -131,7 +131,8 @@ def make_folder(data: str, encoder: str, seen: int) -> None:
 def key(job: Job) -> str:
     """Changes when the run's settings or the code of its method do, comments and docstrings left out."""
     params = load(job.folder / "params.yaml")
-    content: list[Any] = [job.data, job.method, job.seed, SETS[job.data], params["encoder"], params["probe"]]
+    images = sha256(job.folder / paths.PREPARED / "manifest.parquet")
+    content: list[Any] = [job.data, job.method, job.seed, SETS[job.data], images, params["encoder"], params["probe"]]
     if job.method in names():
         tree = ast.parse((ROOT / f"sslflow/methods/images/{job.method}.py").read_text(encoding="utf-8"))
         for node in ast.walk(tree):
@@ -157,7 +158,7 @@ def measured(job: Job) -> dict[str, Any] | None:
 def sick(job: Job) -> list[str]:
     """What the verdict on a run found sick."""
     file = job.folder / paths.verdict(job.method, job.seed)
-    return [finding["kind"] for finding in read_json(file) if finding["sick"]] if file.exists() else []
+    return [finding["kind"] for finding in read_json(file, list) if finding["sick"]] if file.exists() else []
 
 
 def run(job: Job) -> None:

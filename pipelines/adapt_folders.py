@@ -17,8 +17,8 @@ from ruamel.yaml import YAML
 from safetensors import safe_open
 
 from sslflow import paths
-from sslflow.ingest.listing import write_listing
-from sslflow.runtime.files import replacing, sha256, write_text
+from sslflow.ingest.contents import contents
+from sslflow.runtime.files import reading, replacing, sha256, write_text
 from sslflow.settings.params import load, lookup
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +44,7 @@ def adapt_folders(
     Without an `encoder`, one is pretrained on the images of both folders by the method `adapt.companion`, for `epochs`
     (0: as params.yaml says). All other settings are those of params.yaml. A table is written to `output`: path,
     predicted, nearest_class, confidence, unknownness, group. An encoder that an earlier run pretrained is used again
-    as long as the folders' files (names, sizes, times), the settings and the code are the same. Raises `ValueError` for
+    as long as what the folders' files hold, the settings and the code are the same. Raises `ValueError` for
     folders that aren't there and where a stage fails, which has then said why.
     """
     for folder in (source, target):
@@ -105,9 +105,9 @@ def _format(encoder: Path) -> tuple[int, int]:
     """Image size and channels of an encoder's file."""
     if not encoder.is_file():
         raise ValueError(f"{encoder}: there is no such file")
-    with safe_open(encoder, framework="numpy") as content:
+    with reading(encoder), safe_open(encoder, framework="numpy") as content:
         settings = json.loads((content.metadata() or {}).get("sslflow.encoder", "{}"))
-    if not settings:
+    if not {"image_size", "channels"} <= set(settings):
         raise ValueError(f"{encoder}: not an encoder of this project; `dvc repro pretrain` writes them")
     return settings["image_size"], settings["channels"]
 
@@ -119,24 +119,22 @@ def _pretrain(folder: Path, source: Path, target: Path, companion: str, seed: in
     for name, path in (("source", source), ("target", target)):
         if not (images / name).is_symlink():
             (images / name).symlink_to(path.resolve(), target_is_directory=True)
-    write_listing(folder / paths.LISTING, source="folder", path=str(images))
     encoder, made_of = folder / paths.encoder(companion, seed), folder / "made_of"
-    found = _made_of(folder / paths.LISTING, ROOT / "sslflow")
-    if not made_of.exists() or made_of.read_text(encoding="utf-8") != found:
-        encoder.unlink(missing_ok=True)
-        write_text(made_of, found)
-    if encoder.exists():
+    found = _made_of(images, ROOT / "sslflow")
+    if encoder.exists() and made_of.exists() and made_of.read_bytes() == f"{found} {sha256(encoder)}".encode():
         return
+    encoder.unlink(missing_ok=True)
     _stage(folder, "prepare")
     _stage(folder, "pretrain", companion, str(seed))
     shutil.rmtree(folder / paths.PREPARED)
+    write_text(made_of, f"{found} {sha256(encoder)}")
 
 
-def _made_of(listing: Path, library: Path) -> str:
-    """Hash of the list of the images and of all code in the folder `library`: besides the settings, all that an encoder
-    depends on."""
+def _made_of(images: Path, library: Path) -> str:
+    """Hash of what the images hold and of all code in the folder `library`: besides the settings, all that an encoder
+    depends on. (Names, sizes and times stay the same where a file is put back, or drawn anew, with its old time.)"""
     code = {file.relative_to(library).as_posix(): sha256(file) for file in library.rglob("*.py")}
-    return hashlib.sha256(json.dumps([sha256(listing), code], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([contents(images), code], sort_keys=True).encode()).hexdigest()
 
 
 def _stage(folder: Path, *words: str) -> None:

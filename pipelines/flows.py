@@ -135,6 +135,11 @@ def main() -> int:
     asked = parser.parse_args()
     Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     runner.raise_on_sigterm()
+    given = PREFECT_API_URL.value()
+    if given and (why := server.missing(str(given))):
+        advice = "start it (docs/prefect.md), or unset PREFECT_API_URL for a server of the run's own"
+        print(f"PREFECT_API_URL is {given}: {why}; {advice}", file=sys.stderr)
+        return 1
     try:
         with contextlib.ExitStack() as stack:
             if not PREFECT_API_URL.value():
@@ -143,6 +148,9 @@ def main() -> int:
             # Lines that still wait to be sent have nowhere to go once the server is gone.
             stack.callback(APILogHandler().flush)
             state = pipeline(asked.targets, asked.jobs, asked.limit, asked.retries, return_state=True)
+    except server.NotStarted as error:
+        print(error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("stopped; what was finished is kept, and the next run goes on from there", file=sys.stderr)
         return runner.INTERRUPTED

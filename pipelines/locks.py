@@ -24,7 +24,7 @@ def one_run(folder: Path = Path()) -> Iterator[int]:
     file = folder / paths.WORK / "run.lock"
     with _opened(file) as descriptor:
         if not _taken(descriptor):
-            holder = file.read_text().strip() or "unknown"
+            holder = file.read_text(errors="replace").strip() or "unknown"
             raise Busy(
                 f"another run is at work in this folder (process {holder}): wait for it to end, or stop it. "
                 "Two at once would write the same files; a second git worktree can run beside this one."

@@ -10,9 +10,10 @@ from typing import Any, Literal
 from dvc.dependency.param import ParamsDependency
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+from dvc.stage import PipelineStage
 from dvc.utils.serialize import load_path
 
-from sslflow.settings.params import closest
+from sslflow.settings.params import FILE, closest, load
 
 State = Literal["fresh", "stale", "pending"]
 NEVER = "never ran"
@@ -50,15 +51,18 @@ class PlanError(ValueError):
 def plan(targets: Sequence[str] = (), folder: Path = Path()) -> list[Planned]:
     """The stages that `targets` (names, or groups such as `pretrain`; none: all) need, upstream first.
 
-    Raises `PlanError` for what DVC can't read and for unknown targets.
+    Raises `PlanError` for what DVC can't read and for unknown targets, `ParamsError` for a params.yaml that is none.
     """
+    if (folder / FILE).exists():
+        load(folder / FILE)  # of which DVC would say less
     try:
         with Repo(str(folder)) as repo:
+            # What `dvc add` keeps has nothing to run.
+            stages = {str(stage.addressing): stage for stage in repo.index.stages if isinstance(stage, PipelineStage)}
             upstream = {
-                stage.addressing: tuple(sorted(above.addressing for above in repo.index.graph.successors(stage)))
-                for stage in repo.index.stages
+                name: tuple(sorted({above.addressing for above in repo.index.graph.successors(stage)} & stages.keys()))
+                for name, stage in stages.items()
             }
-            stages = {stage.addressing: stage for stage in repo.index.stages}
             planned: dict[str, Planned] = {}
             seen = _Seen()
             for name in _needed(targets, upstream):

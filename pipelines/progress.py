@@ -23,6 +23,8 @@ from sslflow.runtime.files import read_json, write_json
 EVERY_S = 10.0
 REFRESH_S = 1.0
 KEPT = 20
+LONGEST_S = 1e9
+"""What the file says of longer times, or of negative ones, is not believed."""
 ERASE = "\r\x1b[2K"
 TELLING = re.compile(r"(?i:error|warning|exception)(:|$)|\b(ERROR|WARNING|CRITICAL|FATAL)\b|^Traceback ")
 NUMBER = re.compile(r"\d[\w.+-]*")
@@ -72,8 +74,9 @@ class Times:
 def _read(file: Path) -> dict[str, float]:
     with contextlib.suppress(OSError, ValueError):
         found = read_json(file)
-        if isinstance(found, dict):
-            return {stage: seconds for stage, seconds in found.items() if isinstance(seconds, (int, float))}
+        return {
+            stage: took for stage, took in found.items() if isinstance(took, (int, float)) and 0 <= took < LONGEST_S
+        }
     return {}
 
 

@@ -116,12 +116,13 @@ def _always_and_above(stages: Sequence[Planned]) -> list[Planned]:
 
 
 def check_params() -> None:
-    """Check the whole of params.yaml against every stage that reads it. Raises `ValueError` with all that is wrong.
+    """Check the whole of params.yaml against every stage that reads it, and build what is to be run. Raises
+    `ValueError` with all that is wrong.
 
     In a process of its own: it imports the library, which this one does without.
     """
     checked = subprocess.run(
-        [sys.executable, "-m", "sslflow.cli", "check"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "sslflow.cli", "check", "--build"], capture_output=True, text=True, check=False
     )
     if checked.returncode:
         raise ValueError(checked.stderr.strip() or f"sslflow check: exit code {checked.returncode}")

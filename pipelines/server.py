@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import socket
 import sys
 import threading
@@ -19,11 +20,15 @@ HOST = "127.0.0.1"
 POLL_S = 0.1
 
 
+class NotStarted(RuntimeError):
+    """Prefect's server does not start."""
+
+
 @contextlib.contextmanager
 def temporary(log: Path, start_s: float = 120) -> Iterator[str]:
     """Start a server on a free port of this machine, yield the address of its API, and end it.
 
-    It ends too where this process is killed. Raises `RuntimeError` with its last lines where it does not answer within
+    It ends too where this process is killed. Raises `NotStarted` with its last lines where it does not answer within
     `start_s` seconds.
     """
     with socket.socket() as free:
@@ -40,12 +45,29 @@ def temporary(log: Path, start_s: float = 120) -> Iterator[str]:
         while not _answers(f"{address}/health"):
             if ended or time.monotonic() > deadline:
                 last = "\n".join(ended[0].tail) if ended else "it does not answer"
-                raise RuntimeError(f"Prefect's server did not start within {start_s:g} s (log: {log}):\n{last}")
+                home = os.environ.get("PREFECT_HOME", "~/.prefect")
+                raise NotStarted(
+                    f"Prefect's server did not start within {start_s:g} s (log: {log}); where its database is damaged, "
+                    f"remove {home}:\n{last}"
+                )
             time.sleep(POLL_S)
         yield address
     finally:
         stop()
         thread.join()
+
+
+def missing(address: str) -> str:
+    """Empty, or why no server can be reached at the address of its API. One that asks for a key is there."""
+    if not address.startswith(("http://", "https://")):
+        return "that is no address, which begins with http:// or https://"
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=10):
+            return ""
+    except urllib.error.HTTPError:
+        return ""
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return f"no server answers there ({getattr(error, 'reason', error)})"
 
 
 def _answers(address: str) -> bool:

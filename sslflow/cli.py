@@ -28,6 +28,7 @@ def main() -> int:
     commands.add_parser("methods", help="the methods that there are")
     checked = commands.add_parser("check", help="check the whole of params.yaml")
     checked.add_argument("--params", type=Path, default=Path("params.yaml"), help="another file, such as a recipe")
+    checked.add_argument("--build", action="store_true", help="build what is to be run as well, as `sslflow run` does")
     checked.add_argument("--show", metavar="METHOD", help="print all settings of a method, and where they are from")
     cleaned = commands.add_parser("clean", help="remove what methods and seeds that are no longer run have left behind")
     cleaned.add_argument("--yes", action="store_true", help="do it; without, only say what would be removed")
@@ -70,14 +71,14 @@ def main() -> int:
         elif asked.command == "methods":
             show_methods()
         elif asked.command == "check":
-            check(asked.params, asked.show)
+            check(asked.params, asked.show, asked.build)
         elif asked.command == "adapt":
             adapt(asked)
         elif asked.command == "av":
             listen(asked)
         else:
             clean(asked.yes)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
@@ -123,16 +124,25 @@ def show_methods() -> None:
             print(f"  {name:<{width}}  {first}")
 
 
-def check(file: Path, method: str | None) -> None:
-    """Check a file of settings against everything that reads it, or print those of a method."""
+def check(file: Path, method: str | None, build: bool) -> None:
+    """Check a file of settings against everything that reads it, or print those of a method. To `build` what is to be
+    run finds what only a constructor refuses; it takes as long again."""
     if method:
         from sslflow.commands.show import show
 
         print(show(method, file), end="")
         return
+    from sslflow import paths
     from sslflow.commands import check as settings
+    from sslflow.runtime.folders import refuse_links
 
+    if file.resolve() == Path("params.yaml").resolve():
+        refuse_links(paths.parents())
     known = ", ".join(f"{len(found)} for {kind}" for kind, found in settings.check(file).items())
+    if build:
+        from sslflow.commands.build import refuse
+
+        refuse(file)
     print(f"{file} is in order: {len(settings.stage_names())} stages; methods: {known}")
 
 

@@ -21,6 +21,50 @@ OF_CLIPS = ARTIFACTS / "clips"
 """Where what stands in `ARTIFACTS` for methods of images stands for methods of clips."""
 
 
+def parents() -> list[Path]:
+    """The folders in which outputs lie that DVC keeps in its cache, as far as they are there."""
+    rooms = [folder for root in (ARTIFACTS, OF_CLIPS) for folder in sorted(root.glob("*")) if folder.is_dir()]
+    whole = (METRICS, REPORT, SCORES)
+    return [*map(Path, ("data", "data/domains", "data/clips")), ARTIFACTS, *(one for one in rooms if one not in whole)]
+
+
+MAKERS = {
+    "data": {"prepared": "prepare", "domains": "domains", "clips": "clips", "listings": "scan"},
+    "artifacts": {
+        **dict.fromkeys(("encoders", "methods", "curves"), "pretrain"),
+        **dict.fromkeys(("pictures", "verdicts"), "inspect"),
+        "views": "preview",
+        "features": "extract",
+        "pseudolabels": "pseudolabel",
+        "predictions": "probe",
+        "adapted": "adapt",
+        "report": "report",
+        "scores": "report",
+        "leaderboard": "report",
+        "curves.csv": "report",
+    },
+    "clips": {
+        **dict.fromkeys(("encoders", "methods", "curves"), "pretrain_clips"),
+        **dict.fromkeys(("pictures", "verdicts"), "inspect_clips"),
+        "examined": "examine",
+    },
+}
+"""Which stage writes what stands in `data`, in `ARTIFACTS` and in `OF_CLIPS`."""
+
+
+def maker(file: Path) -> str:
+    """The stage that writes a file, as `dvc repro` takes its name; empty for what no stage writes."""
+    root, first, *rest = (*file.parts, "", "", "")
+    if (root, first) == ("artifacts", "metrics"):
+        stage = rest[0].removesuffix(".json")
+    elif (root, first) == ("artifacts", "clips"):
+        stage = MAKERS["clips"].get(rest[0], "")
+    else:
+        stage = MAKERS.get(root, {}).get(first, "") or MAKERS.get(root, {}).get(first.partition(".")[0], "")
+    control = file.stem.rpartition("-")[0] in {"probe": ("random", "pixels"), "finetune": ("scratch",)}.get(stage, ())
+    return f"{stage}_control" if control else stage
+
+
 def run_name(method: str, seed: int) -> str:
     """The name that all files of one run share: `simclr-0`."""
     return f"{method}-{seed}"

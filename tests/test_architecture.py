@@ -22,7 +22,7 @@ from sslflow.settings.params import load, lookup, sections
 from tests.conftest import RECIPE
 
 PIPELINES_MAY_IMPORT = {
-    "sslflow.ingest.listing",
+    "sslflow.ingest.contents",
     "sslflow.runtime.files",
     "sslflow.settings.params",
     "sslflow.paths",

@@ -14,7 +14,7 @@ from sslflow.adaptation.inputs import Domain
 from sslflow.adaptation.method import Adapter, Judged, Losses, Pair
 from sslflow.networks.batch_norm import batch_norms, fresh_statistics
 from sslflow.runtime.rng import derive, generator
-from sslflow.settings.params import Count, Fraction, NonNegative, Positive
+from sslflow.settings.params import Count, Fraction, NonNegative, Rate
 
 CHUNK = 256
 
@@ -43,7 +43,7 @@ def adapt(
     *,
     steps: Count = 1000,
     batch_size: Count = 36,
-    lr: Positive = 0.01,
+    lr: Rate = 0.01,
     body_lr: NonNegative = 0.1,
     momentum: Fraction = 0.9,
     weight_decay: NonNegative = 5e-4,
@@ -67,7 +67,7 @@ def adapt(
         [{"params": list(adapter.body.parameters()), "share": body_lr}, {"params": others, "share": 1.0}],
         lr=lr,
         momentum=momentum,
-        nesterov=True,
+        nesterov=momentum > 0,
         weight_decay=weight_decay,
     )
     done = 0

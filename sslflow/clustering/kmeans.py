@@ -8,22 +8,17 @@ the result does not depend on how the rows are divided, but for the last bits of
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslflow.runtime.distributed import all_reduce_sum, gather, rank
+from sslflow.clustering.points import CHUNK, Metric, Points, no_centre, not_finite, prepared, require_finite
+from sslflow.runtime.distributed import all_reduce_sum
 from sslflow.runtime.rng import generator
 from sslflow.settings.params import Count, NonNegative
 
-Metric = Literal["euclidean", "cosine"]
-
-CHUNK = 4096
-"""Rows at a time: the table of distances is this many rows high."""
 SEEDED_FROM = 10_000
 """Seeding looks at so many random rows, or at 20 for each cluster where that is more."""
 SAME = 1e-6
@@ -74,7 +69,7 @@ def kmeans(
     rows, each step but the last ones sees `batch_size` random rows. Raises `ValueError` where a feature is not finite
     and `TooFewPointsError` where distinct points are fewer than clusters.
     """
-    points = _Points(features, metric)
+    points = Points(features, metric)
     best = None
     for restart in range(restarts):
         numbers = generator(seed, "kmeans", restart)
@@ -96,11 +91,11 @@ def assign(features: Tensor, centroids: Tensor, metric: Metric = "cosine") -> tu
     """Nearest centroid of each row, int64 `(n,)`, the distance to it (Euclidean, or 1 − cosine) and the margin, float32
     `(n,)`: how much further the second nearest is, 0 for a single centroid. Raises `ValueError` where a feature is not
     finite."""
-    _require_finite(_not_finite(features))
-    centre = _no_centre(centroids) if metric == "cosine" else centroids.mean(dim=0)
+    require_finite(not_finite(features))
+    centre = no_centre(centroids) if metric == "cosine" else centroids.mean(dim=0)
     found = []
     for chunk in features.split(CHUNK):
-        table = _distances(_prepared(chunk, metric, centre), centroids - centre, metric)
+        table = _distances(prepared(chunk, metric, centre), centroids - centre, metric)
         distances, nearest = table.topk(min(2, len(centroids)), dim=1, largest=False)
         if metric == "euclidean":
             distances = distances.sqrt()
@@ -109,80 +104,7 @@ def assign(features: Tensor, centroids: Tensor, metric: Metric = "cosine") -> tu
     return cluster, distance, margin
 
 
-class _Points:
-    """This process's rows as points to cluster, numbered over all processes."""
-
-    def __init__(self, features: Tensor, metric: Metric, centre: Tensor | None = None) -> None:
-        self.features = features
-        self.metric: Metric = metric
-        counts = gather(torch.tensor([len(features)], device=features.device))
-        self.total, self.offset = int(counts.sum()), int(counts[: rank()].sum())
-        if centre is None:
-            if not self.total:
-                raise ValueError("no rows to cluster")
-            _require_finite(all_reduce_sum(_not_finite(features)))
-            # Around the mean, squared lengths are as small as they get, and so are the errors of their differences.
-            mean = self.sum(features) / self.total
-            centre = _no_centre(features) if metric == "cosine" else mean.float()
-        self.centre = centre
-
-    def chunks(self) -> Iterator[Tensor]:
-        """This process's points, a chunk at a time."""
-        for chunk in self.features.split(CHUNK):
-            yield _prepared(chunk, self.metric, self.centre)
-
-    def some(self, numbers: Tensor) -> _Points:
-        """Those with the numbers given that this process holds, numbered anew."""
-        here = numbers[(numbers >= self.offset) & (numbers < self.offset + len(self.features))]
-        own = self.features[(here - self.offset).to(self.features.device)]
-        return _Points(own, self.metric, self.centre)
-
-    def at(self, numbers: Tensor) -> Tensor:
-        """Points by number, `(len(numbers), dim)`, in every process."""
-        numbers = numbers.to(self.features.device)
-        here = (numbers >= self.offset) & (numbers < self.offset + len(self.features))
-        points = torch.zeros(len(numbers), self.features.shape[1], device=self.features.device)
-        points[here] = _prepared(self.features[numbers[here] - self.offset], self.metric, self.centre)
-        return all_reduce_sum(points)
-
-    def squared_distances(self, candidates: Tensor) -> Tensor:
-        """Squared distance of this process's points to each candidate, `(rows, candidates)`, 0 for the same point.
-
-        By differences, not by products: what is the same point must come out as that.
-        """
-        chunks = [
-            torch.stack([(points - one).square().sum(dim=1) for one in candidates], dim=1) for points in self.chunks()
-        ]
-        return torch.cat(chunks)
-
-    def sum(self, per_point: Tensor) -> Tensor:
-        """Sum of a column of each process, or of each of several columns, over all processes, float64."""
-        return all_reduce_sum(per_point.sum(dim=0, dtype=torch.float64))
-
-    def draw(self, weights: Tensor, numbers: Tensor) -> Tensor:
-        """Numbers of the points on which fractions of the total weight, float64 in [0, 1), fall."""
-        reached = weights.double().cumsum(dim=0)
-        own = reached[-1:] if len(reached) else reached.new_zeros(1)
-        # The same borders in every process: no target is in two of them, or in none.
-        borders = F.pad(gather(own), (1, 0)).cumsum(dim=0)
-        before, target = borders[rank()], numbers.to(weights.device) * borders[-1]
-        mine = (target >= before) & (target < borders[rank() + 1])
-        found = torch.searchsorted(reached, target[mine] - before, right=True).clamp_(max=max(len(reached) - 1, 0))
-        drawn = torch.zeros(len(target), dtype=torch.int64, device=weights.device)
-        drawn[mine] = found + self.offset
-        return all_reduce_sum(drawn)
-
-    def furthest(self, distances: Tensor) -> Tensor:
-        """Number of the point, of all processes', with the largest distance, int64 `(1,)`."""
-        own = distances.new_full((1, 2), -1, dtype=torch.float64)
-        if len(distances):
-            distance, row = distances.max(dim=0)
-            own = torch.stack([distance.double(), (row + self.offset).double()])[None]
-        every = gather(own)
-        return every[every[:, 0].argmax(), 1].long()[None]
-
-
-def _seed(points: _Points, clusters: int, numbers: torch.Generator) -> Tensor:
+def _seed(points: Points, clusters: int, numbers: torch.Generator) -> Tensor:
     """Starting centroids by k-means++, from a sample where there are many points and it is varied enough."""
     size = max(SEEDED_FROM, 20 * clusters)
     if points.total > size:
@@ -194,7 +116,7 @@ def _seed(points: _Points, clusters: int, numbers: torch.Generator) -> Tensor:
     return _plus_plus(points, clusters, numbers)
 
 
-def _plus_plus(points: _Points, clusters: int, numbers: torch.Generator) -> Tensor:
+def _plus_plus(points: Points, clusters: int, numbers: torch.Generator) -> Tensor:
     """Each next centroid is the best of a few points drawn in proportion to the squared distance to the chosen."""
     candidates = 2 + int(math.log(clusters))
     length = torch.cat([chunk.square().sum(dim=1) for chunk in points.chunks()])
@@ -212,7 +134,7 @@ def _plus_plus(points: _Points, clusters: int, numbers: torch.Generator) -> Tens
     return chosen
 
 
-def _lloyd(points: _Points, centroids: Tensor, iterations: int, tolerance: float) -> tuple[Tensor, int, int]:
+def _lloyd(points: Points, centroids: Tensor, iterations: int, tolerance: float) -> tuple[Tensor, int, int]:
     """Centroids after Lloyd's iterations, how many there were, and how many centroids were seeded anew."""
     reseeded = 0
     for step in range(1, iterations + 1):
@@ -228,7 +150,7 @@ def _lloyd(points: _Points, centroids: Tensor, iterations: int, tolerance: float
     return centroids, iterations, reseeded
 
 
-def _reseed(points: _Points, centroids: Tensor, moved: Tensor, empty: list[int]) -> int:
+def _reseed(points: Points, centroids: Tensor, moved: Tensor, empty: list[int]) -> int:
     """Move the centroids without rows, in `moved`, each to the point that is then furthest from all others."""
     nearest = [_distances(chunk, centroids, points.metric).amin(dim=1) for chunk in points.chunks()]
     distances = torch.cat(nearest)
@@ -240,7 +162,7 @@ def _reseed(points: _Points, centroids: Tensor, moved: Tensor, empty: list[int])
     return len(empty)
 
 
-def _minibatches(points: _Points, centroids: Tensor, numbers: torch.Generator, steps: int, batch_size: int) -> Tensor:
+def _minibatches(points: Points, centroids: Tensor, numbers: torch.Generator, steps: int, batch_size: int) -> Tensor:
     """Centroids as the running means of the rows of random batches that came to them."""
     seen = torch.zeros(len(centroids), dtype=torch.float64, device=centroids.device)
     for _ in range(steps):
@@ -252,7 +174,7 @@ def _minibatches(points: _Points, centroids: Tensor, numbers: torch.Generator, s
     return centroids
 
 
-def _sums(points: _Points, centroids: Tensor) -> tuple[Tensor, Tensor, float]:
+def _sums(points: Points, centroids: Tensor) -> tuple[Tensor, Tensor, float]:
     """Sum `(clusters, dim)` and number `(clusters,)` of each centroid's points, float64, and the inertia."""
     clusters, dim = centroids.shape
     sums = torch.zeros(clusters, dim + 2, dtype=torch.float64, device=centroids.device)
@@ -273,28 +195,9 @@ def _means(sums: Tensor, counts: Tensor, centroids: Tensor, metric: Metric) -> T
     return torch.where(counts[:, None] > 0, means, centroids)
 
 
-def _prepared(features: Tensor, metric: Metric, centre: Tensor) -> Tensor:
-    return F.normalize(features.float(), dim=1) if metric == "cosine" else features.float() - centre
-
-
 def _distances(points: Tensor, centroids: Tensor, metric: Metric) -> Tensor:
     """Squared distances, or 1 − cosine, `(points, centroids)`."""
     products = points @ centroids.T
     if metric == "cosine":
         return (1 - products).clamp_(min=0)
     return (points.square().sum(dim=1, keepdim=True) - 2 * products + centroids.square().sum(dim=1)).clamp_(min=0)
-
-
-def _no_centre(like: Tensor) -> Tensor:
-    return torch.zeros(like.shape[1], device=like.device)
-
-
-def _not_finite(features: Tensor) -> Tensor:
-    """Number of rows that hold something not finite, int64 scalar."""
-    return torch.stack([(~chunk.isfinite().all(dim=1)).sum() for chunk in features.split(CHUNK)]).sum()
-
-
-def _require_finite(wrong: Tensor) -> None:
-    count = int(wrong)
-    if count:
-        raise ValueError(f"features that are not finite (NaN or infinite) in {count} rows: nothing to cluster by")

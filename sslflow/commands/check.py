@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from sslflow import paths, stages
+from sslflow.commands import values
 from sslflow.networks.starts import BUILT_IN, RANDOM
 from sslflow.settings import by_name
 from sslflow.settings.params import (
@@ -101,6 +102,7 @@ def check(file: Path = FILE) -> dict[str, list[str]]:
     problems += _named(content, asked)
     problems += _starts(content)
     problems += _sections(content, schemas)
+    problems += values.problems(content, asked)
     if problems:
         raise ParamsError(list(dict.fromkeys(problems)), file)
     return blocks

@@ -23,6 +23,7 @@ from sslflow.data.formats import ClipFormat
 from sslflow.evaluation.intervals import interval
 from sslflow.examination.clips.pairs import paired, scored
 from sslflow.ingest.images.decode import Refused, decode
+from sslflow.ingest.put_aside import unusable_videos
 from sslflow.ingest.videos import ffmpeg
 from sslflow.ingest.videos.prepare import prepare_clips
 from sslflow.runtime.device import compute
@@ -161,4 +162,6 @@ def _prepared(folder: Path, format: ClipFormat, tell: Callable[[str], None]) -> 
     prepare_clips(
         where, tell, source="folder", path=str(folder), sound="required", test_fraction=0.0, max_bad=1.0, **form
     )
+    for line in unusable_videos(where):
+        tell(line)
     return Dataset(where)

@@ -17,10 +17,12 @@ from sslflow import paths
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ClipFormat, ImageFormat, format_of
 from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN
-from sslflow.runtime.files import read_json
+from sslflow.runtime.files import read_json, reading
 
 OPEN_SHARDS = 256
 """Shards that are mapped at a time: each takes one of the files that a process may have open, often 1,024."""
+
+_COLUMNS = {"row", "shard", "index", "path", "split", "label", "group"}
 
 Format = TypeVar("Format", bound=ImageFormat | ClipFormat)
 
@@ -46,10 +48,14 @@ class Dataset(Generic[Format]):
                 raise ValueError(f"{folder}: made by an earlier version of sslflow; run `dvc repro {stage}`")
             raise ValueError(f"{folder}: nothing prepared here; run `dvc repro {stage}` first")
         self.folder = folder
-        self.format: Format = format_of(facts)
-        self.classes: list[str] = facts["classes"] if labels else []
+        with reading(file):
+            self.format: Format = format_of(facts)
+            self.classes: list[str] = facts["classes"] if labels else []
         # Open from now on, so that all columns are of the same manifest.
-        self._manifest = pq.ParquetFile(folder / "manifest.parquet")
+        with reading(folder / "manifest.parquet"):
+            self._manifest = pq.ParquetFile(folder / "manifest.parquet")
+            if missing := _COLUMNS - set(self._manifest.schema_arrow.names):
+                raise KeyError(", ".join(sorted(missing)))
         self._size = self._manifest.metadata.num_rows
         self._columns: dict[str, pa.ChunkedArray] = {}
         if not labels:
@@ -115,7 +121,10 @@ class Dataset(Generic[Format]):
 
     def _column(self, name: str) -> pa.ChunkedArray:
         if name not in self._columns:
-            self._columns[name] = self._manifest.read([name])[name]
+            if name not in self._manifest.schema_arrow.names:
+                raise KeyError(name)
+            with reading(self.folder / "manifest.parquet"):
+                self._columns[name] = self._manifest.read([name])[name]
         return self._columns[name]
 
     def _empty(self, name: str, count: int) -> np.ndarray:
@@ -123,7 +132,9 @@ class Dataset(Generic[Format]):
         return np.empty((count, *first.shape[1:]), first.dtype)
 
     def _opened(self, name: str, number: int) -> np.ndarray:
-        return np.load(self.folder / f"{name}-{number:05d}.npy", mmap_mode="r")
+        file = self.folder / f"{name}-{number:05d}.npy"
+        with reading(file):
+            return np.lib.format.open_memmap(file, mode="r")
 
 
 def _stage(folder: Path) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from sslflow.runtime.files import reading
+
 WIDEST = 1600
 """Pixels: a wider or higher sheet is made smaller before it goes into the page."""
 
@@ -37,7 +39,7 @@ def sheet(file: Path) -> Picture | None:
     """A contact sheet made by another stage, or None where there is none."""
     if not file.exists():
         return None
-    with Image.open(file) as image:
+    with reading(file), Image.open(file) as image:
         image = image.convert("RGB")
     image.thumbnail((WIDEST, 2 * WIDEST), Image.Resampling.LANCZOS)
     return picture(image)

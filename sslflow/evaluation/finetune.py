@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from annotated_types import Gt, Le
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from sslflow.data.dataset import Dataset
@@ -18,11 +18,13 @@ from sslflow.data.splits import TEST, TRAIN
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.runtime.rng import derive, permutation
-from sslflow.settings.params import Count, Fraction, NonNegative, Positive
+from sslflow.settings.params import Count, Fraction, NonNegative, Rate
 from sslflow.training.optim import warmup_cosine
 from sslflow.views.images import CropView
 
 Share = Annotated[float, Gt(0), Le(1)]
+
+FRACTIONS = (0.1, 0.01)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Tuned:
     """What came of one share of the labels."""
 
     fraction: float
+    """Share of the labels that was really used, to two digits: one of each class at least, and whole images."""
     labels: int
     """Labelled images that were trained on."""
     steps: int
@@ -62,13 +65,13 @@ def finetune(
     seed: int,
     from_scratch: bool = False,
     *,
-    fractions: tuple[Share, ...] = (0.1, 0.01),
+    fractions: tuple[Share, ...] = FRACTIONS,
     epochs: Count = 10,
     min_steps: Count = 200,
-    batch_size: Count = 32,
-    lr: Positive = 3e-3,
-    encoder_lr: Positive = 1e-3,
-    scratch_lr: Positive = 1e-2,
+    batch_size: Annotated[int, Ge(2)] = 32,
+    lr: Rate = 3e-3,
+    encoder_lr: Rate = 1e-3,
+    scratch_lr: Rate = 1e-2,
     weight_decay: NonNegative = 1e-2,
     warmup: Fraction = 0.1,
     shift: Fraction = 0.04,
@@ -76,7 +79,8 @@ def finetune(
     precision: Precision = "fp32",
     memory_format: MemoryFormat = "channels_last",
 ) -> Iterator[Tuned]:
-    """Fine-tune a fresh encoder on each of the `fractions` of the labelled training images, and test it.
+    """Fine-tune a fresh encoder on each of the `fractions` of the labelled training images, and test it; one that comes
+    to the same images as an earlier one is left out.
 
     The images chosen depend on the seed alone, so every method meets the same ones; a smaller share is part of a larger
     one. AdamW, `lr` for the classifier and `encoder_lr` for the encoder, warm-up and cosine; `epochs` over the chosen
@@ -91,7 +95,7 @@ def finetune(
     """
     if not dataset.labelled:
         raise ValueError("fine-tuning needs labelled images to train on and to test on, and there are none")
-    for fraction in fractions:
+    for used, fraction in shares(dataset, fractions).items():
         rows = labelled_subset(dataset, fraction, seed)
         if len(rows) < 2:
             raise ValueError(f"finetune.fractions: {fraction:g} of the labels is a single image; take a larger share")
@@ -127,14 +131,34 @@ def finetune(
             losses[step] = loss.detach()
         if not losses.isfinite().all():
             bad = int((~losses.isfinite()).nonzero()[0]) + 1
-            raise ValueError(f"fine-tuning: the loss is not finite from step {bad} of {steps} on; try smaller rates")
+            rate = "scratch_lr" if from_scratch else "encoder_lr"
+            raise ValueError(
+                f"fine-tuning: the loss is not finite from step {bad} of {steps} on; try a smaller finetune.{rate} or "
+                "finetune.lr"
+            )
         accuracy = _accuracy(model, dataset, device, batch_size, precision, memory_format)
-        yield Tuned(fraction, len(rows), steps, float(losses[-max(1, steps // 10) :].mean()), accuracy)
+        yield Tuned(used, len(rows), steps, float(losses[-max(1, steps // 10) :].mean()), accuracy)
 
 
 def metric_name(fraction: float) -> str:
     """How the accuracy with a share of the labels is named: `finetune_10pct` for 0.1, `finetune_0.5pct` for 0.005."""
     return f"finetune_{100 * fraction:g}pct"
+
+
+def shares(dataset: Dataset, fractions: Sequence[float]) -> dict[float, float]:
+    """Share of the labels that is really used → the first of the `fractions` that comes to it: of 100 labels of ten
+    classes, 0.01 is 0.1, and so is 0.1. To two digits, and 1 for all labels only."""
+    counts = np.unique(dataset.labels[dataset.labelled_rows(TRAIN)], return_counts=True)[1].tolist()
+    found: dict[float, float] = {}
+    for fraction in fractions:
+        used = sum(_count(fraction, own) for own in counts) / sum(counts)
+        found.setdefault(1.0 if used == 1 else min(float(f"{used:.2g}"), 0.99), fraction)
+    return found
+
+
+def _count(fraction: float, labels: int) -> int:
+    """How many of a class's labels are used."""
+    return max(1, round(fraction * labels))
 
 
 def labelled_subset(dataset: Dataset, fraction: float, seed: int) -> np.ndarray:
@@ -145,7 +169,7 @@ def labelled_subset(dataset: Dataset, fraction: float, seed: int) -> np.ndarray:
     for label in np.unique(labels[labels >= 0]).tolist():
         own = rows[labels == label]
         order = permutation(len(own), seed, "labels", label).numpy()
-        chosen.append(own[order[: max(1, round(fraction * len(own)))]])
+        chosen.append(own[order[: _count(fraction, len(own))]])
     return np.sort(np.concatenate(chosen))
 
 

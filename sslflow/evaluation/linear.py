@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from annotated_types import MinLen
 from torch import Tensor
 
 from sslflow.runtime.rng import permutation
@@ -43,7 +45,7 @@ def fit_linear(
     seed: int,
     groups: Tensor | None = None,
     *,
-    regularisation: tuple[NonNegative, ...] = (0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4),
+    regularisation: Annotated[tuple[NonNegative, ...], MinLen(1)] = (0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4),
     validation: Fraction = 0.2,
     iterations: Count = 1000,
     tolerance: Positive = 1e-4,

@@ -5,26 +5,30 @@ from __future__ import annotations
 import numpy as np
 
 DEPTH = 30
+DEPTHS = (1, 5, 10)
 
 
 def retrieval(scores: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
     """Of `scores` `(queries, items)`, higher for what fits better, and of what is `relevant`, bool of the same shape:
 
-    - `r1`, `r5`, `r10`: share of the queries with a relevant item among the first 1, 5, 10;
+    - `r1`, `r5`, `r10`: share of the queries with a relevant item among the first 1, 5, 10, where there are more items
+      than that: among all of them there always is one;
     - `mrr`: mean of 1 / rank of the first relevant item;
     - `ndcg30`: normalised discounted cumulative gain of the first 30, gains 0 and 1, discount log₂(rank + 1).
 
     Items with equal scores stand in every order with the same probability, and each number is the mean over these: a
     model that gives one score to everything is as good as chance. Queries without a relevant item are left out; without
-    any query the numbers are 0. Raises `ValueError` for scores that are not finite.
+    any query there are no numbers. Raises `ValueError` for scores that are not finite.
     """
     if not np.isfinite(scores).all():
         raise ValueError(f"{int((~np.isfinite(scores)).sum())} of {scores.size} scores are not finite")
     asked = relevant.any(axis=1)
-    names = ("r1", "r5", "r10", "mrr", "ndcg30")
     found = [_query(row, wanted) for row, wanted in zip(scores[asked], relevant[asked], strict=True)]
-    means = np.mean(found, axis=0) if found else np.zeros(len(names))
-    return dict(zip(names, map(float, means), strict=True))
+    if not found:
+        return {}
+    names = (*(f"r{depth}" for depth in DEPTHS), "mrr", "ndcg30")
+    means = dict(zip(names, map(float, np.mean(found, axis=0)), strict=True))
+    return {name: mean for name, mean in means.items() if name not in {f"r{d}" for d in DEPTHS if d >= scores.shape[1]}}
 
 
 def chance(relevant: np.ndarray) -> dict[str, float]:
@@ -37,7 +41,7 @@ def _query(scores: np.ndarray, relevant: np.ndarray) -> tuple[float, ...]:
     above, tied = int((scores > best).sum()), scores == best
     first = _first_of(int(relevant[tied].sum()), int(tied.sum()))
     ranks = above + 1 + np.arange(len(first))
-    hits = [float(first[ranks <= depth].sum()) for depth in (1, 5, 10)]
+    hits = [float(first[ranks <= depth].sum()) for depth in DEPTHS]
     return *hits, float((first / ranks).sum()), _ndcg(scores, relevant)
 
 

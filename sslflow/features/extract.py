@@ -22,6 +22,10 @@ CALIBRATED = 4096
 """Images whose means and variances BatchNorm keeps: more hardly change them."""
 
 
+class NotFinite(ValueError):
+    """Features that are NaN or infinite."""
+
+
 @torch.no_grad()
 def extract(
     encoder: Encoder,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sslflow.runtime.files import read_json
+from sslflow.runtime.files import read_json, reading
 
 
 class FeatureStore:
@@ -15,9 +15,14 @@ class FeatureStore:
     def __init__(self, folder: Path) -> None:
         if not (folder / "meta.json").exists():
             raise ValueError(f"{folder}: no features here; run `dvc repro extract` first")
+        file = folder / "features.npy"
         facts = read_json(folder / "meta.json")
-        self.encoder_sha256: str = facts["encoder_sha256"]
-        self.array: np.ndarray = np.load(folder / "features.npy", mmap_mode="r")
+        with reading(folder / "meta.json"):
+            self.encoder_sha256: str = facts["encoder_sha256"]
+        with reading(file):
+            self.array: np.ndarray = np.lib.format.open_memmap(file, mode="r")
+            if self.array.ndim != 2:
+                raise TypeError(f"expected a table of rows and features, found sizes {self.array.shape}")
 
     @property
     def dim(self) -> int:

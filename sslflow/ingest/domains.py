@@ -17,7 +17,7 @@ from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit
 from sslflow.ingest.images.prepare import SOURCE_WORDS, WARNING, prepare
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.images.sources import EmojiLabel, open_source
-from sslflow.runtime.files import read_json, write_json
+from sslflow.runtime.files import read_json, sha256, write_json
 from sslflow.settings.params import Count, Fraction, Natural
 
 FACTS = "domains.json"
@@ -92,7 +92,8 @@ def prepare_domains(
     for line in _compared(*(_labelled(folder / domain) for domain, _, _ in domains)):
         tell(line)
     split = default_split(source, target, label)
-    write_json(folder / FACTS, {"source": source, "target": target, "split": split.as_posix() if split else ""})
+    shipped = {"split": split.as_posix(), "split_sha256": sha256(split)} if split else {"split": ""}
+    write_json(folder / FACTS, {"source": source, "target": target, **shipped})
     return counts
 
 
@@ -104,9 +105,9 @@ def _labelled(folder: Path) -> dict[str, list[str]]:
     """Class → hashes of its images' files."""
     table = pq.read_table(folder / "manifest.parquet", columns=["label", "sha256"])
     classes, found = read_json(folder / "dataset.json")["classes"], defaultdict(list)
-    for label, sha256 in zip(*(column.to_pylist() for column in table.columns), strict=True):
+    for label, digest in zip(*(column.to_pylist() for column in table.columns), strict=True):
         if label != NO_LABEL:
-            found[classes[label]].append(sha256)
+            found[classes[label]].append(digest)
     return dict(found)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from sslflow.ingest.images.folders import visit
 from sslflow.ingest.images.sources import directory
 from sslflow.ingest.records import escape
-from sslflow.runtime.files import write_csv
+from sslflow.runtime.files import sha256, write_csv
 
 COLUMNS = ("setting", "path", "size", "mtime_ns")
 UNREADABLE = "unreadable"
@@ -46,15 +46,15 @@ def write_domains_listing(
 
 
 def write_weights_listing(file: Path, weights: Mapping[str, str]) -> int:
-    """A row for each file of weights that a setting names: `setting`, the file's whole name as `path`, `size`,
-    `mtime_ns`. Raises `ValueError` where a file isn't there."""
+    """A row for each file that a setting names: `setting`, the file's whole name as `path`, and the hash of what it
+    holds, `sha256`. Where nothing has changed, `file` is not touched. Raises `ValueError` where a file isn't there."""
     named = {setting: Path(name) for setting, name in weights.items() if name}
     for setting, place in named.items():
         if not place.is_file():
-            raise ValueError(f"{setting}: there is no file {place}; name a file of weights, or '' to start without one")
-    write_csv(
-        file, COLUMNS, ((setting, escape(str(place)), *_size_and_time(place)) for setting, place in named.items())
-    )
+            what = "such a file" if setting.endswith("split") else "a file of weights"
+            raise ValueError(f"{setting}: there is no file {place}; name {what}, or '' to do without one")
+    rows = [(setting, escape(str(place)), sha256(place)) for setting, place in named.items()]
+    write_csv(file, ("setting", "path", "sha256"), rows, if_different=True)
     return len(named)
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 from dataclasses import asdict
 from pathlib import Path
 
 from sslflow.judging.verdict import findings
-from sslflow.runtime.files import write_json
+from sslflow.runtime.files import read_csv, reading, write_json
 from sslflow.training.method import Method
 
 
 def read_curve(file: Path) -> list[dict[str, float]]:
-    """The rows of a curve. Raises `ValueError` where there is none."""
+    """The rows of a curve. Raises `ValueError` where there is none, or none that is whole."""
     if not file.exists():
         raise ValueError(f"{file}: no curve here; run the training first")
-    with file.open(newline="", encoding="utf-8") as handle:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(handle)]
+    with reading(file):
+        rows = [{name: float(value) for name, value in row.items()} for row in read_csv(file, ["step", "loss"])]
+        if not rows:
+            raise ValueError("it holds no rows")
+        return rows
 
 
 def judge(label: str, method: Method, curve: Path, batch_size: int, file: Path) -> None:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sslflow.features.extract import NotFinite
+
 FLOAT_NOISE = 1e-6
 """Directions with less of the features' size than this may be nothing but float32's rounding."""
 
@@ -89,4 +91,4 @@ def uniformity(features: Tensor) -> float:
 def _require_finite(features: Tensor) -> None:
     if not features.isfinite().all():
         rows = int((~features.isfinite().all(dim=1)).sum())
-        raise ValueError(f"{rows} of {len(features)} features are not finite")
+        raise NotFinite(f"the features of {rows} of {len(features)} images are not finite")

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sslflow.networks.given import Brought, Given
-from sslflow.runtime.files import replacing
+from sslflow.runtime.files import reading, replacing
 from sslflow.settings.params import Count, Natural, closest
 
 SMALL_RESNETS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
@@ -168,14 +168,16 @@ def save_encoder(encoder: Encoder, file: Path) -> None:
 
 def load_encoder(file: Path) -> Encoder:
     """The encoder that `save_encoder` wrote, on the CPU, in evaluation mode. Raises `ValueError` for any other file."""
-    with safe_open(file, framework="pt") as content:
+    with reading(file), safe_open(file, framework="pt") as content:
         metadata = content.metadata() or {}
-        if "sslflow.encoder" not in metadata:
-            raise ValueError(f"{file}: not an encoder written by sslflow (its metadata lack 'sslflow.encoder')")
+        weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    if "sslflow.encoder" not in metadata:
+        raise ValueError(f"{file}: not an encoder written by sslflow (its metadata lack 'sslflow.encoder')")
+    with reading(file):
         settings = json.loads(metadata["sslflow.encoder"])
         given = Given(**_frozen(settings.pop("given"))) if "given" in settings else None
         encoder = Encoder(settings.pop("channels"), settings.pop("image_size"), given, **settings)
-        encoder.load_state_dict({name: content.get_tensor(name) for name in content.keys()})  # noqa: SIM118
+        encoder.load_state_dict(weights)
     return encoder.eval()
 
 

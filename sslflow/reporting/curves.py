@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 from markupsafe import Markup, escape
 
 from sslflow import paths
-from sslflow.runtime.files import write_csv
+from sslflow.runtime.files import read_csv, write_csv
 
 SHOWN = {
     "loss": ("Loss", "what the method minimises; its height can't be compared across methods"),
@@ -32,8 +31,7 @@ def read_curve(file: Path) -> list[dict[str, str]]:
     """The rows of a curve file, by column, as text; none where there is no file."""
     if not file.exists():
         return []
-    with file.open(newline="", encoding="utf-8") as handle:
-        return list(csv.DictReader(handle))
+    return read_csv(file, ["step"])
 
 
 def merge(methods: Sequence[str], seeds: Sequence[int], file: Path) -> int:

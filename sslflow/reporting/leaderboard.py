@@ -38,10 +38,14 @@ def fraction_name(fraction: float) -> str:
 
 
 def fractions_of(methods: Sequence[str], seeds: Sequence[int]) -> list[float]:
-    """The labelled fractions with which the runs named were fine-tuned, largest first, by their metrics."""
-    files = (paths.metrics("finetune", paths.run_name(method, seed)) for method in methods for seed in seeds)
-    names = {name for file in files if file.exists() for name in read_json(file) if _TUNED.fullmatch(name)}
-    return sorted((float(name[9:-3]) / 100 for name in names), reverse=True)
+    """The shares of the labels with which the runs named, and the control, were fine-tuned, by their metrics: the main
+    one, which is that of the first setting, then the others, largest first."""
+    runs = (paths.run_name(method, seed) for method in (*methods, "scratch") for seed in seeds)
+    found = [read_json(file) for file in (paths.metrics("finetune", run) for run in runs) if file.exists()]
+    names = {name for metrics in found for name in metrics if _TUNED.fullmatch(name)}
+    main = next((metrics["first_fraction"] for metrics in found if "first_fraction" in metrics), None)
+    shares = (float(f"{float(name[9:-3]) / 100:.6g}") for name in names)
+    return sorted(shares, key=lambda share: (share != main, -share))
 
 
 def is_control(name: str) -> bool:
@@ -173,7 +177,13 @@ def shown(metric: str, summary: Summary | None) -> str:
         return duration(summary["mean"])
     scale = 100 if is_accuracy(metric) else 1
     spread = f" ± {scale * summary['std']:.1f}" if summary["n"] > 1 else ""
-    return f"{scale * summary['mean']:.1f}{spread}"
+    mean = percent(summary["mean"]) if is_accuracy(metric) else f"{summary['mean']:.1f}"
+    return f"{mean}{spread}"
+
+
+def percent(share: float) -> str:
+    """`84.1`; all and none are said where they are meant, and not where they are nearly so."""
+    return f"{min(max(100 * share, 0.1), 99.9) if 0 < share < 1 else 100 * share:.1f}"
 
 
 def duration(seconds: float) -> str:
@@ -188,9 +198,10 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
-def seeds_of(row: dict[str, Summary]) -> int:
-    """Over how many seeds a row was measured, at most."""
-    return int(max(summary["n"] for summary in row.values()))
+def seeds_of(row: dict[str, Summary]) -> str:
+    """Over how many seeds a row was measured: `2`, or `1–2` where some of its numbers rest on fewer."""
+    counts = {int(summary["n"]) for summary in row.values()}
+    return "–".join(map(str, sorted({min(counts), max(counts)})))
 
 
 def leaderboard_text(board: Board) -> str:
@@ -203,7 +214,7 @@ def leaderboard_text(board: Board) -> str:
     for name in order(board):
         row = board[name]
         cells = [shown(m, row.get(m)) + ("*" if name in best_rows[m] else " ") for m in metrics]
-        table.append([row_title(board, name), *cells, str(seeds_of(row))])
+        table.append([row_title(board, name), *cells, seeds_of(row)])
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join([row[0].ljust(widths[0]), *_right(row[1:], widths[1:])]).rstrip() for row in table]
     rule = "-" * max(map(len, lines))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import platform
 import shutil
@@ -17,7 +16,7 @@ from ruamel.yaml import YAML
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
-from sslflow.runtime.files import read_json
+from sslflow.runtime.files import read_csv, read_json
 
 PACKAGES = ("sslflow", "torch", "timm", "kornia", "numpy", "scikit-learn", "dvc")
 EXAMPLES = 12
@@ -78,8 +77,7 @@ def quarantined(folder: Path = paths.PREPARED) -> tuple[list[tuple[str, int]], l
     file = folder / "quarantine.csv"
     if not file.exists():
         return [], []
-    with file.open(newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
+    rows = read_csv(file, ["path", "reason"])
     reasons = Counter(row.get("reason", "").split(":")[0] for row in rows)
     return reasons.most_common(), rows[:EXAMPLES]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import jinja2
 import numpy as np
-import pyarrow.parquet as pq
 
 from sslflow import paths
 from sslflow.data.classes import summary
 from sslflow.data.dataset import Dataset
+from sslflow.data.splits import TEST, TRAIN
 from sslflow.drawing.embedded import sheet
 from sslflow.features.store import FeatureStore
 from sslflow.reporting import curves, leaderboard, origin, story, verdicts
@@ -22,8 +22,13 @@ from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.images import atlas, confusion, neighbours
 from sslflow.runtime.files import read_json
+from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import Count, Natural, lookup
 
+FEW = 200
+"""Labelled test images below which something is said of how sure accuracies are."""
+KNN_K = 20
+"""Neighbours of the probe, where its setting is left out."""
 AGREEMENT = {"nmi": "NMI", "ari": "ARI", "accuracy": "accuracy", "purity": "purity"}
 
 
@@ -80,7 +85,7 @@ def render(
         heard=audiovisual.section(correspondences, clip_method, seed),
         audiovisual="clips.html.j2",
         headline=story.headline(board, run.methods, dataset.labelled),
-        remarks=story.remarks(board, run.methods, run.seeds, run.fractions, dataset.labelled),
+        remarks=[*story.remarks(board, run.methods, run.fractions, dataset.labelled), *_few(run, board, dataset)],
         absent=story.absent(board, run.methods, run.seeds),
         measured=story.labelled(board),
         labelled=dataset.labelled,
@@ -123,6 +128,23 @@ def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
             for name in leaderboard.order(board)
         ],
     }
+
+
+def _few(run: Run, board: leaderboard.Board, dataset: Dataset) -> list[str]:
+    """What to know of accuracies where labelled images are few."""
+    if not story.labelled(board) or not dataset.labelled:
+        return []
+    train, test = (len(dataset.labelled_rows(split)) for split in (TRAIN, TEST))
+    said = []
+    if test < FEW:
+        said.append(
+            f"There are {test} labelled test images: one more that is right is {100 / test:.1f} points, and a standard "
+            f"error up to {100 * (0.25 / test) ** 0.5:.0f} points."
+        )
+    k = lookup(run.params, "probe.knn").get("k", KNN_K)
+    if isinstance(k, int) and k >= train:
+        said.append(f"kNN asks for {k} neighbours, and there are {train} labelled training images: all of them vote.")
+    return said
 
 
 def _data(run: Run, dataset: Dataset) -> dict[str, Any]:
@@ -211,7 +233,7 @@ def _cluster_of(run: Run, method: str, rows: np.ndarray) -> list[int]:
     file = paths.pseudolabels(method, run.seeds[0]) / "labels.parquet"
     if not file.exists():
         return []
-    table = pq.read_table(file, columns=["row", "cluster"])
+    table = read_parquet(file, ["row", "cluster"])
     return atlas.clusters(table["row"].to_numpy(), table["cluster"].to_numpy(), rows)
 
 

@@ -13,6 +13,7 @@ from sslflow.reporting.leaderboard import (
     is_control,
     metric_names,
     order,
+    percent,
     row_title,
     title,
 )
@@ -57,9 +58,7 @@ def headline(board: Board, methods: Sequence[str], has_labels: bool) -> str:
     return said
 
 
-def remarks(
-    board: Board, methods: Sequence[str], seeds: Sequence[int], fractions: Sequence[float], has_labels: bool
-) -> list[str]:
+def remarks(board: Board, methods: Sequence[str], fractions: Sequence[float], has_labels: bool) -> list[str]:
     """Sentences below the headline: fine-tuning, how sure the order of the methods is, what to beware of."""
     if not labelled(board):
         return (
@@ -73,7 +72,7 @@ def remarks(
     ranked = [name for name in order(board) if not is_control(name) and "linear" in board[name]]
     sentences = _tuning(board, best_method(board, methods), fractions)
     if len(ranked) > 1:
-        sentences.append(_lead(board, ranked[0], ranked[1], len(seeds)))
+        sentences.append(_lead(board, ranked[0], ranked[1]))
     control = board.get("random", {}).get("linear")
     for name in ranked:
         if control and board[name]["linear"]["mean"] <= control["mean"]:
@@ -84,9 +83,10 @@ def remarks(
     return sentences
 
 
-def _lead(board: Board, first: str, second: str, seeds: int) -> str:
-    """How far the best stands above the next, and whether that is more than chance."""
+def _lead(board: Board, first: str, second: str) -> str:
+    """How far the best stands above the next, and whether that is more than chance, by the seeds that both have."""
     top, next_ = board[first]["linear"], board[second]["linear"]
+    seeds = min(top["n"], next_["n"])
     gap = top["mean"] - next_["mean"]
     if round(100 * gap, 1) == 0:
         return f"{first} and {second} are level."
@@ -121,7 +121,7 @@ def _gap(summary: Summary, control: Summary, name: str) -> str:
 
 
 def _percent(summary: Summary) -> str:
-    return f"{100 * summary['mean']:.1f} %"
+    return f"{percent(summary['mean'])} %"
 
 
 def absent(board: Board, methods: Sequence[str], seeds: Sequence[int]) -> list[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sslflow import paths
-from sslflow.runtime.files import read_json
+from sslflow.runtime.files import read_json, reading
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ def collect(methods: Sequence[str], seeds: Sequence[int], root: Path = paths.ART
         found: dict[str, dict[int, dict]] = {}
         for seed in seeds:
             file = paths.verdict(method, seed, root)
-            for finding in read_json(file) if file.exists() else []:
+            for finding in _findings(file) if file.exists() else []:
                 found.setdefault(finding["kind"], {})[seed] = finding
         said = []
         for of_seed in found.values():
@@ -37,3 +38,9 @@ def collect(methods: Sequence[str], seeds: Sequence[int], root: Path = paths.ART
         if said:
             told.append((method, sorted(said, key=lambda one: not one.sick)))
     return told
+
+
+def _findings(file: Path) -> list[dict[str, Any]]:
+    found = read_json(file, list)
+    with reading(file):
+        return [{name: one[name] for name in ("kind", "words", "advice", "sick")} for one in found]

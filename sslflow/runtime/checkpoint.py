@@ -23,8 +23,21 @@ class Checkpoint:
         self.file = paths.WORK / stage / fingerprint / "checkpoint.pt"
 
     def load(self) -> dict[str, Any] | None:
-        """The state saved last, on the CPU, or None; only tensors and plain values are read, never pickled objects."""
-        return torch.load(self.file, map_location="cpu", weights_only=True) if self.file.exists() else None
+        """The state saved last, on the CPU, or None; only tensors and plain values are read, never pickled objects. A
+        file that can't be read is put aside, and a line says so: the run begins anew."""
+        if not self.file.exists():
+            return None
+        try:
+            state = torch.load(self.file, map_location="cpu", weights_only=True)
+            if isinstance(state, dict) and "step" in state:
+                return state
+            reason = "it holds no state of a run"
+        except Exception as error:  # of any kind, by where it was cut
+            reason = " ".join(str(error).split()) or type(error).__name__
+        aside = self.file.with_name(f"{self.file.name}.damaged")
+        self.file.replace(aside)
+        print(f"warning: {self.file} can't be read ({reason[:200]}): put aside as {aside.name}; begun anew", flush=True)
+        return None
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the state; whatever happens meanwhile, the earlier or the new one is whole on the disk."""

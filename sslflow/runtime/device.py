@@ -11,7 +11,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-from sslflow.settings.params import Natural
+from sslflow.settings.params import Natural, closest
 
 Precision = Literal["fp32", "bf16"]
 MemoryFormat = Literal["channels_last", "contiguous"]
@@ -30,19 +30,31 @@ def compute(*, device: str = "auto", threads: Natural = 0) -> torch.device:
         torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        raise ValueError(f"compute.device: no such device {device!r} (auto, cpu, cuda, cuda:0, …)") from None
+    if wrong := usable(device):
+        raise ValueError(f"compute.device: {wrong}")
+    chosen = torch.device(device)
     if chosen.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ValueError(f"compute.device is {device!r}, but torch finds no usable GPU here; set it to auto or cpu")
         if chosen.index is None:
             chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(chosen)
     else:
         torch.use_deterministic_algorithms(True)
     return chosen
+
+
+def usable(device: str) -> str:
+    """Empty, or why there is no such device here."""
+    try:
+        chosen = torch.device("cpu" if device == "auto" else device)
+    except RuntimeError:
+        chosen = None
+    if chosen is None or chosen.type not in ("cpu", "cuda", "mps") or (chosen.type == "cpu" and chosen.index):
+        return f"there is no device {device!r}{closest(device, ('auto', 'cpu', 'cuda', 'cuda:0'))}"
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        return f"{device!r}, but torch finds no usable GPU here: set it to auto or cpu"
+    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
+        return f"{device!r}, but there are {torch.cuda.device_count()} GPUs here, counted from 0"
+    return ""
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:

@@ -10,9 +10,13 @@ import json
 import math
 import os
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from sslflow import paths
+
+Kind = TypeVar("Kind", dict, list, float)
 
 
 @contextlib.contextmanager
@@ -55,9 +59,43 @@ def write_metrics(file: Path, metrics: Mapping[str, float]) -> None:
     write_json(file, {name: value if isinstance(value, int) else float(value) for name, value in metrics.items()})
 
 
-def read_json(file: Path) -> Any:
-    """What the JSON file holds."""
-    return json.loads(file.read_text(encoding="utf-8"))
+@contextlib.contextmanager
+def reading(file: Path) -> Iterator[None]:
+    """Around what reads `file`: whatever goes wrong, but that it isn't there or may not be read, is a `ValueError` that
+    names the file and the stage that makes it anew."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError, IsADirectoryError, MemoryError):
+        raise
+    except Exception as error:
+        # A reader of another library may stumble over a file that was cut with an error of any kind.
+        words = " ".join(str(error).split()) or type(error).__name__
+        found = f"missing {words}" if isinstance(error, KeyError) else words
+        stage = paths.maker(file)
+        mend = f"`dvc repro {stage}` makes it anew" if stage else "put a whole one in its place"
+        raise ValueError(f"{file}: damaged, or of another version of sslflow ({found}); {mend}") from None
+
+
+def read_json(file: Path, kind: type[Kind] = dict) -> Kind:
+    """What the JSON file holds, an object unless another `kind` is asked for. Raises `ValueError` for anything else."""
+    with reading(file):
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, kind):
+            raise TypeError(f"expected {kind.__name__}, found {type(found).__name__}")
+        return found
+
+
+def read_csv(file: Path, columns: Collection[str] = ()) -> list[dict[str, str]]:
+    """The rows of a table that `write_csv` wrote, by column. Raises `ValueError` where it isn't whole, or lacks one of
+    the `columns`."""
+    with reading(file), file.open(newline="", encoding="utf-8") as handle:
+        text = handle.read()
+        header, *rows = csv.reader(text.splitlines(keepends=True), strict=True)
+        if not text.endswith("\n") or any(len(row) != len(header) for row in rows):
+            raise ValueError("it ends within a line")
+        if missing := set(columns) - set(header):
+            raise KeyError(", ".join(sorted(missing)))
+        return [dict(zip(header, row, strict=True)) for row in rows]
 
 
 def write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], *, if_different: bool = False) -> None:

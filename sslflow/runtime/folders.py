@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 _FILLED, _FORMER, _DISCARDED = "tmp", "former", "discarded"
@@ -21,8 +21,10 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
     Wherever the process is killed, the former or the new folder is whole on the disk. The next call for the same
     `folder` puts a former one back where it was moved aside and the new one had not taken its place, and removes what
-    else was left behind; it touches only what processes of this host have left that run no more.
+    else was left behind; it touches only what processes of this host have left that run no more. A `folder` that is a
+    link stays one: what it leads to is replaced. Raises `ValueError` where that isn't there.
     """
+    folder = _place(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     for owner in _owners(folder):
         if not _running(owner, folder):
@@ -39,6 +41,29 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     finally:
         _replacing.discard(folder.absolute())
         _tidy(folder, owner)
+
+
+def _place(folder: Path) -> Path:
+    """Where a folder really lies: on another disk, if a link leads there."""
+    if not folder.is_symlink():
+        return folder
+    place = folder.resolve()
+    if not place.is_dir():
+        found = "that is no folder" if place.exists() else "which isn't there: mount its disk, or remove the link"
+        raise ValueError(f"{folder} is a link to {place}, {found}")
+    return place
+
+
+def refuse_links(folders: Iterable[Path]) -> None:
+    """Raises `ValueError` where one of the folders, in which outputs lie, is a link: DVC would find after all the work
+    that these are outside of the repository."""
+    for folder in folders:
+        if folder.is_symlink():
+            raise ValueError(
+                f"{folder} is a link to {folder.resolve()}, and DVC keeps nothing that lies behind one: put the whole "
+                "project on that disk, or DVC's cache (`dvc cache dir`); data/prepared, data/domains/NAME and "
+                "data/clips/NAME may be links"
+            )
 
 
 def _beside(folder: Path, owner: str, part: str) -> Path:

@@ -15,27 +15,24 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, is_dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any, TypeGuard
 
-from annotated_types import Ge, Gt, Le
-from pydantic import TypeAdapter, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from sslflow.settings.file import content
 
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
+Rate = Annotated[float, Gt(0), Le(1e4)]
+Below = Annotated[float, Ge(0), Lt(1)]
 Count = Annotated[int, Gt(0)]
 Natural = Annotated[int, Ge(0)]
 Widths = tuple[Count, ...]
 
 FILE = Path("params.yaml")
-MERGE_KEY = re.compile(r"^[^#\n]*?<<\s*:", re.MULTILINE)
-NO_MERGE_KEYS = (
-    "merge keys (<<) are not read: `dvc exp run -S` replaces them by copies, after which a change of what they name "
-    "changes nothing. Shared values stand in train, views, clip_train and clip_views now, and a method's block holds "
-    "what differs from them, as in recipes/full.yaml"
-)
 
 
 class ParamsError(ValueError):
@@ -70,22 +67,11 @@ class _Layer:
 
 
 def load(file: Path = FILE) -> dict[str, Any]:
-    """The whole file as plain dicts and lists, read as YAML 1.2, as DVC reads it (`1e-3` is a number)."""
+    """The whole file as plain dicts and lists. Raises `ParamsError` for what is no settings file."""
     try:
-        text = file.read_text(encoding="utf-8")
-        content = YAML(typ="safe").load(text)
-    except FileNotFoundError:
-        raise ParamsError(
-            [f"there is no such file in {Path.cwd()}: run this from the project's folder"], file
-        ) from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError([f"not valid YAML: {' '.join(str(error).split())}"], file) from None
-    if not isinstance(content, dict):
-        raise ParamsError(["expected sections with settings, found none"], file)
-    if merged := MERGE_KEY.search(text):
-        line = text.count("\n", 0, merged.end()) + 1
-        raise ParamsError([f"line {line}: {NO_MERGE_KEYS}"], file)
-    return content
+        return content(file)
+    except ValueError as error:
+        raise ParamsError([str(error)], file) from None
 
 
 def read(schemas: Schemas, file: Path = FILE) -> dict[str, dict[str, Any]]:
@@ -145,8 +131,9 @@ def sections(schemas: Schemas) -> set[str]:
 def closest(word: str, known: Iterable[str]) -> str:
     """`", did you mean 'simclr'?"` where a known word is close, else the list of what is known."""
     known = [str(name) for name in known]
-    close = difflib.get_close_matches(str(word), known, n=1, cutoff=0.6)
-    return f", did you mean '{close[0]}'?" if close else f" (known: {', '.join(sorted(known)) or 'none'})"
+    folded = {name.casefold(): name for name in known}
+    close = difflib.get_close_matches(str(word).casefold(), folded, n=1, cutoff=0.6)
+    return f", did you mean '{folded[close[0]]}'?" if close else f" (known: {', '.join(sorted(known)) or 'none'})"
 
 
 def schema(target: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
@@ -245,16 +232,52 @@ def _value(place: str, value: Any, annotation: Any, problems: list[str]) -> Any:
     try:
         return _adapter(annotation).validate_python(_frozen(value), strict=True)
     except ValidationError as error:
-        for problem in error.errors():
+        found = error.errors()
+        # Where an entry is wrong, a list without it may be too short: that is no problem of its own.
+        for problem in [one for one in found if one["type"] != "too_short"] or found:
             inside = "".join(f"[{part}]" for part in problem["loc"] if isinstance(part, int))
-            reason = problem["msg"].replace("Input should be", "should be").replace("a valid ", "a ")
-            problems.append(f"{place}{inside}: {reason}, found {problem['input']!r}")
+            problems.append(f"{place}{inside}: {_reason(problem['type'], problem['msg'], problem['input'])}")
         return None
+
+
+def _reason(kind: str, words: str, value: Any) -> str:
+    """What was expected and what was found, in YAML's terms rather than Python's."""
+    shown = "nothing" if value is None else repr(value)
+    if kind == "tuple_type":
+        one = "" if isinstance(value, (dict, NoneType)) else f", such as [{value}]"
+        return f"should be a list{one}, found {shown}"
+    if kind == "missing":
+        return "missing: the list is too short"
+    if kind == "too_short":
+        return "the list is empty: name at least one"
+    if kind == "too_long":
+        return "the list is too long: " + words.removeprefix("Tuple should have ").replace(", not", ", found")
+    if kind == "literal_error" and isinstance(value, str):
+        near = closest(value, re.findall(r"'([^']*)'", words))
+        return f"should be {_expected(words)}, found {shown}{near if 'did you mean' in near else ''}"
+    plain = {
+        "int_type": "an integer",
+        "float_type": "a number",
+        "string_type": "a string",
+        "bool_type": "true or false",
+    }
+    expected = plain.get(kind) or _expected(words)
+    quoted = isinstance(value, str) and kind in ("int_type", "float_type", "bool_type") and _is_written(value)
+    return f"should be {expected}, found {shown}" + (": leave out the quotes" if quoted else "")
+
+
+def _expected(words: str) -> str:
+    return words.replace("Input should be ", "").replace("a valid ", "a ").replace("a integer", "an integer")
+
+
+def _is_written(value: str) -> bool:
+    """Whether a text in quotes would be a number, true or false without them."""
+    return bool(re.fullmatch(r"true|false|[-+]?[0-9_]*\.?[0-9]+([eE][-+]?[0-9]+)?", value))
 
 
 @cache
 def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    return TypeAdapter(annotation)
+    return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
 
 
 def _frozen(value: Any) -> Any:

@@ -6,11 +6,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from annotated_types import MinLen
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -49,11 +50,11 @@ class Plan:
     times `companion_weight`; 0: none."""
 
     domains: str = ""
-    settings: tuple[str, ...] = ("as_is",)
+    settings: Annotated[tuple[str, ...], MinLen(1)] = ("as_is",)
     split: str = ""
     start: str = "simclr"
     weights: str = ""
-    starts: tuple[Start, ...] = ("pretrained", "random")
+    starts: Annotated[tuple[Start, ...], MinLen(1)] = ("pretrained", "random")
     frozen: bool = True
     companion: str = "simclr"
     companion_weight: NonNegative = 0.0
@@ -120,6 +121,8 @@ def _checkpoint(
     files = [paths.domains(plan.domains) / domain / "manifest.parquet" for domain in ("source", "target")]
     if start == "pretrained":
         files.append(_weights(seed, plan))
+    if plan.split:
+        files.append(Path(plan.split))
     return Checkpoint("adapt", fingerprint(depends_on, *files))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from sslflow import paths
+from sslflow.ingest.put_aside import unusable_videos
 from sslflow.ingest.videos.prepare import prepare_clips
 from sslflow.runtime.files import write_metrics
 from sslflow.settings.params import Schemas, read
@@ -25,6 +26,8 @@ def main(name: str) -> None:
     settings = read(schemas(name))[f"clips.{name}"]
     started = time.monotonic()
     counts = prepare_clips(paths.clips(name), tell, **settings)
+    for line in unusable_videos(paths.clips(name)):
+        tell(line)
     if not counts["test"]:
         tell("warning: there is no video to test on: nothing that is learnt from these can be evaluated")
     write_metrics(paths.metrics("clips", name), counts)

@@ -6,6 +6,7 @@ import time
 
 from sslflow import paths
 from sslflow.ingest.domains import prepare_domains
+from sslflow.ingest.put_aside import unusable_images
 from sslflow.runtime.files import write_metrics
 from sslflow.settings.params import Schemas, read
 from sslflow.stages.entry import run
@@ -27,6 +28,8 @@ def main(name: str) -> None:
     counts = prepare_domains(paths.domains(name), tell, **settings)
     write_metrics(paths.metrics("domains", name), counts)
     for domain in ("source", "target"):
+        for line in unusable_images(paths.domains(name) / domain):
+            tell(line)
         print(
             f"domains {name}  {domain}: {counts[f'{domain}_images']} images, {counts[f'{domain}_classes']} classes; "
             f"{counts[f'{domain}_quarantined']} quarantined, {counts[f'{domain}_duplicates']} duplicates"

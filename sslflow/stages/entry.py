@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+NO_MEMORY = re.compile(r"MemoryError|[Oo]ut of memory|can't allocate memory|Unable to allocate")
+LESS = (
+    "there is too little memory; a smaller batch_size (with accumulate, in parts), image_size or encoder needs less, "
+    "and so do fewer stages side by side (--jobs 1)"
+)
+
 
 def run(main: Callable[..., None], *arguments: Callable[[str], object]) -> None:
     """Call `main` with the command line's words, each converted by its entry in `arguments`, and exit 0, 1 or 130.
 
-    What a user can mend (`ValueError`, `OSError`) is one message with no traceback; `SSLFLOW_TRACEBACK=1` shows it in
-    full.
+    What a user can mend (`ValueError`, `OSError`, too little memory) is one message with no traceback;
+    `SSLFLOW_TRACEBACK=1` shows it in full.
     """
     stage = main.__module__ if main.__module__ != "__main__" else Path(sys.argv[0]).stem
     words = sys.argv[1:]
@@ -24,12 +31,16 @@ def run(main: Callable[..., None], *arguments: Callable[[str], object]) -> None:
     except KeyboardInterrupt:
         print(f"{stage}: stopped", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError) as error:
-        if os.environ.get("SSLFLOW_TRACEBACK"):
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        full = isinstance(error, (MemoryError, RuntimeError)) and bool(
+            NO_MEMORY.search(f"{type(error).__name__} {error}")
+        )
+        if os.environ.get("SSLFLOW_TRACEBACK") or (isinstance(error, RuntimeError) and not full):
             raise
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}:{frame.lineno}"
+        said = f"{' '.join(str(error).split())[:200]}: {LESS}" if full else error
         print(
-            f"{stage}: error: {error}\n  (raised at {where}; SSLFLOW_TRACEBACK=1 shows the whole way)", file=sys.stderr
+            f"{stage}: error: {said}\n  (raised at {where}; SSLFLOW_TRACEBACK=1 shows the whole way)", file=sys.stderr
         )
         sys.exit(1)

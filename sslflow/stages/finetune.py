@@ -11,7 +11,7 @@ import torch
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
-from sslflow.evaluation.finetune import finetune, metric_name
+from sslflow.evaluation.finetune import FRACTIONS, finetune, metric_name, shares
 from sslflow.networks.encoder import Encoder, load_encoder
 from sslflow.networks.weights import started
 from sslflow.runtime.device import compute
@@ -53,14 +53,19 @@ def main(method: str, seed: int) -> None:
         return Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"])
 
     metrics: dict[str, float] = {}
+    asked = settings["finetune"].get("fractions", FRACTIONS)
+    kept = shares(dataset, asked).values()
+    for fraction in set(asked).difference(kept):
+        print(
+            f"finetune {name}  {100 * fraction:g} % of the labels would be the same images as another share: left out"
+        )
     began = time.monotonic()
     for tuned in finetune(make_encoder, dataset, device, seed, method == SCRATCH, **settings["finetune"]):
         metric = metric_name(tuned.fraction)
+        metrics.setdefault("first_fraction", tuned.fraction)
         metrics |= {metric: tuned.accuracy, f"labels_{metric}": tuned.labels, f"loss_{metric}": tuned.loss}
-        print(
-            f"finetune {name}  {tuned.labels} labels, {tuned.steps} steps: test accuracy {100 * tuned.accuracy:.1f} %",
-            flush=True,
-        )
+        labels, accuracy = f"{tuned.labels} labels ({100 * tuned.fraction:g} %)", f"{100 * tuned.accuracy:.1f} %"
+        print(f"finetune {name}  {labels}, {tuned.steps} steps: test accuracy {accuracy}", flush=True)
     write_metrics(file, {**metrics, "seconds": time.monotonic() - began})
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sslflow import paths
 from sslflow.ingest.images.prepare import prepare
+from sslflow.ingest.put_aside import unusable_images
 from sslflow.runtime.files import write_metrics
 from sslflow.settings.params import read
 from sslflow.stages.entry import run
@@ -27,6 +28,8 @@ def main() -> None:
     settings = read(schemas())
     started = time.monotonic()
     counts = prepare(paths.PREPARED, tell, **settings["data"])
+    for line in unusable_images(paths.PREPARED):
+        tell(line)
     write_metrics(paths.metrics("prepare"), counts)
     splits = ", ".join(f"{counts[split]} {split}" for split in ("pool", "train", "test") if counts[split])
     print(

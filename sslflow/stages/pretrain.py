@@ -72,7 +72,7 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     drift = Drift(method.encoder, dataset, compared, device, watch.memory_format, training.noted)
     continued = start if start.given else None
     for moment in training.train(method, views, dataset, images, f"{block}.train", continued=continued, **train):
-        moment.signs.update(watch())
+        training.look(moment, watch, f"{block}.train")
         if start.given:
             moment.signs.update(drift(moment.step))
     kept = drift.restore_best() if start.keep == "best" else None

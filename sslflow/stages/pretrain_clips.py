@@ -57,7 +57,7 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     watched = rows[permutation(len(rows), seed, "diagnostics")[: plan.diagnostics].numpy()]
     watch = Watch(method, None, clips, watched, device, seed, train.get("memory_format", "channels_last"))
     for moment in training.train(method, views, clips, rows, f"{block}.train", **train):
-        moment.signs.update(watch())
+        training.look(moment, watch, f"{block}.train")
     settle(method, views, clips, rows, device, seed)
     if rank():
         return

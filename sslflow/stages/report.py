@@ -57,7 +57,7 @@ def main() -> None:
     methods, seeds = settings["run"]["methods"], settings["run"]["seeds"]
     dataset = Dataset()
     params = load()
-    fractions = (params.get("finetune") or {}).get("fractions") or leaderboard.fractions_of(methods, seeds)
+    fractions = leaderboard.fractions_of(methods, seeds)
 
     asked = sections.Run(**settings["run"])
     wanted = {*asked.controls, *asked.tuned_controls}

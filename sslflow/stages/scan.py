@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from sslflow import paths
 from sslflow.ingest.domains import prepare_domains
 from sslflow.ingest.images.prepare import prepare
 from sslflow.ingest.listing import (
+    IN_FOLDERS,
     write_clips_listing,
     write_domains_listing,
     write_listing,
@@ -18,7 +20,8 @@ from sslflow.ingest.listing import (
 )
 from sslflow.ingest.videos.prepare import prepare_clips
 from sslflow.networks.starts import BUILT_IN, Start, write_start
-from sslflow.settings.params import Schemas, load, lookup, read
+from sslflow.runtime.folders import refuse_links
+from sslflow.settings.params import Schemas, load, lookup, read, schema
 from sslflow.stages.entry import run
 
 KINDS = {
@@ -30,8 +33,10 @@ KINDS = {
 """What each section configures, and those of its settings that say where raw files lie."""
 SECTIONS = ("adapt", "clips", "data", "domains", "pretrain_clips", "starts")
 """What `dvc.yaml` says that it reads: the sets have names of the user's own."""
-WEIGHTS = ("adapt.weights", "pretrain_clips.start")
-"""Settings that name a file of weights."""
+COPIES = (".dvc", "tmp", "exps")
+"""Where in a project DVC runs experiments that are not run in it."""
+WEIGHTS = ("adapt.weights", "adapt.split", "pretrain_clips.start")
+"""Settings that name a file: of weights, or of items and classes."""
 
 
 def schemas(section: str) -> Schemas:
@@ -41,9 +46,12 @@ def schemas(section: str) -> Schemas:
 
 def main() -> None:
     started = time.monotonic()
+    refuse_links(paths.parents())
     content = load()
     found = [f"{kind}.{name}" for kind in ("domains", "clips", "starts") for name in lookup(content, kind)]
     settings = read({name: one for section in ("data", *found) for name, one in schemas(section).items()})
+    weights = _weights(content)
+    _refuse_copy(settings, weights)
     known = {paths.LISTING, paths.WEIGHTS_LISTING, *(paths.listing(*section.split(".", 1)) for section in found)}
     for file in set(paths.LISTINGS.glob("*.csv")) - known:
         file.unlink()
@@ -55,7 +63,7 @@ def main() -> None:
         file.unlink()
     for name, start in starts.items():
         write_start(name, start)
-    rows = write_weights_listing(paths.WEIGHTS_LISTING, _weights(content))
+    rows = write_weights_listing(paths.WEIGHTS_LISTING, weights)
     for section, own in settings.items():
         kind, _, name = section.partition(".")
         where: Mapping[str, Any] = {key: own[key] for key in KINDS[kind][1] if key in own}
@@ -68,8 +76,35 @@ def main() -> None:
     print(f"scan  {rows} files and folders; {time.monotonic() - started:.1f} s")
 
 
+def _refuse_copy(settings: Mapping[str, Mapping[str, Any]], weights: Mapping[str, str]) -> None:
+    """Raises `ValueError` where this is the copy of the project that DVC makes for an experiment, and what a setting
+    names was left behind: neither Git nor DVC knows it."""
+    here = Path.cwd()
+    project = next((folder.parents[2] for folder in here.parents if folder.parts[-3:] == COPIES), None)
+    if project is None:
+        return
+    named = [(setting, name) for setting, name in weights.items() if name]
+    for section, own in settings.items():
+        configured, places = KINDS[section.partition(".")[0]]
+        for source, place in zip(places[::2], places[1::2], strict=True):
+            if own.get(source) in IN_FOLDERS:
+                named.append((f"{section}.{place}", own.get(place, schema(configured)[place].default)))
+    for setting, name in named:
+        if not _is_there(Path(name)) and (project / name).exists():
+            raise ValueError(
+                f"{setting}: {name} is not in this copy of the project, which `dvc exp run --temp` or `--queue` makes "
+                f"of what Git and DVC know: set {setting} to the whole path, {project / name}; or `dvc add {name}`, "
+                f"commit {name}.dvc, and run all stages, not a part, which brings it along"
+            )
+
+
+def _is_there(place: Path) -> bool:
+    """Whether there is a file, or a folder that holds more than what keeps it in Git."""
+    return place.is_file() or (place.is_dir() and any(not one.name.startswith(".") for one in place.iterdir()))
+
+
 def _weights(content: dict[str, Any]) -> dict[str, str]:
-    """The files of weights that settings name, by the names of the settings."""
+    """The files that settings name, by the names of the settings."""
     found = {}
     for setting in WEIGHTS:
         section, _, key = setting.rpartition(".")

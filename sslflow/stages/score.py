@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import torch
 
 from sslflow import paths
 from sslflow.adaptation.task import UNKNOWN, Task, open_task, target_answers
 from sslflow.examination.adaptation.scores import Decisions, adaptation_scores
-from sslflow.runtime.files import read_json, write_metrics
+from sslflow.runtime.files import read_json, reading, write_metrics
+from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import Schemas
 from sslflow.stages.entry import run
 
@@ -22,10 +22,11 @@ def schemas() -> Schemas:
 
 def main(name: str, seed: int) -> None:
     folder = paths.adapted(name, seed)
-    metrics: dict[str, float] = {"seconds": read_json(folder / "seconds.json")}
+    metrics: dict[str, float] = {"seconds": read_json(folder / "seconds.json", float)}
     for file in sorted(folder.glob("*.parquet")):
         notes = read_json(file.with_suffix(".json"))
-        domains, setting, split = (notes.pop(key) for key in ("domains", "setting", "split"))
+        with reading(file.with_suffix(".json")):
+            domains, setting, split = (notes.pop(key) for key in ("domains", "setting", "split"))
         of = paths.domains(domains), setting, Path(split) if split else None
         scores = adaptation_scores(decisions(file, open_task(*of)), target_answers(*of))
         prefix = file.stem.replace("-", "_")
@@ -36,7 +37,7 @@ def main(name: str, seed: int) -> None:
 
 def decisions(file: Path, task: Task) -> Decisions:
     """What `adapt` wrote about the target's images."""
-    table = pq.read_table(file)
+    table = read_parquet(file)
     numbers = {name: number for number, name in enumerate(task.classes)}
     predicted, nearest = (
         torch.tensor([numbers.get(name, UNKNOWN) for name in table[column].to_pylist()])

@@ -14,6 +14,10 @@ from sslflow.data.fields import Fields, Readable
 from sslflow.runtime.distributed import rank, world_size
 
 
+class UnfitBatch(ValueError):
+    """A batch that the processes can't share, or too small for what normalises over it."""
+
+
 @dataclass(frozen=True)
 class Epochs:
     """The rows of a run in batches of one size over all processes; a last batch that is not full is left out."""
@@ -24,10 +28,15 @@ class Epochs:
     device: torch.device
 
     def __post_init__(self) -> None:
-        """Raises `ValueError` for a batch that the processes can't share."""
+        """Raises `UnfitBatch` for a batch that the processes can't share."""
+        if not self.batch_size:
+            raise UnfitBatch(
+                f"{len(self.rows)} examples are fewer than {world_size()} processes (run.launch): start fewer"
+            )
         if self.batch_size % world_size():
-            raise ValueError(
-                f"batch_size {self.batch_size} can't be shared by {world_size()} processes; choose a multiple"
+            raise UnfitBatch(
+                f"{self.batch_size} can't be shared by {world_size()} processes (run.launch): choose a multiple of "
+                f"{world_size()}"
             )
 
     @property

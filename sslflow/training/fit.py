@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from sslflow.data.fields import Readable
 from sslflow.features.extract import extract
+from sslflow.networks.batch_norm import batch_norms
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, layout, place
 from sslflow.runtime.distributed import rank, world_size
 from sslflow.runtime.rng import derive, generator
-from sslflow.settings.params import Count, Fraction, NonNegative, Positive
+from sslflow.settings.params import Below, Count, Fraction, NonNegative, Rate
 from sslflow.training.continued import Continued
-from sslflow.training.epochs import Epochs
+from sslflow.training.epochs import Epochs, UnfitBatch
 from sslflow.training.gradients import Gradients
 from sslflow.training.method import Losses, Method, Pool
 from sslflow.training.optim import OptimizerName, make_optimizer, warmup_cosine
@@ -88,11 +89,11 @@ def fit(
     epochs: Count,
     batch_size: Count,
     optimizer: OptimizerName = "adamw",
-    lr: Positive,
+    lr: Rate,
     weight_decay: NonNegative = 1e-4,
     weight_decay_end: NonNegative | None = None,
     momentum: Fraction = 0.9,
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999),
+    betas: tuple[Below, Below] = (0.9, 0.999),
     layer_decay: Share = 1.0,
     warmup: Fraction = 0.1,
     clip: NonNegative = 0.0,
@@ -125,6 +126,7 @@ def fit(
         from timm.layers.norm_act import convert_sync_batchnorm
 
         convert_sync_batchnorm(method)
+    _require_company(method, data, accumulate)
     networks = [encoder.network for encoder in method.encoders.values()]
     apart = continued is not None
     made = make_optimizer(method, optimizer, lr, weight_decay, momentum, betas, layer_decay, networks, apart)
@@ -166,6 +168,18 @@ def fit(
             state.done, state.loss = step + 1, losses["loss"]
             yield Step(step + 1, steps, data.batch_size, (step + 1) / data.steps, rate, losses, state.save)
     state.require_finite()
+
+
+def _require_company(method: Method, data: Epochs, parts: int) -> None:
+    """Raises `UnfitBatch` where BatchNorm would see a single example at a time."""
+    alone = data.batch_size // world_size() // parts < 2
+    shared = data.device.type == "cuda" and data.batch_size // parts > 1  # its statistics are those of all processes
+    if alone and not shared and batch_norms(method):
+        over = [f"{world_size()} processes (run.launch)"] * (world_size() > 1) + [f"{parts} parts (accumulate)"] * (
+            parts > 1
+        )
+        found = f"{data.batch_size} of {len(data.rows)} examples" + (f" over {' and '.join(over)}" if over else "")
+        raise UnfitBatch(f"{found} leaves one alone, and BatchNorm needs two: at least {2 * world_size() * parts}")
 
 
 def _pool(method: Method, data: Epochs, seed: int, precision: Precision, memory_format: MemoryFormat) -> Pool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,17 +13,21 @@ import numpy as np
 import torch
 from annotated_types import Ge
 
+from sslflow.features.extract import NotFinite
 from sslflow.progress import Progress
 from sslflow.runtime.checkpoint import Checkpoint, fingerprint
 from sslflow.runtime.distributed import from_first, rank, world_size
 from sslflow.runtime.files import write_csv
 from sslflow.settings.params import Count, Positive
+from sslflow.training.epochs import UnfitBatch
 from sslflow.training.fit import NonFiniteLoss, Readable, Step, fit
 from sslflow.training.method import Method
 from sslflow.views.images import Views
 
 Row = dict[str, float]
 
+LEFT_OUT = 0.1
+"""Share of the examples that an epoch may leave out without a word."""
 AT_CHANCE = 0.01
 """A loss so close to chance level, as a share of it, counts as chance."""
 JUDGED, ROWS = 0.2, 3
@@ -77,6 +81,7 @@ class Run:
         self.seconds: float = self._state["seconds"] if self._state else 0.0
         self.noted: dict[str, Any] = self._state["noted"] if self._state else {}
         """What the caller wants a checkpoint to hold besides."""
+        self.batch_size = 0
 
     def train(
         self, method: Method, views: Views, dataset: Readable, rows: np.ndarray, section: str, **settings: Any
@@ -93,6 +98,7 @@ class Run:
             print(f"{self.label}  resumed from step {done}", flush=True)
         else:
             yield before
+        self.batch_size = min(settings["batch_size"], len(rows))
         started = saved = time.monotonic()
         earlier, progress, warned = self.seconds, None, False
         try:
@@ -105,7 +111,10 @@ class Run:
                 self.seconds = earlier + now - started
                 if rank():
                     continue
-                progress = progress or Progress(self.label, step.steps, "step", done)
+                if not progress:
+                    progress = Progress(self.label, step.steps, "step", done)
+                    self._tell_left_out(step, len(rows))
+                self.batch_size = step.batch_size
                 if step.number == 1:
                     self.curve.append(first_row(step, before.signs))
                 if moment:
@@ -121,19 +130,32 @@ class Run:
                         {**step.state(), "curve": self.curve, "seconds": self.seconds, "noted": self.noted}
                     )
                     saved = now
+        except UnfitBatch as error:
+            raise ValueError(f"{section}.batch_size: {error}") from None
         except NonFiniteLoss as error:
-            kept = f"the last good checkpoint is {self.checkpoint.file}"
-            kept = kept if self.checkpoint.file.exists() else "no checkpoint was made yet"
-            advice = f"try a smaller lr, a longer warmup or clip in {section}"
-            raise ValueError(f"{self.name}, seed {self.seed}: {error}; {advice}; {kept}") from None
+            raise self._broken(str(error), section) from None
         finally:
             if progress:
                 progress.close()
 
+    def look(self, moment: Moment, watch: Callable[[], Row], section: str) -> None:
+        """Fill in the moment's diagnostics, which `watch` gives. Raises `ValueError` with advice where the features are
+        not finite: the weights have burst, though no loss has shown it yet."""
+        try:
+            moment.signs.update(watch())
+        except NotFinite as error:
+            raise self._broken(f"{error} after step {moment.step}", section) from None
+
+    def _broken(self, what: str, section: str) -> ValueError:
+        kept = f"the last good checkpoint is {self.checkpoint.file}"
+        kept = kept if self.checkpoint.file.exists() else "no checkpoint was made yet"
+        advice = f"try a smaller lr, a longer warmup or clip in {section}"
+        return ValueError(f"{self.name}, seed {self.seed}: {what}; {advice}; {kept}")
+
     def metrics(self, rows: int, what: str) -> Row:
         """The last row of the curve, the run's seconds, and how many of the `rows`, which are `what`, a second."""
         last = self.curve[-1]
-        rate = last["epoch"] * rows / max(self.seconds, 1e-9)
+        rate = last["step"] * self.batch_size / max(self.seconds, 1e-9)
         return {**last, "seconds": self.seconds, what: float(rows), f"{what}_per_second": rate}
 
     def write_curve(self, file: Path) -> None:
@@ -143,6 +165,16 @@ class Run:
     def remove_checkpoint(self) -> None:
         """To be called once all that the run leaves is on the disk."""
         self.checkpoint.remove()
+
+    def _tell_left_out(self, step: Step, count: int) -> None:
+        """A line where an epoch is far from all examples: a last batch that isn't full is left out."""
+        left = count % step.batch_size
+        if left > LEFT_OUT * count:
+            print(
+                f"{self.label}  each epoch sees {count - left} of {count} ({self.unit}), others each time: it leaves "
+                f"out what fills no batch of {step.batch_size}; another batch_size leaves out fewer",
+                flush=True,
+            )
 
     def _at_chance(self, method: Method, step: Step) -> str:
         """A line where the loss has stood at chance level for some rows."""

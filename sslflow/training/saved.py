@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sslflow.runtime.files import replacing
+from sslflow.runtime.files import reading, replacing
 
 KEY = "sslflow.method"
 
@@ -31,11 +31,8 @@ def save_method(method: nn.Module, file: Path, facts: Mapping[str, Any] | None =
 def read_facts(file: Path) -> dict[str, Any]:
     """The facts beside the weights; none in a file that `save_method` did not write. Raises `ValueError` for a file
     that is no safetensors file."""
-    try:
-        with safe_open(file, framework="pt") as content:
-            return json.loads((content.metadata() or {}).get(KEY, "{}"))
-    except SafetensorError as error:
-        raise ValueError(f"{file}: not a safetensors file: {error}") from None
+    with reading(file), safe_open(file, framework="pt") as content:
+        return json.loads((content.metadata() or {}).get(KEY, "{}"))
 
 
 def load_weights(method: nn.Module, file: Path, stage: str = "pretrain") -> None:
@@ -44,12 +41,13 @@ def load_weights(method: nn.Module, file: Path, stage: str = "pretrain") -> None
     if not file.exists():
         raise ValueError(f"{file}: no trained method here; run `dvc repro {stage}` first")
     own = method.state_dict()
-    try:
+    with reading(file):
         weights = load_file(file)
+    try:
         written = {_place(own[name]): weights[name] for name in weights if name in own and own[name].numel()}
         others = {name: written[_place(tensor)] for name, tensor in own.items() if _place(tensor) in written}
         method.load_state_dict(others | weights)
-    except (SafetensorError, RuntimeError) as error:
+    except RuntimeError as error:
         name = type(method).__name__
         raise ValueError(f"{file} doesn't hold the weights of {name} with these settings: {error}") from None
 

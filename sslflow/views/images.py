@@ -98,6 +98,10 @@ class Blur:
     p: Fraction = 0.5
     sigma: tuple[NonNegative, NonNegative] = (0.1, 2.0)
 
+    def __post_init__(self) -> None:
+        """Raises `ValueError` where the smallest deviation is above the largest."""
+        _in_order("sigma", self.sigma)
+
 
 @dataclass(frozen=True)
 class Second:
@@ -119,6 +123,15 @@ class Local:
     size: Share = 0.5
     scale: tuple[Share, Share] = (0.05, 0.4)
     blur: Fraction | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` where the smallest share is above the largest."""
+        _in_order("scale", self.scale)
+
+
+def _in_order(name: str, pair: tuple[float, float]) -> None:
+    if pair[0] > pair[1]:
+        raise ValueError(f"{name} is {pair[0]:g} to {pair[1]:g}: expected the smaller one first")
 
 
 class TwoViews(Views):

@@ -11,9 +11,13 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sslflow.clustering import kmeans as module
+from sslflow.clustering import points as points_module
 from sslflow.clustering.kmeans import Metric, TooFewPointsError, assign, kmeans
+from sslflow.clustering.points import Points
+from sslflow.runtime.rng import generator
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 RUNS: dict[str, dict] = {
@@ -112,7 +116,7 @@ def test_a_centroid_without_rows_goes_to_the_furthest_point(metric: Metric, monk
     # Four of five lie on the other side of the origin and get nothing, however distances are rounded.
     lost = torch.cat([points[:1], -1000 * (1 + torch.eye(5)[:4])])
 
-    monkeypatch.setattr(module, "_seed", lambda own, clusters, numbers: module._prepared(lost, metric, own.centre))
+    monkeypatch.setattr(module, "_seed", lambda own, clusters, numbers: module.prepared(lost, metric, own.centre))
     found = kmeans(points, 0, clusters=5, metric=metric, restarts=1)
     assert found.reseeded >= 4
     assert sorted(assign(points, found.centroids, metric)[0].bincount().tolist()) == [40] * 5
@@ -123,6 +127,47 @@ def test_minibatches_are_nearly_as_good(pixels):
     batches = kmeans(pixels, 0, clusters=10, metric="euclidean", minibatch_above=511, batch_size=128)
     assert batches.inertia <= 1.05 * whole.inertia
     assert whole.inertia <= batches.inertia
+
+
+class Passes(TorchDispatchMode):
+    """Counts the tensors made that have as many entries as all points together."""
+
+    def __init__(self, entries: int) -> None:
+        super().__init__()
+        self.entries, self.count = entries, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        self.count += isinstance(made, Tensor) and made.numel() >= self.entries
+        return made
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_seeding_goes_over_the_points_once_for_a_centroid_whatever_their_number(metric: Metric) -> None:
+    """A product for all candidates, and nothing of the size of all points: differences took 20 such passes a centroid,
+    and 37 seconds for 1,100 centroids of 2,200 points."""
+    points = torch.randn(300, 64, generator=torch.Generator().manual_seed(0)).relu()
+    counts = []
+    for clusters in (20, 150):
+        with Passes(points.numel()) as passes:
+            module._seed(Points(points, metric), clusters, generator(0, "kmeans"))
+        counts.append(passes.count)
+    assert counts[0] == counts[1] < 20
+
+
+@pytest.mark.parametrize("kept", [0, points_module.KEPT])
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+def test_the_same_point_is_told_from_one_that_is_near(monkeypatch, kept: int, offset: float) -> None:
+    monkeypatch.setattr(points_module, "KEPT", kept)
+    points = torch.randn(40, 300, generator=torch.Generator().manual_seed(0)) + offset
+    near = points[:1] * (1 + 1e-4)
+    found = Points(torch.cat([points, points[:1], near]), "euclidean", torch.zeros(300))
+    distances = found.squared_distances(found.at(torch.arange(42)))
+    same = module.SAME**2 * float(points.square().sum(dim=1).mean())
+    assert float(distances[0, 40]) < same
+    assert float(distances[0, 41]) > same
+    exact = (points[:, None].double() - points[None].double()).square().sum(dim=2)
+    torch.testing.assert_close(distances[:40, :40], exact, rtol=1e-6, atol=same)
 
 
 def test_seeding_from_a_sample_finds_rare_points(monkeypatch):

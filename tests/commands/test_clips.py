@@ -161,7 +161,7 @@ def test_the_device_is_that_of_the_settings(folder, monkeypatch, capsys, words):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     Path("params.yaml").write_text("compute: {device: cuda, threads: 1}")
     assert called(monkeypatch, *words, folder) == 1
-    assert "compute.device is 'cuda', but torch finds no usable GPU" in capsys.readouterr().err
+    assert "compute.device: 'cuda', but torch finds no usable GPU" in capsys.readouterr().err
     for text in ("compute: {device: auto}", "compute:", "run: {}"):
         Path("params.yaml").write_text(text)
         assert use.chosen_device() == CPU
@@ -185,3 +185,20 @@ def test_the_default_is_alignment_s_lowest_seed(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "empty")
     with pytest.raises(ValueError, match="dvc repro pretrain_clips"):
         default_model()
+
+
+@pytest.mark.parametrize("use_of", ["embed", "search", "score"])
+def test_videos_that_are_of_no_use_are_told(folder, use_of, capsys, monkeypatch):
+    Path("videos/empty.mp4").touch()
+    Path("videos/text.mp4").write_text("no video")
+    Path("videos/copy.mp4").write_bytes(Path("videos/one.mp4").read_bytes())
+    av_media.make(Path("videos/silent.mp4"), seconds=2.0, picture=("-c:v", "mjpeg"), sound=("-an",))
+    write_wave(Path("tone.wav"), 8000)
+    words = {"embed": (), "search": ("--sound", "tone.wav"), "score": ()}[use_of]
+    monkeypatch.setattr(sys, "argv", ["sslflow", "av", use_of, "videos", *words])
+    assert cli.main() == 0
+    said = capsys.readouterr().err
+    assert "warning: 3 of 6 videos can't be used" in said
+    for name in ("empty.mp4: empty file", "text.mp4: ", "silent.mp4: no sound track"):
+        assert f"  {name}" in said
+    assert "copy.mp4" not in said.partition("warning")[2]

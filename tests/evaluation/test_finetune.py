@@ -8,7 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslflow.evaluation.finetune import Tuned, finetune, labelled_subset, metric_name
+from sslflow.data.dataset import Dataset
+from sslflow.evaluation.finetune import Tuned, finetune, labelled_subset, metric_name, shares
 from sslflow.networks.encoder import Encoder
 from sslflow.reporting.leaderboard import fraction_name
 from tests.conftest import write_dataset
@@ -166,3 +167,39 @@ def test_without_labels_or_with_a_single_one_there_is_nothing_to_do(tmp_path, fa
 @pytest.mark.parametrize("fraction", [1.0, 0.1, 0.07, 0.01, 0.005])
 def test_the_leaderboard_knows_the_metric_by_the_same_name(fraction):
     assert metric_name(fraction) == fraction_name(fraction)
+
+
+# Shares are what they say
+
+
+def labelled(folder, counts: list[int], fashion) -> Dataset:
+    """A data set with so many training images of each class, and one test image of each."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    images = np.resize(fashion[0], (len(labels) + len(counts), 1, 28, 28))
+    splits = ["train"] * len(labels) + ["test"] * len(counts)
+    return write_dataset(folder, images, np.concatenate([labels, np.arange(len(counts))]), splits)
+
+
+@pytest.mark.parametrize(
+    ("counts", "fractions", "used"),
+    [
+        pytest.param([10] * 10, (0.1, 0.01), {0.1: 0.1}, id="1 % of 100 labels is one of each class, 10 %"),
+        pytest.param([10] * 10, (0.01, 0.1), {0.1: 0.01}, id="the first of two that are the same is kept"),
+        pytest.param([3] * 4, (0.5,), {0.67: 0.5}, id="half of three images is two"),
+        pytest.param([3] * 4, (1.0, 0.9), {1.0: 1.0}, id="nine tenths of three images are all"),
+        pytest.param([98, 1, 1], (0.01,), {0.03: 0.01}, id="rare classes have one image each"),
+        pytest.param([1000], (0.1, 0.1004), {0.1: 0.1}, id="shares that nobody can tell apart"),
+        pytest.param([500], (0.998, 1.0), {0.99: 0.998, 1.0: 1.0}, id="nearly all is not all"),
+        pytest.param([500, 500], (0.1, 0.01), {0.1: 0.1, 0.01: 0.01}, id="where there are many, as asked"),
+    ],
+)
+def test_a_share_is_named_by_the_labels_that_are_really_used(tmp_path, fashion, counts, fractions, used):
+    dataset = labelled(tmp_path / "data", counts, fashion)
+    assert shares(dataset, fractions) == used
+    for really, asked in used.items():
+        assert len(labelled_subset(dataset, asked, 0)) == pytest.approx(really * sum(counts), rel=0.06)
+
+
+def test_a_share_that_gives_the_same_images_is_left_out(tmp_path, fashion):
+    found = tune(labelled(tmp_path / "data", [4] * 5, fashion), fractions=(0.25, 0.1, 0.01), min_steps=1)
+    assert [(tuned.fraction, tuned.labels) for tuned in found] == [(0.25, 5)]

@@ -370,7 +370,7 @@ def test_the_verdict_is_written_and_pictures_are_drawn_without_a_training(datase
     assert {file: file.read_bytes() for file in trained} == trained
     with Image.open(paths.pictures("simclr", 0)) as drawn:
         assert drawn.width > 72
-    (said,) = read_json(paths.verdict("simclr", 0))
+    (said,) = read_json(paths.verdict("simclr", 0), list)
     assert set(said) == {"kind", "words", "advice", "sick"}
     assert (said["kind"], said["sick"]) == ("unchanged", True)
 

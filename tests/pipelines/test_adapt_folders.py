@@ -86,7 +86,21 @@ def test_an_encoder_of_other_images_or_code_is_not_used_again(folders: tuple[Pat
     shutil.copy(folders[1] / "40-0.png", folders[1] / "added.png")
     assert anew()
     os.utime(folders[0] / "grey 30/30-0.png", (1, 1))
+    assert not anew(), "another time is no other image"
+    changed = folders[1] / "40-1.png"
+    facts = changed.stat()
+    changed.write_bytes(bytes(reversed(changed.read_bytes())))
+    os.utime(changed, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert (changed.stat().st_size, changed.stat().st_mtime_ns) == (facts.st_size, facts.st_mtime_ns)
+    assert anew(), "another content of the same size and time is another image"
+    (folders[1] / "40-2.png").rename(folders[1] / "spare")
+    (folders[1] / "40-3.png").rename(folders[1] / "40-2.png")
+    (folders[1] / "spare").rename(folders[1] / "40-3.png")
+    assert anew(), "two images that have changed places"
+    (work / "made_of").write_bytes(b"\xff")
     assert anew()
+    (work / paths.encoder("simclr", 0)).write_bytes(b"cut")
+    assert anew(), "an encoder that is not the one that was made"
     (folders[1] / "added.png").unlink()
     assert anew()
     write_text(code, "RATE = 2")

@@ -16,7 +16,9 @@ from sslflow.reporting.leaderboard import (
     fractions_of,
     leaderboard_text,
     order,
+    percent,
     row_title,
+    seeds_of,
     write_board,
 )
 from sslflow.reporting.story import headline, remarks
@@ -185,4 +187,27 @@ def test_a_lead_is_said_as_surely_as_the_seeds_allow(seeds, words):
     board = {
         name: {"linear": {"mean": mean, "std": 0.001, "n": seeds}} for name, mean in (("simclr", 0.8), ("byol", 0.7))
     }
-    assert any(words in sentence for sentence in remarks(board, ["simclr", "byol"], range(seeds), (), True))
+    assert any(words in sentence for sentence in remarks(board, ["simclr", "byol"], (), True))
+    board["byol"]["linear"]["n"] = 1
+    assert any("with one seed" in sentence for sentence in remarks(board, ["simclr", "byol"], (), True))
+
+
+def test_a_row_says_over_how_many_seeds_each_of_its_numbers_was_measured():
+    row = {"linear": {"mean": 0.5, "std": 0.0, "n": 3}, "knn": {"mean": 0.5, "std": 0.0, "n": 3}}
+    assert seeds_of(row) == "3"
+    assert seeds_of({**row, "finetune": {"mean": 0.5, "std": 0.0, "n": 1}}) == "1–3"
+    assert leaderboard_text({"simclr": {**row, "finetune": {"mean": 0.5, "std": 0.0, "n": 2}}}).count("2–3") == 1
+
+
+@pytest.mark.parametrize(
+    ("share", "said"),
+    [(1.0, "100.0"), (0.9999, "99.9"), (0.99949, "99.9"), (0.5, "50.0"), (0.0001, "0.1"), (0.0, "0.0")],
+)
+def test_nearly_all_is_not_said_to_be_all(share, said):
+    assert percent(share) == said
+
+
+def test_shares_are_those_that_the_metrics_name_the_main_one_first(two_runs):
+    metrics("finetune", "simclr", 1, finetune_7pct=0.9, finetune_67pct=0.5, first_fraction=0.07)
+    assert fractions_of(["simclr"], [1]) == [0.07, 0.67]
+    assert fractions_of(["simclr"], [0]) == [0.1, 0.01]

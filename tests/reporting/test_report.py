@@ -317,7 +317,23 @@ def test_remarks_warn_of_what_is_not_better_than_random_weights():
         return {"linear": {"mean": linear, "std": std, "n": 2}}
 
     board = {"simclr": row(0.62, 0.02), "rotation": row(0.60, 0.02), "random": row(0.61)}
-    sentences = " ".join(story.remarks(board, ["simclr", "rotation"], [0, 1], (), True))
+    sentences = " ".join(story.remarks(board, ["simclr", "rotation"], (), True))
     assert "within the spread of the seeds" in sentences
     assert "rotation does not beat random weights (60.0 % against 61.0 %)" in sentences
     assert "simclr does not beat" not in sentences
+
+
+def test_what_few_labelled_images_mean_is_said(folder):
+    params("simclr", "0")
+    fakerun.whole(["simclr"], [0], CLASSES, {"train": 12, "test": 10})
+    text = made().text
+    assert "There are 10 labelled test images: one more that is right is 10.0 points" in text
+    assert "kNN asks for 20 neighbours, and there are 12 labelled training images: all of them vote." in text
+
+
+def test_of_many_labelled_images_nothing_is_said(folder):
+    params("simclr", "0")
+    fakerun.whole(["simclr"], [0], CLASSES, {"train": 30, "test": 220})
+    text = made().text
+    assert "labelled test images" not in text
+    assert "neighbours, and there are" not in text

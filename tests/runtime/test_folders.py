@@ -12,14 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from sslflow import paths
 from sslflow.runtime.files import replacing
-from sslflow.runtime.folders import replacing_folder
+from sslflow.runtime.folders import refuse_links, replacing_folder
 
 RUN = """
 import os, signal, sys
 from pathlib import Path
 
-from sslflow.runtime.folders import replacing_folder
+from sslflow import paths
+from sslflow.runtime.folders import refuse_links, replacing_folder
 
 folder, how, last = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 steps = 0
@@ -153,3 +155,55 @@ def test_processes_of_one_number_on_two_hosts_write_to_different_temporary_files
         assert file.read_text() == "there"
     assert file.read_text() == "here"
     assert [found.name for found in tmp_path.iterdir()] == ["out"]
+
+
+# Links to another disk
+
+
+def test_a_folder_that_is_a_link_stays_one_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    real, link = tmp_path / "disk/prepared", tmp_path / "project/data/prepared"
+    real.mkdir(parents=True)
+    (real / "former").touch()
+    link.parent.mkdir(parents=True)
+    link.symlink_to(real)
+    for _ in range(2):
+        with replacing_folder(link) as temporary:
+            assert temporary.parent == real.parent, "on the disk where it is to lie"
+            (temporary / "new").touch()
+        assert link.is_symlink()
+        assert [file.name for file in real.iterdir()] == ["new"]
+        assert [file.name for file in link.parent.iterdir()] == ["prepared"]
+    with pytest.raises(OSError, match="full"), replacing_folder(link) as temporary:
+        raise OSError("the disk is full")
+    assert link.is_symlink()
+    assert [file.name for file in real.parent.iterdir()] == ["prepared"]
+
+
+def test_a_link_that_leads_to_no_folder_is_refused_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "gone").symlink_to(tmp_path / "unmounted/disk")
+    (tmp_path / "file").touch()
+    (tmp_path / "wrong").symlink_to(tmp_path / "file")
+    for name, words in (("gone", "isn't there: mount its disk, or remove the link"), ("wrong", "that is no folder")):
+        with pytest.raises(ValueError, match=rf"{name} is a link to .*{words}"), replacing_folder(tmp_path / name):
+            raise AssertionError
+    assert not (tmp_path / "unmounted").exists()
+
+
+@pytest.mark.parametrize("name", ["artifacts", "data/domains", "artifacts/encoders", "artifacts/clips/curves", "data"])
+def test_a_link_behind_which_dvc_keeps_nothing_is_refused(name: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "disk").mkdir()
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    refuse_links(paths.parents())
+    Path(name).symlink_to(tmp_path / "disk")
+    with pytest.raises(ValueError, match=f"{name} is a link to {tmp_path}/disk, and DVC keeps nothing"):
+        refuse_links(paths.parents())
+
+
+@pytest.mark.parametrize("name", ["data/raw", "data/prepared", "data/domains/mine", "work", "artifacts/metrics"])
+def test_other_links_are_no_matter(name: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "disk").mkdir()
+    Path(name).parent.mkdir(parents=True, exist_ok=True)
+    Path(name).symlink_to(tmp_path / "disk")
+    refuse_links(paths.parents())

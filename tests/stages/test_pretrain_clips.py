@@ -253,7 +253,7 @@ def test_a_run_on_clips_is_judged_and_drawn_without_a_training(method, finished,
     before = {name: file.read_bytes() for name, file in files(method).items()}
     inspect_clips.main(method, 0)
     assert {name: file.read_bytes() for name, file in files(method).items()} == before
-    said = read_json(paths.verdict(method, 0, paths.OF_CLIPS))
+    said = read_json(paths.verdict(method, 0, paths.OF_CLIPS), list)
     assert said
     assert f"inspect_clips {method}-0  verdict: {said[0]['words']}" in capsys.readouterr().out
     with Image.open(paths.pictures(method, 0, paths.OF_CLIPS)) as drawn:

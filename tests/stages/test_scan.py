@@ -17,6 +17,7 @@ from sslflow.ingest.images.sources import open_source
 from sslflow.ingest.listing import write_domains_listing, write_listing
 from sslflow.ingest.records import unescape
 from sslflow.networks.starts import Start, read_start
+from sslflow.runtime.files import sha256
 from sslflow.stages import scan
 
 HEADER = "setting,path,size,mtime_ns\n"
@@ -36,10 +37,13 @@ def rows(text: str) -> dict[str, tuple[str, str]]:
     return {path: (size, time) for _, path, size, time in list(csv.reader(text.splitlines()))[1:]}
 
 
-def write_params(weights: str = "", starts: dict[str, dict[str, Any]] | None = None, **domains: str) -> None:
+def write_params(
+    weights: str = "", split: str = "", starts: dict[str, dict[str, Any]] | None = None, **domains: str
+) -> None:
     data = {"source": "folder", "path": "raw", "image_size": 8, "channels": 1}
     sets = {"mine": {**domains, "image_size": 8, "channels": 1}} if domains else {}
-    content = {"data": data, "domains": sets, "clips": {}, "adapt": {"weights": weights}, "starts": starts or {}}
+    adapt = {"weights": weights, "split": split}
+    content = {"data": data, "domains": sets, "clips": {}, "adapt": adapt, "starts": starts or {}}
     YAML().dump(content, Path("params.yaml"))
 
 
@@ -161,7 +165,7 @@ def test_the_stage(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     write_params()
     scan.main()
     assert paths.LISTING.read_text() == listed(root)
-    assert paths.WEIGHTS_LISTING.read_text() == HEADER
+    assert paths.WEIGHTS_LISTING.read_text() == "setting,path,sha256\n"
     assert capsys.readouterr().out.startswith("scan  8 files and folders; ")
     assert sorted(file.name for file in paths.LISTINGS.iterdir()) == ["data.csv", "starts", "weights.csv"]
 
@@ -212,15 +216,33 @@ def test_weights_that_a_setting_names_are_listed(root: Path, monkeypatch: pytest
     weights = write(Path("weights.safetensors"), b"1234")
     write_params("weights.safetensors")
     scan.main()
-    facts = weights.stat()
     before = paths.WEIGHTS_LISTING.read_text()
-    assert before.splitlines()[1:] == [f"adapt.weights,weights.safetensors,4,{facts.st_mtime_ns}"]
+    written = paths.WEIGHTS_LISTING.stat()
+    assert before.splitlines()[1:] == [f"adapt.weights,weights.safetensors,{sha256(weights)}"]
     os.utime(weights, ns=(1, 1))
     scan.main()
-    assert paths.WEIGHTS_LISTING.read_text() != before
+    assert paths.WEIGHTS_LISTING.read_text() == before
+    assert (paths.WEIGHTS_LISTING.stat().st_ino, paths.WEIGHTS_LISTING.stat().st_mtime_ns) == (
+        written.st_ino,
+        written.st_mtime_ns,
+    )
+    weights.write_bytes(b"4321")
+    os.utime(weights, ns=(1, 1))
+    scan.main()
+    assert paths.WEIGHTS_LISTING.read_text() != before, "other weights of the same size and time"
     weights.unlink()
     with pytest.raises(ValueError, match=r"adapt.weights: there is no file weights.safetensors; name a file"):
         scan.main()
+
+
+def test_a_split_file_that_a_setting_names_is_listed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root.parent)
+    write_params(split="split.json")
+    with pytest.raises(ValueError, match=r"adapt.split: there is no file split.json; name such a file"):
+        scan.main()
+    write(Path("split.json"), b"{}")
+    scan.main()
+    assert "adapt.split,split.json," in paths.WEIGHTS_LISTING.read_text()
 
 
 def test_a_domain_s_folder_is_missed_only_where_one_is_asked_for(tmp_path: Path) -> None:

@@ -53,6 +53,17 @@ def test_rows_are_due_before_the_first_step_every_so_many_and_after_the_last(dat
     assert Path("curve.csv").read_text().count("\n") == 7
 
 
+def test_images_that_an_epoch_leaves_out_are_told_and_not_counted(dataset, capsys):
+    """120 images in batches of 70: an epoch is one batch."""
+    run = ran(SimCLR(encoder(), projector=(8,)), dataset, **{**TRAIN, "batch_size": 70})
+    metrics = run.metrics(120, "images")
+    assert metrics["images_per_second"] == pytest.approx(4 * 70 / metrics["seconds"])
+    assert capsys.readouterr().out.count("each epoch sees 70 of 120") == 1
+    ran(SimCLR(encoder(), projector=(8,)), dataset, **{**TRAIN, "batch_size": 500})
+    ran(SimCLR(encoder(), projector=(8,)), dataset, **{**TRAIN, "batch_size": 40})
+    assert "each epoch sees" not in capsys.readouterr().out
+
+
 def test_a_loss_that_stays_at_chance_level_is_said_once(dataset, capsys):
     torch.manual_seed(0)
     ran(SimCLR(encoder(), projector=(8,), temperature=100.0), dataset, **TRAIN)
@@ -137,5 +148,5 @@ def test_weights_of_something_else_are_refused(tmp_path):
     with pytest.raises(ValueError, match="run `dvc repro pretrain` first"):
         load_weights(dino(0), tmp_path / "nothing")
     (tmp_path / "text").write_text("no weights")
-    with pytest.raises(ValueError, match="doesn't hold the weights of DINO"):
+    with pytest.raises(ValueError, match="text: damaged"):
         load_weights(dino(0), tmp_path / "text")

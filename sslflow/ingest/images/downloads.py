@@ -31,10 +31,12 @@ def torchvision_source(name: str) -> Source:
     FOLDER.mkdir(parents=True, exist_ok=True)
     try:
         classes, parts = _LOADERS[name](name, FOLDER)
-    except (OSError, RuntimeError) as error:
+    except Exception as error:  # torchvision's readers fail in many ways at a file that was cut
+        words = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"torchvision:{name} could not be downloaded to {FOLDER} ({' '.join(str(error).split())}); "
-            "without a network, put its files there, or use another source"
+            f"torchvision:{name} could not be downloaded to {FOLDER}, or its files in {_place(name)} are damaged "
+            f"({words}): delete them to have them downloaded again; without a network, put whole ones there, or use "
+            "another source"
         ) from None
 
     def records() -> Iterator[Record]:
@@ -44,6 +46,12 @@ def torchvision_source(name: str) -> Source:
                 yield Record(f"{split}/{row:07d}", split, np.ascontiguousarray(pixels), label)
 
     return Source(tuple(classes), records)
+
+
+def _place(name: str) -> Path:
+    """The folder that torchvision keeps a data set in, as far as it has one of its own."""
+    folder = FOLDER / name
+    return folder if folder.is_dir() else FOLDER
 
 
 def _by_train_flag(name: str, folder: Path) -> tuple[list[str], list[Part]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import threading
 from dataclasses import asdict, astuple, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ from sslflow.runtime.folders import replacing_folder
 
 OK = "ok"
 
-_VERSION = 1
-"""Part of the key: raise it when what decoding makes of a file changes."""
+_CODE = ("cache", "cut", "decode", "ffmpeg", "inspect")
+"""Modules that make of a file what it is in the cache: they are part of the key."""
 _FACTS = "facts.json"
 
 
@@ -37,25 +39,32 @@ class Entry:
 
     def frames(self) -> np.ndarray:
         """uint8 `(clips, frames, 3, side, side)`, memory-mapped."""
-        return np.load(self.folder / "frames.npy", mmap_mode="r")
+        return np.lib.format.open_memmap(self.folder / "frames.npy", mode="r")
 
     def sound(self) -> np.ndarray:
         """int16 `(clips, samples)`, memory-mapped."""
-        return np.load(self.folder / "sound.npy", mmap_mode="r")
+        return np.lib.format.open_memmap(self.folder / "sound.npy", mode="r")
 
 
 def key(sha256: str, grid: Grid, program: Program) -> str:
-    """The name of an entry: another for another content, another form of the clips, another ffmpeg."""
-    said = repr((_VERSION, sha256, astuple(grid), program.version))
+    """The name of an entry: another for another content, another form of the clips, another ffmpeg, other code."""
+    said = repr((_code(), sha256, astuple(grid), program.version))
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
+@cache
+def _code() -> str:
+    files = [Path(__file__).with_name(f"{name}.py") for name in _CODE]
+    return "\n".join(ast.dump(ast.parse(file.read_bytes())) for file in files)  # comments and layout don't count
+
+
 def entry(
-    cache: Path, sha256: str, file: Path, grid: Grid, program: Program, limit_s: float, stop: threading.Event
+    root: Path, sha256: str, file: Path, grid: Grid, program: Program, limit_s: float, stop: threading.Event
 ) -> Entry:
-    """The video's entry: from `cache`, or made now. Raises `Stopped` and `OSError`, for instance for a full disk."""
+    """The video's entry: from the cache in `root`, or made now. Raises `Stopped`, and `OSError` for a full disk and the
+    like."""
     name = key(sha256, grid, program)
-    folder = cache / name[:2] / name
+    folder = root / name[:2] / name
     return _read(folder, grid) or _make(folder, file, grid, program, limit_s, stop)
 
 
@@ -71,7 +80,7 @@ def _read(folder: Path, grid: Grid) -> Entry | None:
             shape = (len(cuts.kept), grid.frames, 3, grid.side, grid.side)
             if found.frames().shape != shape or found.sound().shape != (len(cuts.kept), grid.samples):
                 return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except Exception:  # of any kind, by where a file was cut
         return None
     return found
 

@@ -1,15 +1,18 @@
-"""SHA-256 of files, remembered as long as their size and time stay what they were."""
+"""SHA-256 of files, remembered as long as their size and times stay what they were."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
 from sslflow.ingest.images.files import regular_file
 from sslflow.ingest.records import escape
 from sslflow.runtime.files import read_json, write_json
+
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class Hashes:
@@ -20,16 +23,18 @@ class Hashes:
         self._known: dict[str, list] = {}
         self._seen: dict[str, list] = {}
         with suppress(OSError, ValueError):
-            self._known = dict(read_json(file))
+            self._known = {name: kept for name, kept in read_json(file).items() if isinstance(kept, list)}
 
     def of(self, file: Path) -> tuple[str, int]:
         """Hash, in hexadecimal, and size in bytes. Raises `Refused` for what is not a readable file."""
         with regular_file(file) as handle:
             facts = os.fstat(handle.fileno())
-            mark = [facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns]
+            # The last is when the file was changed in any way, which no program can set back.
+            mark = [facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns]
             name = escape(os.fspath(file.absolute()))
-            former = self._known.get(name, [])
-            digest = former[-1] if former[:-1] == mark else hashlib.file_digest(handle, "sha256").hexdigest()
+            *former, known = self._known.get(name) or [""]
+            same = former == mark and _SHA256.fullmatch(known)
+            digest = known if same else hashlib.file_digest(handle, "sha256").hexdigest()
         self._seen[name] = [*mark, digest]
         return digest, facts.st_size
 

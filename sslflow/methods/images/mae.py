@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import torch
+from annotated_types import Gt, Lt
 from torch import Tensor, nn
 
 from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
-from sslflow.settings.params import Count, Fraction
+from sslflow.settings.params import Count
 from sslflow.training.method import Batch, Losses, Method
 from sslflow.views.images import CropView
 
@@ -40,7 +43,12 @@ class MAE(Method):
     positions: Tensor
 
     def __init__(
-        self, encoder: Encoder, *, mask: Fraction = 0.75, decoder_width: Count = 512, decoder_depth: Count = 8
+        self,
+        encoder: Encoder,
+        *,
+        mask: Annotated[float, Gt(0), Lt(1)] = 0.75,
+        decoder_width: Count = 512,
+        decoder_depth: Count = 8,
     ) -> None:
         super().__init__()
         if not encoder.is_vit:

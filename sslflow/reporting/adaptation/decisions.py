@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from markupsafe import Markup
 from PIL import Image
 
@@ -16,6 +15,7 @@ from sslflow.drawing.contact_sheet import contact_sheet
 from sslflow.drawing.embedded import Picture, image, picture
 from sslflow.drawing.svg import histograms
 from sslflow.runtime.rng import permutation
+from sslflow.runtime.tables import read_parquet
 
 SAMPLES = 12
 """Images of each decision, and of each group."""
@@ -79,7 +79,7 @@ class Figure:
 
 def read_decisions(file: Path, task: Task) -> Decisions:
     """The rows of an adaptation's file. Raises `ValueError` where it is not about the task's images."""
-    table = pq.read_table(file)
+    table = read_parquet(file)
     paths = table["path"].to_pylist()
     if paths != task.target.column("path", task.target_rows).tolist():
         raise ValueError(f"{file}: not about the images in {task.target.folder}; run `dvc repro`")

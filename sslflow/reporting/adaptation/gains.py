@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from sslflow import paths
 from sslflow.adaptation.task import SETTINGS
 from sslflow.runtime.files import read_json
+from sslflow.runtime.tables import read_parquet
 
 BASELINE = "source_only"
 """The method that does nothing about the target: the row that others are compared with."""
@@ -210,7 +210,7 @@ def _sentence(method: str, found: list[tuple[str, str, Block]]) -> str:
 
 
 def _groups(file: Path) -> np.ndarray:
-    column = pq.read_table(file, columns=["group"])["group"].to_numpy()
+    column = read_parquet(file, ["group"])["group"].to_numpy()
     return column if len(column) else np.array([-1])
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
-from safetensors.numpy import load_file
 
 from sslflow import paths
 from sslflow.adaptation.task import open_task
@@ -14,6 +13,7 @@ from sslflow.drawing.embedded import Picture
 from sslflow.reporting.adaptation import gains
 from sslflow.reporting.adaptation.decisions import Decisions, Figure, groups, histogram, read_decisions, samples
 from sslflow.reporting.adaptation.domain_map import Map, maps
+from sslflow.runtime.tables import read_safetensors
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def _look(runs: gains.Adaptations, method: str, setting: str, images: int, seed:
     task = open_task(runs.domains, setting, runs.split)
     made = read_decisions(file, task)
     kept = file.with_suffix(".safetensors")
-    tensors = load_file(kept) if kept.exists() else {}
+    tensors = read_safetensors(kept) if kept.exists() else {}
     threshold = float(tensors["threshold"][0]) if tensors else None
     return Look(
         setting,

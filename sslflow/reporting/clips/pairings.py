@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sslflow.drawing.embedded import Picture
 from sslflow.reporting.clips.moments import WIDTH, Heard, Moments
 from sslflow.reporting.clips.results import Kind, kind_of
 from sslflow.reporting.clips.sounds import Player
+from sslflow.runtime.tables import read_parquet
 
 SAMPLES = 3
 """Decisions of each kind."""
@@ -64,7 +64,7 @@ class Decided:
 def decided(file: Path, moments: Moments, method: str, threshold: float | None, player: Player) -> list[Decided]:
     """Some decisions of each kind that occurs, spread evenly from the surest to the least sure. Raises `ValueError` for
     decisions about other clips."""
-    table, kind = pq.read_table(file), kind_of(file)
+    table, kind = read_parquet(file), kind_of(file)
     fits(file, table, moments)
     return _own(table, moments, method, player) if kind == "own" else _pairs(table, kind, moments, threshold, player)
 

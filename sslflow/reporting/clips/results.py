@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sslflow import paths
-from sslflow.runtime.files import read_json
+from sslflow.runtime.files import read_json, reading
+from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import lookup
 
 DEPTHS = {"r1": "R@1", "r5": "R@5", "r10": "R@10", "mrr": "MRR", "ndcg30": "nDCG@30"}
@@ -95,8 +96,10 @@ class Correspondences:
                 run = paths.run_name(method, seed)
                 trained, examined = (paths.metrics(stage, run) for stage in STAGES)
                 if examined.exists():
-                    clips = {"clips": read_json(trained)["clips"]} if trained.exists() else {}
-                    found[method, seed] = read_json(examined) | clips
+                    clips = read_json(trained) if trained.exists() else {}
+                    found[method, seed] = read_json(examined) | {
+                        name: clips[name] for name in ("clips",) if name in clips
+                    }
         return found
 
     def metrics(self, method: str, seed: int) -> dict[str, float]:
@@ -186,8 +189,10 @@ class Correspondences:
 
 def kind_of(decisions: Path) -> Kind:
     """What the wrong pairs in a table of decisions are."""
-    if "sound_clip" not in pq.read_schema(decisions).names:
+    with reading(decisions):
+        columns = pq.read_schema(decisions).names
+    if "sound_clip" not in columns:
         return "own"
-    table = pq.read_table(decisions, columns=["clip", "sound_clip", "same"])
+    table = read_parquet(decisions, ["clip", "sound_clip", "same"])
     clip, sound, same = (table[name].to_numpy(zero_copy_only=False) for name in ("clip", "sound_clip", "same"))
     return "moment" if np.any(~same & (clip == sound)) else "source"

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from sslflow.drawing.embedded import Picture
 from sslflow.reporting.clips.moments import Heard, Moments
 from sslflow.reporting.clips.pairings import fits
 from sslflow.reporting.clips.sounds import Player
 from sslflow.runtime.rng import permutation
+from sslflow.runtime.tables import read_parquet
 
 QUERIES = 4
 """Of either kind."""
@@ -45,7 +45,7 @@ class Search:
 def searches(file: Path, moments: Moments, seed: int, player: Player) -> list[tuple[str, list[Search]]]:
     """Searches for pictures by a sound, then for sounds by a picture, the queries by chance. Raises `ValueError` for a
     table about other clips."""
-    table = pq.read_table(file)
+    table = read_parquet(file)
     fits(file, table, moments)
     found = []
     rows = table.to_pylist()

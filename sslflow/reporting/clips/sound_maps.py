@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
-from safetensors.numpy import load_file
 
 from sslflow.audiovisual.maps import enlarged
 from sslflow.drawing.embedded import Picture, image, picture
@@ -16,6 +15,7 @@ from sslflow.examination.clips.pointing import pointing
 from sslflow.reporting.clips.moments import Heard, Moments
 from sslflow.reporting.clips.sounds import Player, coloured
 from sslflow.runtime.rng import permutation
+from sslflow.runtime.tables import read_safetensors
 
 EXAMPLES = 6
 SIDE = 144
@@ -36,7 +36,7 @@ class Located:
 
 def located(file: Path, moments: Moments, seed: int, player: Player) -> list[Located]:
     """Some windows by chance, such with a known box before others. Raises `ValueError` for maps of other clips."""
-    tensors = load_file(file)
+    tensors = read_safetensors(file)
     clips, boxes = tensors["clip"], tensors["box"]
     if len(clips) and not 0 <= clips.min() <= clips.max() < len(moments.clips):
         raise ValueError(f"{file}: not about the clips in {moments.clips.folder}; run `dvc repro`")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from sslflow.runtime.files import read_csv
 
 LARGEST = 24
 """A matrix of more classes is too wide to read; then only the most frequent mistakes are listed."""
@@ -57,5 +58,4 @@ def confusion(files: Iterable[Path], classes: Sequence[str]) -> Confusion | None
 
 
 def _pairs(file: Path) -> list[tuple[str, str]]:
-    with file.open(newline="", encoding="utf-8") as handle:
-        return [(row["actual"], row["predicted"]) for row in csv.DictReader(handle)]
+    return [(row["actual"], row["predicted"]) for row in read_csv(file, ["actual", "predicted"])]

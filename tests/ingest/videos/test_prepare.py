@@ -335,7 +335,7 @@ def test_an_added_video_costs_only_itself(raw: Path, plain: Path, monkeypatch: p
     prepared(fps=4)
     assert len(made) == 1
     made.clear()
-    monkeypatch.setattr(cache, "_VERSION", 2)
+    monkeypatch.setattr(cache, "_code", lambda: "other code")
     prepared()
     assert len(made) == 3
 
@@ -347,7 +347,14 @@ def test_a_file_that_changes_is_read_anew(raw: Path, plain: Path) -> None:
     before = rows()["a.mp4"]["sha256"]
     different(file, plain, 2)
     prepared()
-    assert rows()["a.mp4"]["sha256"] != before
+    assert (later := rows()["a.mp4"]["sha256"]) != before
+    facts = file.stat()
+    with file.open("r+b") as handle:
+        handle.seek(-1, os.SEEK_END)
+        handle.write(b"\x01")
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    prepared()
+    assert rows()["a.mp4"]["sha256"] != later, "another content of the same size and time"
     assert rows()["b.mp4"]["status"] == "ok"
 
 

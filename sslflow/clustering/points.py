@@ -1,0 +1,125 @@
+"""Rows of features as points to cluster, over several processes that hold a part of them each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sslflow.runtime.distributed import all_reduce_sum, gather, rank
+
+Metric = Literal["euclidean", "cosine"]
+
+CHUNK = 4096
+"""Rows at a time: the table of distances is this many rows high."""
+KEPT = 2**28
+"""Bytes up to which seeding keeps its points in float64, rather than convert them for each centroid."""
+
+
+class Points:
+    """This process's rows as points to cluster, numbered over all processes."""
+
+    def __init__(self, features: Tensor, metric: Metric, centre: Tensor | None = None) -> None:
+        self.features = features
+        self.metric: Metric = metric
+        counts = gather(torch.tensor([len(features)], device=features.device))
+        self.total, self.offset = int(counts.sum()), int(counts[: rank()].sum())
+        if centre is None:
+            if not self.total:
+                raise ValueError("no rows to cluster")
+            require_finite(all_reduce_sum(not_finite(features)))
+            # Around the mean, squared lengths are as small as they get, and so are the errors of their differences.
+            mean = self.sum(features) / self.total
+            centre = no_centre(features) if metric == "cosine" else mean.float()
+        self.centre = centre
+        self._kept: list[tuple[Tensor, Tensor]] | None = None
+
+    def chunks(self) -> Iterator[Tensor]:
+        """This process's points, a chunk at a time."""
+        for chunk in self.features.split(CHUNK):
+            yield prepared(chunk, self.metric, self.centre)
+
+    def some(self, numbers: Tensor) -> Points:
+        """Those with the numbers given that this process holds, numbered anew."""
+        here = numbers[(numbers >= self.offset) & (numbers < self.offset + len(self.features))]
+        own = self.features[(here - self.offset).to(self.features.device)]
+        return Points(own, self.metric, self.centre)
+
+    def at(self, numbers: Tensor) -> Tensor:
+        """Points by number, `(len(numbers), dim)`, in every process."""
+        numbers = numbers.to(self.features.device)
+        here = (numbers >= self.offset) & (numbers < self.offset + len(self.features))
+        points = torch.zeros(len(numbers), self.features.shape[1], device=self.features.device)
+        points[here] = prepared(self.features[numbers[here] - self.offset], self.metric, self.centre)
+        return all_reduce_sum(points)
+
+    def squared_distances(self, candidates: Tensor) -> Tensor:
+        """Squared distance of this process's points to each candidate, float64 `(rows, candidates)`.
+
+        By products, one for all candidates; in float64, which tells apart what `SAME` does.
+        """
+        wide = candidates.double()
+        lengths = wide.square().sum(dim=1)
+        chunks = [own[:, None] - 2 * (points @ wide.T) + lengths for points, own in self._wide()]
+        return torch.cat(chunks).clamp_(min=0)
+
+    def _wide(self) -> Iterable[tuple[Tensor, Tensor]]:
+        """This process's points in float64, with their squared lengths; kept where they take little memory."""
+        if self._kept is not None:
+            return self._kept
+        found = ((chunk, chunk.square().sum(dim=1)) for chunk in (part.double() for part in self.chunks()))
+        if self.features.numel() * torch.float64.itemsize > KEPT:
+            return found
+        self._kept = list(found)
+        return self._kept
+
+    def sum(self, per_point: Tensor) -> Tensor:
+        """Sum of a column of each process, or of each of several columns, over all processes, float64."""
+        return all_reduce_sum(per_point.sum(dim=0, dtype=torch.float64))
+
+    def draw(self, weights: Tensor, numbers: Tensor) -> Tensor:
+        """Numbers of the points on which fractions of the total weight, float64 in [0, 1), fall."""
+        reached = weights.double().cumsum(dim=0)
+        own = reached[-1:] if len(reached) else reached.new_zeros(1)
+        # The same borders in every process: no target is in two of them, or in none.
+        borders = F.pad(gather(own), (1, 0)).cumsum(dim=0)
+        before, target = borders[rank()], numbers.to(weights.device) * borders[-1]
+        mine = (target >= before) & (target < borders[rank() + 1])
+        found = torch.searchsorted(reached, target[mine] - before, right=True).clamp_(max=max(len(reached) - 1, 0))
+        drawn = torch.zeros(len(target), dtype=torch.int64, device=weights.device)
+        drawn[mine] = found + self.offset
+        return all_reduce_sum(drawn)
+
+    def furthest(self, distances: Tensor) -> Tensor:
+        """Number of the point, of all processes', with the largest distance, int64 `(1,)`."""
+        own = distances.new_full((1, 2), -1, dtype=torch.float64)
+        if len(distances):
+            distance, row = distances.max(dim=0)
+            own = torch.stack([distance.double(), (row + self.offset).double()])[None]
+        every = gather(own)
+        return every[every[:, 0].argmax(), 1].long()[None]
+
+
+def prepared(features: Tensor, metric: Metric, centre: Tensor) -> Tensor:
+    """Features as points: of length 1 for the cosine metric, else around the `centre`."""
+    return F.normalize(features.float(), dim=1) if metric == "cosine" else features.float() - centre
+
+
+def no_centre(like: Tensor) -> Tensor:
+    """The centre of points that are left where they are."""
+    return torch.zeros(like.shape[1], device=like.device)
+
+
+def not_finite(features: Tensor) -> Tensor:
+    """Number of rows that hold something not finite, int64 scalar."""
+    return torch.stack([(~chunk.isfinite().all(dim=1)).sum() for chunk in features.split(CHUNK)]).sum()
+
+
+def require_finite(wrong: Tensor) -> None:
+    """Raises `ValueError` where the number of rows that are not finite is above 0."""
+    count = int(wrong)
+    if count:
+        raise ValueError(f"features that are not finite (NaN or infinite) in {count} rows: nothing to cluster by")

@@ -1,0 +1,89 @@
+"""What is to be run, built once with the settings and no data: what a constructor refuses is said before any work."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sslflow.audiovisual import method as clip_method
+from sslflow.audiovisual.plan import Plan
+from sslflow.commands.check import ASKED, BLOCKS
+from sslflow.data.formats import ClipFormat, ImageFormat
+from sslflow.ingest.videos.cut import Grid
+from sslflow.networks.encoder import Encoder
+from sslflow.settings.params import FILE, ParamsError, Schemas, checked, load, lookup
+from sslflow.stages import pretrain, pretrain_clips
+from sslflow.training import method as image_method
+from sslflow.training.ingredients import build
+
+LABELS = 4
+"""Made-up examples: what is built depends on no number of them."""
+
+
+def refuse(file: Path = FILE) -> None:
+    """Raises `ParamsError` for methods that are to be run and that can't be built with the settings of a file, which
+    have been checked."""
+    content = load(file)
+    problems: list[str] = []
+    for kind, look in (("images", _images), ("clips", _clips)):
+        for name in lookup(content, "run").get(ASKED[kind].partition(".")[2]) or ():
+            with _noted(f"{BLOCKS[kind]}.{name}", problems):
+                look(name, content)
+    if problems:
+        raise ParamsError(list(dict.fromkeys(problems)), file)
+
+
+@contextlib.contextmanager
+def _noted(place: str, problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, RuntimeError, MemoryError) as error:  # the last two, where its own layers find no memory
+        problems.append(f"{place}: {' '.join(str(error).split())[:300]}")
+
+
+def _images(name: str, content: Mapping[str, Any]) -> None:
+    settings = _settings(pretrain.schemas(name), content)
+    block, data = f"methods.{name}", lookup(content, "data")
+    form = ImageFormat(data["channels"], data["image_size"], (0.5,) * data["channels"], (0.25,) * data["channels"])
+    kind = image_method.find(name)
+    given = {
+        "encoder": lambda: _encoder(form.channels, form.size, settings["encoder"]),
+        "labels": lambda: torch.arange(LABELS) % 2,
+    }
+    build(kind, given, settings[block])
+    kind.Views(form, **settings[f"{block}.views"])
+
+
+def _clips(name: str, content: Mapping[str, Any]) -> None:
+    settings = _settings(pretrain_clips.schemas(name), content)
+    block, chosen = f"clip_methods.{name}", Plan(**settings["pretrain_clips"]).clips
+    own = {"seconds": 3.0, "fps": 12, "side": 96, "rate": 16_000, **lookup(content, f"clips.{chosen}")}
+    grid = Grid(float(own["seconds"]), own["fps"], own["side"], own["rate"])
+    form = ClipFormat(grid.frames, grid.side, grid.fps, grid.rate, grid.seconds, (0.5,) * 3, (0.25,) * 3)
+    kind = clip_method.find(name)
+    given = {
+        "encoder": lambda: _encoder(3, form.side, settings["clip_encoders.picture"]),
+        "sound_encoder": lambda: _encoder(1, 64, settings["clip_encoders.sound"]),
+        "labels": lambda: torch.arange(LABELS) % 2,
+        "statistics": lambda: torch.zeros(LABELS, LABELS),
+    }
+    _ = grid.samples
+    kind.Views(form, **settings[f"{block}.views"])
+    build(kind, given, settings[block])
+
+
+def _encoder(channels: int, size: int, settings: Mapping[str, Any]) -> Encoder:
+    """Without memory for its weights."""
+    with torch.device("meta"):
+        return Encoder(channels, size, **settings)
+
+
+def _settings(schemas: Schemas, content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    problems: list[str] = []
+    found = checked(schemas, content, problems)
+    assert not problems, "a file that has been checked"
+    return found

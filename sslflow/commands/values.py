@@ -1,0 +1,124 @@
+"""What is wrong with settings that no signature can tell: names of sources and devices, what doesn't go together."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sslflow import paths
+from sslflow.ingest.images import sources
+from sslflow.ingest.listing import IN_FOLDERS
+from sslflow.ingest.videos import sources as videos
+from sslflow.runtime.device import usable
+from sslflow.settings import by_name
+from sslflow.settings.params import closest, lookup
+
+NAME = re.compile(r"[\w-]+")
+
+
+def problems(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """A sentence for each value that can't be; `asked`: the methods of each kind that are to be run."""
+    yield from _sets(content)
+    yield from _sources(content)
+    yield from _places(content)
+    device = lookup(content, "compute").get("device", "auto")
+    if isinstance(device, str) and (wrong := usable(device)):
+        yield f"compute.device: {wrong}"
+    yield from _batches(content, asked)
+    yield from _launch(content)
+    yield from _shown(content)
+
+
+def _sets(content: Mapping[str, Any]) -> Iterator[str]:
+    """Names of sets, which become names of folders and of stages."""
+    for section in ("domains", "clips"):
+        found = content.get(section)
+        if found is not None and not isinstance(found, dict):
+            yield f"{section}: expected sets by names of your own (name: settings), found {found!r}"
+        for name in lookup(content, section):
+            if not NAME.fullmatch(str(name)):
+                yield f"{section}.{name}: a name may hold letters, digits, - and _, and no more"
+
+
+def _places(content: Mapping[str, Any]) -> Iterator[str]:
+    """Folders to look in that hold the project's own results: a picture in the report would become an image."""
+    places = [("data", "source", "path"), ("data", "probe_source", "probe_path")]
+    for name in lookup(content, "domains"):
+        places += [(f"domains.{name}", "source", "source_path"), (f"domains.{name}", "target", "target_path")]
+    places += [(f"clips.{name}", "source", "path") for name in lookup(content, "clips")]
+    results = [place.absolute() for place in (paths.PREPARED, paths.ARTIFACTS, paths.WORK)]
+    for section, source, key in places:
+        own = lookup(content, section)
+        place = own.get(key)
+        if own.get(source) in IN_FOLDERS and isinstance(place, str):
+            with contextlib.suppress(OSError, ValueError):
+                folder = Path(place).resolve()
+                if not place or any(result.is_relative_to(folder) for result in results):
+                    yield f"{section}.{key}: {place!r} holds the project's own results: name a folder without them"
+
+
+def _shown(content: Mapping[str, Any]) -> Iterator[str]:
+    """Methods whose results the report shows."""
+    for key, kind in (("adapter", "adaptation"), ("clip_method", "clips")):
+        name, known = lookup(content, "report").get(key), by_name.names(f"sslflow.methods.{kind}")
+        if isinstance(name, str) and name not in known:
+            yield f"report.{key}: there is no method '{name}'{closest(name, known)}"
+
+
+def _sources(content: Mapping[str, Any]) -> Iterator[str]:
+    labelled = [kind for kind in sources.KINDS if kind != "folder"]
+    places = [("data", ("source",), sources.KINDS), ("data", ("probe_source",), ("same", *labelled))]
+    for name in lookup(content, "domains"):
+        places += [(f"domains.{name}", ("source",), labelled), (f"domains.{name}", ("target",), sources.KINDS)]
+    places += [(f"clips.{name}", ("source",), videos.KINDS) for name in lookup(content, "clips")]
+    for section, keys, kinds in places:
+        for key in keys:
+            name = lookup(content, section).get(key)
+            if isinstance(name, str):
+                yield from (f"{section}.{key}: {wrong}" for wrong in _wrong_source(name, kinds))
+
+
+def _wrong_source(name: str, kinds: Sequence[str]) -> Iterator[str]:
+    kind, _, detail = name.partition(":")
+    known = {one.partition(":")[0]: ":" in one for one in kinds}
+    if known.get(kind) != bool(detail) or name.endswith(":"):
+        yield f"there is no source '{name}'{closest(name, kinds)}"
+    elif kind == "samples" and paths.SAMPLES.is_dir():
+        try:
+            if kinds == videos.KINDS:
+                videos.find_videos(name, "")
+            else:
+                sources.open_source(name, "", seed=0, test_fraction=0.0, label="category")
+        except ValueError as error:
+            yield str(error).removeprefix("clips.source: ")
+
+
+def _batches(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Batches in which an image stands alone: it is neither normalised nor compared."""
+    for kind, block, shared in (("images", "methods", "train"), ("clips", "clip_methods", "clip_train")):
+        for name in asked[kind]:
+            own = lookup(content, f"{block}.{name}.train")
+            train = lookup(content, f"{block}.{name}.train", over=shared)
+            size, parts = train.get("batch_size"), train.get("accumulate", 1)
+            vit = kind == "images" and str(lookup(content, "encoder").get("name")).startswith("vit")
+            if _is_count(size) and _is_count(parts) and size // parts < 2 and not vit:
+                place = f"{block}.{name}.train" if "batch_size" in own else shared
+                of = f" in {parts} parts (accumulate)" if parts > 1 else ""
+                least = f"at least {2 * parts}"
+                yield f"{place}.batch_size: {size}{of} leaves one image alone, and BatchNorm needs two: {least}"
+    if asked["adaptation"] and lookup(content, "adapt.train").get("batch_size") == 1:
+        yield "adapt.train.batch_size: 1 leaves one image alone, and it is compared with others: at least 2"
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
+
+
+def _launch(content: Mapping[str, Any]) -> Iterator[str]:
+    """How a process is started: the name of a module is put after it."""
+    launch = lookup(content, "run").get("launch", "python -m")
+    if isinstance(launch, str) and launch.split()[-1:] != ["-m"]:
+        yield f"run.launch: should end with -m, as `torchrun --nproc-per-node 2 -m` does, found {launch!r}"
