@@ -250,7 +250,8 @@ def _given_network(side: int, name: str) -> nn.Module:
     import timm
     from timm.layers.norm_act import freeze_batch_norm_2d
 
-    for options in ({"img_size": side, "dynamic_img_size": True}, {"img_size": side}, {}):
+    ways: tuple[dict[str, Any], ...] = ({"img_size": side, "dynamic_img_size": True}, {"img_size": side}, {})
+    for options in ways:
         try:
             return freeze_batch_norm_2d(timm.create_model(name, num_classes=0, **options))
         except TypeError:  # not every network takes these

@@ -6,6 +6,7 @@ import importlib.util
 from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from sslflow import paths
 from sslflow.runtime.files import read_json, write_json
@@ -108,9 +109,8 @@ def read_start(name: str) -> Start:
     if not facts:
         raise ValueError(f"{file}: no weights of that name; add a block starts.{name} to params.yaml, run `dvc repro`")
     known = {one.name for one in fields(Start)}
-    return Start(
-        **{key: tuple(value) if isinstance(value, list) else value for key, value in facts.items() if key in known}
-    )
+    settings: dict[str, Any] = {key: value for key, value in facts.items() if key in known}
+    return Start(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
 
 
 def _plain(facts: dict[str, object]) -> dict[str, object]:

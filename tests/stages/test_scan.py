@@ -199,7 +199,7 @@ def test_the_stage_lists_a_pair_of_domains(
 ) -> None:
     monkeypatch.chdir(root.parent)
     domains = {"source": "imagefolder", "source_path": "raw", "target": "folder", "target_path": "raw/a"}
-    write_params(**domains, label="subcategory")
+    write_params("", "", None, **domains, label="subcategory")
     scan.main()
     assert capsys.readouterr().out.startswith("scan  20 files and folders; ")
     file = paths.listing("domains", "mine")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def encoder(dataset: Dataset) -> Encoder:
     return Encoder(dataset.format.channels, dataset.format.size, **SMALL)
 
 
-def moved(before: dict[str, torch.Tensor], network: torch.nn.Module) -> set[str]:
+def moved(before: Mapping[str, torch.Tensor], network: torch.nn.Module) -> set[str]:
     """The names of the parameters that are others than before."""
     return {name for name, now in network.named_parameters() if not torch.equal(before[name], now)}
 
