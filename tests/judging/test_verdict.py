@@ -288,6 +288,7 @@ EXPECTED = {
     "rate_too_low": {"unchanged"},
     "dead_encoder": {"chance", "constant"},
     "temperature_too_high": {"chance"},
+    "decoupled_temperature_too_high": {"chance"},
     "without_redundancy_term": {"shortcut"},
     "without_stopped_gradient": {"collapse"},
     "without_predictor": {"collapse"},
