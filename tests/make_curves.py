@@ -25,6 +25,7 @@ from sslflow.methods.images.colorization import Colorization
 from sslflow.methods.images.context_prediction import ContextPrediction
 from sslflow.methods.images.deepcluster import DeepCluster
 from sslflow.methods.images.denoising import Denoising
+from sslflow.methods.images.diet import DIET
 from sslflow.methods.images.dino import DINO
 from sslflow.methods.images.inpainting import Inpainting
 from sslflow.methods.images.jigsaw import Jigsaw
@@ -199,6 +200,7 @@ HEALTHY = {
     "decoupled": Run(SimCLR, {**CONTRAST, "decoupled": True}),
     "deepcluster": Run(DeepCluster, {"clusters": 32, "directions": 32}),
     "denoising": Run(Denoising, {"decoder": 16}, {}),
+    "diet": Run(DIET, epochs=20),
     "dino": Run(DINO, ANSWERS, CROPS, epochs=20),
     "inpainting": Run(Inpainting, {"decoder": 16}, {}),
     "jigsaw": Run(Jigsaw, {"permutations": 64}, {"tiles": Tiles(side=0.5)}, epochs=3, batch_size=32),
@@ -219,6 +221,7 @@ SICK = {
     "encoder_dies_in_the_end": Run(Dying, {**CONTRAST, "dies": 0.92}, length=25),
     "temperature_too_high": Run(SimCLR, {**HEAD, "temperature": 100.0}, epochs=2),
     "decoupled_temperature_too_high": Run(SimCLR, {**HEAD, "temperature": 100.0, "decoupled": True}, epochs=2),
+    "diet_rate_too_high": Run(DIET, lr=0.1, epochs=3),
     "random_labels": Run(Supervised, {}, {}, images=random_labels, batch_size=256),
     "colours_by_chance": Run(Colorization, {"decoder": 16}, {}, images=tinted),
     "colours_by_chance_regression": Run(Colorization, {"decoder": 16, "loss": "regression"}, {}, images=tinted),

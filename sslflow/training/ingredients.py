@@ -55,7 +55,7 @@ def of_images(
     dataset: Dataset[ImageFormat], rows: np.ndarray, encoder: Mapping[str, Any], start: str = RANDOM
 ) -> Factories:
     """What there is for methods of images: an encoder with the settings given and random weights, or the weights of a
-    start; and the labels of the rows."""
+    start; the labels of the rows; and how many images they are."""
     return {
         "encoder": lambda: (
             Encoder(dataset.format.channels, dataset.format.size, **encoder)
@@ -63,4 +63,5 @@ def of_images(
             else started(start, dataset.format)
         ),
         "labels": lambda: torch.from_numpy(dataset.labels[rows]),
+        "images": lambda: len(rows),
     }

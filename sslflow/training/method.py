@@ -60,7 +60,8 @@ class Method(nn.Module, ABC):
     needs, and draws nothing by chance in a step: that is for its views.
 
     Its constructor says by name, left of `*`, what it is given besides settings: `encoder`; `labels`, int64 `(images,)`
-    of the run's images, −1 where there is none; methods for clips also `sound_encoder` and `statistics`."""
+    of the run's images, −1 where there is none; `images`, how many they are; methods for clips also `sound_encoder` and
+    `statistics`."""
 
     Views: ClassVar[Callable[..., Views]]
     """How its views are made: `Views(format, *, settings)`."""
