@@ -51,13 +51,13 @@ ENCODERS: dict[str, dict[str, Any]] = {
 ON_VIT = ("mae", "dino", "moco_v3")
 ONLY_VIT = ("mae",)
 ONLY_COLOUR = ("colorization",)
-JOINT_EMBEDDING = ("simclr", "diet", "moco_v2", "moco_v3", "byol", "barlow_twins", "vicreg", "simsiam", "dino", "swav")
+JOINT_EMBEDDING = ("simclr", "moco_v2", "moco_v3", "byol", "barlow_twins", "vicreg", "simsiam", "dino", "swav")
 CONTROLS = ("random", "pixels", "supervised")
 TRIED_ON_TEST = {"fashion": ("rotation", "simclr", "barlow_twins")}
 """Methods whose settings were once tried out on a set's test images: their rows flatter."""
 FAMILIES = {
     "pretext": ("rotation", "context_prediction", "jigsaw", "colorization", "inpainting", "denoising", "autoencoder"),
-    "contrastive": ("simclr", "diet", "moco_v2", "moco_v3"),
+    "contrastive": ("simclr", "diet", "moco_v2", "moco_v3", "nnclr"),
     "non-contrastive": ("byol", "barlow_twins", "vicreg", "simsiam", "dino"),
     "masked": ("mae",),
     "clustering": ("deepcluster", "swav"),

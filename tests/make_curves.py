@@ -32,6 +32,7 @@ from sslflow.methods.images.jigsaw import Jigsaw
 from sslflow.methods.images.mae import MAE
 from sslflow.methods.images.moco_v2 import MoCoV2
 from sslflow.methods.images.moco_v3 import MoCoV3
+from sslflow.methods.images.nnclr import NNCLR
 from sslflow.methods.images.rotation import Rotation
 from sslflow.methods.images.simclr import SimCLR
 from sslflow.methods.images.simsiam import SimSiam, negative_cosine
@@ -184,6 +185,7 @@ HEAD: dict[str, Any] = {"projector": (256, 64)}
 WIDE: dict[str, Any] = {"projector": (512, 256)}
 CONTRAST = {**HEAD, "temperature": 0.2}
 SLOW_SELF = {**HEAD, "predictor": 128, "momentum": 0.99}
+NEIGHBOURS = {**HEAD, "predictor": 128, "queue": 2048, "temperature": 0.1}
 SELF = {"projector": (512, 512, 512), "predictor": 128}
 CODES = {**HEAD, "prototypes": 64}
 ANSWERS = {**CODES, "momentum": 0.9, "teacher_temperature": 0.04}
@@ -207,6 +209,7 @@ HEALTHY = {
     "mae": Run(MAE, {"decoder_width": 32, "decoder_depth": 1}, {}, encoder=PATCHES, epochs=10),
     "moco_v2": Run(MoCoV2, {**CONTRAST, "queue": 65536, "momentum": 0.99}),
     "moco_v3": Run(MoCoV3, {"projector": (256, 64), "predictor": 128, "momentum": 0.99}),
+    "nnclr": Run(NNCLR, NEIGHBOURS, epochs=10),
     "rotation": Run(Rotation, {}, {}, batch_size=16, epochs=2),
     "simclr": Run(SimCLR, CONTRAST),
     "simsiam": Run(SimSiam, SELF, lr=6e-3),
@@ -222,6 +225,7 @@ SICK = {
     "temperature_too_high": Run(SimCLR, {**HEAD, "temperature": 100.0}, epochs=2),
     "decoupled_temperature_too_high": Run(SimCLR, {**HEAD, "temperature": 100.0, "decoupled": True}, epochs=2),
     "diet_rate_too_high": Run(DIET, lr=0.1, epochs=3),
+    "neighbours_all_the_same": Run(NNCLR, {**NEIGHBOURS, "queue": 1}, epochs=3),
     "random_labels": Run(Supervised, {}, {}, images=random_labels, batch_size=256),
     "colours_by_chance": Run(Colorization, {"decoder": 16}, {}, images=tinted),
     "colours_by_chance_regression": Run(Colorization, {"decoder": 16, "loss": "regression"}, {}, images=tinted),

@@ -300,6 +300,7 @@ EXPECTED = {
 }
 IN_THE_END = {
     "encoder_dies_in_the_end": {"chance", "constant"},
+    "neighbours_all_the_same": {"chance"},
     "random_labels": {"chance"},
     "colours_by_chance": {"chance"},
     "colours_by_chance_regression": {"chance"},
