@@ -58,7 +58,7 @@ TRIED_ON_TEST = {"fashion": ("rotation", "simclr", "barlow_twins")}
 FAMILIES = {
     "pretext": ("rotation", "context_prediction", "jigsaw", "colorization", "inpainting", "denoising", "autoencoder"),
     "contrastive": ("simclr", "diet", "moco_v2", "moco_v3", "nnclr"),
-    "non-contrastive": ("byol", "barlow_twins", "vicreg", "simsiam", "dino"),
+    "non-contrastive": ("byol", "barlow_twins", "vicreg", "lejepa", "simsiam", "dino"),
     "masked": ("mae",),
     "clustering": ("deepcluster", "swav"),
 }

@@ -29,6 +29,7 @@ from sslflow.methods.images.diet import DIET
 from sslflow.methods.images.dino import DINO
 from sslflow.methods.images.inpainting import Inpainting
 from sslflow.methods.images.jigsaw import Jigsaw
+from sslflow.methods.images.lejepa import LeJEPA
 from sslflow.methods.images.mae import MAE
 from sslflow.methods.images.moco_v2 import MoCoV2
 from sslflow.methods.images.moco_v3 import MoCoV3
@@ -186,6 +187,7 @@ WIDE: dict[str, Any] = {"projector": (512, 256)}
 CONTRAST = {**HEAD, "temperature": 0.2}
 SLOW_SELF = {**HEAD, "predictor": 128, "momentum": 0.99}
 NEIGHBOURS = {**HEAD, "predictor": 128, "queue": 2048, "temperature": 0.1}
+SKETCH = {**HEAD, "slices": 64}
 SELF = {"projector": (512, 512, 512), "predictor": 128}
 CODES = {**HEAD, "prototypes": 64}
 ANSWERS = {**CODES, "momentum": 0.9, "teacher_temperature": 0.04}
@@ -206,6 +208,7 @@ HEALTHY = {
     "dino": Run(DINO, ANSWERS, CROPS, epochs=20),
     "inpainting": Run(Inpainting, {"decoder": 16}, {}),
     "jigsaw": Run(Jigsaw, {"permutations": 64}, {"tiles": Tiles(side=0.5)}, epochs=3, batch_size=32),
+    "lejepa": Run(LeJEPA, SKETCH, CROPS, lr=1e-2, epochs=10),
     "mae": Run(MAE, {"decoder_width": 32, "decoder_depth": 1}, {}, encoder=PATCHES, epochs=10),
     "moco_v2": Run(MoCoV2, {**CONTRAST, "queue": 65536, "momentum": 0.99}),
     "moco_v3": Run(MoCoV3, {"projector": (256, 64), "predictor": 128, "momentum": 0.99}),
@@ -233,6 +236,7 @@ SICK = {
     "without_stopped_gradient": Run(WithoutStoppedGradient, SLOW_SELF, lr=1e-2, epochs=3),
     "without_predictor": Run(WithoutPredictor, {**SLOW_SELF, "momentum": 0.5}, epochs=3),
     "simsiam_without_stopped_gradient": Run(SimSiamWithoutStoppedGradient, SELF, lr=6e-3),
+    "without_gaussian": Run(LeJEPA, {**SKETCH, "gaussian": 0.0}, CROPS, lr=1e-2, epochs=10),
     "without_variance_and_covariance": Run(VICReg, {**HEAD, "variance": 0.0, "covariance": 0.0}, lr=1e-2),
     "without_centre": Run(WithoutCentre, ANSWERS, CROPS, lr=1e-2),
     "codes_all_alike": Run(SwAV, {**CODES, "iterations": 1, "epsilon": 1000.0}, CROPS),

@@ -295,6 +295,7 @@ EXPECTED = {
     "without_predictor": {"collapse"},
     "simsiam_without_stopped_gradient": {"collapse"},
     "without_variance_and_covariance": {"shortcut"},
+    "without_gaussian": {"shortcut"},
     "without_centre": {"collapse"},
     "codes_all_alike": {"chance"},
 }
