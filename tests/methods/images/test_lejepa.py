@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cmath
+import itertools
 import math
 
 import pytest
@@ -30,7 +31,7 @@ def slow_sigreg(z: Tensor, directions: Tensor) -> float:
             for t in points:
                 phi = sum(cmath.exp(1j * t * x) for x in numbers) / len(numbers)
                 values.append(abs(phi - math.exp(-t * t / 2)) ** 2 * math.exp(-t * t / 2))
-            area = sum((a + b) / 2 * 10 / 16 for a, b in zip(values, values[1:], strict=False))
+            area = sum((a + b) / 2 * 10 / 16 for a, b in itertools.pairwise(values))
             found.append(len(numbers) * area)
     return sum(found) / len(found)
 
