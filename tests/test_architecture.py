@@ -173,7 +173,7 @@ def test_outs_are_where_places_says(tmp_path: Path) -> None:
         return [(method, seed) for method in methods for seed in run["seeds"]]
 
     images, heard, adapted = (runs(*run[name]) for name in ("methods", "clip_methods", "adapt_methods"))
-    controls = runs("random", "pixels", "scratch")
+    controls = runs(*{*run["controls"], *run["tuned_controls"]})
     judged = (paths.trained, paths.curve, paths.pictures, paths.verdict)
     known = {place(*one) for place in (*judged, paths.encoder, paths.features, paths.pseudolabels) for one in images}
     known |= {paths.predictions(*one) for one in images + controls}

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from sslflow import paths, stages
+from sslflow.networks.starts import BUILT_IN, RANDOM
 from sslflow.settings import by_name
 from sslflow.settings.params import (
     FILE,
@@ -26,7 +27,6 @@ from sslflow.settings.params import (
     lookup,
     sections,
 )
-from sslflow.settings.starts import BUILT_IN, RANDOM
 
 BLOCKS = {"images": "methods", "clips": "clip_methods", "adaptation": "adapt_methods"}
 """The kinds of methods, and the section of params.yaml that holds their blocks."""

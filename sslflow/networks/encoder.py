@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sslflow.networks.given import Brought, Given
 from sslflow.runtime.files import replacing
 from sslflow.settings.params import Count, Natural, closest
 
@@ -23,49 +23,6 @@ VITS = {"vit_tiny": 192, "vit_small": 384, "vit_base": 768}
 
 # timm is imported where an encoder is built: it takes longer to load than torch, and stages that only read features and
 # settings build none.
-
-
-@dataclass(frozen=True)
-class Given:
-    """Where weights come from that were not trained here, and what images must be to suit them."""
-
-    weights: str
-    sha256: str
-    """Of the file, or where there is none of its tensors."""
-    licence: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    """By which their images are normalised, three channels, as shares of white."""
-    data_mean: tuple[float, ...]
-    data_std: tuple[float, ...]
-    """By which the images that come in are normalised."""
-    side: int
-    """Pixels of the side that an image has for them."""
-
-
-class Brought(nn.Module):
-    """Images as they are normalised here, `(n, 1 or 3, h, w)`, as given weights expect them, `(n, 3, …)`: in three
-    channels, normalised otherwise, larger or smaller by `scale`."""
-
-    def __init__(self, facts: Given, scale: float) -> None:
-        super().__init__()
-        mean, std, here, spread = (
-            torch.tensor(part).view(1, -1, 1, 1) for part in (facts.mean, facts.std, facts.data_mean, facts.data_std)
-        )
-        self.scale = scale
-        self.register_buffer("factor", spread / std, persistent=False)
-        self.register_buffer("shift", (here - mean) / std, persistent=False)
-
-    factor: Tensor
-    shift: Tensor
-
-    def forward(self, images: Tensor) -> Tensor:
-        images = images * self.factor + self.shift
-        if self.scale == 1:
-            return images
-        return F.interpolate(
-            images, scale_factor=self.scale, mode="bilinear", antialias=self.scale < 1, recompute_scale_factor=True
-        )
 
 
 class Encoder(nn.Module):

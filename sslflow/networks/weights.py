@@ -15,10 +15,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sslflow.data.formats import ImageFormat
-from sslflow.networks.encoder import Encoder, Given, load_encoder
+from sslflow.networks.encoder import Encoder, load_encoder
+from sslflow.networks.given import Given
+from sslflow.networks.starts import PACKAGES, Start, file_of, read_start
 from sslflow.runtime.files import sha256
 from sslflow.settings.params import closest
-from sslflow.settings.starts import PACKAGES, Start, file_of, read_start
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation by which most networks for photographs have their images normalised."""

@@ -63,7 +63,8 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     views = kind.Views(dataset.format, **settings[f"{block}.views"])
 
     journal, train = Journal(**settings.pop("pretrain")), settings[f"{block}.train"]
-    files = [dataset.folder / "manifest.parquet", dataset.folder / "dataset.json", paths.start(start.weights)]
+    files = [dataset.folder / "manifest.parquet", dataset.folder / "dataset.json"]
+    files += [paths.start(start.weights)] if start.given else []
     training = Run("pretrain", name, seed, journal, device, settings, *files)
     watched = images[permutation(len(images), seed, "diagnostics")[: journal.diagnostics].numpy()]
     watch = Watch(method, views, dataset, watched, device, seed, train.get("memory_format", "channels_last"))

@@ -20,12 +20,12 @@ from sslflow.evaluation.linear import fit_linear
 from sslflow.features.extract import extract
 from sslflow.features.store import FeatureStore
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.starts import RANDOM
 from sslflow.networks.weights import started
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import sha256, write_csv, write_metrics
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import Count, Positive, read
-from sslflow.settings.starts import RANDOM
 from sslflow.stages.entry import run
 
 PIXELS = 32
@@ -112,7 +112,7 @@ def _features(
     """Rows to features `(rows, dim)` on the device: of a method's frozen encoder, or of a control."""
     if name == "pixels":
         return lambda rows: pixels(dataset, rows, device)
-    if paths.start(name).exists():
+    if name == RANDOM or paths.start(name).exists():
         # Random ones are those that every method of this seed starts from.
         torch.manual_seed(derive(seed, "init"))
         encoder = (

@@ -59,7 +59,8 @@ def main() -> None:
     params = load()
     fractions = (params.get("finetune") or {}).get("fractions") or leaderboard.fractions_of(methods, seeds)
 
-    wanted = {*settings["run"]["controls"], *settings["run"]["tuned_controls"]}
+    asked = sections.Run(**settings["run"])
+    wanted = {*asked.controls, *asked.tuned_controls}
     starts = [name for name in params.get("starts") or {} if name in wanted]
     board = leaderboard.collect(methods, seeds, fractions, starts)
     leaderboard.write_board(board)

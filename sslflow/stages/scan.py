@@ -17,8 +17,8 @@ from sslflow.ingest.listing import (
     write_weights_listing,
 )
 from sslflow.ingest.videos.prepare import prepare_clips
+from sslflow.networks.starts import BUILT_IN, Start, write_start
 from sslflow.settings.params import Schemas, load, lookup, read
-from sslflow.settings.starts import BUILT_IN, Start, write_start
 from sslflow.stages.entry import run
 
 KINDS = {

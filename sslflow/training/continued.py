@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.starts import RANDOM
 from sslflow.settings.params import Fraction, Natural, Positive
-from sslflow.settings.starts import RANDOM
 from sslflow.training.optim import warmup_cosine
 
 Keep = Literal["best", "last"]

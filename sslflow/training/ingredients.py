@@ -13,8 +13,8 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ImageFormat
 from sslflow.data.splits import TRAIN
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.starts import RANDOM
 from sslflow.networks.weights import started
-from sslflow.settings.starts import RANDOM
 from sslflow.training.method import Method
 
 M = TypeVar("M", bound=Method)

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from sslflow.data.formats import ImageFormat
 from sslflow.networks.batch_norm import batch_norms
 from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
+from sslflow.networks.starts import Start
 from sslflow.networks.weights import given
-from sslflow.settings.starts import Start
 
 COLOUR = ImageFormat(3, 64, (0.6, 0.5, 0.4), (0.2, 0.3, 0.25))
 GREY = ImageFormat(1, 64, (0.4,), (0.3,))

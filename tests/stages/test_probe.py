@@ -155,7 +155,7 @@ def test_without_labels_both_say_so_and_write_what_dvc_waits_for(tmp_path, fashi
     for name in ("simclr", "random", "pixels"):
         probe.main(name, 0)
         assert metrics("probe", name) == {}
-        assert paths.predictions(name, 0).read_text() == "row,actual,predicted\n"
+        assert paths.predictions(name, 0).read_text() == "row,actual,predicted,neighbours\n"
     for name in ("simclr", "scratch"):
         finetune.main(name, 0)
         assert metrics("finetune", name) == {}

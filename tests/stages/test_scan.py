@@ -6,6 +6,7 @@ import csv
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from data_fixtures import encoded, fill, scene, write
@@ -15,6 +16,7 @@ from sslflow import paths
 from sslflow.ingest.images.sources import open_source
 from sslflow.ingest.listing import write_domains_listing, write_listing
 from sslflow.ingest.records import unescape
+from sslflow.networks.starts import Start, read_start
 from sslflow.stages import scan
 
 HEADER = "setting,path,size,mtime_ns\n"
@@ -34,10 +36,11 @@ def rows(text: str) -> dict[str, tuple[str, str]]:
     return {path: (size, time) for _, path, size, time in list(csv.reader(text.splitlines()))[1:]}
 
 
-def write_params(weights: str = "", **domains: str) -> None:
+def write_params(weights: str = "", starts: dict[str, dict[str, Any]] | None = None, **domains: str) -> None:
     data = {"source": "folder", "path": "raw", "image_size": 8, "channels": 1}
     sets = {"mine": {**domains, "image_size": 8, "channels": 1}} if domains else {}
-    YAML().dump({"data": data, "domains": sets, "clips": {}, "adapt": {"weights": weights}}, Path("params.yaml"))
+    content = {"data": data, "domains": sets, "clips": {}, "adapt": {"weights": weights}, "starts": starts or {}}
+    YAML().dump(content, Path("params.yaml"))
 
 
 @pytest.fixture
@@ -160,7 +163,31 @@ def test_the_stage(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert paths.LISTING.read_text() == listed(root)
     assert paths.WEIGHTS_LISTING.read_text() == HEADER
     assert capsys.readouterr().out.startswith("scan  8 files and folders; ")
-    assert sorted(file.name for file in paths.LISTINGS.iterdir()) == ["data.csv", "weights.csv"]
+    assert sorted(file.name for file in paths.LISTINGS.iterdir()) == ["data.csv", "starts", "weights.csv"]
+
+
+def test_weights_of_the_user_s_own_names_are_told_by_what_they_are(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root.parent)
+    weights = write(Path("weights.safetensors"), b"1234")
+    write_params(starts={"mine": {"weights": "weights.safetensors", "network": "resnet18", "side": 96}})
+    scan.main()
+    file = paths.start("mine")
+    before, written = file.read_text(), file.stat().st_mtime_ns
+    assert sorted(one.stem for one in file.parent.iterdir()) == ["mine", "pixels", "random", "scratch"]
+    scan.main()
+    assert file.stat().st_mtime_ns == written
+    assert read_start("mine") == Start(weights="weights.safetensors", network="resnet18", side=96)
+    write(weights, b"12345")
+    scan.main()
+    assert file.read_text() != before
+    weights.unlink()
+    with pytest.raises(ValueError, match="no such file of weights to start from"):
+        scan.main()
+    write_params()
+    scan.main()
+    assert not file.exists()
+    with pytest.raises(ValueError, match=r"no weights of that name; add a block starts\.mine"):
+        read_start("mine")
 
 
 def test_the_stage_lists_a_pair_of_domains(
