@@ -57,7 +57,7 @@ TRIED_ON_TEST = {"fashion": ("rotation", "simclr", "barlow_twins")}
 """Methods whose settings were once tried out on a set's test images: their rows flatter."""
 FAMILIES = {
     "pretext": ("rotation", "context_prediction", "jigsaw", "colorization", "inpainting", "denoising", "autoencoder"),
-    "contrastive": ("simclr", "diet", "moco_v2", "moco_v3", "nnclr"),
+    "contrastive": ("simclr", "diet", "moco_v2", "moco_v3", "densecl", "nnclr"),
     "non-contrastive": ("byol", "barlow_twins", "vicreg", "lejepa", "simsiam", "dino"),
     "masked": ("mae",),
     "clustering": ("deepcluster", "swav"),

@@ -25,8 +25,10 @@ from sslflow.methods.images.colorization import Colorization
 from sslflow.methods.images.context_prediction import ContextPrediction
 from sslflow.methods.images.deepcluster import DeepCluster
 from sslflow.methods.images.denoising import Denoising
+from sslflow.methods.images.densecl import DenseCL
 from sslflow.methods.images.diet import DIET
 from sslflow.methods.images.dino import DINO
+from sslflow.methods.images.distillation import Distillation
 from sslflow.methods.images.inpainting import Inpainting
 from sslflow.methods.images.jigsaw import Jigsaw
 from sslflow.methods.images.lejepa import LeJEPA
@@ -51,6 +53,7 @@ from sslflow.training.method import Batch, Choices, Losses, Method
 from sslflow.training.run import first_row, row
 from sslflow.views.images import Blur, Crop, Local, rgb_from_lab
 from sslflow.views.tiles import Tiles
+from tests.cases import a_teacher
 from tests.conftest import ROOT, first_images, write_dataset
 
 CURVES = Path(__file__).parent / "curves"
@@ -61,6 +64,7 @@ READ = {
 }
 """Columns that the verdict reads."""
 SMALL: dict[str, Any] = {"name": "resnet10", "width": 8, "stem_stride": 2}
+MAPS: dict[str, Any] = {**SMALL, "stem_stride": 1}
 PATCHES: dict[str, Any] = {"name": "vit_tiny", "width": 64, "depth": 2, "patch_size": 4}
 
 Row = dict[str, float]
@@ -83,7 +87,11 @@ class Run:
         """Each row of its curve, as it is written, and what the loss chooses among."""
         torch.manual_seed(derive(0, "init"))
         kind: Any = self.kind
-        method: Method = build(kind, of_images(dataset, dataset.pretraining_rows, self.encoder), self.settings)
+        given = {
+            **of_images(dataset, dataset.pretraining_rows, self.encoder),
+            "teacher": lambda: a_teacher(dataset.format),
+        }
+        method: Method = build(kind, given, self.settings)
         views = method.Views(dataset.format, **self.views)
         watch = Watch(method, views, dataset, dataset.pretraining_rows[:160], CPU, 0)
         before = watch()
@@ -167,6 +175,14 @@ class WithoutCentre(DINO):
         self.centre.zero_()
 
 
+class DullTeacher(Distillation):
+    """Its teacher sees the same in all images."""
+
+    def __init__(self, encoder: Encoder, teacher: Encoder, **settings: Any) -> None:
+        super().__init__(encoder, teacher, **settings)
+        self.teacher.network.network.conv1.weight.zero_()
+
+
 class Dying(SimCLR):
     """Its encoder gives out nothing but zeros from some time on, a share of the run."""
 
@@ -188,6 +204,7 @@ CONTRAST = {**HEAD, "temperature": 0.2}
 SLOW_SELF = {**HEAD, "predictor": 128, "momentum": 0.99}
 NEIGHBOURS = {**HEAD, "predictor": 128, "queue": 2048, "temperature": 0.1}
 SKETCH = {**HEAD, "slices": 64}
+DENSE = {**CONTRAST, "queue": 2048, "momentum": 0.99}
 SELF = {"projector": (512, 512, 512), "predictor": 128}
 CODES = {**HEAD, "prototypes": 64}
 ANSWERS = {**CODES, "momentum": 0.9, "teacher_temperature": 0.04}
@@ -204,8 +221,10 @@ HEALTHY = {
     "decoupled": Run(SimCLR, {**CONTRAST, "decoupled": True}),
     "deepcluster": Run(DeepCluster, {"clusters": 32, "directions": 32}),
     "denoising": Run(Denoising, {"decoder": 16}, {}),
+    "densecl": Run(DenseCL, DENSE, encoder=MAPS),
     "diet": Run(DIET, epochs=20),
     "dino": Run(DINO, ANSWERS, CROPS, epochs=20),
+    "distillation": Run(Distillation),
     "inpainting": Run(Inpainting, {"decoder": 16}, {}),
     "jigsaw": Run(Jigsaw, {"permutations": 64}, {"tiles": Tiles(side=0.5)}, epochs=3, batch_size=32),
     "lejepa": Run(LeJEPA, SKETCH, CROPS, lr=1e-2, epochs=10),
@@ -227,8 +246,10 @@ SICK = {
     "encoder_dies_in_the_end": Run(Dying, {**CONTRAST, "dies": 0.92}, length=25),
     "temperature_too_high": Run(SimCLR, {**HEAD, "temperature": 100.0}, epochs=2),
     "decoupled_temperature_too_high": Run(SimCLR, {**HEAD, "temperature": 100.0, "decoupled": True}, epochs=2),
+    "densecl_temperature_too_high": Run(DenseCL, {**DENSE, "temperature": 100.0}, encoder=MAPS, epochs=2),
     "diet_rate_too_high": Run(DIET, lr=0.1, epochs=3),
     "neighbours_all_the_same": Run(NNCLR, {**NEIGHBOURS, "queue": 1}, epochs=3),
+    "dull_teacher": Run(DullTeacher, epochs=2),
     "random_labels": Run(Supervised, {}, {}, images=random_labels, batch_size=256),
     "colours_by_chance": Run(Colorization, {"decoder": 16}, {}, images=tinted),
     "colours_by_chance_regression": Run(Colorization, {"decoder": 16, "loss": "regression"}, {}, images=tinted),

@@ -1,9 +1,12 @@
-"""Outputs of earlier steps that stay at hand."""
+"""Outputs of earlier steps that stay at hand, and what is told from them."""
 
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from sslflow.runtime.device import full_precision
 
 EMPTY = -1
 
@@ -43,3 +46,17 @@ class Queue(nn.Module):
         self.vectors = self.vectors.index_copy(0, places, vectors)
         self.rows = self.rows.index_copy(0, places, rows)
         self.oldest = (self.oldest + len(vectors)) % len(self)
+
+
+@full_precision
+def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, ignored: Tensor, temperature: float) -> Tensor:
+    """Cross entropy of picking `keys[i]` for `queries[i]`, both `(n, dim)`, from it and `negatives` `(k, dim)`, by
+    cosine similarity over the temperature: scalar, a mean over the queries; at random it is about ln(k + 1).
+
+    Keys and negatives have length 1. Where `ignored` `(n, k)` is true, a negative does not stand against a query.
+    """
+    queries = F.normalize(queries, dim=1)
+    right = (queries * keys).sum(dim=1, keepdim=True)
+    wrong = (queries @ negatives.T).masked_fill(ignored, -torch.inf)
+    logits = torch.cat([right, wrong], dim=1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))

@@ -62,8 +62,8 @@ class Method(nn.Module, ABC):
     alone, and so is the same in all processes and in a resumed run.
 
     Its constructor says by name, left of `*`, what it is given besides settings: `encoder`; `labels`, int64 `(images,)`
-    of the run's images, −1 where there is none; `images`, how many they are; methods for clips also `sound_encoder` and
-    `statistics`."""
+    of the run's images, −1 where there is none; `images`, how many they are; `teacher`, an encoder with weights that
+    exist; methods for clips also `sound_encoder` and `statistics`."""
 
     Views: ClassVar[Callable[..., Views]]
     """How its views are made: `Views(format, *, settings)`."""

@@ -289,6 +289,8 @@ EXPECTED = {
     "dead_encoder": {"chance", "constant"},
     "temperature_too_high": {"chance"},
     "decoupled_temperature_too_high": {"chance"},
+    "densecl_temperature_too_high": {"chance"},
+    "dull_teacher": {"unchanged"},
     "diet_rate_too_high": {"chance", "constant"},
     "without_redundancy_term": {"shortcut"},
     "without_stopped_gradient": {"collapse"},

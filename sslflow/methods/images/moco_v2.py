@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import mlp
-from sslflow.networks.queue import Queue
+from sslflow.networks.queue import Queue, info_nce
 from sslflow.networks.teacher import Teacher
-from sslflow.runtime.device import full_precision
 from sslflow.runtime.distributed import gather
 from sslflow.settings.params import Count, Fraction, Positive, Widths
 from sslflow.training.method import Batch, Choices, Losses, Method
@@ -61,17 +59,3 @@ class MoCoV2(Method):
 
     def choices(self, images: int) -> Choices:
         return Choices(len(self.queue) + 1, "keys of earlier images")
-
-
-@full_precision
-def info_nce(queries: Tensor, keys: Tensor, negatives: Tensor, ignored: Tensor, temperature: float) -> Tensor:
-    """Cross entropy of picking `keys[i]` for `queries[i]`, both `(n, dim)`, from it and `negatives` `(k, dim)`, by
-    cosine similarity over the temperature: scalar, a mean over the queries; at random it is about ln(k + 1).
-
-    Keys and negatives have length 1. Where `ignored` `(n, k)` is true, a negative does not stand against a query.
-    """
-    queries = F.normalize(queries, dim=1)
-    right = (queries * keys).sum(dim=1, keepdim=True)
-    wrong = (queries @ negatives.T).masked_fill(ignored, -torch.inf)
-    logits = torch.cat([right, wrong], dim=1) / temperature
-    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.int64, device=logits.device))

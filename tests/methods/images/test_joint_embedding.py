@@ -15,12 +15,12 @@ from torch.multiprocessing.spawn import spawn
 
 from sslflow.methods.images.byol import BYOL, distance
 from sslflow.methods.images.moco_v2 import MoCoV2
-from sslflow.methods.images.moco_v2 import info_nce as queue_nce
 from sslflow.methods.images.moco_v3 import MoCoV3
 from sslflow.methods.images.moco_v3 import info_nce as batch_nce
 from sslflow.methods.images.simsiam import SimSiam, negative_cosine
 from sslflow.methods.images.vicreg import VICReg, vicreg_terms
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.queue import info_nce as queue_nce
 from sslflow.networks.teacher import Teacher
 from sslflow.runtime.distributed import average_gradients
 from sslflow.runtime.rng import derive

@@ -8,12 +8,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslflow.methods.images import moco_v2, moco_v3
+from sslflow.methods.images import moco_v3
 from sslflow.methods.images.barlow_twins import barlow_terms
 from sslflow.methods.images.rotation import rotations
 from sslflow.methods.images.simclr import SimCLR, nt_xent
 from sslflow.methods.images.supervised import Supervised
 from sslflow.methods.images.vicreg import vicreg_terms
+from sslflow.networks import queue
 from sslflow.networks.encoder import Encoder
 from sslflow.training.method import Batch, Choices, chance_level
 
@@ -74,9 +75,10 @@ def test_nt_xent_equals_lightly(pair):
 def test_the_decoupled_loss_equals_the_slow_reference_and_lightly(pair, temperature):
     from lightly.loss import DCLLoss
 
-    found = nt_xent(*pair, temperature, decoupled=True)
-    assert float(found) == pytest.approx(slow_dcl(*pair, temperature), rel=1e-5)
-    za, zb = (z.float() for z in pair)
+    za, zb = pair
+    found = nt_xent(za, zb, temperature, decoupled=True)
+    assert float(found) == pytest.approx(slow_dcl(za, zb, temperature), rel=1e-5)
+    za, zb = za.float(), zb.float()
     theirs = DCLLoss(temperature=temperature)(za, zb)
     torch.testing.assert_close(nt_xent(za, zb, temperature, decoupled=True), theirs, rtol=1e-5, atol=1e-5)
 
@@ -151,14 +153,14 @@ def test_rotations_move_pixels_exactly():
 @pytest.mark.parametrize("name", ["simclr", "moco_v2", "moco_v3", "barlow_twins", "vicreg"])
 def test_losses_are_worked_out_in_float32_under_autocast(name):
     torch.manual_seed(0)
-    za, zb, queue = torch.randn(3, 64, 16).bfloat16()
-    queue = F.normalize(queue.float(), dim=1)
+    za, zb, earlier = torch.randn(3, 64, 16).bfloat16()
+    earlier = F.normalize(earlier.float(), dim=1)
 
     def loss(a, b):
         if name == "simclr":
             return nt_xent(a, b, 0.1)
         if name == "moco_v2":
-            return moco_v2.info_nce(a, F.normalize(b.float(), dim=1), queue, torch.zeros(64, 64).bool(), 0.1)
+            return queue.info_nce(a, F.normalize(b.float(), dim=1), earlier, torch.zeros(64, 64).bool(), 0.1)
         if name == "moco_v3":
             return moco_v3.info_nce(a, b, 0, 0.1)
         return torch.stack(list(barlow_terms(a, b) if name == "barlow_twins" else vicreg_terms(a, b).values()))
