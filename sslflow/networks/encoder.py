@@ -135,6 +135,12 @@ class Encoder(nn.Module):
         """Whether images become tokens: what `tokens` and `attention` need."""
         return type(self.network).__name__ == "VisionTransformer"
 
+    @property
+    def across(self) -> int:
+        """Patches of a ViT along a side of an image."""
+        side = self.given.side if self.given else self.image_size
+        return self.network.patch_embed.dynamic_feat_size((side, side))[0]
+
     def tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """A ViT's tokens after its last layer, class token first, `(n, 1 + patches, width)`.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -53,7 +51,7 @@ class DenseCL(Method):
     ) -> None:
         super().__init__()
         self.encoder, self.projector = encoder, mlp(encoder.dim, *projector)
-        self.place_projector = pointwise(encoder.map_dim, *projector)
+        self.place_projector = mlp(encoder.map_dim, *projector, norm=False)
         self.teacher = Teacher(self.student, batch_statistics=False)
         self.queue, self.place_queue = Queue(queue, projector[-1]), Queue(queue, projector[-1])
         self.dense, self.temperature, self.momentum = dense, temperature, momentum
@@ -89,14 +87,6 @@ class DenseCL(Method):
 
     def choices(self, images: int) -> Choices:
         return Choices(len(self.queue) + 1, "keys of earlier images")
-
-
-def pointwise(*widths: int) -> nn.Sequential:
-    """Linear layers of the widths given, input first, with ReLU between them."""
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise(widths):
-        layers += [nn.Linear(before, after), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers[:-1])
 
 
 @torch.no_grad()
