@@ -28,7 +28,10 @@ from sslflow.methods.images.denoising import Denoising
 from sslflow.methods.images.densecl import DenseCL
 from sslflow.methods.images.diet import DIET
 from sslflow.methods.images.dino import DINO
+from sslflow.methods.images.dinov2 import DINOv2
 from sslflow.methods.images.distillation import Distillation
+from sslflow.methods.images.ibot import IBOT
+from sslflow.methods.images.ijepa import IJEPA, block_error
 from sslflow.methods.images.inpainting import Inpainting
 from sslflow.methods.images.jigsaw import Jigsaw
 from sslflow.methods.images.lejepa import LeJEPA
@@ -183,6 +186,31 @@ class DullTeacher(Distillation):
         self.teacher.network.network.conv1.weight.zero_()
 
 
+class IBOTWithoutCentre(IBOT):
+    """And without the BatchNorm in its head of images, which is a kind of centre, too."""
+
+    def __init__(self, encoder: Encoder, *, projector: tuple[int, ...], prototypes: int, **settings: Any) -> None:
+        super().__init__(encoder, projector=projector, prototypes=prototypes, **settings)
+        head = mlp(encoder.dim, *projector, norm=False)
+        self.head = nn.Sequential(head, Prototypes(projector[-1], prototypes))
+        self.teacher = Teacher(self.student)
+
+    def after_step(self, progress: float) -> None:
+        super().after_step(progress)
+        self.centre.zero_()
+        self.patch_centre.zero_()
+
+
+class LearningTargets(IJEPA):
+    """Its targets are its own tokens, and take their gradient."""
+
+    def training_step(self, batch: Batch) -> Losses:
+        view, noise, blocks = batch.views
+        asked, keep = self.places(noise, blocks)
+        taught = self.patches(self.encoder, view)
+        return {"loss": block_error(self.predict(view, keep), taught, asked)}
+
+
 class Dying(SimCLR):
     """Its encoder gives out nothing but zeros from some time on, a share of the run."""
 
@@ -205,6 +233,8 @@ SLOW_SELF = {**HEAD, "predictor": 128, "momentum": 0.99}
 NEIGHBOURS = {**HEAD, "predictor": 128, "queue": 2048, "temperature": 0.1}
 SKETCH = {**HEAD, "slices": 64}
 DENSE = {**CONTRAST, "queue": 2048, "momentum": 0.99}
+ALIKE = {"teacher_temperature": 1000.0, "teacher_temperature_start": 1000.0}
+PREDICT = {"predictor_width": 32, "predictor_depth": 1, "momentum": 0.95}
 SELF = {"projector": (512, 512, 512), "predictor": 128}
 CODES = {**HEAD, "prototypes": 64}
 ANSWERS = {**CODES, "momentum": 0.9, "teacher_temperature": 0.04}
@@ -224,7 +254,10 @@ HEALTHY = {
     "densecl": Run(DenseCL, DENSE, encoder=MAPS),
     "diet": Run(DIET, epochs=20),
     "dino": Run(DINO, ANSWERS, CROPS, epochs=20),
+    "dinov2": Run(DINOv2, {**ANSWERS, "spread": 0.01}, CROPS, lr=1e-3, encoder=PATCHES, epochs=10),
     "distillation": Run(Distillation),
+    "ibot": Run(IBOT, ANSWERS, CROPS, lr=1e-3, encoder=PATCHES, epochs=10),
+    "ijepa": Run(IJEPA, PREDICT, {}, lr=1e-3, encoder=PATCHES, epochs=10),
     "inpainting": Run(Inpainting, {"decoder": 16}, {}),
     "jigsaw": Run(Jigsaw, {"permutations": 64}, {"tiles": Tiles(side=0.5)}, epochs=3, batch_size=32),
     "lejepa": Run(LeJEPA, SKETCH, CROPS, lr=1e-2, epochs=10),
@@ -249,7 +282,10 @@ SICK = {
     "densecl_temperature_too_high": Run(DenseCL, {**DENSE, "temperature": 100.0}, encoder=MAPS, epochs=2),
     "diet_rate_too_high": Run(DIET, lr=0.1, epochs=3),
     "neighbours_all_the_same": Run(NNCLR, {**NEIGHBOURS, "queue": 1}, epochs=3),
+    "dinov2_answers_all_alike": Run(DINOv2, {**ANSWERS, **ALIKE}, CROPS, lr=1e-3, encoder=PATCHES, epochs=3),
     "dull_teacher": Run(DullTeacher, epochs=2),
+    "ibot_without_centre": Run(IBOTWithoutCentre, ANSWERS, CROPS, lr=1e-2, encoder=PATCHES),
+    "ijepa_learning_targets": Run(LearningTargets, PREDICT, {}, lr=1e-3, encoder=PATCHES, epochs=10),
     "random_labels": Run(Supervised, {}, {}, images=random_labels, batch_size=256),
     "colours_by_chance": Run(Colorization, {"decoder": 16}, {}, images=tinted),
     "colours_by_chance_regression": Run(Colorization, {"decoder": 16, "loss": "regression"}, {}, images=tinted),

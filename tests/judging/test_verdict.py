@@ -290,6 +290,8 @@ EXPECTED = {
     "temperature_too_high": {"chance"},
     "decoupled_temperature_too_high": {"chance"},
     "densecl_temperature_too_high": {"chance"},
+    "ibot_without_centre": {"collapse"},
+    "ijepa_learning_targets": {"constant"},
     "dull_teacher": {"unchanged"},
     "diet_rate_too_high": {"chance", "constant"},
     "without_redundancy_term": {"shortcut"},
@@ -303,6 +305,7 @@ EXPECTED = {
 }
 IN_THE_END = {
     "encoder_dies_in_the_end": {"chance", "constant"},
+    "dinov2_answers_all_alike": {"chance"},
     "neighbours_all_the_same": {"chance"},
     "random_labels": {"chance"},
     "colours_by_chance": {"chance"},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from sslflow.networks.teacher import Teacher
 from sslflow.runtime.device import full_precision
 from sslflow.runtime.distributed import gather
 from sslflow.settings.params import Count, Fraction, NonNegative, Positive, Widths
-from sslflow.training.method import Batch, Losses, Method
+from sslflow.training.method import Batch, Choices, Losses, Method
 from sslflow.training.schedules import cosine, linear
 from sslflow.views.blocks import MaskedCrops, hidden_patches
 
@@ -55,7 +57,7 @@ class DINOv2(Method):
         )
         self.mask_token = nn.Parameter(0.02 * torch.randn(encoder.map_dim))
         self.teacher = Teacher(self.student)
-        self.patches, self.spread, self.temperature = patches, spread, temperature
+        self.prototypes, self.patches, self.spread, self.temperature = prototypes, patches, spread, temperature
         self.teacher_temperature = teacher_temperature_start, teacher_temperature, teacher_warmup
         self.momentum = momentum
 
@@ -78,8 +80,10 @@ class DINOv2(Method):
         of_images = swapped_cross_entropy(targets, seen.float() / self.temperature)
         of_patches = patch_cross_entropy(balanced(taught_patches, sharp), patches / self.temperature, hidden)
         koleo = torch.stack([nearest_apart(gather(part)) for part in features.chunk(2)]).sum()
+        asked = 1 + self.patches * hidden.any(dim=1).float().mean()
         return {
             "loss": of_images + self.patches * of_patches + self.spread * koleo,
+            "chance_loss": asked * math.log(self.prototypes) + self.spread * koleo.detach(),
             "images": of_images,
             "patches": of_patches,
             "koleo": koleo,
@@ -91,6 +95,9 @@ class DINOv2(Method):
 
     def projections(self, features: Tensor) -> Tensor:
         return self.head(features)
+
+    def choices(self, images: int) -> Choices:
+        return Choices(self.prototypes, "prototypes")
 
 
 @full_precision

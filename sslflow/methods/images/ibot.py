@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -92,8 +94,10 @@ class IBOT(Method):
         self.centre.lerp_(batch_mean(taught), 1 - self.centre_momentum)
         mean, count = mean_over_all(taught_patches)
         self.patch_centre.lerp_(mean, (1 - self.centre_momentum) * (count > 0))
+        asked = 1 + self.patches * hidden.any(dim=1).float().mean()
         return {
             "loss": of_images + self.patches * of_patches,
+            "chance_loss": asked * math.log(self.prototypes),
             "images": of_images,
             "patches": of_patches,
             "teacher_entropy": -torch.special.xlogy(targets, targets).sum(dim=2).mean(),
@@ -105,5 +109,5 @@ class IBOT(Method):
     def projections(self, features: Tensor) -> Tensor:
         return self.head(features)
 
-    def choices(self, images: int) -> Choices | None:
-        return None if self.patches else Choices(self.prototypes, "prototypes")
+    def choices(self, images: int) -> Choices:
+        return Choices(self.prototypes, "prototypes")
