@@ -360,6 +360,7 @@ compute: {device: cpu, threads: 1}
 encoder: {name: resnet10, width: 4}
 pretrain: {log_every: 2, diagnostics: 32}
 inspect: {pictures: 4}
+start: {}
 methods:
   simclr: {projector: [16, 8], train: {epochs: 4, batch_size: 40, lr: 1e-9}, views: {blur: {p: 0.0}}}
 """

@@ -8,11 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from sslflow import paths
 from sslflow.methods.images.distillation import Distillation, cosine_distance, on_one_grid
-from sslflow.networks.encoder import Encoder
+from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.networks.starts import Start, write_start
 from sslflow.networks.teacher import Frozen
+from sslflow.stages import inspect, pretrain
 from sslflow.training.fit import fit
 from sslflow.training.ingredients import build, of_images
 from sslflow.training.method import Batch
@@ -122,3 +126,28 @@ def test_without_a_teacher_it_is_refused(dataset) -> None:
     small = {"name": "resnet10", "width": 4, "stem_stride": 2}
     with pytest.raises(ValueError, match=r"start\.teacher is random, .* set it to a name in starts"):
         build(Distillation, of_images(dataset, dataset.pretraining_rows, small), {})
+
+
+PARAMS = """
+compute: {device: cpu, threads: 1}
+encoder: {name: resnet10, width: 4}
+pretrain: {log_every: 2, diagnostics: 32}
+inspect: {pictures: 4}
+start: {teacher: mine}
+methods:
+  distillation: {train: {epochs: 2, batch_size: 40, lr: 1e-3}}
+"""
+
+
+def test_stages_find_the_teacher_by_its_name(dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text(PARAMS)
+    save_encoder(encoder(7, width=8), tmp_path / "teacher.safetensors")
+    write_start("mine", Start(weights="teacher.safetensors"))
+    pretrain.main("distillation", 0)
+    inspect.main("distillation", 0)
+    torch.use_deterministic_algorithms(False)
+    kept = load_file(paths.trained("distillation", 0))
+    assert not [name for name in kept if "teacher" in name]
+    assert kept["projector.weight"].shape == (64, 32)
+    assert paths.pictures("distillation", 0).exists()
