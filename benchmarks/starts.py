@@ -20,7 +20,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,11 +42,19 @@ SETS: dict[str, dict[str, Any]] = {
     "emoji": {"source": "samples:emoji", "image_size": 64, "channels": 3},
     "fashion": {"source": "samples:fashion", "image_size": 28, "channels": 3},
 }
-SIDES = {"emoji": 128, "fashion": 56}
+SIDES = {"emoji": 96, "fashion": 56}
 """Pixels to which images are brought for the weights."""
 START = "lite0"
 WEIGHTS = "package:efficientnet-lite0"
 SMALL = {"name": "resnet10", "width": 16, "stem_stride": 2, "grid": 2}
+LOGGED = 34
+STAGES = ("pretrain", "extract", "probe")
+CODE = """
+import importlib, sys
+for stage in sys.argv[1].split():
+    importlib.import_module(f"sslflow.stages.{stage}").main(*sys.argv[2:3], *map(int, sys.argv[3:]))
+"""
+"""Runs the stages named by the first argument."""
 DRAWN = 2000
 """Samples of seeds and test images for an interval."""
 
@@ -62,16 +70,18 @@ class Row:
 
 
 ON: dict[str, Any] = {"weights": START}
+EPOCHS = 6
 ROWS: dict[str, Row] = {
     "as it came": Row(),
-    **{
-        f"{method}, {keep} kept": Row(method, {**ON, "keep": keep}, {"epochs": 6})
-        for method in ("simclr", "vicreg", "diet", "dino")
-        for keep in ("best", "last")
-    },
-    "distilled into a ResNet-10": Row("distillation", {"teacher": START}, {"epochs": 24}),
-    "simclr, from scratch": Row("simclr", {}, {"epochs": 24}),
+    "dino, continued": Row("dino", ON, {"epochs": EPOCHS}),
+    "diet, continued": Row("diet", ON, {"epochs": EPOCHS}, {"smoothing": 0.3}),
+    "vicreg, continued": Row("vicreg", ON, {"epochs": EPOCHS}),
+    "simclr, continued": Row("simclr", ON, {"epochs": EPOCHS}),
+    "distilled into a ResNet-10": Row("distillation", {"teacher": START}, {"epochs": 2 * EPOCHS}),
+    "simclr, ResNet-10 from scratch": Row("simclr", {}, {"epochs": 2 * EPOCHS}),
 }
+TUNED = ("as it came", "simclr, continued", "distilled into a ResNet-10", "simclr, ResNet-10 from scratch")
+"""Rows that are fine-tuned as well."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ class Job:
         return self.folder / "results" / f"{self.seed}.json"
 
 
-def make_folder(job: Job) -> None:
+def make_folder(job: Job, precision: str) -> None:
     """A folder in which stages find prepared images and their settings."""
     job.folder.mkdir(parents=True, exist_ok=True)
     prepared = WORK / "prepared" / job.data
@@ -113,6 +123,9 @@ def make_folder(job: Job) -> None:
     params["compute"] |= {"device": "auto", "threads": 1}
     params["starts"] = {START: {"weights": WEIGHTS, "side": SIDES[job.data]}}
     params["start"] |= row.start
+    params["train"]["precision"] = params["extract"]["precision"] = params["finetune"]["precision"] = precision
+    # A row of the curve an epoch: looking costs as much as some steps.
+    params["pretrain"]["log_every"] = LOGGED
     params["finetune"] |= {"fractions": [0.1, 0.01]}
     if row.method:
         own = lookup(params, f"methods.{row.method}")
@@ -136,27 +149,24 @@ def measured(job: Job) -> dict[str, Any] | None:
     return found if found and found["key"] == key(job) else None
 
 
-def run(job: Job, tuned: bool) -> None:
-    """Measure one job and write its result."""
+def run(job: Job) -> None:
+    """Train and probe one job, and write its result."""
     title, result = paths.run_name(job.name, job.seed), {"key": key(job)}
+    _stages(job, *STAGES[0 if ROWS[job.row].method else 2 :], *(["finetune"] if job.row in TUNED else []))
     if ROWS[job.row].method:
-        _stage(job, "pretrain")
         trained = read_json(job.folder / paths.metrics("pretrain", title))
         result |= {name: trained[name] for name in ("seconds", "rankme", "kept_step", "step") if name in trained}
         curve = list(csv.DictReader((job.folder / paths.curve(job.name, job.seed)).open()))
         result |= {name: [float(row[name]) for row in curve] for name in ("train_knn", "agreement") if name in curve[0]}
-        _stage(job, "extract")
-    _stage(job, "probe")
     probed = read_json(job.folder / paths.metrics("probe", title))
     result |= {name: probed[name] for name in ("linear", "knn", "linear_validation")}
     answers = list(csv.DictReader((job.folder / paths.predictions(job.name, job.seed)).open()))
     for measure, column in (("linear", "predicted"), ("knn", "neighbours")):
         result[f"{measure}_right"] = [int(one["actual"] == one[column]) for one in answers]
     result["rows"] = [int(one["row"]) for one in answers]
-    if tuned:
-        _stage(job, "finetune")
-        found = read_json(job.folder / paths.metrics("finetune", title))
-        result |= {name: value for name, value in found.items() if name.startswith("finetune_")}
+    if job.row in TUNED:
+        tuned = read_json(job.folder / paths.metrics("finetune", title))
+        result |= {name: value for name, value in tuned.items() if name.startswith("finetune_")}
     shutil.rmtree(job.folder / paths.features(job.name, job.seed), ignore_errors=True)
     job.result.parent.mkdir(exist_ok=True)
     write_json(job.result, result)
@@ -167,22 +177,22 @@ def run(job: Job, tuned: bool) -> None:
     )
 
 
-def _stage(job: Job, stage: str, *arguments: str) -> None:
-    log = job.folder / "logs" / f"{stage}-{job.seed}.txt"
+def _stages(job: Job, *stages: str) -> None:
+    """Run stages one after another in one process: starting one takes as long as some of them."""
+    log = job.folder / "logs" / f"{stages[0]}-{job.seed}.txt"
     log.parent.mkdir(exist_ok=True)
-    arguments = arguments or (job.name, str(job.seed))
-    command = [sys.executable, "-m", f"sslflow.stages.{stage}", *(arguments if stage != "scan" else ())]
+    arguments = [] if stages == ("scan",) else [job.name, str(job.seed)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     with log.open("w") as handle:
         ended = subprocess.run(
-            command,
+            [sys.executable, "-c", CODE, " ".join(stages), *arguments],
             cwd=job.folder,
             stdout=handle,
             stderr=subprocess.STDOUT,
             env={**environment, "OMP_NUM_THREADS": "1"},
         )
     if ended.returncode:
-        raise RuntimeError(f"{stage} of {job.row}, seed {job.seed}, on {job.data} failed:\n{log.read_text()[-3000:]}")
+        raise RuntimeError(f"{job.row}, seed {job.seed}, on {job.data} failed:\n{log.read_text()[-3000:]}")
 
 
 def gap(
@@ -222,8 +232,10 @@ def table(sets: list[str], seeds: list[int]) -> Iterator[str]:
         dataset = Dataset(WORK / "prepared" / data)
         groups = dataset.groups[np.array(next(iter(found.values()))[0]["rows"])]
         yield from ("", f"### {data}, {SETS[data]['image_size']} pixels brought to {SIDES[data]}", "")
-        yield "| | seeds | linear | kNN | above the start: linear | kNN | kept step | fine-tuned 10 % | 1 % |"
-        yield "|---|---|---|---|---|---|---|---|---|"
+        heads = ["", "seeds", "linear", "kNN", "above the start: linear", "kNN", "train kNN: step 0, best, last"]
+        heads += ["fine-tuned 10 %", "1 %"]
+        yield f"| {' | '.join(heads)} |"
+        yield "|---" * len(heads) + "|"
         for row, done in found.items():
             cells = [str(len(done)), _spread(done, "linear"), _spread(done, "knn")]
             for measure in ("linear", "knn"):
@@ -233,9 +245,9 @@ def table(sets: list[str], seeds: list[int]) -> Iterator[str]:
                     continue
                 points, low, high = gap(done, base, measure, groups)
                 cells.append(f"{points:+.1f} ({low:+.1f} to {high:+.1f})")
-            cells.append(
-                ", ".join(f"{one['kept_step']:.0f} of {one['step']:.0f}" for one in done if "kept_step" in one)
-            )
+            watched = [one["train_knn"] for one in done if "train_knn" in one]
+            course = [[knn[0] for knn in watched], [max(knn) for knn in watched], [knn[-1] for knn in watched]]
+            cells.append(", ".join(f"{100 * statistics.fmean(part):.1f}" for part in course if part))
             cells += [_spread(done, f"finetune_{share}pct") for share in ("10", "1")]
             yield f"| {row} | {' | '.join(cells)} |"
 
@@ -247,30 +259,36 @@ def _spread(done: list[dict[str, Any]], measure: str) -> str:
     return f"{statistics.fmean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
+def _failed(outcomes: list[Future[None]]) -> int:
+    """How many of them failed; why is printed."""
+    failed = 0
+    for outcome in outcomes:
+        try:
+            outcome.result()
+        except RuntimeError as error:
+            failed += 1
+            print(error, flush=True)
+    return failed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", default=["emoji"], choices=SETS)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side, one thread each")
-    parser.add_argument("--no-finetune", action="store_true", help="probes only")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--table", type=Path, help="write the tables to this file, between its marks")
     asked = parser.parse_args()
     wanted = [Job(data, row, seed) for seed in asked.seeds for data in asked.sets for row in asked.rows]
     for job in wanted:
-        make_folder(job)
-    for job in {one.folder: one for one in wanted}.values():
-        _stage(job, "scan")
+        make_folder(job, asked.precision)
     missing = [job for job in wanted if measured(job) is None]
     print(f"{len(wanted)} runs, {len(missing)} to measure", flush=True)
-    failed = 0
     with ThreadPoolExecutor(asked.jobs) as workers:
-        for outcome in [workers.submit(run, job, not asked.no_finetune) for job in missing]:
-            try:
-                outcome.result()
-            except RuntimeError as error:
-                failed += 1
-                print(error, flush=True)
+        folders = {one.folder: one for one in wanted}.values()
+        failed = _failed([workers.submit(_stages, job, "scan") for job in folders])
+        failed += _failed([workers.submit(run, job) for job in missing])
     lines = "\n".join(table(asked.sets, asked.seeds))
     print(lines)
     if asked.table:

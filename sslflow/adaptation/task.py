@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslflow.data.classes import class_name
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import NO_LABEL
 from sslflow.runtime.files import read_json
@@ -120,7 +121,7 @@ def _those(dataset: Dataset, rows: np.ndarray, items: Set[str], classes: Set[str
             f"(it has {', '.join(dataset.classes)})"
         )
     wanted = [number for number, name in enumerate(dataset.classes) if name in classes]
-    shown = np.array([path.rpartition("/")[2] in items for path in dataset.column("path", rows)], bool)
+    shown = np.array([class_name(path.rpartition("/")[2]) in items for path in dataset.column("path", rows)], bool)
     kept = rows[np.isin(dataset.labels[rows], wanted) & shown]
     if not len(kept):
         raise ValueError(f"{where}: no image of {dataset.folder} is left; is the split file for other data?")
@@ -132,7 +133,7 @@ def _read_split(file: Path, setting: str) -> tuple[dict[str, frozenset[str]], di
     try:
         content = read_json(file)
         items, classes = (
-            {domain: frozenset(lists[domain]) for domain in ("source", "target")}
+            {domain: frozenset(map(class_name, lists[domain])) for domain in ("source", "target")}
             for lists in (content, content["settings"][setting])
         )
         return items, classes

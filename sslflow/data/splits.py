@@ -4,6 +4,7 @@ import it too."""
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 from typing import Final, Literal
 
@@ -20,8 +21,8 @@ NO_LABEL = -1
 def held_out(names: Sequence[str], labels: Sequence[int] | np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Indices of the images to test on: of each class `fraction`, rounded, at least one of each but never all.
 
-    Chosen by a hash of seed and name, so that the choice needs no order, no generator, and hardly changes when
-    images are added.
+    Chosen by a hash of seed and name (as NFC, so that a Mac chooses the same), so that the choice needs no order, no
+    generator, and hardly changes when images are added.
     """
     labels = np.asarray(labels)
     chosen = []
@@ -33,4 +34,5 @@ def held_out(names: Sequence[str], labels: Sequence[int] | np.ndarray, fraction:
 
 
 def _place(seed: int, name: str) -> bytes:
+    name = unicodedata.normalize("NFC", name)
     return hashlib.sha256(f"{seed} split {name}".encode("utf-8", "surrogateescape")).digest()

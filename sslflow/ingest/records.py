@@ -42,7 +42,15 @@ class Other:
     name: str
 
 
-Item = Record | Rejected | Other
+@dataclass(frozen=True)
+class Passed:
+    """A file that is hidden or that a system made, or a folder of such, with a slash at its end: counted, not read."""
+
+    name: str
+    files: int = 1
+
+
+Item = Record | Rejected | Other | Passed
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,10 @@ class Source:
 
     classes: tuple[str, ...]
     records: Callable[[], Iterator[Item]]
+    notes: tuple[str, ...] = ()
+    """Lines for the log: how the place was understood, and `warning: …` of what may be meant otherwise."""
+    doubt: str = ""
+    """Why the classes can hardly be meant: where labels are needed, a reason to stop."""
 
 
 def escape(name: str) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from sslflow import paths
+from sslflow.data.classes import summary
 from sslflow.data.dataset import Dataset
 from sslflow.drawing.embedded import sheet
 from sslflow.features.store import FeatureStore
@@ -129,11 +130,14 @@ def _data(run: Run, dataset: Dataset) -> dict[str, Any]:
     file = paths.metrics("prepare")
     facts = read_json(file) if file.exists() else {}
     told = {"duplicates": "exact duplicates", "label_conflicts": "images whose exact double has another label"}
+    told |= {"passed_over": "hidden files and files made by a system passed over"} if facts.get("passed_over") else {}
+    counts = np.bincount(dataset.labels[dataset.labels >= 0], minlength=len(dataset.classes)).tolist()
     return {
         "images": len(dataset),
         "size": dataset.format.size,
         "channels": dataset.format.channels,
-        "classes": dataset.classes,
+        "classes": summary(dict(zip(dataset.classes, counts, strict=True))) if dataset.classes else "no classes",
+        "warnings": read_json(dataset.folder / "dataset.json").get("warnings", []),
         "splits": origin.splits(dataset),
         "reasons": reasons,
         "examples": examples,

@@ -12,8 +12,8 @@ from sslflow.training.optim import warmup_cosine
 
 Keep = Literal["best", "last"]
 
-LAST_BLOCKS = ((10_000, 2), (25_000, 4), (75_000, 6))
-"""Up to how many images how many blocks learn; with more images, all."""
+LAST_BLOCKS = ((1000, 2), (4000, 6))
+"""Up to how many images how many blocks learn; with more images, all (docs/starts.md says what was tried)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Continued:
     weights: str = RANDOM
     heads_first: Fraction = 0.1
     blocks: Natural = 0
-    lr: Positive = 3e-4
+    lr: Positive = 1e-4
     keep: Keep = "best"
     teacher: str = RANDOM
 

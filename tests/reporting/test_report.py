@@ -15,7 +15,7 @@ from sslflow.drawing.embedded import sprite
 from sslflow.reporting import curves, story
 from sslflow.reporting.images import atlas, neighbours
 from sslflow.reporting.images.confusion import confusion
-from sslflow.runtime.files import write_csv, write_json
+from sslflow.runtime.files import read_json, write_csv, write_json
 from sslflow.stages import report
 from tests.conftest import write_dataset
 
@@ -77,9 +77,11 @@ def made() -> Page:
 
 def test_whole(folder, capsys):
     params("rotation, simclr", "0, 1")
-    fakerun.whole(["rotation", "simclr"], [0, 1], CLASSES, {"train": 90, "test": 30})
+    labels = fakerun.whole(["rotation", "simclr"], [0, 1], CLASSES, {"train": 90, "test": 30})
     write_json(paths.metrics("prepare"), {"duplicates": 3, "leaked": 2, "quarantined": 1})
     write_csv(paths.PREPARED / "quarantine.csv", ["path", "reason"], [["a.jpg", "truncated"]])
+    facts = read_json(paths.PREPARED / "dataset.json")
+    write_json(paths.PREPARED / "dataset.json", facts | {"warnings": ["nothing to test on of 1 of 3 classes: <owl>"]})
     page = made()
 
     headings = " ".join(page.text.split())
@@ -89,6 +91,8 @@ def test_whole(folder, capsys):
     for words in (
         "fine-tuned 1 %",
         "3 exact duplicates",
+        f"3 classes: {', '.join(f'{name} {(labels == number).sum()}' for number, name in enumerate(CLASSES))}.",
+        "nothing to test on of 1 of 3 classes: <owl>",
         "1 × truncated",
         "Leakage, mended.",
         "Most frequent mistakes",

@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from sslflow.data.splits import Split
-from sslflow.ingest.images.decode import Decoded, Refused, regular_file
+from sslflow.ingest.images.decode import Decoded
+from sslflow.ingest.images.files import Refused, regular_file
 from sslflow.ingest.records import Picture, Record, Rejected, escape
 
 _WINDOW = 4
@@ -39,7 +40,7 @@ class Examined:
     sha256: str
     """Of the file's bytes (of the pixels, where there is no file), hexadecimal."""
     pixels_hash: str
-    """Of the prepared pixels, 128 bits, hexadecimal."""
+    """Of the picture that the file holds, 128 bits, hexadecimal: by it, repeats are found."""
 
 
 Decoder = Callable[[Picture], Decoded]
@@ -118,8 +119,9 @@ def _examined(record: Record, decoder: Decoder) -> Examined | Rejected:
         decoded = decoder(record.picture)
     except Refused as reason:
         return Rejected(record.name, str(reason))
-    pixels = hashlib.blake2b(decoded.pixels.tobytes(), digest_size=16).hexdigest()
-    return Examined(record.name, record.split, record.label, record.group, decoded, digest, pixels)
+    return Examined(
+        record.name, record.split, record.label, record.group, decoded, digest, decoded.content or digest[:32]
+    )
 
 
 def _sha256(picture: Picture) -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
+from sslflow.data.classes import class_name, shown
 from sslflow.data.splits import POOL, TEST, TRAIN, Split, held_out
-from sslflow.ingest.images.decode import SUFFIXES
-from sslflow.ingest.records import Item, Other, Record, Rejected, Source, escape
+from sslflow.ingest.images import layout
+from sslflow.ingest.images.kinds import is_picture
+from sslflow.ingest.images.layout import ClassFolder, Words
+from sslflow.ingest.images.made_by_systems import made_by_a_system, passed
+from sslflow.ingest.records import Item, Other, Passed, Record, Rejected, Source, escape
 
-_TRAIN_NAMES = ("train", "training")
-_TEST_NAMES = ("test", "testing")
-_VALIDATION_NAMES = ("val", "valid", "validation")
+Identity = tuple[int, int]
+"""Of a real folder: device and inode."""
 
 
 def folder(root: Path) -> Source:
@@ -24,104 +28,174 @@ def folder(root: Path) -> Source:
         for item in _walk(root, ""):
             yield Record(item, POOL, root / item) if isinstance(item, str) else item
 
-    return Source((), records)
+    return Source((), records, tuple(_aside(root)))
 
 
-def imagefolder(root: Path, *, seed: int, test_fraction: float) -> Source:
+def _aside(root: Path) -> Iterator[str]:
+    """A warning of folders that hold what goes with images."""
+    found: Counter[str] = Counter()
+    for path, count in _counts(root, {}).items():
+        name = path.rstrip("/").rpartition("/")[2]
+        if layout.beside_images(name):
+            found[escape(name)] += count
+    if found:
+        names = shown(f"{name} ({count:,})" for name, count in found.items())
+        yield f"warning: {root}: images in folders called {names} are learnt from, too; if they aren't meant, move them"
+
+
+def imagefolder(root: Path, *, seed: int, test_fraction: float, words: Words | None = None) -> Source:
     """Class folders, images at any depth in them; either below `train/` and `test/` (or `val/`), or split by `seed`.
 
-    Where there are both `test/` and `val/`, `val/` belongs to what is trained on. Raises `ValueError` where there
-    are no class folders.
+    Where there are both `test/` and `val/`, `val/` belongs to what is trained on. Folders whose names are the same
+    letters are of one class. `words` are for what it says of the layout. Raises `ValueError` where there are no class
+    folders.
     """
-    places = _explicit(root)
-    if places:
-        classes = _classes([place for group in places.values() for place in group], root)
-        elsewhere = [place for place in _folders(root) if place not in chain(*places.values())]
-    else:
-        only = _folders(root)
-        inner = only[0] if len(only) == 1 and only[0].name.lower() in _TRAIN_NAMES else root
-        places, elsewhere = {TRAIN: [inner]}, []
-        classes = _classes([inner], root)
+    words = words or Words()
+    otherwise = f"; for images without labels {words.unlabelled}" if words.unlabelled else ""
+    places, elsewhere = _places(root)
+    every = list(chain(*places.values()))
+    directories = [directory for place in every for directory in _folders(place)]
+    if not directories:
+        raise ValueError(f"{root}: expected a folder for each class, found none{otherwise}")
+    known = dict(filter(None, map(_identity, [root, *every, *directories])))
+    found = {
+        place: [_class_folder(root, directory, known) for directory in directories if directory.parent == place]
+        for place in every
+    }
+    classes = tuple(sorted({one.name for own in found.values() for one in own if one.count}))
+    if not classes:
+        raise ValueError(
+            f"{root}: there are {len(directories)} class folders here, and no image in any of them{otherwise}"
+        )
     numbers = {name: number for number, name in enumerate(classes)}
 
     def records() -> Iterator[Item]:
-        yield from (item for item in _loose(root, root) if root not in chain(*places.values()))
+        if root not in every:
+            yield from _loose(root, root)
         for place in elsewhere:
             yield from (Other(item) if isinstance(item, str) else item for item in _walk(place, f"{place.name}/"))
-        for place in chain(*places.values()):
+        for place in every:
             yield from _loose(place, root)
         for split in (TEST, TRAIN):
-            for place in places[TRAIN] if TEST not in places else places.get(split, []):
-                for directory in _folders(place):
-                    yield from _class(directory, split)
+            for place in places.get(split if TEST in places else TRAIN, []):
+                by_class: defaultdict[str, list[str]] = defaultdict(list)
+                for one in found[place]:
+                    by_class[one.name].append(one.place)
+                for name, own in by_class.items():
+                    yield from _class(name, own, split)
 
-    def _class(directory: Path, split: Split) -> Iterator[Item]:
+    def _class(name: str, folders: list[str], split: Split) -> Iterator[Item]:
         """The images of one class in one split; what is not an image is reported once, with the training split."""
-        items = list(_walk(directory, f"{directory.relative_to(root)}/"))
-        names = [item for item in items if isinstance(item, str)]
+        items = [item for place in folders for item in _walk(root / place, place, known)]
+        images = [item for item in items if isinstance(item, str)]
         if TEST in places:
-            chosen = set(names)
+            chosen = set(images)
         else:
-            test = {names[row] for row in held_out(names, [0] * len(names), test_fraction, seed)}
-            chosen = test if split == TEST else set(names) - test
+            test = {images[row] for row in held_out(images, [0] * len(images), test_fraction, seed)}
+            chosen = test if split == TEST else set(images) - test
         if split == TRAIN or TEST in places:
             yield from (item for item in items if not isinstance(item, str))
-        yield from (
-            Record(name, split, root / name, numbers[escape(directory.name)]) for name in names if name in chosen
-        )
+        yield from (Record(image, split, root / image, numbers[name]) for image in images if image in chosen)
 
-    return Source(classes, records)
+    by_place = {f"{place.relative_to(root)}/".removeprefix("./"): own for place, own in found.items()}
+    tested = [f"{place.relative_to(root)}/" for place in places.get(TEST, [])]
+    notes = [
+        *layout.notes(root, list(chain(*found.values())), words),
+        *_splits(root, places),
+        *_unused(root, places, elsewhere),
+    ]
+    return Source(classes, records, tuple(notes), layout.doubt(root, by_place, words, tested))
 
 
-def _explicit(root: Path) -> dict[Split, list[Path]]:
-    """The folders of each split, where both a training and a test (or validation) folder are there; else nothing."""
-    found = {place.name.lower(): place for place in _folders(root)}
+def _places(root: Path) -> tuple[dict[Split, list[Path]], list[Path]]:
+    """The folders that hold class folders, of each split where both one to train on and one to test on (or to validate
+    on) are there; and the folders beside those."""
+    folders = _folders(root)
     train, test, validation = (
-        [found[name] for name in names if name in found] for names in (_TRAIN_NAMES, _TEST_NAMES, _VALIDATION_NAMES)
+        [place for place in folders if place.name.strip().lower() in names]
+        for names in (layout.TRAIN_NAMES, layout.TEST_NAMES, layout.VALIDATION_NAMES)
     )
-    if not train or not (test or validation):
-        return {}
-    return {TEST: test, TRAIN: train + validation} if test else {TEST: validation, TRAIN: train}
-
-
-def _classes(places: list[Path], root: Path) -> tuple[str, ...]:
-    directories = [directory for place in places for directory in _folders(place)]
-    if not directories:
-        raise ValueError(
-            f"{root}: expected a folder for each class, found none; for images without labels set data.source to folder"
+    if train and (test or validation):
+        places: dict[Split, list[Path]] = (
+            {TEST: test, TRAIN: train + validation} if test else {TEST: validation, TRAIN: train}
         )
-    held = {escape(place.name) for place in directories if any(isinstance(item, str) for item in _walk(place, ""))}
-    if not held:
-        raise ValueError(f"{root}: there are {len(directories)} class folders here, and no image in any of them")
-    return tuple(sorted(held))
+        return places, [place for place in folders if place not in chain(*places.values())]
+    return {TRAIN: [train[0] if train == folders and len(folders) == 1 else root]}, []
+
+
+def _splits(root: Path, places: Mapping[Split, Sequence[Path]]) -> Iterator[str]:
+    """Which folders are trained on and which are tested on, where they say so by their names."""
+    if TEST in places:
+        train, test = (shown(f"{escape(place.name)}/" for place in places[split]) for split in (TRAIN, TEST))
+        yield f"{root}: trained on is {train}, tested on is {test}"
+
+
+def _unused(root: Path, places: Mapping[Split, Sequence[Path]], elsewhere: Sequence[Path]) -> Iterator[str]:
+    """Warnings of images that are not in a class folder."""
+    every = list(chain(*places.values()))
+    loose = [
+        item.name
+        for place in dict.fromkeys([root, *every])
+        for item in _loose(place, root)
+        if isinstance(item, Rejected)
+    ]
+    if loose:
+        names = shown(map(escape, loose), 3)
+        yield f"warning: {root}: {len(loose):,} images lie beside the class folders and are put aside: {names}"
+    counts = {escape(place.name): sum(_counts(place, {}).values()) for place in elsewhere}
+    if any(counts.values()):
+        names = shown(f"{name}/ ({count:,} images)" for name, count in counts.items() if count)
+        beside = shown(f"{escape(place.name)}/" for place in every)
+        yield (
+            f"warning: {root}: beside {beside} these are not used: {names}; to pretrain on them let data.path be such "
+            "a folder, with data.source folder, and data.probe_path this one"
+        )
+
+
+def _class_folder(root: Path, directory: Path, known: Mapping[Identity, str]) -> ClassFolder:
+    place = f"{directory.relative_to(root)}/"
+    return ClassFolder(escape(class_name(directory.name)), place, _counts(directory, known))
+
+
+def _counts(root: Path, known: Mapping[Identity, str]) -> dict[str, int]:
+    """Folder below `root` → number of images directly in it, where there are any."""
+    found = {one.path: sum(is_picture(root / one.path / name) for name in one.files) for one in visit(root, known)}
+    return {path: count for path, count in found.items() if count}
 
 
 def _folders(place: Path) -> list[Path]:
     with os.scandir(place) as entries:
-        return sorted(place / entry.name for entry in entries if _is_folder(entry) and not entry.name.startswith("."))
+        return sorted(
+            place / entry.name
+            for entry in entries
+            if _is_folder(entry) and not made_by_a_system(entry.name, place.name, is_folder=True)
+        )
 
 
 def _loose(place: Path, root: Path) -> Iterator[Item]:
-    """The files directly in a folder in which only class folders are expected."""
+    """What lies in a folder in which only class folders are expected, besides these."""
     with os.scandir(place) as entries:
-        names = sorted(entry.name for entry in entries if not _is_folder(entry) and not entry.name.startswith("."))
-    for name in names:
-        shown = str((place / name).relative_to(root))
-        yield Rejected(shown, "not in a class folder") if _is_image(name) else Other(shown)
+        found = sorted((entry.name, _is_folder(entry)) for entry in entries)
+    for name, is_folder in found:
+        relative = str((place / name).relative_to(root))
+        if made_by_a_system(name, place.name, is_folder=is_folder):
+            yield passed(place / name, relative)
+        elif not is_folder:
+            yield Rejected(relative, "not in a class folder") if is_picture(place / name) else Other(relative)
 
 
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in SUFFIXES
-
-
-def _walk(root: Path, prefix: str) -> Iterator[str | Rejected | Other]:
+def _walk(
+    root: Path, prefix: str, known: Mapping[Identity, str] | None = None
+) -> Iterator[str | Rejected | Other | Passed]:
     """Names of the image files below `root`, each after `prefix`, in the order of `visit`."""
-    for folder in visit(root):
+    for folder in visit(root, known):
         if folder.unreadable:
             yield Rejected(f"{prefix}{folder.path}".rstrip("/") or ".", f"folder not readable: {folder.unreadable}")
+        for name in folder.passed:
+            yield passed(root / folder.path / name, f"{prefix}{folder.path}{name}")
         for name in folder.files:
-            shown = f"{prefix}{folder.path}{name}"
-            yield shown if _is_image(name) else Other(shown)
+            shown_as = f"{prefix}{folder.path}{name}"
+            yield shown_as if is_picture(root / folder.path / name) else Other(shown_as)
 
 
 @dataclass(frozen=True)
@@ -131,20 +205,26 @@ class Visited:
     path: str
     """Relative to where the way began: `""` there, else with a slash at its end."""
     files: tuple[str, ...] = ()
-    """Names of what is no folder and not hidden, in the order of their bytes; broken links are among them."""
+    """Names of what is no folder and not passed over, in the order of their bytes; broken links are among them."""
+    passed: tuple[str, ...] = ()
+    """Names of the files and folders that are passed over."""
     same_as: str | None = None
     """The path under which this folder's files have been told already."""
     unreadable: str = ""
     """Why it can't be read."""
 
 
-def visit(root: Path) -> Iterator[Visited]:
+def visit(root: Path, known: Mapping[Identity, str] | None = None) -> Iterator[Visited]:
     """`root` and the folders below it, in the order of their bytes, each before its own.
 
-    Hidden files and folders are passed over. Links are followed wherever they lead (that is how people and DVC build
-    folders of images), but each real folder is entered once only, so a loop of links ends.
+    What is hidden and what systems make is passed over. Links are followed wherever they lead (that is how people and
+    DVC build folders of images), but each real folder is entered once only, so a loop of links ends; those that are
+    `known` and told elsewhere, besides `root` itself, are not entered.
     """
-    seen: dict[tuple[int, int], str] = {}
+    seen = dict(known or {})
+    own = _identity(root)
+    if own:
+        seen.pop(own[0], None)
     stack = [iter([""])]
     while stack:
         path = next(stack[-1], None)
@@ -160,14 +240,25 @@ def visit(root: Path) -> Iterator[Visited]:
             seen[key] = path
             with os.scandir(root / path) as entries:
                 found = sorted(
-                    ((entry.name, _is_folder(entry)) for entry in entries if not entry.name.startswith(".")),
-                    key=lambda pair: os.fsencode(pair[0]),
+                    ((entry.name, _is_folder(entry)) for entry in entries), key=lambda pair: os.fsencode(pair[0])
                 )
         except OSError as error:
             yield Visited(path, unreadable=error.strerror or "for no reason that the system would tell")
             continue
-        yield Visited(path, tuple(name for name, is_folder in found if not is_folder))
-        stack.append(iter([f"{path}{name}/" for name, is_folder in found if is_folder]))
+        parent = (root / path).name
+        made = {name for name, is_folder in found if made_by_a_system(name, parent, is_folder=is_folder)}
+        files = tuple(name for name, is_folder in found if not is_folder and name not in made)
+        yield Visited(path, files, tuple(sorted(made, key=os.fsencode)))
+        stack.append(iter([f"{path}{name}/" for name, is_folder in found if is_folder and name not in made]))
+
+
+def _identity(folder: Path) -> tuple[Identity, str] | None:
+    """Which real folder it is, and its name; None where it can't be asked."""
+    try:
+        facts = folder.stat()
+    except OSError:
+        return None
+    return (facts.st_dev, facts.st_ino), folder.name
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

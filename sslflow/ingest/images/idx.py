@@ -6,6 +6,7 @@ import gzip
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from sslflow.data.classes import class_name, shown
 from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN, Split, held_out
+from sslflow.ingest.images.made_by_systems import made_by_a_system
 from sslflow.ingest.records import Record, Source
 
 _NAME = re.compile(r"(?P<set>.*-)?(?P<part>train|t10k|test)-(?P<what>images|labels)[-.]idx[134]-ubyte(\.gz)?")
@@ -63,7 +66,7 @@ def _find(folder: Path) -> dict[tuple[str, str], Path]:
     found: dict[tuple[str, str], Path] = {}
     for file in sorted(folder.iterdir()):
         match = _NAME.fullmatch(file.name)
-        if not match:
+        if not match or made_by_a_system(file.name, folder.name, is_folder=False):
             continue
         key = ("train" if match["part"] == "train" else "test", match["what"])
         if key in found:
@@ -82,7 +85,16 @@ def _classes(folder: Path, count: int) -> tuple[str, ...]:
     file = folder / "classes.txt"
     if not file.exists():
         return tuple(str(number) for number in range(count))
-    names = tuple(line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{file}: expected class names in UTF-8, found byte {error.start} of {error.object[error.start]:#x}"
+        ) from None
+    names = tuple(class_name(line.strip()) for line in lines if line.strip())
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise ValueError(f"{file}: expected a name of its own for each class, found more than once: {shown(twice)}")
     if len(names) < count:
         raise ValueError(f"{file}: {len(names)} class names, but labels up to {count - 1}")
     return names

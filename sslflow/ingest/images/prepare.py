@@ -15,12 +15,19 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sslflow.data.classes import counted, hardly_differing, lacking, shown, summary
 from sslflow.data.formats import ImageFormat, described
 from sslflow.data.splits import POOL, TEST, TRAIN, Split
-from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, SixteenBit, decode
+from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, decode
 from sslflow.ingest.images.examine import Examined, examine_all
+from sslflow.ingest.images.kinds import READ
+from sslflow.ingest.images.layout import Words
+from sslflow.ingest.images.losses import Losses
+from sslflow.ingest.images.made_by_systems import told
+from sslflow.ingest.images.raster import SixteenBit
+from sslflow.ingest.images.repeats import Repeat, write_repeats
 from sslflow.ingest.images.sources import EmojiLabel, combine, open_source
-from sslflow.ingest.records import Other, Record, Rejected, Source, escape
+from sslflow.ingest.records import Other, Passed, Record, Rejected, Source, escape
 from sslflow.ingest.shards import ShardWriter
 from sslflow.runtime.files import write_csv, write_json
 from sslflow.runtime.folders import replacing_folder
@@ -29,8 +36,15 @@ from sslflow.settings.params import Count, Fraction, Natural
 Duplicates = Literal["keep", "drop"]
 
 COLUMNS = (("width", pa.int32()), ("height", pa.int32()), ("sha256", pa.string()), ("pixels", pa.string()))
-"""What the manifest says of each image besides: its size upright, and hashes of the file and of the prepared pixels."""
+"""What the manifest says of each image besides: its size upright, hashes of the file and of the picture in it."""
 
+WARNING = "warning: "
+SOURCE_WORDS = Words(place="source_path", unlabelled="")
+_WORDS = {
+    "": Words(),
+    "source": SOURCE_WORDS,
+    "target": Words(place="target_path", unlabelled="set target to folder"),
+}
 _TASK_IMAGES = 64
 _TASK_BYTES = 4 * 2**20
 _TELL_EVERY = 10.0
@@ -40,6 +54,7 @@ _EXAMPLES = 5
 def prepare(
     folder: Path,
     tell: Callable[[str], None],
+    domain: Literal["", "source", "target"] = "",
     *,
     source: str,
     path: str = "data/raw",
@@ -61,15 +76,29 @@ def prepare(
     """Fill `folder` with what `sslflow.data.dataset.Dataset` reads, and with `quarantine.csv` and `duplicates.csv`;
     the counts.
 
-    `tell` gets a line now and then. The settings are explained in params.yaml and docs/data.md. The rows and their
+    `tell` gets a line now and then. `domain`: which of a pair these images are, if they are of one, in which nothing is
+    to be tested on. The settings are explained in params.yaml and docs/data.md. The rows and their
     order depend on the images and settings, not on `workers` (0: as many as cores). `folder` is replaced at the end,
     or not touched. Raises `ValueError` where the source is not there, holds no image, or more than the share
-    `max_bad` of it is unusable.
+    `max_bad` of it is unusable, and where its classes can hardly be meant.
     """
-    images = open_source(source, path, seed=seed, test_fraction=test_fraction, label=label)
+    images = open_source(source, path, seed=seed, test_fraction=test_fraction, label=label, words=_WORDS[domain])
     if probe_source != "same":
-        probe = open_source(probe_source, probe_path, seed=seed, test_fraction=test_fraction, label=label)
+        words = Words(place="data.probe_path", unlabelled="")
+        probe = open_source(probe_source, probe_path, seed=seed, test_fraction=test_fraction, label=label, words=words)
         images = combine(images, probe)
+    warnings: list[str] = []
+
+    def say(line: str) -> None:
+        if line.startswith(WARNING):
+            warnings.append(line.removeprefix(WARNING))
+        tell(line)
+
+    if images.doubt and domain != "target":
+        raise ValueError(images.doubt)
+    cautions = [images.doubt] * bool(images.doubt) + hardly_differing(images.classes)
+    for line in (*images.notes, *(f"{WARNING}{caution}" for caution in cautions)):
+        say(line)
     where = source if source.partition(":")[1] else f"{source} {path}"
     decoder = partial(
         decode,
@@ -81,7 +110,7 @@ def prepare(
         max_pixels=max_pixels,
     )
     with replacing_folder(folder) as temporary:
-        book = _Book(drop=duplicates == "drop")
+        book = _Book(Losses(sixteen_bit), drop=duplicates == "drop")
         shape = (channels, image_size, image_size)
         with ShardWriter(temporary, {"images": ("|u1", shape)}, COLUMNS, measured="images") as writer:
             tasks = _tasks(images, book, channels * image_size**2)
@@ -93,8 +122,18 @@ def prepare(
         if not counts[POOL] and not counts[TRAIN]:
             raise ValueError(f"{where}: all {len(writer)} images are test images; there is nothing to pretrain on")
         form = ImageFormat(channels, image_size, *writer.mean_and_std(POOL if counts[POOL] else TRAIN))
-        write_json(temporary / "dataset.json", {**described(form, images.classes), "counts": counts})
-        conflicts = _write_lists(temporary, book)
+        rejected = sorted((escape(item.name), escape(item.reason)) for item in book.rejected)
+        write_csv(temporary / "quarantine.csv", ("path", "reason"), rejected)
+        told_of, conflicts = write_repeats(temporary, book.repeats, images.classes)
+        for line in told_of:
+            say(f"{WARNING}{line}")
+        for loss in book.losses.warnings():
+            say(f"{WARNING}{loss}")
+        if book.passed:
+            say(f"passed over, since hidden or made by a system: {told(book.passed)}")
+        _judge(temporary, images.classes, where, domain, say)
+        facts = {**described(form, images.classes), "counts": counts, "warnings": warnings}
+        write_json(temporary / "dataset.json", facts)
     leaked = sum(repeat.leaked for repeat in book.repeats)
     if leaked:
         done = "dropped there" if book.drop else "kept, so that scores flatter"
@@ -108,31 +147,23 @@ def prepare(
         "leaked": leaked,
         "label_conflicts": conflicts,
         "other_files": book.other_files,
+        "left_out": book.losses.left_out,
+        "passed_over": sum(one.files for one in book.passed),
     }
-
-
-@dataclass(frozen=True)
-class _Repeat:
-    """An image whose prepared pixels are those of the image in `row`."""
-
-    name: str
-    split: str
-    label: int
-    sha256: str
-    row: int
-    leaked: bool
 
 
 @dataclass
 class _Book:
     """What is known of the images so far."""
 
+    losses: Losses
     drop: bool
     rejected: list[Rejected] = field(default_factory=list)
     other_files: int = 0
+    passed: list[Passed] = field(default_factory=list)
     first: dict[Split, dict[bytes, int]] = field(default_factory=lambda: {TEST: {}, TRAIN: {}, POOL: {}})
-    """Of each split, hash of the prepared pixels → row of the first image like that."""
-    repeats: list[_Repeat] = field(default_factory=list)
+    """Of each split, hash of the picture → row of the first image like that."""
+    repeats: list[Repeat] = field(default_factory=list)
 
 
 def _tasks(source: Source, book: _Book, image_bytes: int) -> Iterator[list[Record]]:
@@ -144,6 +175,8 @@ def _tasks(source: Source, book: _Book, image_bytes: int) -> Iterator[list[Recor
             waiting.append(item)
         elif isinstance(item, Other):
             book.other_files += 1
+        elif isinstance(item, Passed):
+            book.passed.append(item)
         else:
             book.rejected.append(item)
         if len(waiting) == limit:
@@ -172,12 +205,19 @@ def _keep_or_drop(item: Examined, book: _Book, writer: ShardWriter) -> None:
     key = bytes.fromhex(item.pixels_hash)
     tested = book.first[TEST].get(key)
     row = tested if tested is not None else book.first[item.split].get(key)
+    book.losses.add(item, repeated=row is not None)
+    dropped = row is not None and book.drop
+    added = None if dropped else writer.add({"images": item.decoded.pixels}, _columns(item))
     if row is not None:
         leaked = tested is not None and item.split != TEST
-        book.repeats.append(_Repeat(item.name, item.split, item.label, item.sha256, row, leaked))
-        if book.drop:
-            return
-    columns = {
+        book.repeats.append(Repeat(item.name, item.split, item.label, item.sha256, row, leaked, added))
+    if added is not None:
+        book.first[item.split].setdefault(key, added)
+
+
+def _columns(item: Examined) -> dict[str, object]:
+    """What the manifest says of an image, but for its place."""
+    return {
         "path": escape(item.name),
         "split": item.split,
         "label": item.label,
@@ -187,15 +227,14 @@ def _keep_or_drop(item: Examined, book: _Book, writer: ShardWriter) -> None:
         "sha256": item.sha256,
         "pixels": item.pixels_hash,
     }
-    added = writer.add({"images": item.decoded.pixels}, columns)
-    book.first[item.split].setdefault(key, added)
 
 
 def _check(book: _Book, kept: int, where: str, max_bad: float) -> None:
     good, bad = kept + len(book.repeats) * book.drop, len(book.rejected)
     if not good and not bad:
         others = f"; it holds {book.other_files} other files" if book.other_files else ""
-        raise ValueError(f"{where}: there are no images here (JPEG, PNG, WebP, GIF, BMP, TIFF){others}")
+        others += f"; passed over: {told(book.passed)}" if book.passed else ""
+        raise ValueError(f"{where}: there are no images here ({', '.join(READ)}){others}")
     if good and bad / (good + bad) <= max_bad:
         return
     reasons = Counter(item.reason.partition(":")[0] for item in book.rejected).most_common(_EXAMPLES)
@@ -205,20 +244,23 @@ def _check(book: _Book, kept: int, where: str, max_bad: float) -> None:
     raise ValueError(f"{where}: {bad} of {good + bad} images can't be used, {limit} ({counted}):{examples}")
 
 
-def _write_lists(folder: Path, book: _Book) -> int:
-    """`quarantine.csv` and `duplicates.csv`; the number of repeats whose label is another than the first one's."""
-    rejected = sorted((escape(item.name), escape(item.reason)) for item in book.rejected)
-    write_csv(folder / "quarantine.csv", ("path", "reason"), rejected)
-    first = pq.read_table(folder / "manifest.parquet", columns=["path", "split", "label", "sha256"])
-    rows, conflicts = [], 0
-    for repeat in book.repeats:
-        path, split, label, sha256 = (column[repeat.row].as_py() for column in first.columns)
-        conflicts += min(repeat.label, label) >= 0 and repeat.label != label
-        same = "bytes" if repeat.sha256 == sha256 else "pixels"
-        fate = "dropped" if book.drop else "kept"
-        rows.append((escape(repeat.name), repeat.split, fate, path, split, same, "yes" if repeat.leaked else "no"))
-    write_csv(folder / "duplicates.csv", ("path", "split", "fate", "first_path", "first_split", "same", "leak"), rows)
-    return conflicts
+def _judge(folder: Path, classes: tuple[str, ...], where: str, domain: str, say: Callable[[str], None]) -> None:
+    """Say which classes there are, and what of them can't be learnt or tested. Raises `ValueError` where fewer than two
+    are left to train on, for scores."""
+    if not classes:
+        return
+    table = pq.read_table(folder / "manifest.parquet", columns=["label", "split"])
+    counts = counted(classes, table["label"].to_pylist(), table["split"].to_pylist())
+    trained = [name for name, own in counts.items() if own.get(TRAIN)]
+    if len(trained) < 2 and not domain:
+        raise ValueError(
+            f"{where}: expected labelled images of two classes or more to train on, found {shown(trained) or 'none'} "
+            f"of {len(classes)}; the others' images can't be used, equal images of other classes, or are to test on; "
+            "for images without labels set data.source to folder"
+        )
+    say(f"labelled images of {summary({name: sum(own.values()) for name, own in counts.items()})}")
+    for line in lacking(counts, tested=not domain):
+        say(f"{WARNING}{line}")
 
 
 def _cores() -> int:

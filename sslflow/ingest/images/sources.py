@@ -10,8 +10,10 @@ from typing import Literal
 import pyarrow.parquet as pq
 
 from sslflow import paths
+from sslflow.data.classes import class_name
 from sslflow.data.splits import POOL, TEST, TRAIN
 from sslflow.ingest.images import folders, idx
+from sslflow.ingest.images.layout import Words
 from sslflow.ingest.records import Item, Record, Source
 from sslflow.settings.params import closest
 
@@ -21,13 +23,19 @@ KINDS = ("samples:<name>", "folder", "imagefolder", "idx", "torchvision:<name>")
 
 
 def open_source(
-    name: str, path: str | os.PathLike[str], *, seed: int, test_fraction: float, label: EmojiLabel
+    name: str,
+    path: str | os.PathLike[str],
+    *,
+    seed: int,
+    test_fraction: float,
+    label: EmojiLabel,
+    words: Words | None = None,
 ) -> Source:
     """The source called `name`, such as `samples:fashion` or `folder`; `path` is where the last three of the kinds
     look.
 
-    `seed` and `test_fraction` are for sources without a split of their own, `label` for `samples:emoji`. Raises
-    `ValueError` for a name or a place that isn't there.
+    `seed` and `test_fraction` are for sources without a split of their own, `label` for `samples:emoji`, `words` for
+    what is said of class folders. Raises `ValueError` for a name or a place that isn't there.
     """
     kind, _, detail = name.partition(":")
     if kind == "samples" and detail:
@@ -41,11 +49,11 @@ def open_source(
     if name == "folder":
         return folders.folder(directory(path, name))
     if name == "imagefolder":
-        return folders.imagefolder(directory(path, name), seed=seed, test_fraction=test_fraction)
+        return folders.imagefolder(directory(path, name), seed=seed, test_fraction=test_fraction, words=words)
     if name == "idx":
         return idx.idx(directory(path, name), seed=seed, test_fraction=test_fraction)
-    words = [known.partition(":")[0] for known in KINDS]
-    raise ValueError(f"there is no source '{name}'{closest(name, KINDS) if kind in words else closest(kind, words)}")
+    kinds = [known.partition(":")[0] for known in KINDS]
+    raise ValueError(f"there is no source '{name}'{closest(name, KINDS) if kind in kinds else closest(kind, kinds)}")
 
 
 def combine(pool: Source, probe: Source) -> Source:
@@ -63,7 +71,7 @@ def combine(pool: Source, probe: Source) -> Source:
             elif item.split != TEST:
                 yield Record(item.name, POOL, item.picture, group=item.group)
 
-    return Source(probe.classes, records)
+    return Source(probe.classes, records, (*probe.notes, *pool.notes), probe.doubt)
 
 
 def directory(path: str | os.PathLike[str], name: str, setting: str = "data.path or data.probe_path") -> Path:
@@ -96,7 +104,7 @@ def _pictures(files: list[Path], label: EmojiLabel) -> Source:
     item = "item" if "item" in columns else "code_point"
     kind = "label" if "label" in columns else label
     classes = tuple(
-        sorted({value for file in files for value in pq.read_table(file, columns=[kind])[kind].to_pylist()})
+        sorted({class_name(value) for file in files for value in pq.read_table(file, columns=[kind])[kind].to_pylist()})
     )
     numbers = {name: number for number, name in enumerate(classes)}
 
@@ -105,6 +113,6 @@ def _pictures(files: list[Path], label: EmojiLabel) -> Source:
             for file in files:
                 for row in pq.read_table(file, filters=[("split", "==", split)]).to_pylist():
                     shown = str(row[item])
-                    yield Record(f"{file.stem}/{shown}", split, row["image"], numbers[row[kind]], shown)
+                    yield Record(f"{file.stem}/{shown}", split, row["image"], numbers[class_name(row[kind])], shown)
 
     return Source(classes, records)

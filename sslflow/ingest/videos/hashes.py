@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from sslflow.ingest.images.decode import regular_file
+from sslflow.ingest.images.files import regular_file
 from sslflow.ingest.records import escape
 from sslflow.runtime.files import read_json, write_json
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from sslflow.data.classes import counted, hardly_differing, lacking, shown, summary
 from sslflow.data.formats import ClipFormat, described
-from sslflow.data.splits import TEST, TRAIN, held_out
+from sslflow.data.splits import NO_LABEL, TEST, TRAIN, held_out
+from sslflow.ingest.images.made_by_systems import told
 from sslflow.ingest.records import escape
 from sslflow.ingest.shards import ShardWriter
 from sslflow.ingest.videos.cache import OK
@@ -74,14 +77,21 @@ def prepare_clips(
     videos = find_videos(source, path)
     where = source if source.partition(":")[1] else f"{source} {path}"
     tell(f"clips  {len(videos.files)} videos in {where}; ffmpeg {program.version}")
+    for line in (*videos.notes, *(f"warning: {caution}" for caution in hardly_differing(videos.classes))):
+        tell(line)
+    if videos.passed:
+        tell(f"passed over, since hidden or made by a system: {told(videos.passed)}")
     found = outcomes(videos.files, grid, program, workers or _cores(), limit, CLIPS_CACHE)
     rejected = [(escape(name), escape(reason)) for name, reason in videos.rejected]
     good = [one for one in found if one.status == OK]
     copies = sum(one.copy for one in found)
+    conflicts = _contradictions(found)
     _check(found, rejected, videos.other_files, where, max_bad)
     _split(good, test_fraction, seed)
     if not any(one.split == TRAIN for one in good):
         raise ValueError(f"{where}: all {len(good)} videos that can be used are for testing; there is none to train on")
+    for line in _cautions(good, videos.classes, conflicts, copies):
+        tell(line)
     with replacing_folder(folder) as temporary:
         form, counts, loudness = _write(temporary, good, grid)
         facts = {"counts": counts, "loudness": loudness, "ffmpeg": program.version}
@@ -95,7 +105,9 @@ def prepare_clips(
         "usable": len(good),
         "unusable": len(found) + len(rejected) - len(good) - copies,
         "copies": copies,
+        "label_conflicts": len(conflicts),
         "other_files": videos.other_files,
+        "passed_over": sum(one.files for one in videos.passed),
         "classes": len(videos.classes),
         "clips": sum(counts.values()),
         **counts,
@@ -119,6 +131,33 @@ def _check(found: Sequence[Outcome], rejected: list[tuple[str, str]], others: in
     limit = f"more than clips.max_bad = {max_bad:g} allows" if good else "there is nothing to learn from"
     examples = "".join(f"\n  {name}: {reason}" for name, reason in bad[:_EXAMPLES])
     raise ValueError(f"{where}: {len(bad)} of {good + len(bad)} videos can't be used, {limit} ({counted}):{examples}")
+
+
+def _contradictions(found: Sequence[Outcome]) -> list[str]:
+    """Copies that have another label than the file that they equal; that one loses its own, since nobody knows which is
+    right."""
+    first = {one.sha256: one for one in found if not one.copy}
+    pairs = [(first[one.sha256], one) for one in found if one.copy and one.video.label != first[one.sha256].video.label]
+    for original, _ in pairs:
+        original.video = replace(original.video, label=NO_LABEL)
+    return [f"{escape(original.video.name)} and {escape(copy.video.name)}" for original, copy in pairs]
+
+
+def _cautions(
+    good: Sequence[Outcome], classes: tuple[str, ...], conflicts: Sequence[str], copies: int
+) -> Iterator[str]:
+    """Lines on the labels of the videos that can be used."""
+    if conflicts:
+        yield (
+            f"warning: equal videos with different labels: {shown(conflicts, _EXAMPLES)}; they are used without one; "
+            "delete those that are wrong"
+        )
+    if copies > len(good):
+        yield f"warning: most videos are copies of others: {copies:,} are left out, {len(good):,} stay (see videos.csv)"
+    if classes:
+        counts = counted(classes, (one.video.label for one in good), (one.split or "" for one in good))
+        yield f"labelled videos of {summary({name: sum(own.values()) for name, own in counts.items()})}"
+        yield from (f"warning: {line}" for line in lacking(counts, tested=True))
 
 
 def _split(good: Sequence[Outcome], fraction: float, seed: int) -> None:

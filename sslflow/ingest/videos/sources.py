@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sslflow import paths
+from sslflow.data.classes import class_name
 from sslflow.data.splits import NO_LABEL, TEST, TRAIN, Split
+from sslflow.ingest.images import layout
 from sslflow.ingest.images.folders import visit
+from sslflow.ingest.images.layout import ClassFolder, Words
+from sslflow.ingest.images.made_by_systems import passed
 from sslflow.ingest.images.sources import directory
+from sslflow.ingest.records import Passed, escape
 from sslflow.settings.params import closest
 
 KINDS = ("samples:<name>", "folder", "folders")
@@ -26,6 +32,7 @@ SUFFIXES = {
 }
 """Endings that make a file a video to us; what it is, is then told by its content."""
 
+_WORDS = Words(what="videos", place=SETTING, unlabelled="set clips.source to folder", splits=False)
 NOWHERE = (float("nan"),) * 4
 
 
@@ -54,12 +61,15 @@ class Videos:
     rejected: list[tuple[str, str]] = field(default_factory=list)
     """Name and reason, for what is known to be unusable already."""
     other_files: int = 0
+    passed: list[Passed] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+    """Lines for the log: how the folders were understood."""
 
 
 def find_videos(source: str, path: str) -> Videos:
     """The videos of `source`: all below the folder `path` (`folder`), the same with the name of the first sub-folder as
     label (`folders`), or a sample that comes with a table. Raises `ValueError` for a name or a place that isn't there,
-    and for a table that isn't as it should be."""
+    for labels that can hardly be meant, and for a table that isn't as it should be."""
     kind, _, detail = source.partition(":")
     if kind == "samples" and detail:
         return _sample(detail)
@@ -69,8 +79,9 @@ def find_videos(source: str, path: str) -> Videos:
 
 
 def _below(root: Path, *, labelled: bool) -> Videos:
-    names, rejected, others = [], [], 0
+    names, rejected, others, passed_over = [], [], 0, []
     for folder in visit(root):
+        passed_over += [passed(root / folder.path / name, f"{folder.path}{name}") for name in folder.passed]
         here = folder.path.rstrip("/")
         if folder.unreadable:
             rejected.append((here or ".", f"folder not readable: {folder.unreadable}"))
@@ -83,10 +94,28 @@ def _below(root: Path, *, labelled: bool) -> Videos:
                 rejected.append((name, "not in a folder that is a label"))
             else:
                 names.append(f"{folder.path}{name}")
-    classes = tuple(sorted({name.partition("/")[0] for name in names})) if labelled else ()
-    numbers = {name: number for number, name in enumerate(classes)}
-    files = [VideoFile(name, root / name, numbers.get(name.partition("/")[0], NO_LABEL)) for name in names]
-    return Videos(classes, files, rejected, others)
+    if not labelled:
+        files = [VideoFile(name, root / name) for name in names]
+        return Videos((), files, rejected, others, passed_over)
+    folders = _class_folders(names)
+    if doubt := layout.doubt(root, {"": folders}, _WORDS):
+        raise ValueError(doubt)
+    classes = tuple(sorted({folder.name for folder in folders}))
+    files = [VideoFile(name, root / name, classes.index(_label(name))) for name in names]
+    notes = layout.notes(root, folders, _WORDS) if folders else []
+    return Videos(classes, files, rejected, others, passed_over, tuple(notes))
+
+
+def _label(name: str) -> str:
+    return escape(class_name(name.partition("/")[0]))
+
+
+def _class_folders(names: list[str]) -> list[ClassFolder]:
+    inside: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for name in names:
+        first, _, rest = name.partition("/")
+        inside[first][rest.removesuffix(rest.rpartition("/")[2])] += 1
+    return [ClassFolder(_label(first), f"{first}/", counts) for first, counts in inside.items()]
 
 
 def _is_video(name: str) -> bool:
@@ -112,7 +141,7 @@ def _sample(name: str) -> Videos:
         if column not in schema.names or not (fits(schema.field(column).type) or column == "path"):
             raise ValueError(f"{root / TABLE}: expected a column {column} as docs/video.md says, found {schema.names}")
     rows = pq.read_table(root / TABLE, columns=list(_COLUMNS)).to_pylist()
-    classes = tuple(sorted({row["label"] for row in rows}))
+    classes = tuple(sorted({class_name(row["label"]) for row in rows}))
     return Videos(classes, list(_rows(root, rows, classes)))
 
 
@@ -128,5 +157,5 @@ def _rows(root: Path, rows: list[dict], classes: tuple[str, ...]) -> Iterator[Vi
         if splits.setdefault(source, split) != split:
             raise ValueError(f"{root / TABLE}: the source {source!r} is in both splits")
         box = tuple(float(row[edge]) for edge in ("x0", "y0", "x1", "y1"))
-        label = classes.index(row["label"])
+        label = classes.index(class_name(row["label"]))
         yield VideoFile(name, root / name, label, cast(Split, split), source, box)

@@ -172,8 +172,8 @@ def corrupted() -> bytes:
         (corrupted(), "damaged"),
         (bomb(), "too large"),
         (bomb(11_000, 11_000), "too large: 11000 x 11000"),
-        (b"\0\0\0\x1cftypheic" + bytes(50), "not supported: HEIC"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
+        (b"\0\0\0\x1cftypheic" + bytes(50), "damaged: begins like HEIC"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not supported: EPS"),
     ],
 )
 def test_what_is_refused(content, reason):

@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from data_fixtures import encoded, fill, scene, write
+from data_fixtures import encoded, fill, in_process, scene, write
 from ruamel.yaml import YAML
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -25,8 +24,6 @@ from sslflow.adaptation.task import SETTINGS, UNKNOWN, UNLABELLED, Task, open_ta
 from sslflow.data.dataset import Dataset
 from sslflow.ingest.domains import default_split, prepare_domains
 from sslflow.ingest.images import prepare
-from sslflow.ingest.images.examine import Decoder, Examined, examine
-from sslflow.ingest.records import Record, Rejected
 from sslflow.settings.params import ParamsError
 from sslflow.stages import domains
 
@@ -40,15 +37,10 @@ SAMPLE_OF = {
 }
 
 
-def in_process(tasks: Iterable[list[Record]], decoder: Decoder, *_: int) -> Iterator[Examined | Rejected]:
-    for records in tasks:
-        yield from examine(records, decoder)
-
-
 def prepared(tmp_path: Path, source: str = "imagefolder", target: str = "imagefolder", **settings: Any):
     """Counts and the folder of domains in `tmp_path/source` and `tmp_path/target`."""
     paths: dict[str, Any] = {f"{domain}_path": str(tmp_path / domain) for domain in ("source", "target")}
-    with pytest.MonkeyPatch.context() as patch:  # without processes for it: those are test_prepare's matter
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "examine_all", in_process)
         counts = prepare_domains(tmp_path / "out", print, source=source, target=target, **SMALL | paths | settings)
     return counts, tmp_path / "out"

@@ -83,6 +83,8 @@ def test_a_folder_as_people_have_them(tmp_path):
         "leaked": 0,
         "label_conflicts": 0,
         "other_files": 1,
+        "left_out": 0,
+        "passed_over": 0,
     }
     listed = {unescape(row["path"]): row["reason"] for row in table(dataset.folder / "quarantine.csv")}
     assert listed.keys() == bad.keys()
@@ -164,6 +166,8 @@ def test_duplicates_and_leakage_are_dropped(tmp_path):
         "first_split": "test",
         "same": "bytes",
         "leak": "yes",
+        "label": "b",
+        "first_label": "a",
     }
     assert listed["test/a/copy.jpg"]["leak"] == "no"
     assert (listed["train/b/one.bmp"]["first_path"], listed["train/b/one.bmp"]["same"]) == ("train/a/one.png", "pixels")

@@ -134,8 +134,10 @@ def test_what_is_not_there(name, message):
 
 def test_a_heap_of_images(tmp_path):
     names = ["a b.PNG", "deep/er/图.jpeg", "deep/x\ny.webp", "صورة.gif", os.fsdecode(b"\xff.bmp"), "z.tiff"]
-    for name in [*names, "notes.txt", "deep/list.csv"]:
+    for name in names:
         write(tmp_path / name, PNG)
+    for name in ("notes.txt", "deep/list.csv"):
+        write(tmp_path / name, b"name, size")
     write(tmp_path / ".hidden.png", PNG)
     write(tmp_path / ".cache/x.png", PNG)
     items = list(opened("folder", tmp_path).records())

@@ -437,12 +437,12 @@ def test_nothing_is_left_open_after_many_files(videos: Path, tmp_path: Path) -> 
 
     once()
     gc.collect()
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before, threads, others = len(list(Path("/proc/self/fd").iterdir())), threading.active_count(), children()
     for _ in range(12):
         once()
     assert len(list(Path("/proc/self/fd").iterdir())) < before + 12, "one a round is left open"
-    assert not children()
-    assert threading.active_count() == 1
+    assert not set(children()) - set(others)
+    assert threading.active_count() <= threads
 
 
 def _set() -> threading.Event:
