@@ -53,7 +53,8 @@ class TwoHeads(nn.Module):
 
     def forward(self, images: Tensor, asked: Tensor, mask_token: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """What the heads make of images, `(n, k)`, and of those m of their patches that are `asked`, bool
-        `(n, patches)`, `(m, k)`; and the features, `(n, dim)`. With a mask token, `(width,)`, it stands in for these."""
+        `(n, patches)`, `(m, k)`; and the features, `(n, dim)`. A mask token, `(width,)`, where there is one, stands in
+        for these patches."""
         features, last = (
             self.encoder.features_and_map(images)
             if mask_token is None

@@ -118,8 +118,8 @@ class IJEPA(Method):
         return {"loss": block_error(self.predict(view, keep), taught, asked)}
 
     def places(self, noise: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor]:
-        """Which patches are asked for, bool `(n, blocks, patches)`, and which are seen, int64 `(n, k)`: of each image as
-        many as of that which shows the fewest, in all processes."""
+        """Which patches are asked for, bool `(n, blocks, patches)`, and which are seen, int64 `(n, k)`: of each image
+        as many as of that which shows the fewest, in all processes."""
         places, across = inside(blocks, self.encoder.across), self.encoder.across
         asked, seen = places[:, :-1], places[:, -1] & ~places[:, :-1].any(dim=1)
         count = max(1, int(gather(seen.sum(dim=1)).min()))

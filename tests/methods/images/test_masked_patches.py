@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -45,9 +46,7 @@ def slow_patch_loss(targets: Tensor, logits: Tensor) -> float:
         for asked in image:
             if asked:
                 norm = math.log(sum(math.exp(float(value)) for value in logits[row]))
-                found.append(
-                    -sum(float(t) * (float(v) - norm) for t, v in zip(targets[row], logits[row], strict=True))
-                )
+                found.append(-sum(float(t) * (float(v) - norm) for t, v in zip(targets[row], logits[row], strict=True)))
                 row += 1
         of_images.append(sum(found) / max(1, len(found)))
     return sum(of_images) / len(of_images)
@@ -234,10 +233,13 @@ def test_ijepa_predicts_standardised_tokens_of_its_teacher() -> None:
     asked, keep = method.places(noise, blocks)
     assert keep.shape == (3, 12)
     with torch.no_grad():
-        taught = method.teacher.network.tokens(view)[:, 1:]
+        teacher: Any = method.teacher.network
+        taught = teacher.tokens(view)[:, 1:]
         taught = (taught - taught.mean(dim=2, keepdim=True)) / (taught.var(2, correction=0, keepdim=True) + 1e-5).sqrt()
         expected = block_error(method.predict(view, keep), taught, asked)
-    torch.testing.assert_close(method.training_step(Batch((view, noise, blocks), torch.arange(3), 0.5))["loss"], expected)
+    torch.testing.assert_close(
+        method.training_step(Batch((view, noise, blocks), torch.arange(3), 0.5))["loss"], expected
+    )
 
 
 @pytest.mark.parametrize("kind", [IBOT, DINOv2, IJEPA])
