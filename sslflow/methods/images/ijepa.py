@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, cast
 
 import torch
 import torch.nn.functional as F
@@ -114,7 +114,9 @@ class IJEPA(Method):
         view, noise, blocks = batch.views
         asked, keep = self.places(noise, blocks)
         with torch.no_grad():
-            taught = F.layer_norm(self.patches(self.teacher.network, view).float(), (self.encoder.map_dim,))
+            taught = F.layer_norm(
+                self.patches(cast(Encoder, self.teacher.network), view).float(), (self.encoder.map_dim,)
+            )
         return {"loss": block_error(self.predict(view, keep), taught, asked)}
 
     def places(self, noise: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor]:
