@@ -362,7 +362,11 @@ def of_kind(kind: str, name: str, sizes: Sizes) -> Subject:
     if kind == "images":
         data = images_in_memory(2 * sizes.images, 32)
         encoder = ENCODERS["vit" if name in ONLY_VIT else "resnet"]
-        given = of_images(cast("Dataset[ImageFormat]", data), data.pretraining_rows, encoder)
+        # Of the teacher, what it costs counts here, not what it knows.
+        given = {
+            **of_images(cast("Dataset[ImageFormat]", data), data.pretraining_rows, encoder),
+            "teacher": lambda: Encoder(data.format.channels, data.format.size, **encoder),
+        }
     else:
         data = clips_in_memory(2 * sizes.clips, sizes.form)
         encoders = read({"clip_encoders.picture": Encoder, "clip_encoders.sound": Encoder}, RECIPE)

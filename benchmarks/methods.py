@@ -49,8 +49,8 @@ ENCODERS: dict[str, dict[str, Any]] = {
     "resnet": {"name": "resnet10", "width": 16, "stem_stride": 2, "grid": 2},
     "vit": {"name": "vit_tiny", "width": 64, "depth": 4, "patch_size": 4, "grid": 2},
 }
-ON_VIT = ("mae", "dino", "moco_v3")
-ONLY_VIT = ("mae",)
+ON_VIT = ("mae", "ibot", "dinov2", "ijepa", "dino", "moco_v3")
+ONLY_VIT = ("mae", "ibot", "dinov2", "ijepa")
 ONLY_COLOUR = ("colorization",)
 JOINT_EMBEDDING = ("simclr", "moco_v2", "moco_v3", "byol", "barlow_twins", "vicreg", "simsiam", "dino", "swav")
 CONTROLS = ("random", "pixels", "supervised")
@@ -58,9 +58,9 @@ TRIED_ON_TEST = {"fashion": ("rotation", "simclr", "barlow_twins")}
 """Methods whose settings were once tried out on a set's test images: their rows flatter."""
 FAMILIES = {
     "pretext": ("rotation", "context_prediction", "jigsaw", "colorization", "inpainting", "denoising", "autoencoder"),
-    "contrastive": ("simclr", "moco_v2", "moco_v3"),
-    "non-contrastive": ("byol", "barlow_twins", "vicreg", "simsiam", "dino"),
-    "masked": ("mae",),
+    "contrastive": ("simclr", "diet", "moco_v2", "moco_v3", "densecl", "nnclr"),
+    "non-contrastive": ("byol", "barlow_twins", "vicreg", "lejepa", "simsiam", "dino"),
+    "masked": ("mae", "ibot", "dinov2", "ijepa"),
     "clustering": ("deepcluster", "swav"),
 }
 METHODS = [method for family in FAMILIES.values() for method in family]

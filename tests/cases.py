@@ -18,6 +18,7 @@ from sslflow.audiovisual import method as of_clips
 from sslflow.audiovisual.ingredients import of_clips as clip_ingredients
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
+from sslflow.networks.encoder import Encoder
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import Over, read
 from sslflow.training import method as of_images
@@ -78,8 +79,9 @@ def image_case(name: str, *, seed: int = 0, start: bool = True, colour: bool = F
 
     def made(images: np.ndarray, encoder: dict[str, Any]) -> Case:
         data: Any = MemoryImages(images, labels)
+        given = {**image_ingredients(data, data.pretraining_rows, encoder), "teacher": lambda: a_teacher(data.format)}
         torch.manual_seed(derive(seed, "init"))
-        method = build(kind, image_ingredients(data, data.pretraining_rows, encoder), settings[block])
+        method = build(kind, given, settings[block])
         return Case(method, kind.Views(data.format, **settings[f"{block}.views"]), data)
 
     tried = [(tinted(grey), NETWORK), (tinted(grey), VIT)]
@@ -88,6 +90,13 @@ def image_case(name: str, *, seed: int = 0, start: bool = True, colour: bool = F
         images = case.views.normalise(case.data.read(case.data.pretraining_rows)["images"])
         _start(case.method, case.method.encoder.eval()(images).detach())
     return case
+
+
+def a_teacher(format: ImageFormat) -> Encoder:
+    """One and the same network, whatever the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return Encoder(format.channels, format.size, name="resnet10", width=16, stem_stride=2)
 
 
 def clip_case(name: str, *, seed: int = 0, start: bool = True, clips: MemoryClips | None = None) -> Case:

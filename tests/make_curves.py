@@ -25,12 +25,20 @@ from sslflow.methods.images.colorization import Colorization
 from sslflow.methods.images.context_prediction import ContextPrediction
 from sslflow.methods.images.deepcluster import DeepCluster
 from sslflow.methods.images.denoising import Denoising
+from sslflow.methods.images.densecl import DenseCL
+from sslflow.methods.images.diet import DIET
 from sslflow.methods.images.dino import DINO
+from sslflow.methods.images.dinov2 import DINOv2
+from sslflow.methods.images.distillation import Distillation
+from sslflow.methods.images.ibot import IBOT
+from sslflow.methods.images.ijepa import IJEPA, block_error
 from sslflow.methods.images.inpainting import Inpainting
 from sslflow.methods.images.jigsaw import Jigsaw
+from sslflow.methods.images.lejepa import LeJEPA
 from sslflow.methods.images.mae import MAE
 from sslflow.methods.images.moco_v2 import MoCoV2
 from sslflow.methods.images.moco_v3 import MoCoV3
+from sslflow.methods.images.nnclr import NNCLR
 from sslflow.methods.images.rotation import Rotation
 from sslflow.methods.images.simclr import SimCLR
 from sslflow.methods.images.simsiam import SimSiam, negative_cosine
@@ -48,6 +56,7 @@ from sslflow.training.method import Batch, Choices, Losses, Method
 from sslflow.training.run import first_row, row
 from sslflow.views.images import Blur, Crop, Local, rgb_from_lab
 from sslflow.views.tiles import Tiles
+from tests.cases import a_teacher
 from tests.conftest import ROOT, first_images, write_dataset
 
 CURVES = Path(__file__).parent / "curves"
@@ -58,6 +67,7 @@ READ = {
 }
 """Columns that the verdict reads."""
 SMALL: dict[str, Any] = {"name": "resnet10", "width": 8, "stem_stride": 2}
+MAPS: dict[str, Any] = {**SMALL, "stem_stride": 1}
 PATCHES: dict[str, Any] = {"name": "vit_tiny", "width": 64, "depth": 2, "patch_size": 4}
 
 Row = dict[str, float]
@@ -80,7 +90,11 @@ class Run:
         """Each row of its curve, as it is written, and what the loss chooses among."""
         torch.manual_seed(derive(0, "init"))
         kind: Any = self.kind
-        method: Method = build(kind, of_images(dataset, dataset.pretraining_rows, self.encoder), self.settings)
+        given = {
+            **of_images(dataset, dataset.pretraining_rows, self.encoder),
+            "teacher": lambda: a_teacher(dataset.format),
+        }
+        method: Method = build(kind, given, self.settings)
         views = method.Views(dataset.format, **self.views)
         watch = Watch(method, views, dataset, dataset.pretraining_rows[:160], CPU, 0)
         before = watch()
@@ -164,6 +178,39 @@ class WithoutCentre(DINO):
         self.centre.zero_()
 
 
+class DullTeacher(Distillation):
+    """Its teacher sees the same in all images."""
+
+    def __init__(self, encoder: Encoder, teacher: Encoder, **settings: Any) -> None:
+        super().__init__(encoder, teacher, **settings)
+        self.teacher.network.network.conv1.weight.zero_()
+
+
+class IBOTWithoutCentre(IBOT):
+    """And without the BatchNorm in its head of images, which is a kind of centre, too."""
+
+    def __init__(self, encoder: Encoder, *, projector: tuple[int, ...], prototypes: int, **settings: Any) -> None:
+        super().__init__(encoder, projector=projector, prototypes=prototypes, **settings)
+        head = mlp(encoder.dim, *projector, norm=False)
+        self.head = nn.Sequential(head, Prototypes(projector[-1], prototypes))
+        self.teacher = Teacher(self.student)
+
+    def after_step(self, progress: float) -> None:
+        super().after_step(progress)
+        self.centre.zero_()
+        self.patch_centre.zero_()
+
+
+class LearningTargets(IJEPA):
+    """Its targets are its own tokens, and take their gradient."""
+
+    def training_step(self, batch: Batch) -> Losses:
+        view, noise, blocks = batch.views
+        asked, keep = self.places(noise, blocks)
+        taught = self.patches(self.encoder, view)
+        return {"loss": block_error(self.predict(view, keep), taught, asked)}
+
+
 class Dying(SimCLR):
     """Its encoder gives out nothing but zeros from some time on, a share of the run."""
 
@@ -183,6 +230,11 @@ HEAD: dict[str, Any] = {"projector": (256, 64)}
 WIDE: dict[str, Any] = {"projector": (512, 256)}
 CONTRAST = {**HEAD, "temperature": 0.2}
 SLOW_SELF = {**HEAD, "predictor": 128, "momentum": 0.99}
+NEIGHBOURS = {**HEAD, "predictor": 128, "queue": 2048, "temperature": 0.1}
+SKETCH = {**HEAD, "slices": 64}
+DENSE = {**CONTRAST, "queue": 2048, "momentum": 0.99}
+ALIKE = {"teacher_temperature": 1000.0, "teacher_temperature_start": 1000.0}
+PREDICT = {"predictor_width": 32, "predictor_depth": 1, "momentum": 0.95}
 SELF = {"projector": (512, 512, 512), "predictor": 128}
 CODES = {**HEAD, "prototypes": 64}
 ANSWERS = {**CODES, "momentum": 0.9, "teacher_temperature": 0.04}
@@ -196,14 +248,23 @@ HEALTHY = {
     "colorization": Run(Colorization, {"decoder": 16}, {}, images=emoji, epochs=20),
     "colorization_regression": Run(Colorization, {"decoder": 16, "loss": "regression"}, {}, images=emoji, epochs=20),
     "context_prediction": Run(ContextPrediction, {}, {"tiles": Tiles(side=0.5)}, epochs=3, batch_size=32),
+    "decoupled": Run(SimCLR, {**CONTRAST, "decoupled": True}),
     "deepcluster": Run(DeepCluster, {"clusters": 32, "directions": 32}),
     "denoising": Run(Denoising, {"decoder": 16}, {}),
+    "densecl": Run(DenseCL, DENSE, encoder=MAPS),
+    "diet": Run(DIET, epochs=20),
     "dino": Run(DINO, ANSWERS, CROPS, epochs=20),
+    "dinov2": Run(DINOv2, {**ANSWERS, "spread": 0.01}, CROPS, lr=1e-3, encoder=PATCHES, epochs=10),
+    "distillation": Run(Distillation),
+    "ibot": Run(IBOT, ANSWERS, CROPS, lr=1e-3, encoder=PATCHES, epochs=10),
+    "ijepa": Run(IJEPA, PREDICT, {}, lr=1e-3, encoder=PATCHES, epochs=10),
     "inpainting": Run(Inpainting, {"decoder": 16}, {}),
     "jigsaw": Run(Jigsaw, {"permutations": 64}, {"tiles": Tiles(side=0.5)}, epochs=3, batch_size=32),
+    "lejepa": Run(LeJEPA, SKETCH, CROPS, lr=1e-2, epochs=10),
     "mae": Run(MAE, {"decoder_width": 32, "decoder_depth": 1}, {}, encoder=PATCHES, epochs=10),
     "moco_v2": Run(MoCoV2, {**CONTRAST, "queue": 65536, "momentum": 0.99}),
     "moco_v3": Run(MoCoV3, {"projector": (256, 64), "predictor": 128, "momentum": 0.99}),
+    "nnclr": Run(NNCLR, NEIGHBOURS, epochs=10),
     "rotation": Run(Rotation, {}, {}, batch_size=16, epochs=2),
     "simclr": Run(SimCLR, CONTRAST),
     "simsiam": Run(SimSiam, SELF, lr=6e-3),
@@ -217,6 +278,14 @@ SICK = {
     "dead_encoder": Run(Dying, {**CONTRAST, "dies": 0.0}, epochs=2),
     "encoder_dies_in_the_end": Run(Dying, {**CONTRAST, "dies": 0.92}, length=25),
     "temperature_too_high": Run(SimCLR, {**HEAD, "temperature": 100.0}, epochs=2),
+    "decoupled_temperature_too_high": Run(SimCLR, {**HEAD, "temperature": 100.0, "decoupled": True}, epochs=2),
+    "densecl_temperature_too_high": Run(DenseCL, {**DENSE, "temperature": 100.0}, encoder=MAPS, epochs=2),
+    "diet_rate_too_high": Run(DIET, lr=0.1, epochs=3),
+    "neighbours_all_the_same": Run(NNCLR, {**NEIGHBOURS, "queue": 1}, epochs=3),
+    "dinov2_answers_all_alike": Run(DINOv2, {**ANSWERS, **ALIKE}, CROPS, lr=1e-3, encoder=PATCHES, epochs=3),
+    "dull_teacher": Run(DullTeacher, epochs=2),
+    "ibot_without_centre": Run(IBOTWithoutCentre, ANSWERS, CROPS, lr=1e-2, encoder=PATCHES),
+    "ijepa_learning_targets": Run(LearningTargets, PREDICT, {}, lr=1e-3, encoder=PATCHES, epochs=10),
     "random_labels": Run(Supervised, {}, {}, images=random_labels, batch_size=256),
     "colours_by_chance": Run(Colorization, {"decoder": 16}, {}, images=tinted),
     "colours_by_chance_regression": Run(Colorization, {"decoder": 16, "loss": "regression"}, {}, images=tinted),
@@ -224,6 +293,7 @@ SICK = {
     "without_stopped_gradient": Run(WithoutStoppedGradient, SLOW_SELF, lr=1e-2, epochs=3),
     "without_predictor": Run(WithoutPredictor, {**SLOW_SELF, "momentum": 0.5}, epochs=3),
     "simsiam_without_stopped_gradient": Run(SimSiamWithoutStoppedGradient, SELF, lr=6e-3),
+    "without_gaussian": Run(LeJEPA, {**SKETCH, "gaussian": 0.0}, CROPS, lr=1e-2, epochs=10),
     "without_variance_and_covariance": Run(VICReg, {**HEAD, "variance": 0.0, "covariance": 0.0}, lr=1e-2),
     "without_centre": Run(WithoutCentre, ANSWERS, CROPS, lr=1e-2),
     "codes_all_alike": Run(SwAV, {**CODES, "iterations": 1, "epsilon": 1000.0}, CROPS),

@@ -14,13 +14,7 @@ class Companion(nn.Module):
     """`weight` times the loss of a method whose encoder is the one that is adapted."""
 
     def __init__(self, method: Method, views: Views, weight: float) -> None:
-        """Raises `ValueError` for a method that works epoch by epoch, which adaptation does not, or that needs
-        labels."""
         super().__init__()
-        if "labels" in ingredients(type(method)) or type(method).start_epoch is not Method.start_epoch:
-            raise ValueError(
-                f"adapt.companion: {type(method).__name__} works by epochs or needs labels; take another: simclr"
-            )
         self.method, self.views, self.weight = method, views, weight
 
     def forward(self, images: Tensor, rows: Tensor, progress: float) -> Tensor:
@@ -30,3 +24,12 @@ class Companion(nn.Module):
     def after_step(self, progress: float) -> None:
         """Called after every optimiser step, as a method's."""
         self.method.after_step(progress)
+
+
+def require_companion(kind: type[Method]) -> None:
+    """Raises `ValueError` for a method that works epoch by epoch, which adaptation does not, or that needs labels or a
+    teacher."""
+    if not {"labels", "teacher"}.isdisjoint(ingredients(kind)) or kind.start_epoch is not Method.start_epoch:
+        raise ValueError(
+            f"adapt.companion: {kind.__name__} works by epochs, or needs labels or a teacher; take another: simclr"
+        )

@@ -28,6 +28,8 @@ from sslflow.settings.params import (
     lookup,
     sections,
 )
+from sslflow.training.ingredients import ingredients
+from sslflow.training.method import find
 
 BLOCKS = {"images": "methods", "clips": "clip_methods", "adaptation": "adapt_methods"}
 """The kinds of methods, and the section of params.yaml that holds their blocks."""
@@ -172,11 +174,16 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
         ("run", "controls", (RANDOM, "pixels")),
         ("run", "tuned_controls", ("scratch",)),
         ("start", "weights", (RANDOM,)),
+        ("start", "teacher", (RANDOM,)),
     ):
         asked = lookup(content, section).get(key, ())
         for name in asked if isinstance(asked, list) else [asked] if asked else []:
             if name not in (*built_in, *known):
                 yield f"{section}.{key}: there is no '{name}' in starts{closest(str(name), [*built_in, *known])}"
+    if lookup(content, "start").get("teacher", RANDOM) == RANDOM:
+        for name in _asked(content, "images"):
+            if name in names("images") and "teacher" in ingredients(find(name)):
+                yield f"start.teacher: {name} learns from a teacher, and there is none; set it to a name in starts"
 
 
 def _sections(content: Mapping[str, Any], schemas: Mapping[str, Schemas]) -> Iterator[str]:

@@ -100,7 +100,19 @@ class Encoder(nn.Module):
         """The last map, before features are averaged from it, `(n, map_dim, rows, columns)`; of a ViT its patches.
         Raises `ValueError` for the few of timm's networks that have none."""
         images = self.brought(images)
-        found = self.network.forward_features(images)
+        return self._map(self.network.forward_features(images), images)
+
+    def features_and_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What the encoder itself gives and `map`, by one pass through the network."""
+        images = self.brought(images)
+        return self._both(self.network.forward_features(images), images)
+
+    def _both(self, found: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        last = self._map(found, images)
+        return self.network.forward_head(found) if self.pool is None else self.pool(last), last
+
+    def _map(self, found: Tensor, images: Tensor) -> Tensor:
+        """The map in what the network's last layer gives for images that have been brought to it."""
         if found.ndim == 3:
             if not hasattr(getattr(self.network, "patch_embed", None), "dynamic_feat_size"):
                 raise ValueError(
@@ -115,7 +127,7 @@ class Encoder(nn.Module):
     def compile(self, **options: Any) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Compile all that methods call: features, maps and tokens, not only the module's own call; for each shape of
         images anew, since torch can't compile a ViT's interpolated positions for images of any size."""
-        for name in ("forward", "map", "tokens"):
+        for name in ("forward", "map", "features_and_map", "tokens", "masked"):
             setattr(self, name, torch.compile(getattr(self, name), **{"dynamic": False, **options}))
 
     @property
@@ -123,17 +135,34 @@ class Encoder(nn.Module):
         """Whether images become tokens: what `tokens` and `attention` need."""
         return type(self.network).__name__ == "VisionTransformer"
 
+    @property
+    def across(self) -> int:
+        """Patches of a ViT along a side of an image."""
+        side = self.given.side if self.given else self.image_size
+        return self.network.patch_embed.dynamic_feat_size((side, side))[0]
+
     def tokens(self, images: Tensor, keep: Tensor | None = None) -> Tensor:
         """A ViT's tokens after its last layer, class token first, `(n, 1 + patches, width)`.
 
         With `keep`, int64 `(n, k)`, all other patches are left out from the start, and cost nothing.
         """
-        tokens = self.network._pos_embed(self.network.patch_embed(self.brought(images)))
+        return self._tokens(self.network.patch_embed(self.brought(images)), keep)
+
+    def _tokens(self, patches: Tensor, keep: Tensor | None = None) -> Tensor:
+        tokens = self.network._pos_embed(patches)
         if keep is not None:
             first = self.network.num_prefix_tokens
             kept = keep[..., None].expand(-1, -1, tokens.shape[-1])
             tokens = torch.cat([tokens[:, :first], tokens[:, first:].gather(1, kept)], dim=1)
         return self.network.norm(self.network.blocks(self.network.norm_pre(tokens)))
+
+    def masked(self, images: Tensor, hidden: Tensor, mask_token: Tensor) -> tuple[Tensor, Tensor]:
+        """`features_and_map` of a ViT that sees the mask token, `(width,)`, in place of the patches that are `hidden`,
+        bool `(n, patches)`, row by row."""
+        images = self.brought(images)
+        patches = self.network.patch_embed(images)
+        places = hidden.view(*patches.shape[:-1], 1)
+        return self._both(self._tokens(torch.where(places, mask_token.to(patches.dtype), patches)), images)
 
     @torch.no_grad()
     def attention(self, images: Tensor) -> Tensor:

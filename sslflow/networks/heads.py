@@ -11,15 +11,15 @@ from torch import Tensor, nn
 from sslflow.runtime.device import full_precision
 
 
-def mlp(*widths: int, last_norm: bool = False) -> nn.Sequential:
-    """Linear layers of the widths given, input first, with BatchNorm and ReLU between them; the last layer is bare, or
-    with `last_norm` followed by a BatchNorm without weights."""
+def mlp(*widths: int, norm: bool = True, last_norm: bool = False) -> nn.Sequential:
+    """Linear layers of the widths given, input first, with BatchNorm and ReLU between them, or without `norm` ReLU
+    alone; the last layer is bare, or with `last_norm` followed by a BatchNorm without weights."""
     layers: list[nn.Module] = []
     for narrow, (before, after) in enumerate(itertools.pairwise(widths), start=2):
         last = narrow == len(widths)
-        layers.append(nn.Linear(before, after, bias=last and not last_norm))
+        layers.append(nn.Linear(before, after, bias=not (last_norm if last else norm)))
         if not last:
-            layers += [nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
+            layers += [*([nn.BatchNorm1d(after)] if norm else []), nn.ReLU(inplace=True)]
         elif last_norm:
             layers.append(nn.BatchNorm1d(after, affine=False))
     return nn.Sequential(*layers)

@@ -1,4 +1,4 @@
-"""A teacher: a copy of the student that follows it slowly."""
+"""Teachers: a copy of the student that follows it slowly, and a network that never changes."""
 
 from __future__ import annotations
 
@@ -40,6 +40,22 @@ class Teacher(nn.Module):
         if self.batch_statistics:
             for mine, its in zip(self.network.buffers(), student.buffers(), strict=True):
                 mine.copy_(its)
+
+
+class Frozen(nn.Module):
+    """Holds a network that stays as it is, in evaluation mode, and whose weights are known from elsewhere: it goes
+    where its holder goes, to a device or another precision, but is among nobody's parameters, nor in a state."""
+
+    network: Any
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        # Past torch's list of modules.
+        self.__dict__["network"] = network.eval().requires_grad_(False)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Frozen:
+        self.network._apply(fn, recurse)
+        return super()._apply(fn, recurse)
 
 
 class EarlierBatches(nn.Module):

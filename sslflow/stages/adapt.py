@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sslflow import paths
 from sslflow.adaptation import method as adapter
-from sslflow.adaptation.auxiliary import Companion
+from sslflow.adaptation.auxiliary import Companion, require_companion
 from sslflow.adaptation.inputs import frozen_inputs, image_inputs
 from sslflow.adaptation.loop import adapt, judge, judged_features
 from sslflow.adaptation.method import Judged
@@ -33,6 +33,7 @@ from sslflow.settings.params import NonNegative, Over, Schemas, closest, load, l
 from sslflow.stages.entry import run
 from sslflow.training import method
 from sslflow.training.fit import fit
+from sslflow.training.ingredients import build
 from sslflow.views.images import CropView
 
 Start = Literal["pretrained", "random"]
@@ -155,7 +156,9 @@ def _adapted(
     if plan.companion_weight:
         kind, block = method.find(plan.companion), f"methods.{plan.companion}"
         views = kind.Views(task.target.format, **settings[f"{block}.views"])
-        companion = Companion(kind(encoder, **settings[block]), views, plan.companion_weight)
+        require_companion(kind)
+        given = {"encoder": lambda: encoder, "images": lambda: source.size + target.size}
+        companion = Companion(build(kind, given, settings[block]), views, plan.companion_weight)
     state = checkpoint.load() if checkpoint else None
     labels, train = task.source_labels, settings["adapt.train"]
     steps = adapt(model, source, labels, target, device, seed, companion, state, **train)

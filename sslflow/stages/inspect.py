@@ -42,9 +42,9 @@ def main(name: str, seed: int) -> None:
     device = compute(**settings["compute"])
     dataset, kind, block = Dataset[ImageFormat](), find(name), f"methods.{name}"
     images, train = image_rows(kind, dataset), settings[f"{block}.train"]
-    method = build(
-        kind, of_images(dataset, images, settings["encoder"], Continued(**settings["start"]).weights), settings[block]
-    )
+    start = Continued(**settings["start"])
+    given = of_images(dataset, images, settings["encoder"], start.weights, start.teacher)
+    method = build(kind, given, settings[block])
     load_weights(method, paths.trained(name, seed))
     place(method, device, train.get("memory_format", "channels_last"))
     batch_size = min(train["batch_size"], len(images))

@@ -13,6 +13,7 @@ from sslflow.features.extract import calibrate
 from sslflow.monitoring.drift import Drift
 from sslflow.monitoring.watch import Watch
 from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.networks.starts import RANDOM
 from sslflow.runtime.device import compute
 from sslflow.runtime.distributed import process_group, rank
 from sslflow.runtime.files import write_metrics
@@ -56,7 +57,8 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     images = image_rows(kind, dataset)
     torch.manual_seed(derive(seed, "init"))
     start = Continued(**settings["start"])
-    method = build(kind, of_images(dataset, images, settings["encoder"], start.weights), settings[block])
+    given = of_images(dataset, images, settings["encoder"], start.weights, start.teacher)
+    method = build(kind, given, settings[block])
     if start.given:
         for encoder in method.encoders.values():
             hold(encoder, start.blocks, len(images))
@@ -64,7 +66,7 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
 
     journal, train = Journal(**settings.pop("pretrain")), settings[f"{block}.train"]
     files = [dataset.folder / "manifest.parquet", dataset.folder / "dataset.json"]
-    files += [paths.start(start.weights)] if start.given else []
+    files += [paths.start(name) for name in (start.weights, start.teacher) if name != RANDOM]
     training = Run("pretrain", name, seed, journal, device, settings, *files)
     watched = images[permutation(len(images), seed, "diagnostics")[: journal.diagnostics].numpy()]
     watch = Watch(method, views, dataset, watched, device, seed, train.get("memory_format", "channels_last"))

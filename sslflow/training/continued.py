@@ -21,13 +21,15 @@ class Continued:
     """What methods start from: `weights` is `random`, or a name in `starts`, and then the rest counts. In the first
     `heads_first` of the steps the encoder rests, so that it isn't led astray by heads that know nothing yet; then its
     last `blocks` learn (0: by the number of images), at the rate `lr`. `keep`: the `best` encoder, step 0 among them,
-    by kNN on labelled training images where there are labels, or the `last`."""
+    by kNN on labelled training images where there are labels, or the `last`. `teacher`: a name in `starts`, whose
+    weights a method with a frozen teacher learns from; `random`: there is none."""
 
     weights: str = RANDOM
     heads_first: Fraction = 0.1
     blocks: Natural = 0
     lr: Positive = 1e-4
     keep: Keep = "best"
+    teacher: str = RANDOM
 
     @property
     def given(self) -> bool:

@@ -52,10 +52,22 @@ def image_rows(kind: type[Method], dataset: Dataset[ImageFormat]) -> np.ndarray:
 
 
 def of_images(
-    dataset: Dataset[ImageFormat], rows: np.ndarray, encoder: Mapping[str, Any], start: str = RANDOM
+    dataset: Dataset[ImageFormat],
+    rows: np.ndarray,
+    encoder: Mapping[str, Any],
+    start: str = RANDOM,
+    teacher: str = RANDOM,
 ) -> Factories:
     """What there is for methods of images: an encoder with the settings given and random weights, or the weights of a
-    start; and the labels of the rows."""
+    start; the labels of the rows; how many images they are; and a teacher, an encoder with the weights of a start."""
+
+    def taught_by() -> Encoder:
+        if teacher == RANDOM:
+            raise ValueError(
+                "start.teacher is random, and nothing can be learned from random weights: set it to a name in starts"
+            )
+        return started(teacher, dataset.format)
+
     return {
         "encoder": lambda: (
             Encoder(dataset.format.channels, dataset.format.size, **encoder)
@@ -63,4 +75,6 @@ def of_images(
             else started(start, dataset.format)
         ),
         "labels": lambda: torch.from_numpy(dataset.labels[rows]),
+        "images": lambda: len(rows),
+        "teacher": taught_by,
     }

@@ -57,10 +57,13 @@ class Choices:
 
 class Method(nn.Module, ABC):
     """A way to train an encoder without labels. It owns every trainable tensor and every buffer that a checkpoint
-    needs, and draws nothing by chance in a step: that is for its views.
+    needs. What differs by chance from image to image is drawn by its views, never in a step; what concerns a whole
+    step, such as directions to look along, may be drawn there from a generator that follows from the batch's `progress`
+    alone, and so is the same in all processes and in a resumed run.
 
     Its constructor says by name, left of `*`, what it is given besides settings: `encoder`; `labels`, int64 `(images,)`
-    of the run's images, −1 where there is none; methods for clips also `sound_encoder` and `statistics`."""
+    of the run's images, −1 where there is none; `images`, how many they are; `teacher`, an encoder with weights that
+    exist; methods for clips also `sound_encoder` and `statistics`."""
 
     Views: ClassVar[Callable[..., Views]]
     """How its views are made: `Views(format, *, settings)`."""

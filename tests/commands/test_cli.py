@@ -104,6 +104,15 @@ def problems(tmp_path: Path, *changes: tuple[str, str]) -> list[str]:
     return []
 
 
+def test_a_teacher_is_asked_for_where_a_method_learns_from_one(tmp_path: Path) -> None:
+    asked = ("  - simclr\n", "  - simclr\n  - distillation\n")
+    (found,) = problems(tmp_path, asked)
+    assert found == "start.teacher: distillation learns from a teacher, and there is none; set it to a name in starts"
+    assert problems(tmp_path, asked, ("teacher: random ", "teacher: lite0 ")) == []
+    (found,) = problems(tmp_path, asked, ("teacher: random ", "teacher: lite "))
+    assert found == "start.teacher: there is no 'lite' in starts, did you mean 'lite0'?"
+
+
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     found = "\n".join(
         problems(

@@ -288,16 +288,25 @@ EXPECTED = {
     "rate_too_low": {"unchanged"},
     "dead_encoder": {"chance", "constant"},
     "temperature_too_high": {"chance"},
+    "decoupled_temperature_too_high": {"chance"},
+    "densecl_temperature_too_high": {"chance"},
+    "ibot_without_centre": {"collapse"},
+    "ijepa_learning_targets": {"constant"},
+    "dull_teacher": {"unchanged"},
+    "diet_rate_too_high": {"chance", "constant"},
     "without_redundancy_term": {"shortcut"},
     "without_stopped_gradient": {"collapse"},
     "without_predictor": {"collapse"},
     "simsiam_without_stopped_gradient": {"collapse"},
     "without_variance_and_covariance": {"shortcut"},
+    "without_gaussian": {"shortcut"},
     "without_centre": {"collapse"},
     "codes_all_alike": {"chance"},
 }
 IN_THE_END = {
     "encoder_dies_in_the_end": {"chance", "constant"},
+    "dinov2_answers_all_alike": {"chance"},
+    "neighbours_all_the_same": {"chance"},
     "random_labels": {"chance"},
     "colours_by_chance": {"chance"},
     "colours_by_chance_regression": {"chance"},
@@ -351,6 +360,7 @@ compute: {device: cpu, threads: 1}
 encoder: {name: resnet10, width: 4}
 pretrain: {log_every: 2, diagnostics: 32}
 inspect: {pictures: 4}
+start: {}
 methods:
   simclr: {projector: [16, 8], train: {epochs: 4, batch_size: 40, lr: 1e-9}, views: {blur: {p: 0.0}}}
 """

@@ -100,6 +100,34 @@ def test_features_are_averages_of_the_maps_cells(settings):
     torch.testing.assert_close(build(**settings, grid=1)(images()), maps.mean(dim=(2, 3)))
 
 
+@pytest.mark.parametrize("grid", [0, 1, 2])
+@pytest.mark.parametrize("settings", [RESNET, VIT, {"name": "tf_efficientnet_lite0"}], ids=["resnet", "vit", "timm"])
+def test_features_and_the_map_come_of_one_pass(settings, grid):
+    if not grid and settings != VIT:
+        grid = 1
+    encoder = build(1, 28, **settings, grid=grid).eval()
+    features, last = encoder.features_and_map(images())
+    torch.testing.assert_close(features, encoder(images()))
+    torch.testing.assert_close(last, encoder.map(images()))
+
+
+@pytest.mark.parametrize("grid", [0, 2])
+def test_what_is_masked_is_not_seen(grid):
+    encoder, token = build(**VIT, grid=grid), torch.linspace(-1, 1, 32)
+    hidden = torch.zeros(2, 49, dtype=torch.bool)
+    for found, plain in zip(encoder.masked(images(), hidden, token), encoder.features_and_map(images()), strict=True):
+        torch.testing.assert_close(found, plain)
+    hidden[:, 8] = True  # the second patch of the second row
+    changed = images()
+    changed[:, :, 4:8, 4:8] = 0.7
+    for found, other in zip(*(encoder.masked(one, hidden, token) for one in (images(), changed)), strict=True):
+        assert torch.equal(found, other)
+    assert not torch.allclose(encoder.masked(images(), hidden, token)[0], encoder(images()))
+    assert not torch.allclose(
+        encoder.masked(images(), hidden, 0 * token)[0], encoder.masked(images(), hidden, token)[0]
+    )
+
+
 def test_features_of_grid_0_are_the_class_token():
     encoder = build(**VIT, grid=0)
     torch.testing.assert_close(encoder(images()), encoder.tokens(images())[:, 0])

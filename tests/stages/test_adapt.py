@@ -159,9 +159,12 @@ def test_a_companion_needs_images_and_changes_the_run(project):
     project["adapt"] |= {"frozen": True}
     with pytest.raises(ValueError, match=r"set adapt.frozen to false"):
         ran(project)
-    project["adapt"] |= {"companion": "deepcluster"}
-    with pytest.raises(ValueError, match="works by epochs"):
-        ran(project)
+    project["adapt"] |= {"frozen": False, "companion": "diet"}
+    assert ran(project)["opda_pretrained_auroc"] != alone["opda_pretrained_auroc"]
+    for name in ("deepcluster", "supervised", "distillation"):
+        project["adapt"] |= {"companion": name}
+        with pytest.raises(ValueError, match="works by epochs, or needs labels or a teacher"):
+            ran(project)
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(project, monkeypatch):

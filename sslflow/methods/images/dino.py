@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sslflow.networks.answers import batch_mean, dino_targets
 from sslflow.networks.crops import forward_crops, swapped_cross_entropy
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import Prototypes, mlp
 from sslflow.networks.teacher import Teacher
-from sslflow.runtime.distributed import all_reduce_sum, world_size
 from sslflow.settings.params import Count, Fraction, Positive, Widths
 from sslflow.training.method import Batch, Choices, Losses, Method
 from sslflow.training.schedules import cosine, linear
@@ -79,14 +79,3 @@ class DINO(Method):
 
     def choices(self, images: int) -> Choices:
         return Choices(self.prototypes, "prototypes")
-
-
-def dino_targets(logits: Tensor, centre: Tensor, temperature: float) -> Tensor:
-    """The teacher's answers, probabilities `(crops, n, k)`, from its logits, of the same shape, and the centre
-    `(k,)`."""
-    return ((logits.float() - centre) / temperature).softmax(dim=2)
-
-
-def batch_mean(logits: Tensor) -> Tensor:
-    """Mean `(k,)` of logits `(crops, n, k)` over all processes, of equally many images each."""
-    return all_reduce_sum(logits.float().mean(dim=(0, 1))) / world_size()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.positions import positions
 from sslflow.settings.params import Count
 from sslflow.training.method import Batch, Losses, Method
 from sslflow.views.images import CropView
@@ -144,13 +145,3 @@ def hidden_error(drawn: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
     int64 `(n, k)`, counts: scalar."""
     error = (drawn.float() - target.float()).square().mean(dim=2)
     return error.gather(1, hidden).mean()
-
-
-def positions(across: int, width: int) -> Tensor:
-    """Where patches are, `(across², width)`: sines and cosines of their row in one half, of their column in the other,
-    of wavelengths from 2π to 10,000 · 2π patches."""
-    frequencies = 10_000.0 ** -(torch.arange(width // 4) / (width // 4))
-    angles = torch.arange(across)[:, None] * frequencies
-    line = torch.cat([angles.sin(), angles.cos()], dim=1)
-    rows, columns = line.repeat_interleave(across, dim=0), line.repeat(across, 1)
-    return torch.cat([rows, columns], dim=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from sslflow.networks.answers import sinkhorn
 from sslflow.networks.crops import forward_crops, swapped_cross_entropy
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import Prototypes, mlp
@@ -73,16 +74,3 @@ class SwAV(Method):
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """A row for each of a few prototypes: the images most like it."""
         return typical(batch.views[0], self.prototypes(self.projector(self.encoder(batch.views[0]))))
-
-
-def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """Codes `(n, k)` of scores `(n, k)`: for large `epsilon` alike, for small ones a single prototype each.
-
-    Every row sums to 1, and every column to n / k, the more closely the more `iterations`. Worked out as logarithms in
-    float32: exp(scores / epsilon) itself would overflow.
-    """
-    logs = scores.float() / epsilon
-    for _ in range(iterations):
-        logs = logs - logs.logsumexp(dim=0)
-        logs = logs.log_softmax(dim=1)
-    return logs.exp()

@@ -18,8 +18,9 @@ from torch.multiprocessing.spawn import spawn
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.methods.images.deepcluster import DeepCluster, cluster, moments, mutual_information, whitening
-from sslflow.methods.images.dino import DINO, batch_mean, dino_targets
-from sslflow.methods.images.swav import SwAV, sinkhorn
+from sslflow.methods.images.dino import DINO
+from sslflow.methods.images.swav import SwAV
+from sslflow.networks.answers import batch_mean, dino_targets, sinkhorn
 from sslflow.networks.crops import forward_crops, swapped_cross_entropy
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import Prototypes

@@ -15,12 +15,12 @@ from torch.multiprocessing.spawn import spawn
 
 from sslflow.methods.images.byol import BYOL, distance
 from sslflow.methods.images.moco_v2 import MoCoV2
-from sslflow.methods.images.moco_v2 import info_nce as queue_nce
 from sslflow.methods.images.moco_v3 import MoCoV3
 from sslflow.methods.images.moco_v3 import info_nce as batch_nce
 from sslflow.methods.images.simsiam import SimSiam, negative_cosine
 from sslflow.methods.images.vicreg import VICReg, vicreg_terms
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.queue import info_nce as queue_nce
 from sslflow.networks.teacher import Teacher
 from sslflow.runtime.distributed import average_gradients
 from sslflow.runtime.rng import derive
@@ -331,16 +331,18 @@ def test_the_queue_holds_the_last_keys_whatever_its_size(queue, steps):
     batches = [a_batch(step, range(6 * step, 6 * step + 6)) for step in range(steps)]
     method = queue_after(*batches, queue=queue)
     newest = 6 * steps - queue
-    in_order = method.queue_rows.roll(-int(method.oldest))
+    in_order = method.queue.rows.roll(-int(method.queue.oldest))
     assert in_order.tolist() == list(range(newest, 6 * steps))
-    torch.testing.assert_close(method.queue.roll(-int(method.oldest), 0), keys_of(method, *batches)[newest:])
+    torch.testing.assert_close(
+        method.queue.vectors.roll(-int(method.queue.oldest), 0), keys_of(method, *batches)[newest:]
+    )
 
 
 def test_a_queue_that_is_not_full_repeats_the_keys_of_the_first_step():
     batch = a_batch(0, range(6))
     method = MoCoV2(flat(), projector=(), queue=20)
     loss = method.training_step(batch)["loss"]
-    assert sorted(method.queue_rows.tolist()) == sorted([*range(6)] * 3 + [0, 1])
+    assert sorted(method.queue.rows.tolist()) == sorted([*range(6)] * 3 + [0, 1])
     queries, keys = length_1(method.encoder(batch.views[0])), keys_of(method, batch)
     expected = [
         slow_nce(queries[i].detach(), keys[i], [keys[k % 6] for k in range(20) if k % 6 != i]) for i in range(6)
@@ -352,7 +354,7 @@ def test_no_key_of_the_same_image_stands_against_a_query():
     """With one image and another, a queue full of the first one's keys is no task for it, and one for the other."""
     of_the_first = a_batch(0, range(1))
     method = queue_after(of_the_first, of_the_first, queue=5)
-    assert method.queue_rows.tolist() == [0] * 5
+    assert method.queue.rows.tolist() == [0] * 5
     assert float(method.training_step(of_the_first)["loss"].detach()) == 0
     assert float(method.training_step(a_batch(1, range(1, 2)))["loss"].detach()) > 0.1
 
@@ -360,7 +362,7 @@ def test_no_key_of_the_same_image_stands_against_a_query():
 def test_the_present_keys_enter_the_queue_after_the_loss():
     first, second = a_batch(0, range(6)), a_batch(1, range(6, 12))
     method = queue_after(first, queue=6)
-    queue, keys = method.queue.clone(), keys_of(method, second)
+    queue, keys = method.queue.vectors.clone(), keys_of(method, second)
     loss = method.training_step(second)["loss"]
     expected = queue_nce(method.encoder(second.views[0]), keys, queue, torch.zeros(6, 6, dtype=torch.bool), TEMPERATURE)
     torch.testing.assert_close(loss, expected)
@@ -476,9 +478,9 @@ def test_two_processes_equal_one(results, name):
 
 def test_queues_are_equal_to_the_bit_in_all_processes(results):
     first, second = (of_process["moco_v2"] for of_process in results)
-    for key in ("queue", "queue_rows", "oldest"):
+    for key in ("queue.vectors", "queue.rows", "queue.oldest"):
         assert torch.equal(first[key], second[key])
-    assert int(first["oldest"]) == 4 * 8 % 13
+    assert int(first["queue.oldest"]) == 4 * 8 % 13
 
 
 def test_a_teachers_statistics_are_those_of_all_processes(results):

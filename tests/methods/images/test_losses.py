@@ -8,14 +8,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from sslflow.methods.images import moco_v2, moco_v3
+from sslflow.methods.images import moco_v3
 from sslflow.methods.images.barlow_twins import barlow_terms
 from sslflow.methods.images.rotation import rotations
-from sslflow.methods.images.simclr import nt_xent
+from sslflow.methods.images.simclr import SimCLR, nt_xent
 from sslflow.methods.images.supervised import Supervised
 from sslflow.methods.images.vicreg import vicreg_terms
+from sslflow.networks import queue
 from sslflow.networks.encoder import Encoder
-from sslflow.training.method import Batch, chance_level
+from sslflow.training.method import Batch, Choices, chance_level
 
 
 @pytest.fixture
@@ -31,6 +32,16 @@ def slow_nt_xent(za, zb, temperature):
         partner = (i + n) % (2 * n)
         others = sum(math.exp(float(anchor @ z[k]) / temperature) for k in range(2 * n) if k != i)
         total -= math.log(math.exp(float(anchor @ z[partner]) / temperature) / others)
+    return total / (2 * n)
+
+
+def slow_dcl(za, zb, temperature):
+    z = [row / row.norm() for row in [*za, *zb]]
+    n, total = len(za), 0.0
+    for i, anchor in enumerate(z):
+        partner = (i + n) % (2 * n)
+        others = sum(math.exp(float(anchor @ z[k]) / temperature) for k in range(2 * n) if k not in (i, partner))
+        total += math.log(others) - float(anchor @ z[partner]) / temperature
     return total / (2 * n)
 
 
@@ -58,6 +69,33 @@ def test_nt_xent_equals_lightly(pair):
 
     za, zb = (z.float() for z in pair)
     torch.testing.assert_close(nt_xent(za, zb, 0.2), NTXentLoss(temperature=0.2)(za, zb), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5])
+def test_the_decoupled_loss_equals_the_slow_reference_and_lightly(pair, temperature):
+    from lightly.loss import DCLLoss
+
+    za, zb = pair
+    found = nt_xent(za, zb, temperature, decoupled=True)
+    assert float(found) == pytest.approx(slow_dcl(za, zb, temperature), rel=1e-5)
+    za, zb = za.float(), zb.float()
+    theirs = DCLLoss(temperature=temperature)(za, zb)
+    torch.testing.assert_close(nt_xent(za, zb, temperature, decoupled=True), theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_the_decoupled_loss_pulls_where_the_other_has_nothing_left_to_do():
+    za = torch.eye(6, dtype=torch.float64, requires_grad=True)
+    zb = torch.eye(6, dtype=torch.float64) + 0.1
+    (coupled,) = torch.autograd.grad(nt_xent(za, zb, 0.02), za)
+    (apart,) = torch.autograd.grad(nt_xent(za, zb, 0.02, decoupled=True), za)
+    assert coupled.norm() < 1e-3 * apart.norm()
+
+
+def test_the_decoupled_loss_of_identical_projections_is_the_log_of_the_others():
+    same = torch.ones(8, 4)
+    assert float(nt_xent(same, same, 0.1, decoupled=True)) == pytest.approx(math.log(14), rel=1e-6)
+    method = SimCLR(Encoder(1, 28, name="resnet10", width=4, stem_stride=2), projector=(8,), decoupled=True)
+    assert method.choices(8) == Choices(14, "views of the batch")
 
 
 def test_nt_xent_ignores_the_length_of_projections_and_the_order_of_views(pair):
@@ -92,7 +130,10 @@ def test_barlow_is_nearly_zero_for_equal_views_with_independent_dimensions():
     assert float(on + off) < 1e-6
 
 
-@pytest.mark.parametrize("loss", [lambda a, b: nt_xent(a, b, 0.3), lambda a, b: sum(barlow_terms(a, b))])
+@pytest.mark.parametrize(
+    "loss",
+    [lambda a, b: nt_xent(a, b, 0.3), lambda a, b: nt_xent(a, b, 0.3, True), lambda a, b: sum(barlow_terms(a, b))],
+)
 def test_gradients(pair, loss, monkeypatch):
     # The losses work in float32 for the sake of half precision; a numerical gradient needs float64.
     monkeypatch.setattr(torch.Tensor, "float", lambda tensor: tensor)
@@ -112,14 +153,14 @@ def test_rotations_move_pixels_exactly():
 @pytest.mark.parametrize("name", ["simclr", "moco_v2", "moco_v3", "barlow_twins", "vicreg"])
 def test_losses_are_worked_out_in_float32_under_autocast(name):
     torch.manual_seed(0)
-    za, zb, queue = torch.randn(3, 64, 16).bfloat16()
-    queue = F.normalize(queue.float(), dim=1)
+    za, zb, earlier = torch.randn(3, 64, 16).bfloat16()
+    earlier = F.normalize(earlier.float(), dim=1)
 
     def loss(a, b):
         if name == "simclr":
             return nt_xent(a, b, 0.1)
         if name == "moco_v2":
-            return moco_v2.info_nce(a, F.normalize(b.float(), dim=1), queue, torch.zeros(64, 64).bool(), 0.1)
+            return queue.info_nce(a, F.normalize(b.float(), dim=1), earlier, torch.zeros(64, 64).bool(), 0.1)
         if name == "moco_v3":
             return moco_v3.info_nce(a, b, 0, 0.1)
         return torch.stack(list(barlow_terms(a, b) if name == "barlow_twins" else vicreg_terms(a, b).values()))
