@@ -363,9 +363,10 @@ def of_kind(kind: str, name: str, sizes: Sizes) -> Subject:
         data = images_in_memory(2 * sizes.images, 32)
         encoder = ENCODERS["vit" if name in ONLY_VIT else "resnet"]
         # Of the teacher, what it costs counts here, not what it knows.
+        images = cast("Dataset[ImageFormat]", data)
         given = {
-            **of_images(cast("Dataset[ImageFormat]", data), data.pretraining_rows, encoder),
-            "teacher": lambda: Encoder(data.format.channels, data.format.size, **encoder),
+            **of_images(images, images.pretraining_rows, encoder),
+            "teacher": lambda: Encoder(images.format.channels, images.format.size, **encoder),
         }
     else:
         data = clips_in_memory(2 * sizes.clips, sizes.form)

@@ -110,7 +110,8 @@ def read_start(name: str) -> Start:
         raise ValueError(f"{file}: no weights of that name; add a block starts.{name} to params.yaml, run `dvc repro`")
     known = {one.name for one in fields(Start)}
     settings: dict[str, Any] = {key: value for key, value in facts.items() if key in known}
-    return Start(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
+    settings |= {key: tuple(value) for key, value in settings.items() if isinstance(value, list)}
+    return Start(**settings)
 
 
 def _plain(facts: dict[str, object]) -> dict[str, object]:
