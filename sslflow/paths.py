@@ -61,7 +61,8 @@ def maker(file: Path) -> str:
         stage = MAKERS["clips"].get(rest[0], "")
     else:
         stage = MAKERS.get(root, {}).get(first, "") or MAKERS.get(root, {}).get(first.partition(".")[0], "")
-    control = file.stem.rpartition("-")[0] in {"probe": ("random", "pixels"), "finetune": ("scratch",)}.get(stage, ())
+    name = file.stem.rpartition("-")[0]
+    control = stage in ("probe", "finetune") and (name in ("random", "pixels", "scratch") or start(name).exists())
     return f"{stage}_control" if control else stage
 
 

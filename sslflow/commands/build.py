@@ -53,6 +53,8 @@ def _images(name: str, content: Mapping[str, Any]) -> None:
     given = {
         "encoder": lambda: _encoder(form.channels, form.size, settings["encoder"]),
         "labels": lambda: torch.arange(LABELS) % 2,
+        "images": lambda: LABELS,
+        "teacher": lambda: _encoder(form.channels, form.size, settings["encoder"]),
     }
     build(kind, given, settings[block])
     kind.Views(form, **settings[f"{block}.views"])

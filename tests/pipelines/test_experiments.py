@@ -49,7 +49,7 @@ def project(tmp_path: Path) -> Path:
     params = load(ROOT / "recipes/images.yaml")
     params["data"] |= {"image_size": 12, "channels": 1, "workers": 1}
     with (folder / "params.yaml").open("w") as handle:
-        YAML(typ="safe").dump(params, handle)
+        YAML().dump(params, handle)  # block style: `-S` reads no colon within a word of a flow mapping
     pipeline = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
     stages = {name: pipeline[name] for name in ("scan", "prepare")}
     stages["prepare"]["deps"] = ["data/listings/data.csv"]
@@ -134,7 +134,7 @@ def test_whatever_a_copy_lacks_is_named(section: str, values: dict, setting: str
     outer, _, inner = section.partition(".")
     params[outer] = {inner: values} if inner else values
     with (copy / "params.yaml").open("w") as handle:
-        YAML(typ="safe").dump(params, handle)
+        YAML().dump(params, handle)  # block style: `-S` reads no colon within a word of a flow mapping
     monkeypatch.chdir(copy)
     with pytest.raises(ValueError, match=rf"{setting}: mine is not in this copy .* whole path, {project}/mine"):
         scan.main()

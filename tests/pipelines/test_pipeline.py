@@ -149,7 +149,7 @@ def call(folder: Path, *command: str) -> str:
 @pytest.mark.timeout(1000)
 def test_images_go_in_and_a_leaderboard_comes_out(project: Path) -> None:
     board = json.loads((project / paths.LEADERBOARD).read_text())
-    assert set(board) == {"simclr", "random", "pixels", "scratch"}
+    assert set(board) == {"simclr", "start lite0", "random", "pixels", "scratch"}
     for metric in ("linear", "knn", "finetune", "pretrain_seconds"):
         assert board["simclr"][metric]["n"] == 1
     assert 0 <= board["pixels"]["linear"]["mean"] <= 1

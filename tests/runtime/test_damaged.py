@@ -32,6 +32,7 @@ from sslflow.ingest.videos.cut import Grid
 from sslflow.ingest.videos.hashes import Hashes
 from sslflow.judging.judge import read_curve
 from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
+from sslflow.networks.starts import write_start
 from sslflow.reporting import leaderboard, origin, verdicts
 from sslflow.reporting.curves import merge
 from sslflow.reporting.images.confusion import confusion
@@ -300,10 +301,15 @@ def test_of_an_output_that_is_not_whole_one_sentence_says_what_makes_it_anew(kin
     assert "\n" not in said
 
 
-def test_the_maker_of_a_file_is_the_stage_that_has_it_among_its_outputs() -> None:
+def test_the_maker_of_a_file_is_the_stage_that_has_it_among_its_outputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_start("lite0", None)
+    controls = {"${run.controls}": ["random", "pixels", "lite0"], "${run.tuned_controls}": ["scratch", "lite0"]}
     for stage, block in YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"].items():
         words = {"item.seed": "0", "item.method": "simclr", "key": "pair"}
-        for control in block.get("matrix", {}).get("control", ["none"]):
+        for control in controls.get(block.get("matrix", {}).get("control"), ["none"]):
             for out in (block.get("do") or block)["outs"]:
                 written = out if isinstance(out, str) else next(iter(out))
                 for name, word in {**words, "item.control": control}.items():
