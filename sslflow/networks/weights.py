@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -108,6 +109,8 @@ def _of_timm(name: str, start: Start, format: ImageFormat) -> Encoder:
     config = _pretrained(name)
     if not config.get("hf_hub_id") and not config.get("url"):
         raise ValueError(f"timm:{name}: timm has the network, but no weights for it; choose another")
+    # Or a download that fails is told in dozens of lines before ours.
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     try:
         state = _timm(name, pretrained=True).state_dict()
     except (OSError, RuntimeError) as error:
