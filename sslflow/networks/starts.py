@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sslflow import paths
-from sslflow.runtime.files import read_json, write_json
+from sslflow.runtime.files import read_json, sha256, write_json
 from sslflow.settings.params import Natural, closest
 
 RANDOM = "random"
@@ -84,18 +84,18 @@ def file_of(start: Start) -> Path | None:
 
 
 def write_start(name: str, start: Start | None) -> None:
-    """Write down a start as its settings describe it, and what tells whether its weights are still the same: size and
-    time of a file, the version of a package. Where nothing has changed, nothing is written. Raises `ValueError` for
-    weights that are not there."""
+    """Write down a start as its settings describe it, with the hash of its file, by which its weights are known to be
+    the same, and the licence and version of a package. Where nothing has changed, nothing is written. Raises
+    `ValueError` for weights that are not there."""
     facts: dict[str, object] = {}
     if start:
         facts = asdict(start)
         kind, _, package = start.weights.partition(":")
-        file = file_of(start)
+        if file := file_of(start):
+            facts["sha256"] = sha256(file)
         if kind == "package":
             facts["version"] = metadata.version(PACKAGES[package].distribution)
-        elif file:
-            facts |= {"size": file.stat().st_size, "mtime_ns": file.stat().st_mtime_ns}
+            facts["licence"] = PACKAGES[package].licence
     place = paths.start(name)
     place.parent.mkdir(parents=True, exist_ok=True)
     if not place.exists() or read_json(place) != _plain(facts):

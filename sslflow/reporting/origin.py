@@ -22,6 +22,19 @@ PACKAGES = ("sslflow", "torch", "timm", "kornia", "numpy", "scikit-learn", "dvc"
 EXAMPLES = 12
 
 
+def weights(names: Iterable[str]) -> list[str]:
+    """What is known of weights that exist, by their names in `starts`: `lite0: package:…, Apache-2.0, sha256 5793…`."""
+    found = []
+    for name in names:
+        facts = read_json(file) if (file := paths.start(name)).exists() else {}
+        hashed = f"sha256 {facts['sha256'][:12]}…" if facts.get("sha256") else ""
+        side = f"images brought to {facts['side']} pixels" if facts.get("side") else ""
+        words = [facts.get("weights"), facts.get("network"), facts.get("licence"), hashed, side]
+        if facts:
+            found.append(f"{name}: {', '.join(filter(None, words))}")
+    return found
+
+
 def versions() -> dict[str, str]:
     """Python and the packages on which the numbers depend, by name; one that is not installed is left out."""
     found = {"Python": platform.python_version()}

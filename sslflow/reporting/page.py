@@ -105,6 +105,7 @@ def render(
         clusters=_clusters(run),
         confusion=confusion.confusion((paths.predictions(best, one) for one in run.seeds), dataset.classes),
         settings=origin.settings_text(run.params, run.sections, run.methods),
+        weights=origin.weights(run.params.get("starts") or {}),
         versions=origin.versions(),
         commit=origin.commit(),
         durations=[*origin.durations(run.methods, run.seeds), *adaptations.durations, *correspondences.durations],

@@ -40,7 +40,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             read = {Path(dep.fs_path) for stage in repo.index.stages for dep in stage.deps}
             for path in read:
                 if any(out in path.parents for out in written):
-                    made_up(path)
+                    made_up(path if path.suffix else path / "content")
             repo.commit(force=True)
     return folder
 
