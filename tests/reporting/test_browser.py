@@ -27,6 +27,7 @@ FLAGS = [
     *("--window-size=1000,1400", "--virtual-time-budget=20000", "--dump-dom"),
 ]
 CLASSES = ("boot", "bag", "coat")
+ATTEMPTS = 3
 READER = """<pre id="seen">{}</pre><script>
 addEventListener("load", async () => {
   const find = (name) => document.getElementById("map-" + name);
@@ -99,9 +100,13 @@ def visit(page: str, folder: Path) -> Visit:
     and the browser logs there what it could not run, and what the page was not allowed to ask for."""
     file = folder / "page.html"
     file.write_text(page.replace("</body>", READER))
-    command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / 'profile'}", file.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
+    # On a busy machine the browser may end before its reader has: once more, then.
+    for attempt in range(ATTEMPTS):
+        command = [CHROMIUM, *FLAGS, f"--user-data-dir={folder / f'profile-{attempt}'}", file.as_uri()]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
+        if found and found[1] != "{}":
+            break
     assert found, done.stderr
     return Visit(json.loads(unescape(found[1])), [line for line in done.stderr.splitlines() if "CONSOLE" in line])
 
