@@ -27,6 +27,7 @@ import torch
 from ruamel.yaml import YAML
 
 from benchmarks.kept import make
+from benchmarks.tables import replace_table
 from sslflow.adaptation import method as adapter
 from sslflow.adaptation.inputs import frozen_inputs, image_inputs
 from sslflow.adaptation.loop import adapt, judge
@@ -302,11 +303,7 @@ def main() -> None:
     print(lines)
     if asked.table:
         mark = "tuned" if asked.tuned else "frozen"
-        before, begin, rest = asked.table.read_text(encoding="utf-8").partition(f"<!-- {mark}: begin -->\n")
-        if not begin:
-            raise SystemExit(f"{asked.table} has no line <!-- {mark}: begin -->")
-        after = rest.partition(f"<!-- {mark}: end -->")[2]
-        asked.table.write_text(f"{before}{begin}{lines}\n<!-- {mark}: end -->{after}", encoding="utf-8")
+        replace_table(asked.table, mark, lines)
 
 
 if __name__ == "__main__":

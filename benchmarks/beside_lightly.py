@@ -39,6 +39,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from benchmarks.kept import make
 from benchmarks.methods import ENCODERS
+from benchmarks.tables import replace_table
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
@@ -398,11 +399,7 @@ def main() -> None:
     lines = "\n".join(table(asked.methods, asked.seeds, {name: speed(name) for name in asked.methods}))
     print(lines)
     if asked.table:
-        before, mark, rest = asked.table.read_text(encoding="utf-8").partition("<!-- lightly: begin -->\n")
-        if not mark:
-            raise SystemExit(f"{asked.table} has no line <!-- lightly: begin -->")
-        after = rest.partition("<!-- lightly: end -->")[2]
-        asked.table.write_text(f"{before}{mark}{lines}\n<!-- lightly: end -->{after}", encoding="utf-8")
+        replace_table(asked.table, "lightly", lines)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import torch
 from ruamel.yaml import YAML
 
 from benchmarks.kept import make
+from benchmarks.tables import replace_table
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.ingest.images.prepare import prepare
@@ -134,15 +135,20 @@ def key(job: Job) -> str:
     images = sha256(job.folder / paths.PREPARED / "manifest.parquet")
     content: list[Any] = [job.data, job.method, job.seed, SETS[job.data], images, params["encoder"], params["probe"]]
     if job.method in names():
-        tree = ast.parse((ROOT / f"sslflow/methods/images/{job.method}.py").read_text(encoding="utf-8"))
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list):
-                node.body = [one for one in body if not _is_words(one)]  # pyright: ignore[reportAttributeAccessIssue]
         block = f"methods.{job.method}"
         shared = [lookup(params, f"{block}.{part}", over=part) for part in ("train", "views")]
-        content += [ast.dump(tree), lookup(params, block), *shared]
+        content += [code_of(job.method), lookup(params, block), *shared]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def code_of(method: str) -> str:
+    """The code of a method for images, comments and docstrings left out."""
+    tree = ast.parse((ROOT / f"sslflow/methods/images/{method}.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            node.body = [one for one in body if not _is_words(one)]  # pyright: ignore[reportAttributeAccessIssue]
+    return ast.dump(tree)
 
 
 def _is_words(node: ast.AST) -> bool:
@@ -311,11 +317,7 @@ def main() -> None:
     print(lines)
     if asked.table:
         name = "methods" if asked.images == IMAGES_SEEN else f"methods, {asked.images} images"
-        begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-        before, mark, rest = asked.table.read_text(encoding="utf-8").partition(begin)
-        if not mark:
-            raise SystemExit(f"{asked.table} has no line {begin.strip()}")
-        asked.table.write_text(f"{before}{mark}{lines}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+        replace_table(asked.table, name, lines)
     raise SystemExit(1 if failed else 0)
 
 

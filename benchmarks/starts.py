@@ -29,6 +29,9 @@ import numpy as np
 import torch
 from ruamel.yaml import YAML
 
+from benchmarks.kept import make
+from benchmarks.methods import code_of
+from benchmarks.tables import replace_table
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.ingest.images.prepare import prepare
@@ -112,8 +115,7 @@ def make_folder(job: Job, precision: str) -> None:
     """A folder in which stages find prepared images and their settings."""
     job.folder.mkdir(parents=True, exist_ok=True)
     prepared = WORK / "prepared" / job.data
-    if not (prepared / "dataset.json").exists():
-        prepare(prepared, print, **SETS[job.data])
+    make(prepared, SETS[job.data], ("data", "ingest"), lambda: prepare(prepared, print, **SETS[job.data]))
     link = job.folder / paths.PREPARED
     link.parent.mkdir(exist_ok=True)
     if not link.exists():
@@ -135,11 +137,11 @@ def make_folder(job: Job, precision: str) -> None:
 
 
 def key(job: Job) -> str:
-    """Changes when the settings that the row reads do."""
+    """Changes when the settings that the row reads do, or the code of its method."""
     params, row = load(job.folder / "params.yaml"), ROWS[job.row]
     content: list[Any] = [job.data, job.row, job.seed, SETS[job.data], params["starts"]]
     content += [params[section] for section in ("encoder", "extract", "probe", "finetune", "start", "train", "views")]
-    content.append(lookup(params, f"methods.{row.method}") if row.method else {})
+    content += [lookup(params, f"methods.{row.method}"), code_of(row.method)] if row.method else []
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -292,11 +294,7 @@ def main() -> None:
     lines = "\n".join(table(asked.sets, asked.seeds))
     print(lines)
     if asked.table:
-        begin, end = "<!-- starts: begin -->\n", "<!-- starts: end -->"
-        before, mark, rest = asked.table.read_text(encoding="utf-8").partition(begin)
-        if not mark:
-            raise SystemExit(f"{asked.table} has no line {begin.strip()}")
-        asked.table.write_text(f"{before}{mark}{lines}\n{end}{rest.partition(end)[2]}", encoding="utf-8")
+        replace_table(asked.table, "starts", lines)
     raise SystemExit(1 if failed else 0)
 
 
