@@ -16,7 +16,7 @@ from sslflow.audiovisual.views import ClipViews
 from sslflow.audiovisual.windows import BATCH, Windows, embed
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
-from sslflow.networks.encoder import Encoder
+from sslflow.networks.encoder import rebuilt
 from sslflow.settings.params import ParamsError, checked
 from sslflow.training.ingredients import build
 from sslflow.training.saved import load_weights, read_facts
@@ -47,8 +47,8 @@ def load_method(file: Path) -> tuple[PairMethod, ClipViews]:
     if not issubclass(kind, PairMethod):
         raise ValueError(f"{file}: {facts['method']} does not compare pictures and sounds")
     encoders = {
-        "encoder": lambda: Encoder(**_frozen(facts["picture"])),
-        "sound_encoder": lambda: Encoder(**_frozen(facts["sound"])),
+        "encoder": lambda: rebuilt(facts["picture"]),
+        "sound_encoder": lambda: rebuilt(facts["sound"]),
     }
     problems: list[str] = []
     settings = checked({"settings": kind, "views": kind.Views}, facts, problems)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -203,15 +204,16 @@ def load_encoder(file: Path) -> Encoder:
     if "sslflow.encoder" not in metadata:
         raise ValueError(f"{file}: not an encoder written by sslflow (its metadata lack 'sslflow.encoder')")
     with reading(file):
-        settings = json.loads(metadata["sslflow.encoder"])
-        given = Given(**_frozen(settings.pop("given"))) if "given" in settings else None
-        encoder = Encoder(settings.pop("channels"), settings.pop("image_size"), given, **settings)
+        encoder = rebuilt(json.loads(metadata["sslflow.encoder"]))
         encoder.load_state_dict(weights)
     return encoder.eval()
 
 
-def _frozen(facts: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
+def rebuilt(settings: Mapping[str, Any]) -> Encoder:
+    """The encoder with these `settings`, as they come back from JSON; its weights are the caller's to fill in."""
+    facts = settings.get("given")
+    frozen = facts and {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
+    return Encoder(**{**settings, "given": Given(**frozen) if frozen else None})
 
 
 def _small_resnet(channels: int, name: str, width: int, stem_stride: int) -> nn.Module:

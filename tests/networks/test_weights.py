@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 
 from sslflow.data.formats import ImageFormat
 from sslflow.networks.batch_norm import batch_norms
-from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
+from sslflow.networks.encoder import Encoder, load_encoder, rebuilt, save_encoder
 from sslflow.networks.starts import Start
 from sslflow.networks.weights import given
 
@@ -168,6 +169,20 @@ def test_an_encoder_from_weights_is_saved_and_read_with_where_they_came_from(fil
     assert again.given == encoder.given
     assert again.given is not None
     assert again.given.weights == str(file)
+
+
+@torch.no_grad()
+def test_an_encoder_is_rebuilt_from_its_settings_as_json_gives_them_back(file: Path) -> None:
+    """As methods for clips keep their encoders."""
+    _, images = pictures(COLOUR)
+    for encoder in (
+        given(Start(weights=str(file), network="resnet18", side=128), COLOUR),
+        Encoder(3, 64, name="resnet10"),
+    ):
+        again = rebuilt(json.loads(json.dumps(encoder.settings)))
+        again.load_state_dict(encoder.state_dict())
+        assert again.settings == encoder.settings
+        assert torch.equal(again.eval()(images), encoder.eval()(images))
 
 
 @torch.no_grad()
