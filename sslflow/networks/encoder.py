@@ -211,9 +211,9 @@ def load_encoder(file: Path) -> Encoder:
 
 def rebuilt(settings: Mapping[str, Any]) -> Encoder:
     """The encoder with these `settings`, as they come back from JSON; its weights are the caller's to fill in."""
-    facts = settings.get("given")
-    frozen = facts and {name: tuple(value) if isinstance(value, list) else value for name, value in facts.items()}
-    return Encoder(**{**settings, "given": Given(**frozen) if frozen else None})
+    facts: dict[str, Any] = dict(settings.get("given") or {})
+    facts |= {name: tuple(value) for name, value in facts.items() if isinstance(value, list)}
+    return Encoder(**{**settings, "given": Given(**facts) if facts else None})
 
 
 def _small_resnet(channels: int, name: str, width: int, stem_stride: int) -> nn.Module:
