@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import datetime
 import hashlib
 import json
@@ -33,6 +34,7 @@ from benchmarks.tables import replace_table
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.ingest.images.prepare import prepare
+from sslflow.networks.starts import Start, write_start
 from sslflow.runtime.files import read_json, sha256, write_json
 from sslflow.settings.params import load, lookup
 from sslflow.training.method import names
@@ -53,43 +55,51 @@ ENCODERS: dict[str, dict[str, Any]] = {
 ON_VIT = ("mae", "ibot", "dinov2", "ijepa", "dino", "moco_v3")
 ONLY_VIT = ("mae", "ibot", "dinov2", "ijepa")
 ONLY_COLOUR = ("colorization",)
-JOINT_EMBEDDING = ("simclr", "moco_v2", "moco_v3", "byol", "barlow_twins", "vicreg", "simsiam", "dino", "swav")
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"simclr, decoupled": ("simclr", {"decoupled": True})}
+"""Rows of a method with other settings."""
+TEACHER = {"weights": "package:efficientnet-lite0", "side": 64}
+"""Which weights `distillation` learns from."""
 CONTROLS = ("random", "pixels", "supervised")
 TRIED_ON_TEST = {"fashion": ("rotation", "simclr", "barlow_twins")}
 """Methods whose settings were once tried out on a set's test images: their rows flatter."""
 FAMILIES = {
     "pretext": ("rotation", "context_prediction", "jigsaw", "colorization", "inpainting", "denoising", "autoencoder"),
-    "contrastive": ("simclr", "diet", "moco_v2", "moco_v3", "densecl", "nnclr"),
+    "contrastive": ("simclr", *VARIANTS, "diet", "moco_v2", "moco_v3", "densecl", "nnclr"),
     "non-contrastive": ("byol", "barlow_twins", "vicreg", "lejepa", "simsiam", "dino"),
     "masked": ("mae", "ibot", "dinov2", "ijepa"),
     "clustering": ("deepcluster", "swav"),
+    "from a teacher": ("distillation",),
 }
 METHODS = [method for family in FAMILIES.values() for method in family]
 
 
 @dataclass(frozen=True)
 class Job:
-    """One method, or control, with one seed, on one data set and encoder."""
+    """One row with one seed, on one data set and encoder."""
 
     data: str
     encoder: str
-    method: str
+    row: str
     seed: int
     images: int = IMAGES_SEEN
 
     @property
+    def method(self) -> str:
+        """The method, or control, of its row."""
+        return VARIANTS[self.row][0] if self.row in VARIANTS else self.row
+
+    @property
     def folder(self) -> Path:
         """Where its stages run."""
-        return _folder(self.data, self.encoder, self.images)
+        parts = [self.data, self.encoder, *([str(self.images)] if self.images != IMAGES_SEEN else [])]
+        if self.row in VARIANTS:
+            parts.append(self.row.replace(", ", "-"))
+        return WORK / "-".join(parts)
 
     @property
     def result(self) -> Path:
         """What was measured."""
         return self.folder / "results" / f"{self.method}-{self.seed}.json"
-
-
-def _folder(data: str, encoder: str, images: int) -> Path:
-    return WORK / (f"{data}-{encoder}" + (f"-{images}" if images != IMAGES_SEEN else ""))
 
 
 def jobs(sets: list[str], encoders: list[str], methods: list[str], seeds: list[int], images: int) -> list[Job]:
@@ -107,9 +117,9 @@ def jobs(sets: list[str], encoders: list[str], methods: list[str], seeds: list[i
     return found
 
 
-def make_folder(data: str, encoder: str, seen: int) -> None:
+def make_folder(job: Job) -> None:
     """A folder in which stages find prepared images and their settings, which have them see so many images."""
-    folder = _folder(data, encoder, seen)
+    folder, data = job.folder, job.data
     folder.mkdir(parents=True, exist_ok=True)
     prepared = WORK / "prepared" / data
     make(prepared, SETS[data], ("data", "ingest"), lambda: prepare(prepared, print, **SETS[data]))
@@ -119,12 +129,17 @@ def make_folder(data: str, encoder: str, seen: int) -> None:
         link.symlink_to(prepared.resolve(), target_is_directory=True)
     params = load(ROOT / "recipes/full.yaml")
     images = len(Dataset(prepared).pretraining_rows)
-    params["encoder"] = ENCODERS[encoder]
+    params["encoder"] = ENCODERS[job.encoder]
     params["compute"] |= {"device": "auto", "threads": 1}
     for name in names():
         block = lookup(params, f"methods.{name}")
-        train = {**lookup(params, f"methods.{name}.train"), "epochs": max(1, round(seen / images))}
+        train = {**lookup(params, f"methods.{name}.train"), "epochs": max(1, round(job.images / images))}
         params["methods"][name] = {**block, "train": train}
+    if job.row in VARIANTS:
+        params["methods"][job.method] |= VARIANTS[job.row][1]
+    params["starts"], params["start"]["teacher"] = {"teacher": TEACHER}, "teacher"
+    with contextlib.chdir(folder):
+        write_start("teacher", Start(**TEACHER))
     with (folder / "params.yaml").open("w") as handle:
         YAML(typ="safe").dump(params, handle)
 
@@ -138,6 +153,8 @@ def key(job: Job) -> str:
         block = f"methods.{job.method}"
         shared = [lookup(params, f"{block}.{part}", over=part) for part in ("train", "views")]
         content += [code_of(job.method), lookup(params, block), *shared]
+    if job.method == "distillation":
+        content.append(TEACHER)
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -186,7 +203,7 @@ def run(job: Job) -> None:
     job.result.parent.mkdir(exist_ok=True)
     write_json(job.result, result)
     print(
-        f"{job.data} {job.encoder} {title}  validation {100 * result['linear_validation']:.1f} %  RankMe "
+        f"{job.data} {job.encoder} {job.row}-{job.seed}  validation {100 * result['linear_validation']:.1f} %  RankMe "
         f"{result.get('rankme', 0):.0f}  {result.get('seconds', 0):.0f} s  {' '.join(sick(job))}",
         flush=True,
     )
@@ -235,7 +252,7 @@ def table(sets: list[str], seeds: list[int], images: int) -> Iterator[str]:
 def _found(data: str, encoder: str, method: str, seeds: list[int], images: int) -> Iterator[dict[str, Any]]:
     for seed in seeds:
         job = Job(data, encoder, method, seed, images)
-        if done := measured(job):
+        if (job.folder / "params.yaml").exists() and (done := measured(job)):
             yield {**done, "findings": sick(job)}
 
 
@@ -298,11 +315,10 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="measure again what has been measured")
     parser.add_argument("--table", type=Path, help="write the tables to this file, between its marks")
     asked = parser.parse_args()
-    for data in asked.sets:
-        for encoder in ENCODERS:
-            make_folder(data, encoder, asked.images)
-    methods = [name for name in asked.methods if name in (*CONTROLS, *names())]
+    methods = [name for name in asked.methods if name in (*CONTROLS, *VARIANTS, *names())]
     wanted = jobs(asked.sets, asked.encoders, methods, asked.seeds, asked.images)
+    for job in {job.folder: job for job in wanted}.values():
+        make_folder(job)
     missing = [job for job in wanted if asked.fresh or measured(job) is None]
     print(f"{len(wanted)} runs, {len(missing)} to measure", flush=True)
     failed = 0
