@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
-from sslflow.runtime.rng import derive
-
 Z95 = 1.959963984540054
-RESAMPLED = 1000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def sure(self) -> bool:
+        """Whether 0 lies outside."""
+        return self.low > 0 or self.high < 0
+
+
+def crossed(values: np.ndarray, groups: np.ndarray) -> Interval:
+    """The mean of `values` `(seeds, n)`, each seed asked about the same `n` things, and its 95 % interval for other
+    seeds and other things alike. Things of one of the `groups`, int `(n,)`, depend on one another.
+
+    The variances of the mean over seeds and over groups are added, which counts what is particular to one seed and
+    group twice, and t's quantile for their degrees of freedom together (Satterthwaite) is taken, so that two seeds or
+    five groups don't look sure. With one seed the interval is for other things alone; with one group it is for other
+    things of that group, each on its own.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    mean = float(values.mean())
+    of_seeds = float(values.mean(axis=1).var(ddof=1)) / len(values) if len(values) > 1 else 0.0
+    own = values.mean(axis=0) - mean
+    sums = _by_group(own, groups)[0]
+    sums = sums if len(sums) > 1 else own
+    of_groups = float((sums**2).sum()) / values.shape[1] ** 2 * len(sums) / max(1, len(sums) - 1)
+    variance = of_seeds + of_groups
+    if not variance:
+        return Interval(mean, mean, mean)
+    from scipy.special import stdtrit  # half a second to load, which no check of settings needs
+
+    freedom = variance**2 / (of_seeds**2 / max(1, len(values) - 1) + of_groups**2 / max(1, len(sums) - 1))
+    half = float(stdtrit(freedom, 0.975)) * variance**0.5
+    return Interval(mean, mean - half, mean + half)
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
@@ -21,21 +60,17 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     return min(max(0.0, below), share), max(min(1.0, above), share)
 
 
-def interval(right: np.ndarray, groups: np.ndarray, seed: int = 0) -> tuple[float, float]:
+def interval(right: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
     """95 % interval of the mean of `right`, bool or shares `(n,)`, n ≥ 1, in which answers of one of the `groups`, int
-    `(n,)`, depend on one another: whole groups are drawn again, a thousand times.
+    `(n,)`, depend on one another.
 
     Each end is at the least as far out as Wilson's, which takes answers for independent: few groups, or answers that
     are all right, would look too sure.
     """
     right = np.asarray(right, dtype=np.float64)
-    sums, counts = _by_group(right, groups)
-    numbers = np.random.default_rng(derive(seed, "interval"))
-    drawn = numbers.integers(len(sums), size=(RESAMPLED, len(sums)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
+    found = crossed(right[None], groups)
     alone = wilson(float(right.mean()), len(right))
-    return min(float(low), alone[0]), max(float(high), alone[1])
+    return min(max(0.0, found.low), alone[0]), max(min(1.0, found.high), alone[1])
 
 
 def standard_error(right: np.ndarray, groups: np.ndarray) -> float:
