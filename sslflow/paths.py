@@ -37,6 +37,7 @@ MAKERS = {
         "features": "extract",
         "pseudolabels": "pseudolabel",
         "predictions": "probe",
+        "tuned": "finetune",
         "adapted": "adapt",
         "report": "report",
         "scores": "report",
@@ -134,6 +135,11 @@ def examined(method: str, seed: int) -> Path:
 def predictions(method: str, seed: int) -> Path:
     """The linear probe's predictions on the test images, CSV."""
     return ARTIFACTS / "predictions" / f"{run_name(method, seed)}.csv"
+
+
+def tuned(method: str, seed: int) -> Path:
+    """A fine-tuned encoder's predictions on the test images, a column for each share of the labels, CSV."""
+    return ARTIFACTS / "tuned" / f"{run_name(method, seed)}.csv"
 
 
 def views(method: str) -> Path:

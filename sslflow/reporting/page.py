@@ -18,6 +18,7 @@ from sslflow.features.store import FeatureStore
 from sslflow.reporting import curves, leaderboard, origin, story, verdicts
 from sslflow.reporting.adaptation import section as adaptation
 from sslflow.reporting.adaptation.gains import Adaptations
+from sslflow.reporting.answers import Answers
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.images import atlas, confusion, neighbours
@@ -50,6 +51,7 @@ def render(
     run: Run,
     board: leaderboard.Board,
     dataset: Dataset,
+    answers: Answers,
     *,
     seed: Natural = 0,
     map_images: Count = 1500,
@@ -84,14 +86,17 @@ def render(
         adaptation="adaptation.html.j2",
         heard=audiovisual.section(correspondences, clip_method, seed),
         audiovisual="clips.html.j2",
-        headline=story.headline(board, run.methods, dataset.labelled),
-        remarks=[*story.remarks(board, run.methods, run.fractions, dataset.labelled), *_few(run, board, dataset)],
+        headline=story.headline(board, run.methods, dataset.labelled, answers),
+        remarks=[
+            *story.remarks(board, run.methods, run.fractions, dataset.labelled, answers),
+            *_few(run, board, dataset),
+        ],
         absent=story.absent(board, run.methods, run.seeds),
         measured=story.labelled(board),
         labelled=dataset.labelled,
         run=run,
         best=best,
-        table=_table(run, board),
+        table=_table(run, board, answers),
         data=_data(run, dataset),
         curves=[(method, curves.charts(method, run.seeds)) for method in run.methods],
         verdicts=verdicts.collect(run.methods, run.seeds),
@@ -112,9 +117,9 @@ def render(
     )
 
 
-def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
+def _table(run: Run, board: leaderboard.Board, answers: Answers) -> dict[str, Any]:
     metrics = leaderboard.metric_names(board)
-    best = {metric: leaderboard.best(board, metric) for metric in metrics}
+    best = {metric: leaderboard.best(board, metric, answers) for metric in metrics}
     main = run.fractions[0] if run.fractions else None
     return {
         "tuned": any(metric.startswith("finetune") for metric in metrics),
@@ -124,7 +129,10 @@ def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
                 "name": leaderboard.row_title(board, name),
                 "control": leaderboard.is_control(name),
                 "seeds": leaderboard.seeds_of(board[name]),
-                "cells": [(leaderboard.shown(m, board[name].get(m)), name in best[m]) for m in metrics],
+                "cells": [
+                    (leaderboard.shown(m, board[name].get(m)), name in best[m], leaderboard.trusted(board[name].get(m)))
+                    for m in metrics
+                ],
             }
             for name in leaderboard.order(board)
         ],

@@ -9,6 +9,7 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.reporting import leaderboard
 from sslflow.reporting.adaptation.gains import Adaptations
+from sslflow.reporting.answers import Answers
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.curves import merge
 from sslflow.reporting.page import Run, render
@@ -63,17 +64,19 @@ def main() -> None:
     wanted = {*asked.controls, *asked.tuned_controls}
     starts = [name for name in params.get("starts") or {} if name in wanted]
     board = leaderboard.collect(methods, seeds, fractions, starts)
+    answers = Answers(seeds, dataset.groups, fractions)
+    board = leaderboard.compared(board, answers, (params.get("start") or {}).get("weights", "random"))
     leaderboard.write_board(board)
     for method, score in Adaptations(params, seeds).means().items():
         leaderboard.write_scores(f"adapt-{method}", {"adaptation": score})
     for task in Correspondences(params, seeds).tasks():
         leaderboard.write_scores(f"clips-{task.method}", {"clips": task.accuracy.mean})
     points = merge(methods, seeds, paths.ARTIFACTS / "curves.csv")
-    page = render(Run(methods, seeds, fractions, params, SHOWN), board, dataset, **settings["report"])
+    page = render(Run(methods, seeds, fractions, params, SHOWN), board, dataset, answers, **settings["report"])
     file = paths.REPORT / "index.html"
     write_text(file, page)
     print(f"report  {len(methods) * len(seeds)} runs, {points} points of curves, {len(page) / 1e6:.1f} MB")
-    print(leaderboard.leaderboard_text(board))
+    print(leaderboard.leaderboard_text(board, answers))
     print(f"report: {file}")
 
 
