@@ -38,8 +38,8 @@ class Tuned:
     steps: int
     loss: float
     """Mean training loss over the last tenth of the steps."""
-    predicted: np.ndarray
-    """Classes of the labelled test images, int64 `(n,)`, looked at once, after the last step."""
+    predicted: tuple[int, ...]
+    """Classes of the labelled test images, looked at once, after the last step."""
     accuracy: float
     """Share of these that are right."""
 
@@ -141,7 +141,9 @@ def finetune(
         test = dataset.labelled_rows(TEST)
         predicted = _predicted(model, dataset, test, device, batch_size, precision, memory_format)
         accuracy = float((predicted == dataset.labels[test]).mean())
-        yield Tuned(used, len(rows), steps, float(losses[-max(1, steps // 10) :].mean()), predicted, accuracy)
+        yield Tuned(
+            used, len(rows), steps, float(losses[-max(1, steps // 10) :].mean()), tuple(predicted.tolist()), accuracy
+        )
 
 
 def metric_name(fraction: float) -> str:

@@ -4,10 +4,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from sslflow import paths
@@ -82,8 +81,8 @@ def main(method: str, seed: int) -> None:
     write_metrics(file, {**metrics, "seconds": time.monotonic() - began})
 
 
-def _names(dataset: Dataset, numbers: np.ndarray) -> list[str]:
-    return [dataset.classes[number] for number in numbers.tolist()]
+def _names(dataset: Dataset, numbers: Iterable[int]) -> list[str]:
+    return [dataset.classes[number] for number in numbers]
 
 
 if __name__ == "__main__":
