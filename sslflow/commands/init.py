@@ -30,16 +30,13 @@ def init(folder: Path, recipe: str | None = None, *, force: bool = False, device
     or the recipe can't do, and where params.yaml was edited, unless `force`d; then nothing is written."""
     if not Path("dvc.yaml").is_file() or not RECIPES.is_dir():
         raise ValueError(
-            f"{Path.cwd()}: no dvc.yaml and no recipes here: run this in a copy of the project (README, Start), and name "
-            "your images' folder, which can lie anywhere"
+            f"{Path.cwd()}: no dvc.yaml and no recipes here: run this in a copy of the project (README, Start); the "
+            "folder of images can lie anywhere"
         )
     if recipe is not None and recipe not in NAMES:
         raise ValueError(f"--recipe: there is no recipe '{recipe}'{closest(recipe, NAMES)}")
     if not force and edited(FILE):
-        raise ValueError(
-            f"{FILE} was edited: keep it elsewhere, or let --force overwrite it (what was shipped, or written by init and "
-            "not touched since, is overwritten without a word)"
-        )
+        raise ValueError(f"{FILE} was edited: keep a copy elsewhere, then --force overwrites it")
     machine = host(device)
     found = survey(folder)
     chosen = (recipe, "as asked for") if recipe else choose(found, machine)
@@ -48,7 +45,7 @@ def init(folder: Path, recipe: str | None = None, *, force: bool = False, device
     yield f"recipe {proposal.recipe}: {proposal.why}"
     yield from _table(proposal.values)
     yield from proposal.remarks
-    yield f"wrote {FILE}, from {RECIPES}/{proposal.recipe}.yaml; next: sslflow run (or dvc repro), and look at artifacts/report/index.html"
+    yield f"wrote {FILE}, from {RECIPES}/{proposal.recipe}.yaml; next: `sslflow run`, or `dvc repro`"
 
 
 def edited(file: Path) -> bool:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import time
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+import warnings
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from sslflow.ingest.images import layout
+from sslflow.commands.labelling import Labels, labels
 from sslflow.ingest.images.decode import MAX_PIXELS
 from sslflow.ingest.images.files import Refused
-from sslflow.ingest.images.folders import imagefolder
 from sslflow.ingest.images.kinds import by_ending, is_picture
-from sslflow.ingest.images.layout import ClassFolder, Words
 from sslflow.ingest.images.made_by_systems import made_by_a_system
 from sslflow.ingest.images.opened import open_picture
 from sslflow.ingest.images.raster import Used
@@ -34,8 +32,6 @@ NARROW = 1 / 8
 EXPOSURES = 16
 """Images whose ranges are so many times narrower than all of them together have exposures of their own."""
 _DRAFT = 96
-_DATES = re.compile(r"(19|20)\d\d([-_. ]?\d\d){0,2}|\d{3}[A-Z_]{5}|DCIM|\d{1,2}[-_. ](19|20)\d\d", re.IGNORECASE)
-_UNLABELLED = re.compile(r"un(-|_)?(labell?ed|sup(ervised)?)", re.IGNORECASE)
 
 
 @dataclass
@@ -54,23 +50,6 @@ class Counted:
     """Whether the count came to its end."""
     chosen: list[str] = field(default_factory=list)
     """Images drawn by chance."""
-
-
-@dataclass(frozen=True)
-class Labels:
-    """How `data` is to read the folder."""
-
-    source: str
-    """`folder` or `imagefolder`."""
-    path: Path
-    why: str
-    classes: int = 0
-    train: int = 0
-    """Images that pretraining sees."""
-    labelled: int = 0
-    """Labelled images to train probes on."""
-    probe: Path | None = None
-    """A labelled set beside images without labels."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +116,7 @@ def survey(root: Path) -> Survey:
     except OSError as error:
         raise ValueError(f"{root}: the folder can't be read ({error.strerror}); allow it, as by chmod u+rx") from None
     counted = count(root)
-    return Survey(root, counted, labels(root, counted), look(root, counted.chosen))
+    return Survey(root, counted, labels(root, counted.images, counted.whole), look(root, counted.chosen))
 
 
 def count(root: Path, files: int = FILES, seconds: float = COUNTING, looked: int = LOOKED) -> Counted:
@@ -156,7 +135,7 @@ def count(root: Path, files: int = FILES, seconds: float = COUNTING, looked: int
             if seen > files or time.monotonic() > until:
                 found.whole = False
                 return found
-            if os.path.splitext(name)[1].lower() in SUFFIXES:
+            if Path(name).suffix.lower() in SUFFIXES:
                 found.videos += 1
                 found.folders_of_videos.add(path.partition("/")[0])
             elif by_ending(name) or is_picture(root / path / name):
@@ -191,105 +170,6 @@ def _entries(root: Path, path: str, known: set[tuple[int, int]], found: Counted)
         found.unreadable.append(f"{escape(path) or '.'} ({error.strerror})")
 
 
-def labels(root: Path, counted: Counted) -> Labels:
-    """Whether folders are classes, as `imagefolder` understands them, and why not."""
-    images = sum(counted.images.values())
-    path, inside = _narrowed(root, counted.images)
-    loose = inside.get("", 0)
-    tops: Counter[str] = Counter()
-    for folder, number in inside.items():
-        if folder:
-            tops[folder.partition("/")[0]] += number
-
-    def unlabelled(why: str) -> Labels:
-        return Labels("folder", root, why, train=images)
-
-    if not tops:
-        return unlabelled("no folders in it: no labels")
-    if len(tops) == 1:
-        return unlabelled(f"one folder with images only, {shown_one(tops)}: no classes to tell apart")
-    if 3 * loose > images:
-        return unlabelled(f"{loose:,} of {images:,} images lie beside its folders: no classes")
-    if all(_DATES.fullmatch(name) for name in tops):
-        return unlabelled(f"its folders are named by dates ({shown_one(tops)} …): no classes")
-    try:
-        doubt, classes = _judged(path, inside, counted.whole)
-    except ValueError as error:
-        doubt, classes = str(error), 0
-    if doubt:
-        return unlabelled(doubt.removeprefix(f"{path}: ").partition(";")[0])
-    splits = _splits(tops)
-    by_class = _by_class(inside, splits)
-    alone = sum(number == 1 for number in by_class.values())
-    if 2 * alone > len(by_class):
-        return unlabelled(f"{alone:,} of {len(by_class):,} folders hold a single image: no classes")
-    train = sum(tops[name] for name in splits[0]) if splits else round(0.8 * sum(tops.values()))
-    where = f"{classes or len(by_class):,} folders of classes"
-    if splits:
-        where += f", trained on {_names(splits[0])}, tested on {_names(splits[1])}"
-        rest = [name for name in tops if name not in (*splits[0], *splits[1]) and _UNLABELLED.fullmatch(name)]
-        if rest:
-            why = f"images without labels in {rest[0]}/, beside {where}"
-            return Labels("folder", path / rest[0], why, classes, tops[rest[0]], train, path)
-    return Labels("imagefolder", path, where, classes or len(by_class), train, train)
-
-
-def shown_one(names: Mapping[str, int]) -> str:
-    """The first name, in the order of names."""
-    return escape(min(names))
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(f"{escape(name)}/" for name in names)
-
-
-def _narrowed(root: Path, images: Mapping[str, int]) -> tuple[Path, dict[str, int]]:
-    """Where class folders may lie: further down, as long as all images lie in one folder."""
-    path, inside = root, dict(images)
-    while "" not in inside and len(names := {folder.partition("/")[0] for folder in inside}) == 1:
-        (name,) = names
-        path, inside = path / name, {folder.removeprefix(f"{name}/"): number for folder, number in inside.items()}
-    several = "" not in inside and len(inside) > 1
-    return (path, inside) if several else (root, dict(images))
-
-
-def _judged(path: Path, inside: Mapping[str, int], whole: bool) -> tuple[str, int]:
-    """Why the folders can hardly be classes, or `""`, and how many there are; of a folder that was not counted to its
-    end, by what was seen."""
-    if whole:
-        source = imagefolder(path, seed=0, test_fraction=0.2)
-        return source.doubt, len(source.classes)
-    found: defaultdict[str, dict[str, int]] = defaultdict(dict)
-    for folder, number in inside.items():
-        top, _, rest = folder.partition("/")
-        if top:
-            found[top][rest] = number
-    return layout.doubt(path, {"": [ClassFolder(name, f"{name}/", own) for name, own in found.items()]}, Words()), 0
-
-
-def _splits(tops: Mapping[str, int]) -> tuple[list[str], list[str]] | None:
-    """Folders to train on and to test on, as `imagefolder` has them."""
-    train, test, validation = (
-        [name for name in sorted(tops) if name.strip().lower() in names]
-        for names in (layout.TRAIN_NAMES, layout.TEST_NAMES, layout.VALIDATION_NAMES)
-    )
-    if not train or not (test or validation):
-        return None
-    return (train + validation, test) if test else (train, validation)
-
-
-def _by_class(inside: Mapping[str, int], splits: tuple[list[str], list[str]] | None) -> Counter[str]:
-    """Images of each class."""
-    found: Counter[str] = Counter()
-    for folder, number in inside.items():
-        top, _, rest = folder.partition("/")
-        if not splits and top:
-            found[top] += number
-        elif splits and top in (*splits[0], *splits[1]) and rest:
-            found[rest.partition("/")[0]] += number
-    return found
-
-
 def look(root: Path, names: list[str], seconds: float = LOOKING) -> Seen:
     """Open images, as many as `seconds` allow."""
     shorter, grey, deep, refused = [], 0, [], []
@@ -298,7 +178,8 @@ def look(root: Path, names: list[str], seconds: float = LOOKING) -> Seen:
         if time.monotonic() > until:
             break
         try:
-            opened = open_picture(root / name, _DRAFT, "full", MAX_PIXELS)
+            with warnings.catch_warnings(action="ignore"):  # of Pillow, about odd metadata
+                opened = open_picture(root / name, _DRAFT, "full", MAX_PIXELS)
         except Refused as reason:
             refused.append(f"{escape(name)}: {reason}")
             continue
