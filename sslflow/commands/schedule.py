@@ -29,8 +29,8 @@ PAPERS = 1_280_000
 SHORT = 10_000_000
 """With fewer images than that in all epochs, more epochs than the papers'; up to so many times as many:"""
 LONGER = 8
-ROWS = 12
-"""Rows of the curve to have about: each costs a look at hundreds of images."""
+ROWS, ROWS_SMALL = 100, 12
+"""Rows of the curve to have about; on a CPU a row, with its look at hundreds of images, is dear."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def schedule(
                 f"{place}.lr", rate, f"{own['lr']:g} for {shared['batch_size']}, as the batch (arXiv:1706.02677)"
             )
     steps = _epochs(images, recipe, shared["epochs"], known["start.weights"] != RANDOM)[0] * (images // batch)
-    often = max(1, steps // ROWS)
+    often = max(1, steps // (ROWS_SMALL if recipe in SMALL else ROWS))
     yield Value("pretrain.log_every", often, f"{steps // often} rows of the curve in {steps:,} steps")
 
 
