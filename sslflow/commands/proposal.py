@@ -108,35 +108,35 @@ def _data(found: Survey, host: Host, recipe: str) -> Iterator[Value]:
 def _size(found: Survey, host: Host, recipe: str, channels: int) -> Value:
     """Pixels of prepared images. Raises `ValueError` where the disk has no room for them."""
     low, middle = (int(np.percentile(found.seen.shorter, share)) for share in (10, 50))
-    wanted = LARGER if recipe in SMALL and found.images <= AFFORDABLE else VIEWS[recipe]
+    wanted, bound = VIEWS[recipe], "the papers'"
+    if recipe in SMALL and not host.gpu:
+        wanted, bound = LARGER if found.images <= AFFORDABLE else VIEWS[recipe], "a CPU has no time for more"
+    elif recipe in SMALL:
+        wanted = VIEWS[CONTINUE]
     step = 32 if low >= 64 else 4
     size = max(16, min(wanted, low // step * step))
-    bound = (
-        "larger would enlarge them"
-        if size < wanted
-        else "a CPU has no time for more"
-        if recipe in SMALL
-        else "the papers'"
-    )
+    bound = "larger would enlarge them" if size < wanted else bound
     why = f"shorter sides: {low:,} pixels and more in nine of ten, {middle:,} in half; {bound}"
     # DVC's cache holds a second copy, where the file system can't share what is the same.
     needed = {side: 2 * found.images * channels * side**2 / 2**30 for side in (size, *SMALLER) if side <= size}
     fitting = next((side for side, room in needed.items() if room < 0.9 * host.free), 0)
     if not fitting:
         raise ValueError(
-            f"{_many(found)} images take {min(needed.values()):.1f} GiB at {min(needed)} pixels, DVC's copy included, "
-            f"and {host.free:.1f} GiB are free here: make room, or put the project on a larger disk"
+            f"{_many(found)} images take {_room(min(needed.values()))} at {min(needed)} pixels, DVC's copy included, "
+            f"and {_room(host.free)} are free here: make room, or put the project on a larger disk"
         )
     if fitting < size:
-        why = f"{size} would take {needed[size]:.1f} of {host.free:.1f} GiB free"
-    return Value("data.image_size", fitting, f"{why}; {needed[fitting]:.2g} GiB")
+        why = f"{size} would take {_room(needed[size])}, and {_room(host.free)} are free"
+    return Value("data.image_size", fitting, f"{why}; {_room(needed[fitting])}")
 
 
 def _compute(host: Host, content: Mapping[str, Any]) -> Iterator[Value]:
     yield Value("compute.device", host.asked, host.words)
     threads = min(4, host.cores) if host.gpu else max(1, host.cores // len(lookup(content, "run")["methods"]))
     yield Value("compute.threads", threads, "the GPU does the work" if host.gpu else "methods run side by side")
-    if not (host.gpu and host.bf16):
+    if host.bf16 and lookup(content, "train")["precision"] == "fp32":
+        yield Value("train.precision", "bf16", "this GPU has it")
+    elif not host.bf16:
         why = "this GPU has no bf16" if host.gpu else "bf16 and compile are for GPUs"
         for section in ("train", "extract", "finetune"):
             if lookup(content, section).get("precision") == "bf16":
@@ -175,7 +175,7 @@ def _start(found: Survey, host: Host, recipe: str, size: int) -> Iterator[Value]
         yield Value("starts.lite0.side", least, f"such weights know more of images enlarged to {least} pixels")
     else:
         yield Value("starts.lite0.side", 0, "images as they are")
-    if recipe in SMALL and found.labels.train > 4_000:
+    if recipe in SMALL and not host.gpu and found.labels.train > 4_000:
         yield Value("start.blocks", BLOCKS, "all of them take three times as long")
 
 
@@ -228,7 +228,7 @@ def _remarks(found: Survey, host: Host, recipe: str) -> Iterator[str]:
         yield f"From random weights {found.images:,} images are few: --recipe continue is likely to be better."
     if recipe in (*LARGE, CONTINUE) and not host.gpu:
         yield f"There is no GPU, and {recipe} is made for one: --recipe cpu takes an hour or so, this one days or more."
-    if recipe in SMALL and found.labels.train >= MANY:
+    if recipe in SMALL and not host.gpu and found.labels.train >= MANY:
         yield "One pass over so many images takes hours on a CPU: take a GPU, or a folder of some 50,000 of them."
     if recipe not in (*LARGE, MICROSCOPY) and host.weights:
         yield from EVIDENCE
@@ -260,6 +260,10 @@ def _remarks_on_videos(found: Survey) -> Iterator[str]:
         yield f"{found.images:,} images are left out: `sslflow init {found.root} --recipe cpu` is for them."
     if found.counted.videos < 20:
         yield f"{found.counted.videos} videos are a handful: hundreds are needed to learn what belongs together."
+
+
+def _room(gib: float) -> str:
+    return f"{gib:.1f} GiB" if gib >= 1 else f"{max(1, round(1024 * gib))} MiB"
 
 
 def _nothing(found: Survey) -> str:

@@ -239,6 +239,8 @@ def test_values_follow_images_and_machine() -> None:
     on_gpu, on_small = proposed(surveyed(50_000), GPU), proposed(surveyed(50_000), SMALL_GPU)
     assert (on_gpu["train.batch_size"], on_small["train.batch_size"]) == (128, 64)
     assert on_gpu["start.weights"] == "lite0"
+    deep = proposed(surveyed(5_000, grey=200, deep=[Used(90, 900, 65535)] * 200), GPU)
+    assert (deep["data.image_size"], deep["train.precision"], "start.blocks" in deep) == (224, "bf16", False)
 
 
 def test_a_smaller_batch_of_a_paper_s_recipe_has_a_smaller_rate() -> None:
