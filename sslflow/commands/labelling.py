@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from sslflow.ingest.records import escape
 
 _DATES = re.compile(r"(19|20)\d\d([-_. ]?\d\d){0,2}|\d{3}[A-Z_]{5}|DCIM|\d{1,2}[-_. ](19|20)\d\d", re.IGNORECASE)
 _UNLABELLED = re.compile(r"un(-|_)?(labell?ed|sup(ervised)?)", re.IGNORECASE)
+Splits = tuple[list[str], list[str]] | None
+"""Folders to train on and to test on, where their names say so."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,19 @@ def labels(root: Path, found: Mapping[str, int], whole: bool) -> Labels:
         return unlabelled(f"one folder with images only, {_first(tops)}/: no classes to tell apart")
     if all(_DATES.fullmatch(name) for name in tops):
         return unlabelled(f"its folders are named by dates ({_first(tops)} …): no classes")
+    splits = _splits([one.name for one in path.iterdir() if one.is_dir()])
     try:
-        doubt, classes = _judged(path, inside, whole)
-    except ValueError as error:
+        doubt, classes = _judged(path, inside, splits, whole)
+    except (ValueError, OSError) as error:
         doubt, classes = str(error), 0
     if doubt:
         return unlabelled(doubt.removeprefix(f"{path}: ").partition(";")[0])
-    splits = _splits(tops)
     by_class = _by_class(inside, splits)
     alone = sum(number == 1 for number in by_class.values())
-    if 2 * alone > len(by_class):
+    if whole and 2 * alone > len(by_class):
         return unlabelled(f"{alone:,} of {len(by_class):,} folders hold a single image: no classes")
-    train = sum(tops[name] for name in splits[0]) if splits else round(0.8 * sum(tops.values()))
+    train = sum(tops[name] for name in splits[0]) if splits else 0
+    train = train or round(0.8 * sum(tops.values()))
     where = f"{classes or len(by_class):,} folders of classes"
     if splits:
         where += f", trained on {_names(splits[0])}, tested on {_names(splits[1])}"
@@ -97,12 +100,15 @@ def _narrowed(root: Path, images: Mapping[str, int]) -> tuple[Path, dict[str, in
     return (path, inside) if several else (root, dict(images))
 
 
-def _judged(path: Path, inside: Mapping[str, int], whole: bool) -> tuple[str, int]:
+def _judged(path: Path, inside: Mapping[str, int], splits: Splits, whole: bool) -> tuple[str, int]:
     """Why the folders can hardly be classes, or `""`, and how many there are; of a folder that was not counted to its
-    end, by what was seen."""
+    end, by what was seen, and by the names of its folders."""
     if whole:
         source = imagefolder(path, seed=0, test_fraction=0.2)
         return source.doubt, len(source.classes)
+    if splits:
+        classes = len({one.name for name in splits[0] for one in (path / name).iterdir() if one.is_dir()})
+        return "" if classes > 1 else f"no folders of classes in {_names(splits[0])}", classes
     found: defaultdict[str, dict[str, int]] = defaultdict(dict)
     for folder, number in inside.items():
         top, _, rest = folder.partition("/")
@@ -111,10 +117,10 @@ def _judged(path: Path, inside: Mapping[str, int], whole: bool) -> tuple[str, in
     return layout.doubt(path, {"": [ClassFolder(name, f"{name}/", own) for name, own in found.items()]}, Words()), 0
 
 
-def _splits(tops: Mapping[str, int]) -> tuple[list[str], list[str]] | None:
+def _splits(folders: Collection[str]) -> Splits:
     """Folders to train on and to test on, as `imagefolder` has them."""
     train, test, validation = (
-        [name for name in sorted(tops) if name.strip().lower() in names]
+        [name for name in sorted(folders) if name.strip().lower() in names]
         for names in (layout.TRAIN_NAMES, layout.TEST_NAMES, layout.VALIDATION_NAMES)
     )
     if not train or not (test or validation):
@@ -122,7 +128,7 @@ def _splits(tops: Mapping[str, int]) -> tuple[list[str], list[str]] | None:
     return (train + validation, test) if test else (train, validation)
 
 
-def _by_class(inside: Mapping[str, int], splits: tuple[list[str], list[str]] | None) -> Counter[str]:
+def _by_class(inside: Mapping[str, int], splits: Splits) -> Counter[str]:
     """Images of each class."""
     found: Counter[str] = Counter()
     for folder, number in inside.items():

@@ -116,6 +116,19 @@ def test_unlabelled_images_beside_train_and_test_are_what_is_learnt_from(tmp_pat
     assert (found.train, found.labelled, found.classes) == (30, 8, 2)
 
 
+def test_of_a_folder_too_large_to_count_the_folders_still_tell(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        classes(tmp_path / "split" / part, "a b c", count=20)
+    classes(tmp_path / "plain", "a b c", count=20)
+    classes(tmp_path / "parts", "images masks", count=20)
+    for name, source, count in (("split", "imagefolder", 3), ("plain", "imagefolder", 3), ("parts", "folder", 0)):
+        found = survey.count(tmp_path / name, files=35)
+        assert not found.whole
+        assert (of := labels(tmp_path / name, found.images, found.whole)).source == source
+        assert of.classes <= count
+        assert of.train > 0
+
+
 def test_counting_ends(tmp_path: Path) -> None:
     made.fill(classes(tmp_path, "a b c d"), 30)
     found = survey.count(tmp_path, files=20)
