@@ -30,6 +30,11 @@ def main() -> int:
     checked.add_argument("--params", type=Path, default=Path("params.yaml"), help="another file, such as a recipe")
     checked.add_argument("--build", action="store_true", help="build what is to be run as well, as `sslflow run` does")
     checked.add_argument("--show", metavar="METHOD", help="print all settings of a method, and where they are from")
+    begun = commands.add_parser("init", help="write params.yaml for a folder of your own, after a look at it")
+    begun.add_argument("folder", type=Path, help="folder of images or videos, at any depth")
+    begun.add_argument("--recipe", help="a file of recipes/, without .yaml (default: by what the folder holds)")
+    begun.add_argument("--force", action="store_true", help="overwrite a params.yaml that was edited")
+    begun.add_argument("--device", default="auto", help="as compute.device (default: auto)")
     cleaned = commands.add_parser("clean", help="remove what methods and seeds that are no longer run have left behind")
     cleaned.add_argument("--yes", action="store_true", help="do it; without, only say what would be removed")
 
@@ -72,6 +77,8 @@ def main() -> int:
             show_methods()
         elif asked.command == "check":
             check(asked.params, asked.show, asked.build)
+        elif asked.command == "init":
+            begin(asked)
         elif asked.command == "adapt":
             adapt(asked)
         elif asked.command == "av":
@@ -144,6 +151,14 @@ def check(file: Path, method: str | None, build: bool) -> None:
 
         refuse(file)
     print(f"{file} is in order: {len(settings.stage_names())} stages; methods: {known}")
+
+
+def begin(asked: argparse.Namespace) -> None:
+    """Write params.yaml for a folder, and say what stands in it and why."""
+    from sslflow.commands.init import init
+
+    for line in init(asked.folder, asked.recipe, force=asked.force, device=asked.device):
+        print(line)
 
 
 def adapt(asked: argparse.Namespace) -> None:

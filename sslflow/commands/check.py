@@ -180,10 +180,16 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
         for name in asked if isinstance(asked, list) else [asked] if asked else []:
             if name not in (*built_in, *known):
                 yield f"{section}.{key}: there is no '{name}' in starts{closest(str(name), [*built_in, *known])}"
-    if lookup(content, "start").get("teacher", RANDOM) == RANDOM:
-        for name in _asked(content, "images"):
-            if name in names("images") and "teacher" in ingredients(find(name)):
-                yield f"start.teacher: {name} learns from a teacher, and there is none; set it to a name in starts"
+    for name in lookup(content, "methods"):
+        own = lookup(content, f"methods.{name}.start")
+        for key in ("weights", "teacher"):
+            shared = lookup(content, "start").get(key, RANDOM)
+            if own.get(key, RANDOM) not in (RANDOM, shared):
+                yield f"methods.{name}.start.{key}: expected {RANDOM}, or what start.{key} says ({shared})"
+    for name in _asked(content, "images"):
+        teacher = lookup(content, f"methods.{name}.start", over="start").get("teacher", RANDOM)
+        if teacher == RANDOM and name in names("images") and "teacher" in ingredients(find(name)):
+            yield f"start.teacher: {name} learns from a teacher, and there is none; set it to a name in starts"
 
 
 def _sections(content: Mapping[str, Any], schemas: Mapping[str, Schemas]) -> Iterator[str]:

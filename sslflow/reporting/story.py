@@ -25,14 +25,17 @@ def labelled(board: Board) -> bool:
 
 
 def best_method(board: Board, methods: Sequence[str]) -> str:
-    """The method at the top of the board, or the first that is run, where nothing ranks them."""
+    """The method at the top of the board, or the first that is run, where nothing ranks them; `""` where there is none
+    for images."""
     ranked = [name for name in order(board) if not is_control(name)]
-    return ranked[0] if ranked and labelled(board) else methods[0]
+    return ranked[0] if ranked and labelled(board) else next(iter(methods), "")
 
 
 def headline(board: Board, methods: Sequence[str], has_labels: bool, answers: Answers | None = None) -> str:
     """One sentence with the best method and its accuracy, or why there is none; `has_labels`: whether the data have.
     Where there are `answers`, distances come with their 95 % interval."""
+    if not methods:
+        return "What was learnt from pictures and sounds of videos"
     if not labelled(board):
         count = "1 method" if len(methods) == 1 else f"{len(methods)} methods"
         if has_labels:
@@ -67,6 +70,8 @@ def remarks(
     answers: Answers | None = None,
 ) -> list[str]:
     """Sentences below the headline: fine-tuning, how sure the order of the methods is, what to beware of."""
+    if not methods:
+        return []
     if not labelled(board):
         return (
             []

@@ -38,8 +38,8 @@ def schemas(method: str) -> Schemas:
         "compute": compute,
         "encoder": Encoder,
         "pretrain": Journal,
-        "start": Continued,
         block: kind,
+        f"{block}.start": Over("start", Continued),
         f"{block}.views": Over("views", kind.Views),
         f"{block}.train": Over("train", fit),
     }
@@ -56,7 +56,7 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     dataset, kind, block = Dataset[ImageFormat](), find(name), f"methods.{name}"
     images = image_rows(kind, dataset)
     torch.manual_seed(derive(seed, "init"))
-    start = Continued(**settings["start"])
+    start = Continued(**settings[f"{block}.start"])
     given = of_images(dataset, images, settings["encoder"], start.weights, start.teacher)
     method = build(kind, given, settings[block])
     if start.given:

@@ -76,7 +76,8 @@ def main() -> None:
     file = paths.REPORT / "index.html"
     write_text(file, page)
     print(f"report  {len(methods) * len(seeds)} runs, {points} points of curves, {len(page) / 1e6:.1f} MB")
-    print(leaderboard.leaderboard_text(board, answers))
+    if methods:
+        print(leaderboard.leaderboard_text(board, answers))
     print(f"report: {file}")
 
 

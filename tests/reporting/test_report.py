@@ -12,6 +12,7 @@ import pytest
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.drawing.embedded import sprite
+from sslflow.ingest.images.prepare import prepare
 from sslflow.reporting import curves, story
 from sslflow.reporting.images import atlas, neighbours
 from sslflow.reporting.images.confusion import confusion
@@ -182,6 +183,16 @@ def test_a_handful_of_images_and_nothing_else(folder, count):
     assert len(data["methods"][0]["xy"]) == count
     assert "No curve was written." in page.text
     assert "Nothing has been measured yet." in page.text
+
+
+def test_without_images_it_is_about_videos(folder, capsys):
+    prepare(paths.PREPARED, lambda line: None, source="none", image_size=8, channels=3)
+    (folder / "params.yaml").write_text("run: {methods: [], clip_methods: [alignment], seeds: [0]}\nreport: {}\n")
+    page = made()
+    assert "pictures and sounds of videos" in page.text
+    assert "Leaderboard" not in page.text
+    assert "0 images" not in page.text
+    assert "nothing has been measured" not in capsys.readouterr().out
 
 
 def test_no_features_no_map(folder):

@@ -26,7 +26,7 @@ from sslflow.ingest.images.losses import Losses
 from sslflow.ingest.images.made_by_systems import told
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.images.repeats import Repeat, write_repeats
-from sslflow.ingest.images.sources import EmojiLabel, combine, open_source
+from sslflow.ingest.images.sources import NONE, EmojiLabel, combine, open_source
 from sslflow.ingest.records import Other, Passed, Record, Rejected, Source, escape
 from sslflow.ingest.shards import ShardWriter
 from sslflow.runtime.files import write_csv, write_json
@@ -82,6 +82,8 @@ def prepare(
     or not touched. Raises `ValueError` where the source is not there, holds no image, or more than the share
     `max_bad` of it is unusable, and where its classes can hardly be meant.
     """
+    if source == NONE and not domain:
+        return _nothing(folder, channels, image_size)
     images = open_source(source, path, seed=seed, test_fraction=test_fraction, label=label, words=_WORDS[domain])
     if probe_source != "same":
         words = Words(place="data.probe_path", unlabelled="")
@@ -150,6 +152,30 @@ def prepare(
         "left_out": book.losses.left_out,
         "passed_over": sum(one.files for one in book.passed),
     }
+
+
+def _nothing(folder: Path, channels: int, size: int) -> dict[str, int]:
+    """A data set without images, for what looks into it all the same."""
+    with replacing_folder(folder) as temporary:
+        shape = (channels, size, size)
+        with ShardWriter(temporary, {"images": ("|u1", shape)}, COLUMNS, measured="images"):
+            pass
+        write_csv(temporary / "quarantine.csv", ("path", "reason"), [])
+        write_repeats(temporary, [], ())
+        form = ImageFormat(channels, size, (0.5,) * channels, (0.5,) * channels)
+        counts = dict.fromkeys((TRAIN, TEST, POOL), 0)
+        write_json(temporary / "dataset.json", {**described(form, ()), "counts": counts, "warnings": []})
+    names = (
+        "classes",
+        "quarantined",
+        "duplicates",
+        "leaked",
+        "label_conflicts",
+        "other_files",
+        "left_out",
+        "passed_over",
+    )
+    return {"images": 0, **counts, **dict.fromkeys(names, 0)}
 
 
 @dataclass

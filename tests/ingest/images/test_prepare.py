@@ -367,3 +367,11 @@ def test_escaped_names_are_what_the_manifest_holds(tmp_path):
     name = "a\\b\n图.png"
     write(tmp_path / "raw" / name, encoded(scene(), "PNG"))
     assert prepared(tmp_path)[1].column("path").tolist() == [escape(name)]
+
+
+def test_no_images_are_a_data_set_of_none(tmp_path: Path) -> None:
+    counts = prepare(tmp_path / "prepared", lambda line: None, source="none", image_size=8, channels=3)
+    assert set(counts.values()) == {0}
+    found = Dataset(tmp_path / "prepared")
+    assert len(found) == len(found.labels) == len(found.pretraining_rows) == 0
+    assert not found.labelled
