@@ -29,8 +29,8 @@ def crossed(values: np.ndarray, groups: np.ndarray) -> Interval:
 
     The variances of the mean over each axis and over groups are added, which counts what is particular to one seed and
     group twice, and t's quantile for their degrees of freedom together (Satterthwaite) is taken; the interval is never
-    shorter than that of one of the parts alone, so that two seeds or five groups don't look sure. An axis of one tells nothing of others alike; with one group the interval is for other
-    things of that group, each on its own.
+    shorter than that of one of the parts alone, so that two seeds or five groups don't look sure. An axis of one tells
+    nothing of others alike; with one group the interval is for other things of that group, each on its own.
     """
     values = np.asarray(values, dtype=np.float64)
     mean = float(values.mean())
