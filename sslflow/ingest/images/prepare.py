@@ -24,6 +24,7 @@ from sslflow.ingest.images.kinds import READ
 from sslflow.ingest.images.layout import Words
 from sslflow.ingest.images.losses import Losses
 from sslflow.ingest.images.made_by_systems import told
+from sslflow.ingest.images.named import read_labels, with_labels
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.images.repeats import Repeat, write_repeats
 from sslflow.ingest.images.sources import EmojiLabel, combine, open_source
@@ -58,6 +59,7 @@ def prepare(
     *,
     source: str,
     path: str = "data/raw",
+    labels: str = "",
     probe_source: str = "same",
     probe_path: str = "data/raw",
     image_size: Count,
@@ -83,6 +85,8 @@ def prepare(
     `max_bad` of it is unusable, and where its classes can hardly be meant.
     """
     images = open_source(source, path, seed=seed, test_fraction=test_fraction, label=label, words=_WORDS[domain])
+    if labels:
+        images = with_labels(images, read_labels(Path(labels)), Path(labels), seed, test_fraction)
     if probe_source != "same":
         words = Words(place="data.probe_path", unlabelled="")
         probe = open_source(probe_source, probe_path, seed=seed, test_fraction=test_fraction, label=label, words=words)
