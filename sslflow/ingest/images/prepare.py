@@ -132,7 +132,8 @@ def prepare(
         if book.passed:
             say(f"passed over, since hidden or made by a system: {told(book.passed)}")
         _judge(temporary, images.classes, where, domain, say)
-        facts = {**described(form, images.classes), "counts": counts, "warnings": warnings}
+        read = {"fit": fit, "background": background, "sixteen_bit": sixteen_bit}
+        facts = {**described(form, images.classes), "counts": counts, "warnings": warnings, "read": read}
         write_json(temporary / "dataset.json", facts)
     leaked = sum(repeat.leaked for repeat in book.repeats)
     if leaked:
