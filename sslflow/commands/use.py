@@ -1,0 +1,67 @@
+"""`sslflow embed`, `search` and `export`: an encoder, with or without a training here, put to use."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+
+import torch
+
+from sslflow.ingest.images.raster import SixteenBit
+from sslflow.runtime.device import compute, usable
+from sslflow.use.embed import embed_folder
+from sslflow.use.encoder import open_encoder
+
+STOPPED = 130
+
+
+def tell(line: str) -> None:
+    """One line for the user, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def carry_out(asked: argparse.Namespace) -> None:
+    """One of the three commands. Raises `ValueError` for what can't be done."""
+    try:
+        {"embed": embed}[asked.command](asked)
+    except KeyboardInterrupt:
+        tell(f"{asked.command}: stopped{'; run it again to resume' if asked.command == 'embed' else ''}")
+        sys.exit(STOPPED)
+    except (torch.OutOfMemoryError, MemoryError):
+        raise ValueError(f"{asked.command}: too little memory: a smaller --batch or --side needs less") from None
+
+
+def embed(asked: argparse.Namespace) -> None:
+    """Features of a folder."""
+    device = _device(asked.device)
+    encoder = open_encoder(
+        asked.encoder, side=asked.side, network=asked.network, sixteen_bit=_sixteen_bit(asked.sixteen_bit)
+    )
+    done = embed_folder(
+        asked.folder, encoder, asked.output, device, tell, map=asked.map, batch=asked.batch, workers=asked.workers
+    )
+    rest = [f"{done.unusable} can't be used"] * bool(done.unusable)
+    rest += [f"{done.other_files} other files"] * bool(done.other_files)
+    print(f"{asked.output}: {done.images} images, {encoder.encoder.dim} features each{_in_brackets(rest)}")
+
+
+def _in_brackets(words: list[str]) -> str:
+    return f" ({', '.join(words)})" if words else ""
+
+
+def _device(name: str) -> torch.device:
+    if wrong := usable(name):
+        raise ValueError(f"--device: {wrong}")
+    return compute(device=name)
+
+
+def _sixteen_bit(text: str | None) -> SixteenBit | None:
+    """What `--sixteen-bit` says: `full`, `stretch`, or two numbers. Raises `ValueError` for anything else."""
+    if text in (None, "full", "stretch"):
+        return text
+    number = r"-?\d+(?:\.\d+)?"
+    found = re.fullmatch(rf"({number}),({number})", text.replace(" ", ""))
+    if not found or not float(found[1]) < float(found[2]):
+        raise ValueError(f"--sixteen-bit: expected full, stretch, or two values such as 300,4000, found {text}")
+    return float(found[1]), float(found[2])
