@@ -105,6 +105,23 @@ def add_uses(commands: argparse._SubParsersAction) -> None:
     embedded.add_argument("--workers", type=int, default=0, help="processes that read images (default: all cores)")
     embedded.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
 
+    searched = commands.add_parser("search", help="the images of a table of features that are most like others")
+    searched.add_argument("images", type=Path, nargs="+", metavar="image", help="files with images to look for")
+    searched.add_argument("--in", dest="table", type=Path, default=Path("features.parquet"), help="table by embed")
+    searched.add_argument("--top", type=int, default=10, help="so many of each (default: 10)")
+    searched.add_argument("--sheet", type=Path, metavar="PNG", help="draw them on a contact sheet")
+    searched.add_argument("--encoder", default="", help="where the table's encoder is now (default: where it was)")
+    searched.add_argument("--folder", type=Path, help="where the table's images are now (default: where they were)")
+    searched.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+
+    exported = commands.add_parser("export", help="an encoder for other programs, checked, with a model card")
+    exported.add_argument("encoder", help=encoder)
+    formats = "torchvision, timm, safetensors, onnx or torchscript"
+    exported.add_argument("--to", required=True, metavar="FORMAT", help=formats)
+    exported.add_argument("-o", "--output", type=Path, required=True, help="file that is written")
+    exported.add_argument("--side", type=int, default=0, help="pixels, for weights from elsewhere (default: their own)")
+    exported.add_argument("--network", default="", help="timm's name of the network of a file of plain tensors")
+
 
 # The imports below stand where they are used: torch and DVC take seconds to load, and `sslflow --help` needs neither.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+from pathlib import Path
 
 import torch
 
@@ -12,6 +13,8 @@ from sslflow.ingest.images.raster import SixteenBit
 from sslflow.runtime.device import compute, usable
 from sslflow.use.embed import embed_folder
 from sslflow.use.encoder import open_encoder
+from sslflow.use.export import export
+from sslflow.use.search import encoder_of, facts_of, search, write_sheet
 
 STOPPED = 130
 
@@ -24,7 +27,7 @@ def tell(line: str) -> None:
 def carry_out(asked: argparse.Namespace) -> None:
     """One of the three commands. Raises `ValueError` for what can't be done."""
     try:
-        {"embed": embed}[asked.command](asked)
+        {"embed": embed, "search": look_for, "export": hand_on}[asked.command](asked)
     except KeyboardInterrupt:
         tell(f"{asked.command}: stopped{'; run it again to resume' if asked.command == 'embed' else ''}")
         sys.exit(STOPPED)
@@ -44,6 +47,28 @@ def embed(asked: argparse.Namespace) -> None:
     rest = [f"{done.unusable} can't be used"] * bool(done.unusable)
     rest += [f"{done.other_files} other files"] * bool(done.other_files)
     print(f"{asked.output}: {done.images} images, {encoder.encoder.dim} features each{_in_brackets(rest)}")
+
+
+def look_for(asked: argparse.Namespace) -> None:
+    """The nearest neighbours of images."""
+    facts = facts_of(asked.table)
+    device = _device(asked.device)
+    found = search(asked.images, asked.table, encoder_of(asked.table, asked.encoder), device, asked.top)
+    for image, hits in zip(asked.images, found, strict=True):
+        if len(asked.images) > 1:
+            print(f"{image}:")
+        for hit in hits:
+            print(f"{hit.score:6.3f}  {hit.path}")
+    if asked.sheet:
+        write_sheet(asked.sheet, asked.images, found, asked.folder or Path(facts["folder"]), tell)
+        print(f"wrote {asked.sheet}")
+
+
+def hand_on(asked: argparse.Namespace) -> None:
+    """A file for other programs, with a card."""
+    encoder = open_encoder(asked.encoder, side=asked.side, network=asked.network)
+    card, apart = export(encoder, asked.to, asked.output)
+    print(f"{asked.output}: {asked.to}, {apart:.1e} of the largest feature from the original; its card: {card}")
 
 
 def _in_brackets(words: list[str]) -> str:

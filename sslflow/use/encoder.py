@@ -62,19 +62,19 @@ class ImageEncoder(nn.Module):
     """Images of `images.side` pixels, shares of white `(n, channels, side, side)`, to features `(n, dim)`: an encoder
     in evaluation mode, after the normalisation that it was trained with.
 
-    `name` is what it was opened by, `sha256` the hash of its file (of timm's weights, of the tensors), `licence` what
+    `start` is what it was opened by, `sha256` the hash of its file (of timm's weights, of the tensors), `licence` what
     is known of the weights' licence."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, encoder: Encoder, images: Images, name: str, sha256: str, licence: str) -> None:
+    def __init__(self, encoder: Encoder, images: Images, start: Start, sha256: str, licence: str) -> None:
         super().__init__()
-        self.encoder, self.images = encoder.eval().requires_grad_(False), images
-        self.name, self.sha256, self.licence = name, sha256, licence
-        self.register_buffer("mean", torch.tensor(images.mean).view(1, -1, 1, 1), persistent=False)
-        spread = torch.tensor(images.std).view(1, -1, 1, 1).clamp_min(NARROWEST)
-        self.register_buffer("std", spread, persistent=False)
+        self.encoder = encoder.eval().requires_grad_(False)
+        self.images = replace(images, std=tuple(max(value, NARROWEST) for value in images.std))
+        self.start, self.sha256, self.licence = start, sha256, licence
+        self.register_buffer("mean", torch.tensor(self.images.mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(self.images.std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features `(n, dim)`."""
@@ -84,6 +84,11 @@ class ImageEncoder(nn.Module):
         """Features, and the last map before they are made of it, `(n, map_dim, rows, columns)`. Raises `ValueError` for
         the few networks that have none."""
         return self.encoder.features_and_map((images - self.mean) / self.std)
+
+    @property
+    def name(self) -> str:
+        """What it was opened by: a file, `package:NAME` or `timm:NAME`."""
+        return self.start.weights
 
     @property
     def device(self) -> torch.device:
@@ -112,10 +117,12 @@ class ImageEncoder(nn.Module):
     def described(self) -> dict[str, Any]:
         """Name, hash and licence of the weights, the network, and what images must be, as plain values."""
         return {
-            "encoder": self.name,
+            "encoder": str(Path(self.name).resolve()) if Path(self.name).is_file() else self.name,
             "sha256": self.sha256,
             "licence": self.licence,
             "network": self.encoder.settings["name"],
+            "asked_network": self.start.network,
+            "asked_side": self.start.side,
             "dim": self.encoder.dim,
             "images": asdict(self.images),
         }
@@ -151,7 +158,7 @@ def open_encoder(name: str, *, side: int = 0, network: str = "", sixteen_bit: Si
         digest, licence = encoder.given.sha256, encoder.given.licence
     if sixteen_bit:
         images = replace(images, sixteen_bit=sixteen_bit)
-    return ImageEncoder(encoder, images, start.weights, digest, licence)
+    return ImageEncoder(encoder, images, start, digest, licence)
 
 
 def _place(name: str) -> str:
