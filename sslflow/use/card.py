@@ -157,7 +157,7 @@ def _scores(encoder: ImageEncoder) -> Iterator[str]:
     method, seed = run["method"], run["seed"]
     board = _board(method, seed, encoder.sha256)
     if not board:
-        yield "There was no leaderboard of this encoder's features when this was written: `sslflow run`, then export again."
+        yield "When this was written there was no leaderboard of its features here: `sslflow run`, then export again."
         return
     metrics = [metric for metric in metric_names(board) if is_accuracy(metric) or metric == "rankme"]
     yield f"Accuracy in % on the test images, mean ± standard deviation over seeds; this is seed {seed}."

@@ -33,8 +33,8 @@ KEY = "sslflow"
 
 def write(encoder: ImageEncoder, to: Format, file: Path, about: Mapping[str, Any]) -> str:
     """Write the encoder, on the CPU, to `file`, with what there is to say `about` it in its metadata; the Python that
-    loads it and defines `network`, whose input are images as `normalises` says. Raises `ValueError` for one that the
-    format can't hold, in a line."""
+    reads it, as `network`, or `session` of ONNX, whose input are images as `normalises` says. Raises `ValueError` in a
+    line for one that the format can't hold."""
     text = json.dumps(about, sort_keys=True)
     if to == "safetensors":
         return _as_ours(encoder, file, about)
@@ -214,8 +214,7 @@ def _as_onnx(encoder: ImageEncoder, file: Path, example: Tensor, text: str) -> s
     program.save(file, external_data=False)
     return (
         "import onnxruntime\n\n"
-        f'session = onnxruntime.InferenceSession("{file.name}", providers=["CPUExecutionProvider"])\n\n\n'
-        'def network(images):\n    return session.run(["features"], {"images": images.numpy()})[0]\n'
+        f'session = onnxruntime.InferenceSession("{file.name}", providers=["CPUExecutionProvider"])\n'
     )
 
 

@@ -23,21 +23,13 @@ CHECKED = 4
 
 
 def snippet(encoder: ImageEncoder, to: Format, loading: str) -> str:
-    """Code that defines `embed(files)`, and calls it on `image.png`; `loading` is what defines `network`."""
+    """Code that defines `embed(files)`, and calls it on `image.png`; `loading` is what reads the file."""
     if to == "safetensors":
         return f'{loading}\n\ndef embed(files):\n    return network.embed(files)\n\n\nfeatures = embed(["image.png"])\n'
-    first, last = _sorted(["import numpy as np", "import torch", "from PIL import Image, ImageOps", *_imports(loading)])
-    parts = [
-        f"{first}{last}",
-        _rest(loading),
-        "",
-        _prepared(encoder),
-        "",
-        _embed(encoder, to),
-        "",
-        'features = embed(["image.png"])',
-    ]
-    return "\n".join(parts) + "\n"
+    own = ["import numpy as np", "from PIL import Image, ImageOps", *(["import torch"] if to != "onnx" else [])]
+    imports = "\n".join(sorted({*own, *_imports(loading)}, key=lambda line: (line.startswith("from "), line.lower())))
+    functions = "\n\n\n".join([_rest(loading), _prepared(encoder), _embed(encoder, to)])
+    return f'{imports}\n\n{functions}\n\n\nfeatures = embed(["image.png"])\n'
 
 
 def differs(encoder: ImageEncoder, code: str, folder: Path) -> float:
@@ -70,14 +62,7 @@ def _imports(code: str) -> list[str]:
 
 
 def _rest(code: str) -> str:
-    return "\n".join(line for line in code.splitlines() if not line.startswith(("import ", "from "))).strip("\n") + "\n"
-
-
-def _sorted(lines: list[str]) -> tuple[str, str]:
-    """Imports of whole packages, then of parts, as text."""
-    whole = sorted({line for line in lines if line.startswith("import ")})
-    parts = sorted({line for line in lines if line.startswith("from ")}, key=str.lower)
-    return "".join(f"{line}\n" for line in whole), "".join(f"{line}\n" for line in parts)
+    return "\n".join(line for line in code.splitlines() if not line.startswith(("import ", "from "))).strip("\n")
 
 
 def _prepared(encoder: ImageEncoder) -> str:
@@ -115,25 +100,25 @@ def _prepared(encoder: ImageEncoder) -> str:
     else:
         lines += [f"    image = image.resize({size}, Image.Resampling.BICUBIC, reducing_gap=3.0)"]
     shape = f"({side}, {side}, {images.channels})"
-    return "\n".join(
-        [*lines, f"    return np.asarray(image, np.float32).reshape{shape}.transpose(2, 0, 1) / 255", "", ""]
-    )
+    lines.append(f"    return np.asarray(image, np.float32).reshape{shape}.transpose(2, 0, 1) / 255")
+    return "\n".join(lines)
 
 
 def _embed(encoder: ImageEncoder, to: Format) -> str:
-    lines = ["def embed(files):", "    images = torch.from_numpy(np.stack([prepared(file) for file in files]))"]
+    stacked = "np.stack([prepared(file) for file in files])"
+    if to == "onnx":
+        return f'def embed(files):\n    return session.run(["features"], {{"images": {stacked}}})[0]'
+    lines = ["def embed(files):", f"    images = torch.from_numpy({stacked})"]
     if not normalises(to):
         given, images = encoder.encoder.given, encoder.images
         mean, std = (given.mean, given.std) if given else (images.mean, images.std)
         if (brought := brought_to(encoder)) != images.side:
-            smaller = ", antialias=True" if brought < images.side else ""
-            lines.append(
-                f'    images = torch.nn.functional.interpolate(images, size={brought}, mode="bilinear"{smaller})'
-            )
+            how = f'size={brought}, mode="bilinear"{", antialias=True" if brought < images.side else ""}'
+            lines.append(f"    images = torch.nn.functional.interpolate(images, {how})")
         for name, values in (("mean", mean), ("std", std)):
             lines.append(f"    {name} = torch.tensor({list(values)}).view(1, -1, 1, 1)")
         lines.append("    images = (images - mean) / std")
-    return "\n".join([*lines, "    with torch.no_grad():", "        return network(images)", "", ""])
+    return "\n".join([*lines, "    with torch.no_grad():", "        return network(images)"])
 
 
 def brought_to(encoder: ImageEncoder) -> int:
