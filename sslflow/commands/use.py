@@ -51,6 +51,8 @@ def embed(asked: argparse.Namespace) -> None:
 
 def look_for(asked: argparse.Namespace) -> None:
     """The nearest neighbours of images."""
+    if asked.sheet and asked.sheet.suffix.lower() != ".png":
+        raise ValueError(f"{asked.sheet}: the contact sheet is a PNG: give it a name that ends in .png")
     facts = facts_of(asked.table)
     device = _device(asked.device)
     found = search(asked.images, asked.table, encoder_of(asked.table, asked.encoder), device, asked.top)

@@ -113,6 +113,8 @@ def embed_folder(
         raise ValueError(f"{folder}: expected a folder of images, found {'a file' if folder.exists() else 'nothing'}")
     if file.suffix != ".parquet" or file.is_dir():
         raise ValueError(f"{file}: the table is a Parquet file: give it a name that ends in .parquet")
+    if batch < 1 or workers < 0:
+        raise ValueError(f"--batch: expected 1 or more, found {batch}; --workers: 0 or more, found {workers}")
     place(encoder, device, "channels_last")
     schema = _schema(folder, encoder, map, batch)
     size = batch * -(-PART // batch)

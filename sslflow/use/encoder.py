@@ -22,7 +22,7 @@ from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.records import Picture
 from sslflow.networks.encoder import Encoder, load_encoder
 from sslflow.networks.starts import Start, file_of
-from sslflow.networks.weights import given, ours, suited
+from sslflow.networks.weights import given, ours, suited, tensors
 from sslflow.runtime.files import sha256
 from sslflow.settings.params import closest
 from sslflow.training.provenance import how_images_are
@@ -135,6 +135,8 @@ def open_encoder(name: str, *, side: int = 0, network: str = "", sixteen_bit: Si
     `side`: pixels of the images for weights from elsewhere, 0: as many as they were trained on. `sixteen_bit` stands
     instead of what the encoder was trained with. Raises `ValueError` for what can't be had or used.
     """
+    if side < 0:
+        raise ValueError(f"--side: expected pixels, 0 or more, found {side}")
     start = Start(weights=_place(name), network=network, side=side)
     file = file_of(start)
     if file and ours(file):
@@ -148,6 +150,7 @@ def open_encoder(name: str, *, side: int = 0, network: str = "", sixteen_bit: Si
         digest, licence = sha256(file), _licence(encoder)
     else:
         if file and not network and ":" not in start.weights:
+            tensors(file)
             raise ValueError(
                 f"{file} holds plain tensors: say by --network what timm calls their network, such as resnet50"
             )
@@ -170,11 +173,11 @@ def _place(name: str) -> str:
         return str(run)
     known = sorted(file.stem for file in run.parent.glob("*.safetensors"))
     if re.fullmatch(r"[\w.]+-\d+", name) and not name.endswith((".safetensors", ".pth", ".pt")):
-        there = f"there are {', '.join(known)}" if known else "`sslflow run` trains some"
-        raise ValueError(f"{run}: there is no encoder of that run{closest(name, known)}; {there}")
+        mend = closest(name, known) if known else "; `sslflow run` trains those of params.yaml"
+        raise ValueError(f"{run}: there is no encoder of that run{mend}")
     raise ValueError(
         f"{name}: there is no such file of weights, nor run; name a file, a run such as simclr-0, timm:NAME or "
-        f"package:NAME{closest(name, known)}"
+        "package:NAME"
     )
 
 

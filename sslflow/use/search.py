@@ -117,9 +117,7 @@ def write_sheet(
     file: Path, images: Sequence[Path], found: Sequence[Sequence[Hit]], folder: Path, tell: Callable[[str], None]
 ) -> None:
     """A contact sheet as PNG: a row for each image, the image first, then its neighbours, which lie in `folder`; what
-    can't be read any more is grey, and a line says so. Raises `ValueError` for a name that isn't one of a PNG."""
-    if file.suffix.lower() != ".png":
-        raise ValueError(f"{file}: the contact sheet is a PNG: give it a name that ends in .png")
+    can't be read any more is grey, and a line says so."""
     shown = [list(hits[:DRAWN]) for hits in found]
     if any(len(hits) > DRAWN for hits in found):
         tell(f"{file}: drawn are the first {DRAWN} of each")
