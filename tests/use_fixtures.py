@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from sslflow.networks.encoder import Encoder
@@ -11,7 +13,7 @@ RUN = {"method": "simclr", "seed": 0, "settings": {"methods.simclr": {"temperatu
 DATA = {"sha256": "5" * 64, "examples": 4431}
 
 
-def small(name: str = "resnet10", channels: int = 3, side: int = 16, **settings: object) -> Encoder:
+def small(name: str = "resnet10", channels: int = 3, side: int = 16, **settings: Any) -> Encoder:
     """An encoder with random weights and statistics, and facts."""
     torch.manual_seed(0)
     settings = settings or {"width": 4, "stem_stride": 2}

@@ -168,7 +168,8 @@ def _scores(encoder: ImageEncoder) -> Iterator[str]:
         cells = [shown(metric, board[name].get(metric)) for metric in metrics]
         yield f"| {row_title(board, name)} | {' | '.join(cells)} | {seeds_of(board[name])} |"
     probed = paths.metrics("probe", paths.run_name(method, seed))
-    own = {name: score for name, score in (read_json(probed) if probed.exists() else {}).items() if is_accuracy(name)}
+    measured = read_json(probed) if probed.exists() else {}
+    own = {name: measured[name] for name in metrics if is_accuracy(name) and name in measured}
     if own:
         yield ""
         yield f"This seed alone: {', '.join(f'{title(name)} {percent(score)}' for name, score in own.items())}."

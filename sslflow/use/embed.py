@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import json
-import os
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +19,6 @@ import torch
 
 from sslflow import __version__
 from sslflow.data.splits import NO_LABEL, POOL
-from sslflow.ingest.images import folders
 from sslflow.ingest.images.decode import MAX_PIXELS, Decoded
 from sslflow.ingest.images.examine import Examined, cores, examine_all
 from sslflow.ingest.images.kinds import READ
@@ -30,21 +26,18 @@ from sslflow.ingest.images.losses import Losses
 from sslflow.ingest.images.made_by_systems import told
 from sslflow.ingest.images.raster import Used
 from sslflow.ingest.put_aside import unusable_images
-from sslflow.ingest.records import Other, Passed, Record, Rejected, escape
+from sslflow.ingest.records import Rejected, escape, unescape
 from sslflow.progress import Progress
 from sslflow.runtime.device import place
 from sslflow.runtime.files import replacing, write_csv
 from sslflow.use.encoder import ImageEncoder
+from sslflow.use.parts import CHANGED, KEY, Found, Part, hidden, lists, look, parts_of, place_of, tasks
 
-T = TypeVar("T")
-
-KEY = b"sslflow.embed"
-"""Of the table's metadata: what is known of the features, as JSON."""
-PART = 256
-"""Images of a part, at least: what a stopped run has to do again at most."""
-TASK_IMAGES, TASK_BYTES = 64, 4 * 2**20
-"""Of what a worker process is sent at a time, and gives back."""
+PART, PART_BYTES = 256, 64 * 2**20
+"""Images of a part, and what their features may take, if a batch of them doesn't take more: what is in memory, and
+what a stopped run does again at most."""
 SAY_EVERY = 10.0
+"""Seconds, in a log."""
 REJECTED = b"rejected"
 NOTHING = np.empty((1, 0, 0), np.uint8)
 TRACES = pa.schema(
@@ -61,33 +54,7 @@ class Embedded:
     unusable: int
     other_files: int
     resumed: int
-    """Images whose features an earlier, stopped run had made."""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Images that follow one another; `key` says which they are, by what encoder they are seen and how."""
-
-    key: str
-    images: int
-    rejected: tuple[Rejected, ...]
-
-
-@dataclass
-class _Found:
-    """All that is in the folder, as far as it is worth remembering."""
-
-    parts: list[_Part] = field(default_factory=list)
-    other_files: int = 0
-    passed: list[Passed] = field(default_factory=list)
-
-    @property
-    def images(self) -> int:
-        return sum(part.images for part in self.parts)
-
-    @property
-    def rejected(self) -> int:
-        return sum(len(part.rejected) for part in self.parts)
+    """Images that an earlier, stopped run had done."""
 
 
 def embed_folder(
@@ -102,7 +69,7 @@ def embed_folder(
     workers: int = 0,
 ) -> Embedded:
     """Write the features of every image in `folder`, at any depth, to the Parquet `file`; with `map` those of the cells
-    of the last map, too. What can't be used stands, with its reason, in the table `<file>.quarantine.csv` beside it.
+    of the last map, too. What can't be used stands, with its reason, beside it: `features.quarantine.csv`.
 
     The table's rows and bytes depend on the images, the encoder and `batch`, not on `workers` (0: as many as cores),
     nor on whether a run was stopped and resumed. Parts wait in a hidden folder beside `file` until all are there.
@@ -117,16 +84,16 @@ def embed_folder(
         raise ValueError(f"--batch: expected 1 or more, found {batch}; --workers: 0 or more, found {workers}")
     place(encoder, device, "channels_last")
     schema = _schema(folder, encoder, map, batch)
-    size = batch * -(-PART // batch)
-    found = _look(folder, schema, size)
+    size = batch * max(1, min(-(-PART // batch), PART_BYTES // (batch * _row_bytes(schema))))
+    found = look(folder, schema, size)
     _refuse(folder, file, found, schema)
-    with _parts_of(file) as parts:
-        waiting = [part for part in found.parts if not _file(parts, part).exists()]
+    with parts_of(file) as parts:
+        waiting = [part for part in found.parts if not place_of(parts, part).exists()]
         resumed = found.images - sum(part.images for part in waiting)
         if resumed:
             tell(f"embed  resumed: the features of {resumed} of {found.images} images are there already")
-        tasks = _tasks(folder, found, waiting, schema, size, encoder)
-        seen = examine_all(tasks, encoder.images.decoder, workers or cores(), MAX_PIXELS)
+        asked = tasks(folder, found, waiting, schema, size, encoder.images)
+        seen = examine_all(asked, encoder.images.decoder, workers or cores(), MAX_PIXELS)
         progress = Progress("embed", found.images, "image", resumed)
         with contextlib.closing(seen), contextlib.closing(progress):
             _fill(parts, waiting, seen, encoder, schema, batch, progress)
@@ -140,7 +107,8 @@ def _schema(folder: Path, encoder: ImageEncoder, map: bool, batch: int) -> pa.Sc
     """Of the table: its columns, and in its metadata what is known of them. The encoder is tried out."""
     images, device = encoder.images, encoder.device
     blank = torch.zeros(1, images.channels, images.side, images.side, device=device)
-    about: dict[str, Any] = {**encoder.described(), "folder": os.path.abspath(folder), "batch": batch}  # noqa: PTH100
+    about: dict[str, Any] = {**encoder.described(), "folder": str(folder.resolve()), "batch": batch}
+    about |= {"device": device.type, "sslflow": __version__}
     columns = [("path", pa.string()), ("features", pa.list_(pa.float32(), encoder.encoder.dim))]
     if map:
         with torch.no_grad():
@@ -148,50 +116,14 @@ def _schema(folder: Path, encoder: ImageEncoder, map: bool, batch: int) -> pa.Sc
         depth, rows, across = last.shape[1:]
         about["map"] = {"rows": rows, "columns": across, "dim": depth, "layout": "rows, columns, dim"}
         columns.append(("map", pa.list_(pa.float32(), rows * across * depth)))
-    return pa.schema(columns, {KEY: json.dumps({**about, "sslflow": __version__}, sort_keys=True)})
+    return pa.schema(columns, {KEY: json.dumps(about, sort_keys=True)})
 
 
-def _look(folder: Path, schema: pa.Schema, size: int) -> _Found:
-    found = _Found()
-
-    def usable() -> Iterator[Record | Rejected]:
-        for item in folders.images(folder):
-            if isinstance(item, Other):
-                found.other_files += 1
-            elif isinstance(item, Passed):
-                found.passed.append(item)
-            else:
-                yield item
-
-    for items in _lists(usable(), size):
-        rejected = tuple(item for item in items if isinstance(item, Rejected))
-        found.parts.append(_Part(_key(schema, items), len(items) - len(rejected), rejected))
-    return found
+def _row_bytes(schema: pa.Schema) -> int:
+    return sum(4 * column.type.list_size for column in schema if pa.types.is_fixed_size_list(column.type))
 
 
-def _key(schema: pa.Schema, items: Iterable[Record | Rejected]) -> str:
-    """Hash of all that the part's content depends on."""
-    about = json.loads(schema.metadata[KEY])
-    about.pop("encoder")
-    content = hashlib.sha256(json.dumps([about, str(schema.remove_metadata()), torch.__version__]).encode())
-    for item in items:
-        content.update(json.dumps([escape(item.name), _state(item)]).encode())
-    return content.hexdigest()[:24]
-
-
-def _state(item: Record | Rejected) -> Any:
-    """What changes when a file is written anew."""
-    if isinstance(item, Rejected):
-        return item.reason
-    assert isinstance(item.picture, Path)
-    try:
-        facts = item.picture.stat()
-    except OSError as error:
-        return error.strerror
-    return facts.st_size, facts.st_mtime_ns
-
-
-def _refuse(folder: Path, file: Path, found: _Found, schema: pa.Schema) -> None:
+def _refuse(folder: Path, file: Path, found: Found, schema: pa.Schema) -> None:
     """Raises `ValueError` where there is nothing to do, or no space for what it gives."""
     if not found.images:
         others = f"; it holds {found.other_files} other files" if found.other_files else ""
@@ -199,8 +131,8 @@ def _refuse(folder: Path, file: Path, found: _Found, schema: pa.Schema) -> None:
         others += "".join(f"; {escape(one.name)}: {one.reason}" for part in found.parts for one in part.rejected[:3])
         raise ValueError(f"{folder}: there are no images here ({', '.join(READ)}){others}")
     file.parent.mkdir(parents=True, exist_ok=True)
-    row = sum(4 * column.type.list_size for column in schema if pa.types.is_fixed_size_list(column.type))
-    waiting = [part for part in found.parts if not _file(_hidden(file), part).exists()]
+    row = _row_bytes(schema)
+    waiting = [part for part in found.parts if not place_of(hidden(file), part).exists()]
     needed = row * (found.images + sum(part.images for part in waiting))
     free = shutil.disk_usage(file.parent).free
     if needed > free:
@@ -211,55 +143,9 @@ def _refuse(folder: Path, file: Path, found: _Found, schema: pa.Schema) -> None:
         )
 
 
-def _hidden(file: Path) -> Path:
-    return file.with_name(f".{file.name}.parts")
-
-
-@contextlib.contextmanager
-def _parts_of(file: Path) -> Iterator[Path]:
-    """The folder with the parts of a table, for one process alone; once all went well it is removed. Raises
-    `ValueError` where another process has it."""
-    parts = _hidden(file)
-    parts.mkdir(exist_ok=True)
-    with (parts / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{file}: another process is writing it; wait for it, or choose another name") from None
-        yield parts
-        shutil.rmtree(parts)
-
-
-def _file(parts: Path, part: _Part) -> Path:
-    return parts / f"{part.key}.parquet"
-
-
-def _tasks(
-    folder: Path, found: _Found, waiting: list[_Part], schema: pa.Schema, size: int, encoder: ImageEncoder
-) -> Iterator[list[Record]]:
-    """The images of the parts that are not there, in lists that are worth sending. Raises `ValueError` where the folder
-    is no longer what it was."""
-    images, keys = encoder.images, {part.key for part in waiting}
-    most = max(1, min(TASK_IMAGES, TASK_BYTES // (images.channels * images.side**2)))
-    usable = (item for item in folders.images(folder) if isinstance(item, Record | Rejected))
-    for part, items in zip(found.parts, _lists(usable, size), strict=False):
-        if part.key not in keys:
-            continue
-        if _key(schema, items) != part.key:
-            raise ValueError(f"{folder}: its files have changed meanwhile; run it again, and what is done stays done")
-        yield from _lists((item for item in items if isinstance(item, Record)), most)
-
-
-def _lists(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The items in lists of `size`, the last shorter."""
-    items = iter(items)
-    while some := list(islice(items, size)):
-        yield some
-
-
 def _fill(
     parts: Path,
-    waiting: list[_Part],
+    waiting: list[Part],
     seen: Iterator[Examined | Rejected],
     encoder: ImageEncoder,
     schema: pa.Schema,
@@ -270,8 +156,8 @@ def _fill(
     began = said = time.monotonic()
     first = done = progress.first
     for part in waiting:
-        rejected, made = list(part.rejected), []
-        for items in _lists(islice(seen, part.images), batch):
+        rejected, made, before = list(part.rejected), [], done
+        for items in lists(islice(seen, part.images), batch):
             usable = [item for item in items if isinstance(item, Examined)]
             rejected += [item for item in items if isinstance(item, Rejected)]
             if usable:
@@ -280,10 +166,12 @@ def _fill(
             if now - said > SAY_EVERY or not progress.bar.disable:
                 said = now
                 progress.say(done, f"{(done - first) / (now - began):.0f} img/s")
+        if done - before < part.images:
+            raise ValueError(CHANGED)
         columns = pa.schema([*schema, *TRACES])
         table = pa.concat_tables(made) if made else columns.empty_table()
         refused = json.dumps([(escape(item.name), escape(item.reason)) for item in rejected])
-        with replacing(_file(parts, part)) as temporary:
+        with replacing(place_of(parts, part)) as temporary:
             pq.write_table(table.replace_schema_metadata({REJECTED: refused}), temporary, use_dictionary=False)
 
 
@@ -309,16 +197,17 @@ def _table(items: list[Examined], encoder: ImageEncoder, schema: pa.Schema) -> p
 
 
 def _join(
-    parts: Path, found: _Found, file: Path, schema: pa.Schema, encoder: ImageEncoder, tell: Callable[[str], None]
+    parts: Path, found: Found, file: Path, schema: pa.Schema, encoder: ImageEncoder, tell: Callable[[str], None]
 ) -> tuple[int, int]:
     """Put the parts together to the table, and what can't be used to the one beside it; how many rows both have.
     Raises `ValueError` where there is nothing else."""
     losses, rejected, images = Losses(encoder.images.sixteen_bit), [], 0
     beside = file.with_suffix(".quarantine.csv")
-    with replacing(file) as temporary:
+    whole = parts / "whole.parquet"
+    with replacing(whole) as temporary:
         with pq.ParquetWriter(temporary, schema, use_dictionary=False) as writer:
             for part in found.parts:
-                content = pq.ParquetFile(_file(parts, part))
+                content = pq.ParquetFile(place_of(parts, part))
                 rejected += json.loads((content.schema_arrow.metadata or {}).get(REJECTED, b"[]"))
                 table = content.read()
                 _count(table, losses)
@@ -333,6 +222,7 @@ def _join(
             beside.unlink(missing_ok=True)
         if not images:
             raise ValueError(f"{beside}: none of the {len(rejected)} images can be used; there is nothing to embed")
+    whole.replace(file)
     for line in losses.warnings():
         tell(f"warning: {line}")
     return images, len(rejected)
@@ -345,4 +235,4 @@ def _count(table: pa.Table, losses: Losses) -> None:
         used = None if row["low"] is None else Used(row["low"], row["high"], row["white"])
         if used or row["pages"] or row["bands"]:
             decoded = Decoded(NOTHING, 0, 0, "", used, row["pages"], row["bands"])
-            losses.add(Examined(row["path"], POOL, NO_LABEL, None, decoded, "", ""), repeated=True)
+            losses.add(Examined(unescape(row["path"]), POOL, NO_LABEL, None, decoded, "", ""), repeated=True)

@@ -19,8 +19,8 @@ from sslflow.ingest.images.files import Refused
 from sslflow.ingest.records import unescape
 from sslflow.runtime.device import place
 from sslflow.runtime.files import reading, replacing
-from sslflow.use.embed import KEY
 from sslflow.use.encoder import ImageEncoder, open_encoder
+from sslflow.use.parts import KEY
 
 ROWS = 4096
 """Of the table that are in memory at a time."""

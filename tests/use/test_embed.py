@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +20,9 @@ from use_fixtures import small
 from sslflow.networks.encoder import save_encoder
 from sslflow.runtime.files import read_csv
 from sslflow.use import embed
-from sslflow.use.embed import KEY, Embedded, embed_folder
+from sslflow.use.embed import Embedded, embed_folder
 from sslflow.use.encoder import open_encoder
+from sslflow.use.parts import KEY
 
 CPU = torch.device("cpu")
 
@@ -117,6 +119,25 @@ def test_only_what_is_the_same_is_taken_over(
         other.network.conv1.weight.mul_(2)
     save_encoder(other, file)
     assert made(folder, file, out).resumed == 0
+
+
+@pytest.mark.parametrize("gone", ["a/03.png", "b/deep"])
+def test_a_folder_that_changes_meanwhile_is_said(
+    gone: str, folder: Path, file: Path, tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = embed.look
+
+    def then_gone(*given: Any) -> Any:
+        found = look(*given)
+        place = folder / gone
+        place.unlink() if place.is_file() else shutil.rmtree(place)
+        return found
+
+    monkeypatch.setattr(embed, "look", then_gone)
+    with pytest.raises(ValueError, match="have changed while they were read; run it again"):
+        made(folder, file, tmp_path / "features.parquet")
+    monkeypatch.undo()
+    assert made(folder, file, tmp_path / "features.parquet").images < 22
 
 
 def test_workers_change_no_bit(folder: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
