@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from sslflow.data.classes import counted, hardly_differing, lacking, shown, summ
 from sslflow.data.formats import ImageFormat, described
 from sslflow.data.splits import POOL, TEST, TRAIN, Split
 from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, decode
-from sslflow.ingest.images.examine import Examined, examine_all
+from sslflow.ingest.images.examine import Examined, cores, examine_all
 from sslflow.ingest.images.kinds import READ
 from sslflow.ingest.images.layout import Words
 from sslflow.ingest.images.losses import Losses
@@ -118,7 +117,7 @@ def prepare(
         shape = (channels, image_size, image_size)
         with ShardWriter(temporary, {"images": ("|u1", shape)}, COLUMNS, measured="images") as writer:
             tasks = _tasks(images, book, channels * image_size**2)
-            found = examine_all(tasks, decoder, workers or _cores(), max_pixels)
+            found = examine_all(tasks, decoder, workers or cores(), max_pixels)
             with contextlib.closing(found):
                 _take(found, book, writer, tell)
             _check(book, len(writer), where, max_bad)
@@ -136,7 +135,8 @@ def prepare(
         if book.passed:
             say(f"passed over, since hidden or made by a system: {told(book.passed)}")
         _judge(temporary, images.classes, where, domain, say)
-        facts = {**described(form, images.classes), "counts": counts, "warnings": warnings}
+        read = {"fit": fit, "background": background, "sixteen_bit": sixteen_bit}
+        facts = {**described(form, images.classes), "counts": counts, "warnings": warnings, "read": read}
         write_json(temporary / "dataset.json", facts)
     leaked = sum(repeat.leaked for repeat in book.repeats)
     if leaked:
@@ -265,7 +265,3 @@ def _judge(folder: Path, classes: tuple[str, ...], where: str, domain: str, say:
     say(f"labelled images of {summary({name: sum(own.values()) for name, own in counts.items()})}")
     for line in lacking(counts, tested=not domain):
         say(f"{WARNING}{line}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
