@@ -78,7 +78,7 @@ def main() -> int:
             adapt(asked)
         elif asked.command == "av":
             listen(asked)
-        elif asked.command in ("embed", "search", "export"):
+        elif asked.command in ("embed", "search", "select", "export"):
             from sslflow.commands.use import carry_out
 
             carry_out(asked)
@@ -113,6 +113,17 @@ def add_uses(commands: argparse._SubParsersAction) -> None:
     searched.add_argument("--encoder", default="", help="where the table's encoder is now (default: where it was)")
     searched.add_argument("--folder", type=Path, help="where the table's images are now (default: where they were)")
     searched.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+
+    selected = commands.add_parser("select", help="which images of a table of features to label next")
+    selected.add_argument("table", type=Path, nargs="?", default=Path("features.parquet"), help="table by embed")
+    selected.add_argument("--budget", type=int, required=True, help="so many images")
+    selected.add_argument("--labels", type=Path, help="table of labels that there are: path,label")
+    selected.add_argument("-o", "--output", type=Path, default=Path("labels.csv"), help="table that is written")
+    selected.add_argument("--by", choices=("typical", "covering"), default="typical", help="default: typical")
+    selected.add_argument("--seed", type=int, default=0, help="of the clusters (default: 0)")
+    selected.add_argument("--sheet", type=Path, metavar="PNG", help="draw them on a contact sheet")
+    selected.add_argument("--folder", type=Path, help="where the table's images are now (default: where they were)")
+    selected.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
 
     exported = commands.add_parser("export", help="an encoder for other programs, checked, with a model card")
     exported.add_argument("encoder", help=encoder)

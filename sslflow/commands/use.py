@@ -1,4 +1,4 @@
-"""`sslflow embed`, `search` and `export`: an encoder, with or without a training here, put to use."""
+"""`sslflow embed`, `search`, `select` and `export`: an encoder, with or without a training here, put to use."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sslflow.use.embed import embed_folder
 from sslflow.use.encoder import open_encoder
 from sslflow.use.export import export
 from sslflow.use.search import encoder_of, facts_of, search, write_sheet
+from sslflow.use.select import select, write_selected, write_selected_sheet
 
 STOPPED = 130
 
@@ -25,9 +26,9 @@ def tell(line: str) -> None:
 
 
 def carry_out(asked: argparse.Namespace) -> None:
-    """One of the three commands. Raises `ValueError` for what can't be done."""
+    """One of the four commands. Raises `ValueError` for what can't be done."""
     try:
-        {"embed": embed, "search": look_for, "export": hand_on}[asked.command](asked)
+        {"embed": embed, "search": look_for, "select": choose, "export": hand_on}[asked.command](asked)
     except KeyboardInterrupt:
         tell(f"{asked.command}: stopped{'; run it again to resume' if asked.command == 'embed' else ''}")
         sys.exit(STOPPED)
@@ -63,6 +64,22 @@ def look_for(asked: argparse.Namespace) -> None:
             print(f"{hit.score:6.3f}  {hit.path}")
     if asked.sheet:
         write_sheet(asked.sheet, asked.images, found, asked.folder or Path(facts["folder"]), tell)
+        print(f"wrote {asked.sheet}")
+
+
+def choose(asked: argparse.Namespace) -> None:
+    """Which images to label next."""
+    if asked.sheet and asked.sheet.suffix.lower() != ".png":
+        raise ValueError(f"{asked.sheet}: the contact sheet is a PNG: give it a name that ends in .png")
+    facts, device = facts_of(asked.table), _device(asked.device)
+    if asked.output.exists() and (not asked.labels or not asked.output.samefile(asked.labels)):
+        raise ValueError(f"{asked.output} is there already: name another table with -o, or its labels with --labels")
+    known, chosen = select(asked.table, asked.budget, asked.labels, device, by=asked.by, seed=asked.seed)
+    write_selected(asked.output, known, chosen)
+    beside = f", below the {len(known):,} that have a label" if known else ""
+    print(f"{asked.output}: {len(chosen):,} images to label{beside}; fill in their labels, and name it in data.labels")
+    if asked.sheet:
+        write_selected_sheet(asked.sheet, asked.folder or Path(facts["folder"]), chosen, tell)
         print(f"wrote {asked.sheet}")
 
 

@@ -124,7 +124,7 @@ def write_sheet(
     across = 1 + max(len(hits) for hits in shown)
     cells = []
     for image, hits in zip(images, shown, strict=True):
-        cells += [_thumbnail(image, tell), *(_thumbnail(folder / unescape(hit.path), tell) for hit in hits)]
+        cells += [thumbnail(image, tell), *(thumbnail(folder / unescape(hit.path), tell) for hit in hits)]
     scores = [f"{hit.score:.3f}" for hit in shown[0]] if len(shown) == 1 else [str(n) for n in range(1, across)]
     sheet = contact_sheet(
         np.stack(cells),
@@ -136,7 +136,8 @@ def write_sheet(
         sheet.save(temporary, format="PNG")
 
 
-def _thumbnail(file: Path, tell: Callable[[str], None]) -> np.ndarray:
+def thumbnail(file: Path, tell: Callable[[str], None]) -> np.ndarray:
+    """An image as it stands on a contact sheet, uint8 `(3, SIDE, SIDE)`; grey, with a line, where it can't be read."""
     try:
         return decode(file, SIDE, 3, fit="pad").pixels
     except Refused as reason:
