@@ -65,6 +65,8 @@ def main() -> int:
     wanted.add_argument("--image", type=Path, help="file with an image")
     searched.add_argument("--top", type=int, default=10, help="so many moments (default: 10)")
 
+    add_uses(commands)
+
     asked, rest = parser.parse_known_args()
     if asked.command == "run":
         return run(rest)
@@ -83,12 +85,60 @@ def main() -> int:
             adapt(asked)
         elif asked.command == "av":
             listen(asked)
+        elif asked.command in ("embed", "search", "select", "export"):
+            from sslflow.commands.use import carry_out
+
+            carry_out(asked)
         else:
             clean(asked.yes)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def add_uses(commands: argparse._SubParsersAction) -> None:
+    """The commands that put an encoder to use."""
+    encoder = "a run such as simclr-0, a file, package:NAME or timm:NAME"
+    embedded = commands.add_parser("embed", help="features of all images of a folder, by any encoder; no training")
+    embedded.add_argument("folder", type=Path, help="folder with images, at any depth")
+    embedded.add_argument("--encoder", required=True, help=encoder)
+    embedded.add_argument("-o", "--output", type=Path, default=Path("features.parquet"), help="table that is written")
+    embedded.add_argument("--map", action="store_true", help="the features of the last map's cells, too")
+    embedded.add_argument("--side", type=int, default=0, help="pixels, for weights from elsewhere (default: their own)")
+    embedded.add_argument("--network", default="", help="timm's name of the network of a file of plain tensors")
+    embedded.add_argument("--sixteen-bit", metavar="LOW,HIGH", help="values that become black and white; or stretch")
+    embedded.add_argument("--batch", type=int, default=64, help="images at a time (default: 64)")
+    embedded.add_argument("--workers", type=int, default=0, help="processes that read images (default: all cores)")
+    embedded.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+
+    searched = commands.add_parser("search", help="the images of a table of features that are most like others")
+    searched.add_argument("images", type=Path, nargs="+", metavar="image", help="files with images to look for")
+    searched.add_argument("--in", dest="table", type=Path, default=Path("features.parquet"), help="table by embed")
+    searched.add_argument("--top", type=int, default=10, help="so many of each (default: 10)")
+    searched.add_argument("--sheet", type=Path, metavar="PNG", help="draw them on a contact sheet")
+    searched.add_argument("--encoder", default="", help="where the table's encoder is now (default: where it was)")
+    searched.add_argument("--folder", type=Path, help="where the table's images are now (default: where they were)")
+    searched.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+
+    selected = commands.add_parser("select", help="which images of a table of features to label next")
+    selected.add_argument("table", type=Path, nargs="?", default=Path("features.parquet"), help="table by embed")
+    selected.add_argument("--budget", type=int, required=True, help="so many images")
+    selected.add_argument("--labels", type=Path, help="table of labels that there are: path,label")
+    selected.add_argument("-o", "--output", type=Path, default=Path("labels.csv"), help="table that is written")
+    selected.add_argument("--by", choices=("typical", "covering"), default="typical", help="default: typical")
+    selected.add_argument("--seed", type=int, default=0, help="of the clusters (default: 0)")
+    selected.add_argument("--sheet", type=Path, metavar="PNG", help="draw them on a contact sheet")
+    selected.add_argument("--folder", type=Path, help="where the table's images are now (default: where they were)")
+    selected.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+
+    exported = commands.add_parser("export", help="an encoder for other programs, checked, with a model card")
+    exported.add_argument("encoder", help=encoder)
+    formats = "torchvision, timm, safetensors, onnx or torchscript"
+    exported.add_argument("--to", required=True, metavar="FORMAT", help=formats)
+    exported.add_argument("-o", "--output", type=Path, required=True, help="file that is written")
+    exported.add_argument("--side", type=int, default=0, help="pixels, for weights from elsewhere (default: their own)")
+    exported.add_argument("--network", default="", help="timm's name of the network of a file of plain tensors")
 
 
 # The imports below stand where they are used: torch and DVC take seconds to load, and `sslflow --help` needs neither.

@@ -36,7 +36,7 @@ MAKERS = {
         "views": "preview",
         "features": "extract",
         "pseudolabels": "pseudolabel",
-        "predictions": "probe",
+        **dict.fromkeys(("predictions", "few"), "probe"),
         "tuned": "finetune",
         "adapted": "adapt",
         "report": "report",
@@ -135,6 +135,11 @@ def examined(method: str, seed: int) -> Path:
 def predictions(method: str, seed: int) -> Path:
     """The linear probe's predictions on the test images, CSV."""
     return ARTIFACTS / "predictions" / f"{run_name(method, seed)}.csv"
+
+
+def few(name: str, seed: int) -> Path:
+    """What probes fitted on few labels take the test images for, Parquet."""
+    return ARTIFACTS / "few" / f"{run_name(name, seed)}.parquet"
 
 
 def tuned(method: str, seed: int) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from sslflow.data.dataset import Dataset
 from sslflow.data.normalise import Normalise
-from sslflow.data.splits import TEST, TRAIN
+from sslflow.data.splits import TEST
+from sslflow.evaluation.labels import labelled_subset, shares
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.runtime.rng import derive, permutation
@@ -149,34 +150,6 @@ def finetune(
 def metric_name(fraction: float) -> str:
     """How the accuracy with a share of the labels is named: `finetune_10pct` for 0.1, `finetune_0.5pct` for 0.005."""
     return f"finetune_{100 * fraction:g}pct"
-
-
-def shares(dataset: Dataset, fractions: Sequence[float]) -> dict[float, float]:
-    """Share of the labels that is really used → the first of the `fractions` that comes to it: of 100 labels of ten
-    classes, 0.01 is 0.1, and so is 0.1. To two digits, and 1 for all labels only."""
-    counts = np.unique(dataset.labels[dataset.labelled_rows(TRAIN)], return_counts=True)[1].tolist()
-    found: dict[float, float] = {}
-    for fraction in fractions:
-        used = sum(_count(fraction, own) for own in counts) / sum(counts)
-        found.setdefault(1.0 if used == 1 else min(float(f"{used:.2g}"), 0.99), fraction)
-    return found
-
-
-def _count(fraction: float, labels: int) -> int:
-    """How many of a class's labels are used."""
-    return max(1, round(fraction * labels))
-
-
-def labelled_subset(dataset: Dataset, fraction: float, seed: int) -> np.ndarray:
-    """Rows of `fraction` of the labelled training images of every class, rounded, but one of each class at least."""
-    rows = dataset.rows(TRAIN)
-    labels = dataset.labels[rows]
-    chosen = []
-    for label in np.unique(labels[labels >= 0]).tolist():
-        own = rows[labels == label]
-        order = permutation(len(own), seed, "labels", label).numpy()
-        chosen.append(own[order[: _count(fraction, len(own))]])
-    return np.sort(np.concatenate(chosen))
 
 
 @torch.no_grad()

@@ -24,28 +24,33 @@ class Interval:
 
 
 def crossed(values: np.ndarray, groups: np.ndarray) -> Interval:
-    """The mean of `values` `(seeds, n)`, each seed asked about the same `n` things, and its 95 % interval for other
-    seeds and other things alike. Things of one of the `groups`, int `(n,)`, depend on one another.
+    """The mean of `values` `(…, n)`, each seed, or draw, or pair of both, asked about the same `n` things, and its 95 %
+    interval for other seeds, draws and things alike. Things of one of the `groups`, int `(n,)`, depend on one another.
 
-    The variances of the mean over seeds and over groups are added, which counts what is particular to one seed and
-    group twice, and t's quantile for their degrees of freedom together (Satterthwaite) is taken, so that two seeds or
-    five groups don't look sure. With one seed the interval is for other things alone; with one group it is for other
-    things of that group, each on its own.
+    The variances of the mean over each axis and over groups are added, which counts what is particular to one seed and
+    group twice, and t's quantile for their degrees of freedom together (Satterthwaite) is taken; the interval is never
+    shorter than that of one of the parts alone, so that two seeds or five groups don't look sure. An axis of one tells
+    nothing of others alike; with one group the interval is for other things of that group, each on its own.
     """
     values = np.asarray(values, dtype=np.float64)
     mean = float(values.mean())
-    of_seeds = float(values.mean(axis=1).var(ddof=1)) / len(values) if len(values) > 1 else 0.0
-    own = values.mean(axis=0) - mean
+    parts = []
+    for axis in range(values.ndim - 1):
+        if (size := values.shape[axis]) > 1:
+            means = np.moveaxis(values, axis, 0).reshape(size, -1).mean(axis=1)
+            parts.append((float(means.var(ddof=1)) / size, size - 1))
+    own = values.reshape(-1, values.shape[-1]).mean(axis=0) - mean
     sums = _by_group(own, groups)[0]
     sums = sums if len(sums) > 1 else own
-    of_groups = float((sums**2).sum()) / values.shape[1] ** 2 * len(sums) / max(1, len(sums) - 1)
-    variance = of_seeds + of_groups
+    freedom = max(1, len(sums) - 1)
+    parts.append((float((sums**2).sum()) / len(own) ** 2 * len(sums) / freedom, freedom))
+    variance = sum(part for part, _ in parts)
     if not variance:
         return Interval(mean, mean, mean)
     from scipy.special import stdtrit  # half a second to load, which no check of settings needs
 
-    freedom = variance**2 / (of_seeds**2 / max(1, len(values) - 1) + of_groups**2 / max(1, len(sums) - 1))
-    half = float(stdtrit(freedom, 0.975)) * variance**0.5
+    together = variance**2 / sum(part**2 / freedom for part, freedom in parts)
+    half = max(float(stdtrit(freedom, 0.975)) * part**0.5 for part, freedom in [*parts, (variance, together)])
     return Interval(mean, mean - half, mean + half)
 
 

@@ -45,7 +45,7 @@ def given(start: Start, format: ImageFormat) -> Encoder:
         state = dict(zip(_names(package.network), tensors(file).values(), strict=True))
         facts = _facts(start, format, sha256(file), package.licence, (package.mean,) * 3, (package.std,) * 3)
         return _filled(package.network, state, facts, format, file)
-    if _ours(file):
+    if ours(file):
         return _continued(file, start, format)
     if not start.network:
         raise ValueError(
@@ -54,6 +54,17 @@ def given(start: Start, format: ImageFormat) -> Encoder:
     config = _pretrained(start.network)
     facts = _facts(start, format, sha256(file), "unknown", config["mean"], config["std"])
     return _filled(start.network, tensors(file), facts, format, file)
+
+
+def suited(start: Start) -> ImageFormat:
+    """The format of images that suit the weights as they are: normalised as they want it, with `start.side` pixels, or
+    as many as they were trained on. Raises `ValueError` for a network that nobody knows."""
+    kind, _, name = start.weights.partition(":")
+    package = PACKAGES[name] if kind == "package" else None
+    config = _pretrained(package.network if package else name if kind == "timm" else start.network)
+    mean, std = ((package.mean,) * 3, (package.std,) * 3) if package else (config["mean"], config["std"])
+    side = start.side or config.get("input_size", (3, 224, 224))[-1]
+    return ImageFormat(3, side, tuple(start.mean or mean), tuple(start.std or std))
 
 
 def tensors(file: Path) -> dict[str, Tensor]:
@@ -74,7 +85,8 @@ def tensors(file: Path) -> dict[str, Tensor]:
     return kept
 
 
-def _ours(file: Path) -> bool:
+def ours(file: Path) -> bool:
+    """Whether sslflow wrote an encoder into a file of weights. Raises `ValueError` for a damaged one."""
     if file.suffix != ".safetensors":
         return False
     try:

@@ -43,6 +43,11 @@ class Answers:
             return None
         return crossed(np.stack([ours[1] - theirs[1] for ours, theirs in pairs]), self.groups[rows[0]])
 
+    def right(self, name: str, seed: int, metric: str) -> np.ndarray | None:
+        """Whether a run got each of the test images right, 1.0 or 0.0 `(n,)`; None where its answers aren't there."""
+        found = self._read(name, seed, metric)
+        return None if found is None else found[1]
+
     def _read_right(self, name: str, seed: int, metric: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Rows of the test images, and 1.0 for each that is right."""
         where = paths.tuned if metric.startswith("finetune") else paths.predictions

@@ -21,7 +21,7 @@ from sslflow.reporting.adaptation.gains import Adaptations
 from sslflow.reporting.answers import Answers
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
-from sslflow.reporting.images import atlas, confusion, neighbours
+from sslflow.reporting.images import atlas, confusion, neighbours, worth
 from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import Count, Natural, lookup
@@ -52,6 +52,7 @@ def render(
     board: leaderboard.Board,
     dataset: Dataset,
     answers: Answers,
+    prices: worth.Prices,
     *,
     seed: Natural = 0,
     map_images: Count = 1500,
@@ -97,6 +98,7 @@ def render(
         run=run,
         best=best,
         table=_table(run, board, answers),
+        worth=worth.section(board, answers, dataset, best, prices),
         data=_data(run, dataset),
         curves=[(method, curves.charts(method, run.seeds)) for method in run.methods],
         verdicts=verdicts.collect(run.methods, run.seeds),

@@ -12,7 +12,8 @@ import torch
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
-from sslflow.evaluation.finetune import FRACTIONS, finetune, metric_name, shares
+from sslflow.evaluation.finetune import FRACTIONS, finetune, metric_name
+from sslflow.evaluation.labels import shares
 from sslflow.networks.encoder import Encoder, load_encoder
 from sslflow.networks.weights import started
 from sslflow.runtime.device import compute

@@ -12,6 +12,7 @@ from sslflow.reporting.adaptation.gains import Adaptations
 from sslflow.reporting.answers import Answers
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.curves import merge
+from sslflow.reporting.images.worth import Prices
 from sslflow.reporting.page import Run, render
 from sslflow.runtime.files import write_text
 from sslflow.settings import sections
@@ -50,7 +51,7 @@ SECTIONS = ("report", *SHOWN)
 
 def schemas() -> Mapping[str, Callable[..., Any]]:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    return {"run": sections.Run, "report": render}
+    return {"run": sections.Run, "report": render, "report.prices": Prices}
 
 
 def main() -> None:
@@ -72,7 +73,14 @@ def main() -> None:
     for task in Correspondences(params, seeds).tasks():
         leaderboard.write_scores(f"clips-{task.method}", {"clips": task.accuracy.mean})
     points = merge(methods, seeds, paths.ARTIFACTS / "curves.csv")
-    page = render(Run(methods, seeds, fractions, params, SHOWN), board, dataset, answers, **settings["report"])
+    page = render(
+        Run(methods, seeds, fractions, params, SHOWN),
+        board,
+        dataset,
+        answers,
+        Prices(**settings["report.prices"]),
+        **settings["report"],
+    )
     file = paths.REPORT / "index.html"
     write_text(file, page)
     print(f"report  {len(methods) * len(seeds)} runs, {points} points of curves, {len(page) / 1e6:.1f} MB")

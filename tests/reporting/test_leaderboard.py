@@ -4,8 +4,8 @@ import csv
 import json
 import statistics
 
-import pytest
 import numpy as np
+import pytest
 from fakerun import metrics
 
 from sslflow import paths

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,11 +18,12 @@ from sslflow.data.classes import counted, hardly_differing, lacking, shown, summ
 from sslflow.data.formats import ImageFormat, described
 from sslflow.data.splits import POOL, TEST, TRAIN, Split
 from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, decode
-from sslflow.ingest.images.examine import Examined, examine_all
+from sslflow.ingest.images.examine import Examined, cores, examine_all
 from sslflow.ingest.images.kinds import READ
 from sslflow.ingest.images.layout import Words
 from sslflow.ingest.images.losses import Losses
 from sslflow.ingest.images.made_by_systems import told
+from sslflow.ingest.images.named import read_labels, with_labels
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.images.repeats import Repeat, write_repeats
 from sslflow.ingest.images.sources import NONE, EmojiLabel, combine, open_source
@@ -58,6 +58,7 @@ def prepare(
     *,
     source: str,
     path: str = "data/raw",
+    labels: str = "",
     probe_source: str = "same",
     probe_path: str = "data/raw",
     image_size: Count,
@@ -85,6 +86,8 @@ def prepare(
     if source == NONE and not domain:
         return _nothing(folder, channels, image_size)
     images = open_source(source, path, seed=seed, test_fraction=test_fraction, label=label, words=_WORDS[domain])
+    if labels:
+        images = with_labels(images, read_labels(Path(labels)), Path(labels), seed, test_fraction)
     if probe_source != "same":
         words = Words(place="data.probe_path", unlabelled="")
         probe = open_source(probe_source, probe_path, seed=seed, test_fraction=test_fraction, label=label, words=words)
@@ -116,7 +119,7 @@ def prepare(
         shape = (channels, image_size, image_size)
         with ShardWriter(temporary, {"images": ("|u1", shape)}, COLUMNS, measured="images") as writer:
             tasks = _tasks(images, book, channels * image_size**2)
-            found = examine_all(tasks, decoder, workers or _cores(), max_pixels)
+            found = examine_all(tasks, decoder, workers or cores(), max_pixels)
             with contextlib.closing(found):
                 _take(found, book, writer, tell)
             _check(book, len(writer), where, max_bad)
@@ -134,7 +137,8 @@ def prepare(
         if book.passed:
             say(f"passed over, since hidden or made by a system: {told(book.passed)}")
         _judge(temporary, images.classes, where, domain, say)
-        facts = {**described(form, images.classes), "counts": counts, "warnings": warnings}
+        read = {"fit": fit, "background": background, "sixteen_bit": sixteen_bit}
+        facts = {**described(form, images.classes), "counts": counts, "warnings": warnings, "read": read}
         write_json(temporary / "dataset.json", facts)
     leaked = sum(repeat.leaked for repeat in book.repeats)
     if leaked:
@@ -287,7 +291,3 @@ def _judge(folder: Path, classes: tuple[str, ...], where: str, domain: str, say:
     say(f"labelled images of {summary({name: sum(own.values()) for name, own in counts.items()})}")
     for line in lacking(counts, tested=not domain):
         say(f"{WARNING}{line}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
