@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sslflow import paths
@@ -83,10 +83,11 @@ def collect(
     return {name: row for name, row in board.items() if row}
 
 
-def compared(board: Board, answers: Answers, start: str = "random") -> Board:
+def compared(board: Board, answers: Answers, starts: Mapping[str, str]) -> Board:
     """The board with what can be trusted of its accuracies: `low` and `high`, the 95 % interval over seeds and test
     images, and for methods `above`, `above_low` and `above_high`, the distance to their control and its interval, in
-    pairs. The control is the weights from which they `start`, fine-tuned on their own where it is about that."""
+    pairs. The control is the weights that a method `starts` from, `random` or named, fine-tuned on their own where it
+    is about that."""
     found: Board = {}
     for name, row in board.items():
         found[name] = {}
@@ -94,7 +95,7 @@ def compared(board: Board, answers: Answers, start: str = "random") -> Board:
             cell = dict(cell)
             if is_accuracy(metric) and (over := answers.over(name, metric)):
                 cell |= {"low": max(0.0, over.low), "high": min(1.0, over.high)}
-                control = control_of(metric, start)
+                control = control_of(metric, starts.get(name, "random"))
                 if not is_control(name) and (gap := answers.gap(name, control, metric)):
                     cell |= {"above": gap.mean, "above_low": gap.low, "above_high": gap.high}
             found[name][metric] = cell
@@ -102,7 +103,7 @@ def compared(board: Board, answers: Answers, start: str = "random") -> Board:
 
 
 def control_of(metric: str, start: str) -> str:
-    """The row that methods which start from the weights have to beat in a metric."""
+    """The row that a method which starts from the weights has to beat in a metric."""
     if start != "random":
         return START + start
     return "scratch" if metric.startswith("finetune") else "random"

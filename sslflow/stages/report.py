@@ -16,7 +16,7 @@ from sslflow.reporting.images.worth import Prices
 from sslflow.reporting.page import Run, render
 from sslflow.runtime.files import write_text
 from sslflow.settings import sections
-from sslflow.settings.params import load, read
+from sslflow.settings.params import load, lookup, read
 from sslflow.stages.entry import run
 
 SHOWN = (
@@ -66,7 +66,8 @@ def main() -> None:
     starts = [name for name in params.get("starts") or {} if name in wanted]
     board = leaderboard.collect(methods, seeds, fractions, starts)
     answers = Answers(seeds, dataset.groups, fractions)
-    board = leaderboard.compared(board, answers, (params.get("start") or {}).get("weights", "random"))
+    begun = {name: lookup(params, f"methods.{name}.start", over="start").get("weights", "random") for name in methods}
+    board = leaderboard.compared(board, answers, begun)
     leaderboard.write_board(board)
     for method, score in Adaptations(params, seeds).means().items():
         leaderboard.write_scores(f"adapt-{method}", {"adaptation": score})

@@ -264,13 +264,13 @@ def test_seeds_that_one_row_lacks_are_left_out_and_other_test_images_are_not_com
 
 
 def test_a_cell_knows_its_interval_and_that_of_its_distance_to_the_control(answered):
-    board = compared(collect(["simclr", "rotation"], [0, 1], FRACTIONS), answered)
+    board = compared(collect(["simclr", "rotation"], [0, 1], FRACTIONS), answered, {"simclr": "random"})
     cell = board["simclr"]["linear"]
     assert cell["low"] < 0.6 < cell["high"]
     assert cell["above_low"] < cell["above"] == pytest.approx(0.2)
     assert "above" not in board["random"]["linear"]
     assert board["simclr"]["finetune"]["above"] == pytest.approx(0.2)
-    assert "above" not in compared(collect(["simclr"], [0, 1]), answered, "lite0")["simclr"]["linear"]
+    assert "above" not in compared(collect(["simclr"], [0, 1]), answered, {"simclr": "lite0"})["simclr"]["linear"]
 
 
 def test_what_may_differ_by_chance_alone_is_marked_as_best_too_and_told_so(answered):
