@@ -109,7 +109,7 @@ def _images(encoder: ImageEncoder, to: Format) -> Iterator[str]:
 
 
 def _numbers(values: tuple[float, ...]) -> str:
-    return ", ".join(f"{value:.7g}" for value in values)
+    return ", ".join(f"{value:.9g}" for value in values)
 
 
 def _origin(encoder: ImageEncoder) -> Iterator[str]:

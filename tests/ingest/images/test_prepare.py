@@ -24,6 +24,7 @@ from sslflow.ingest import shards
 from sslflow.ingest.images import prepare as module
 from sslflow.ingest.images.prepare import prepare
 from sslflow.ingest.records import escape, unescape
+from sslflow.runtime.files import read_json
 from tests.conftest import ROOT
 
 SMALL: dict[str, Any] = {"image_size": 16, "channels": 3, "workers": 1}
@@ -90,6 +91,8 @@ def test_a_folder_as_people_have_them(tmp_path):
     assert listed.keys() == bad.keys()
     assert all(listed[name].startswith(reason) for name, reason in bad.items())
     assert snapshot(raw) == before
+    read = {"fit": "crop", "background": "white", "sixteen_bit": "full"}
+    assert read_json(dataset.folder / "dataset.json")["read"] == read
     assert not dataset.labelled
     assert all((raw / unescape(path)).exists() for path in dataset.column("path"))
     assert dataset.column("group").tolist() == dataset.column("path").tolist()
