@@ -50,7 +50,8 @@ def _rotated(features: torch.Tensor, draw: int) -> torch.Tensor:
 
 def table(sets: list[str]) -> Iterator[str]:
     """A table for each set: accuracy, and points above images at random with the 95 % interval."""
-    yield f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}. {WEIGHTS}, frozen; {len(DRAWS)} draws."
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    yield f"{machine}. {WEIGHTS}, frozen; {len(DRAWS)} draws."
     for data in sets:
         dataset = _prepared(data)
         train, test = (dataset.labelled_rows(split) for split in (TRAIN, TEST))

@@ -108,7 +108,7 @@ def test_whole(folder, capsys):
     links = [attributes["href"] for attributes in page.all("a")]
     assert len(links) == 11
     assert all(link.startswith("#") and link[1:] in identities for link in links)
-    assert len(page.all("svg")) == 2 * 3
+    assert len(page.all("svg")) == 1 + 2 * 3
     pictures = [attributes["alt"] for attributes in page.all("img")]
     assert "What rotation makes of a few images" in pictures
 
