@@ -8,7 +8,7 @@ import ast
 import sys
 from pathlib import Path
 
-from sslflow import __version__, methods
+from sslflow import __version__, methods, paths
 
 MARKS = {"fresh": " ", "stale": "*", "pending": "?"}
 SAID = {"fresh": "up to date", "stale": "will run", "pending": "may run"}
@@ -25,6 +25,8 @@ def main() -> int:
         "targets", nargs="*", help="stages or groups of stages, with all that they need (default: all)"
     )
     commands.add_parser("run", help="run what is stale (the options of python -m pipelines.runner)", add_help=False)
+    shown = commands.add_parser("report", help="a report at any time, of what there is: artifacts/report-now")
+    shown.add_argument("--now", action="store_true", required=True, help="the whole one is made by `dvc repro report`")
     commands.add_parser("methods", help="the methods that there are")
     checked = commands.add_parser("check", help="check the whole of params.yaml")
     checked.add_argument("--params", type=Path, default=Path("params.yaml"), help="another file, such as a recipe")
@@ -68,6 +70,8 @@ def main() -> int:
     try:
         if asked.command == "plan":
             show_plan(asked.targets)
+        elif asked.command == "report":
+            report_now()
         elif asked.command == "methods":
             show_methods()
         elif asked.command == "check":
@@ -108,6 +112,30 @@ def show_plan(targets: list[str]) -> None:
             print(f"  {'':<{width}}  {'':<10}  {reason}")
     counts = [f"{sum(stage.state == state for stage in stages)} {said}" for state, said in SAID.items()]
     print(f"{len(stages)} stages: {', '.join(counts)}")
+
+
+def report_now() -> None:
+    """Make a report of the stages that are up to date, and of how far the others are."""
+    from pipelines.at_work import at_work, last_line
+    from pipelines.plan import plan
+    from sslflow.commands import report_now as now
+    from sslflow.reporting.so_far import Line
+
+    stages = plan()
+    running = at_work(stages)
+    states = {"fresh": "up to date", "stale": "waiting", "pending": "may run"}
+    unfinished = [
+        Line(stage.name, "running", last_line(stage.name))
+        if stage.name in running
+        else Line(stage.name, states[stage.state], "; ".join(stage.reasons[:2]))
+        for stage in stages
+        if stage.name in running or (stage.state != "fresh" and not stage.only_looks)
+    ]
+    missing = {line.stage for line in unfinished}
+    present = [out for stage in stages if stage.name not in missing for out in stage.outs if Path(out).exists()]
+    told = now.so_far(len(stages), unfinished)
+    page = now.report_now([out for out in present if Path(out) != paths.REPORT], told)
+    print(f"{told.done} of {told.stages} stages are up to date; {page}")
 
 
 def show_methods() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup, escape
@@ -48,7 +48,11 @@ def merge(methods: Sequence[str], seeds: Sequence[int], file: Path) -> int:
 
 def charts(method: str, seeds: Sequence[int], root: Path = paths.ARTIFACTS) -> list[tuple[str, str, Markup]]:
     """Title, explanation and drawing of each diagnostic that the method's curves hold, a line for each seed."""
-    curves = {seed: read_curve(paths.curve(method, seed, root)) for seed in seeds}
+    return drawings(method, {seed: read_curve(paths.curve(method, seed, root)) for seed in seeds})
+
+
+def drawings(method: str, curves: Mapping[int, list[dict[str, str]]]) -> list[tuple[str, str, Markup]]:
+    """The same of the rows of curves, by seed."""
     drawn = []
     for column, (title, meaning) in SHOWN.items():
         lines = {seed: points(rows, column) for seed, rows in curves.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sslflow import paths
@@ -12,6 +13,7 @@ from sslflow.reporting.adaptation.gains import Adaptations
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.curves import merge
 from sslflow.reporting.page import Run, render
+from sslflow.reporting.so_far import SoFar
 from sslflow.runtime.files import write_text
 from sslflow.settings import sections
 from sslflow.settings.params import load, read
@@ -53,6 +55,11 @@ def schemas() -> Mapping[str, Callable[..., Any]]:
 
 
 def main() -> None:
+    make(paths.REPORT / "index.html")
+
+
+def make(file: Path, so_far: SoFar | None = None) -> None:
+    """Write the leaderboard, the merged curves, and the page to `file`; `so_far`: how far a run is that goes on."""
     settings = read(schemas())
     methods, seeds = settings["run"]["methods"], settings["run"]["seeds"]
     dataset = Dataset()
@@ -69,8 +76,7 @@ def main() -> None:
     for task in Correspondences(params, seeds).tasks():
         leaderboard.write_scores(f"clips-{task.method}", {"clips": task.accuracy.mean})
     points = merge(methods, seeds, paths.ARTIFACTS / "curves.csv")
-    page = render(Run(methods, seeds, fractions, params, SHOWN), board, dataset, **settings["report"])
-    file = paths.REPORT / "index.html"
+    page = render(Run(methods, seeds, fractions, params, SHOWN), board, dataset, so_far, **settings["report"])
     write_text(file, page)
     print(f"report  {len(methods) * len(seeds)} runs, {points} points of curves, {len(page) / 1e6:.1f} MB")
     print(leaderboard.leaderboard_text(board))
