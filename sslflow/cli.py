@@ -25,6 +25,9 @@ def main() -> int:
         "targets", nargs="*", help="stages or groups of stages, with all that they need (default: all)"
     )
     commands.add_parser("run", help="run what is stale (the options of python -m pipelines.runner)", add_help=False)
+    reckoned = commands.add_parser("estimate", help="what a run would take: time, memory, disk of each stage")
+    reckoned.add_argument("targets", nargs="*", help="as for plan")
+    reckoned.add_argument("--jobs", type=int, default=0, help="stages side by side (default: as `sslflow run` does)")
     shown = commands.add_parser("report", help="a report at any time, of what there is: artifacts/report-now")
     shown.add_argument("--now", action="store_true", required=True, help="the whole one is made by `dvc repro report`")
     commands.add_parser("methods", help="the methods that there are")
@@ -70,6 +73,8 @@ def main() -> int:
     try:
         if asked.command == "plan":
             show_plan(asked.targets)
+        elif asked.command == "estimate":
+            return estimate(asked.targets, asked.jobs)
         elif asked.command == "report":
             report_now()
         elif asked.command == "methods":
@@ -112,6 +117,58 @@ def show_plan(targets: list[str]) -> None:
             print(f"  {'':<{width}}  {'':<10}  {reason}")
     counts = [f"{sum(stage.state == state for stage in stages)} {said}" for state, said in SAID.items()]
     print(f"{len(stages)} stages: {', '.join(counts)}")
+
+
+def estimate(targets: list[str], jobs: int) -> int:
+    """Measure for about half a minute, and print what each stage that will run takes; 1 where it can't run as set."""
+    from sslflow.commands.estimate import clock
+
+    def tell(line: str) -> None:
+        print(f"\r\x1b[2K{line}" if sys.stderr.isatty() else line, end=end, file=sys.stderr, flush=True)
+
+    end = "" if sys.stderr.isatty() else "\n"
+    with clock.taking() as planning:
+        from pipelines import machine
+        from pipelines.plan import plan
+        from pipelines.side_by_side import total
+
+        stages = [stage for stage in plan(targets) if stage.state != "fresh" and not stage.only_looks]
+    if not stages:
+        print("nothing will run: all is up to date")
+        return 0
+    from sslflow.commands.estimate.startup import startups
+
+    tell("measuring how long a stage takes to start")
+    with clock.taking() as all_of_it:
+        starts = startups(planning.seconds)
+        from sslflow.commands.estimate import cost, stages as measured
+
+        found, doubts = measured.costs([stage.name for stage in stages], starts, tell)
+    at_once, gpus = machine.shares(jobs)
+    tell("")
+    whole = total(
+        stages,
+        {name: one.seconds for name, one in found.items()},
+        {name: one.work for name, one in found.items()},
+        at_once,
+        clock.cores(),
+    )
+    for line in cost.table(found, bool(gpus)):
+        print(line)
+    print(f"all {len(found)}, {at_once} side by side: about {cost.clock(whole)}", end="")
+    print(f"; {cost.size(sum(one.disk for one in found.values()))} of disk")
+    busy = all_of_it.wall / all_of_it.seconds
+    if busy > 1.15:
+        print(
+            f"other programs take this machine's processors now: as long as they do, about {busy:.1f} times as long, "
+            f"{cost.clock(busy * whole)}"
+        )
+    for line in (*cost.notes(found), *doubts):
+        print(f"- {line}")
+    refused = measured.refusals(found, at_once)
+    for line in refused:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if refused else 0
 
 
 def report_now() -> None:

@@ -41,13 +41,14 @@ def so_far(stages: int, unfinished: Iterable[Line]) -> SoFar:
             lines.append(line)
         if found and found.rows:
             trainings.append(_unfinished(line.stage, found))
+    lines.sort(key=lambda line: line.state != "running")
     return SoFar(f"{datetime.now():%Y-%m-%d at %H:%M:%S}", stages, lines, trainings)
 
 
 def _unfinished(stage: str, found: Training) -> Unfinished:
     method, _, seed = stage.partition("@")[2].rpartition("-")
     said = [Said(one.words, one.advice, one.sick, (int(seed),)) for one in found.findings]
-    return Unfinished(stage, found.step / found.steps, said, drawings(method, {int(seed): found.rows}))
+    return Unfinished(stage, found.step / found.steps, said, found.silence, drawings(method, {int(seed): found.rows}))
 
 
 def report_now(present: Sequence[str], told: SoFar) -> Path:

@@ -23,6 +23,12 @@ SHOWN = {
 WIDTH, HEIGHT = 320, 176
 LEFT, RIGHT, TOP, BOTTOM = 42, 8, 10, 24
 POINTS = 240
+ACROSS, CAPTION = 3, 20
+STYLE = (
+    "text{font:11px sans-serif;fill:#58626d}.title{font-size:13px;fill:#1c2229}.grid{stroke:#dfe3e8}"
+    ".line{fill:none;stroke:#1a5fb4;stroke-width:1.6}.dot{fill:#1a5fb4}"
+)
+"""Of a poster, which has no page to take its colours from."""
 
 Points = list[tuple[float, float]]
 
@@ -60,6 +66,21 @@ def drawings(method: str, curves: Mapping[int, list[dict[str, str]]]) -> list[tu
         if lines:
             drawn.append((title, meaning, line_chart(lines, f"{title} of {method} by step")))
     return drawn
+
+
+def poster(drawn: Sequence[tuple[str, str, Markup]]) -> str:
+    """The drawings of `drawings` in one SVG that needs no page around it, three across, each below its title."""
+    height, parts = HEIGHT + CAPTION, []
+    for place, (title, _, drawing) in enumerate(drawn):
+        x, y = place % ACROSS * WIDTH, place // ACROSS * height
+        parts.append(f'<text x="{x + LEFT}" y="{y + 14}" class="title">{escape(title)}</text>')
+        inner = f'<svg x="{x}" y="{y + CAPTION}" width="{WIDTH}" height="{HEIGHT}"'
+        parts.append(f"{inner}{drawing.removeprefix('<svg')}")
+    wide, high = min(len(drawn), ACROSS) * WIDTH, -(-len(drawn) // ACROSS) * height
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}" height="{high}">'
+        f'<style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>'
+    )
 
 
 def points(rows: list[dict[str, str]], column: str) -> Points:

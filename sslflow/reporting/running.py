@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sslflow import paths
-from sslflow.judging.verdict import Finding, findings
+from sslflow.judging.verdict import JUDGED, Finding, findings
 from sslflow.runtime.files import read_csv, read_json
 from sslflow.training.choices import Choices
 
@@ -27,6 +27,12 @@ class Training:
     """Of the curve, as in a curve's file."""
     findings: list[Finding]
     """What the curve says so far: while it runs, only what is sick."""
+
+    @property
+    def silence(self) -> str:
+        """What it means that there are no findings."""
+        early = self.step < JUDGED * self.steps
+        return "Too early to judge." if early else "Nothing is wrong so far; what is well is judged at the end."
 
     @property
     def seconds_left(self) -> float:

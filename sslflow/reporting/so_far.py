@@ -29,6 +29,8 @@ class Unfinished:
     share: float
     """Of its steps that are done."""
     said: list[Said]
+    silence: str
+    """What it means where nothing is said."""
     drawn: list[tuple[str, str, Markup]]
     """The curves so far: title, explanation and drawing of each."""
 
