@@ -124,9 +124,9 @@ def estimate(targets: list[str], jobs: int) -> int:
     from sslflow.commands.estimate import clock
 
     def tell(line: str) -> None:
-        print(f"\r\x1b[2K{line}" if sys.stderr.isatty() else line, end=end, file=sys.stderr, flush=True)
+        if sys.stderr.isatty():
+            print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
 
-    end = "" if sys.stderr.isatty() else "\n"
     with clock.taking() as planning:
         from pipelines import machine
         from pipelines.plan import plan
@@ -141,7 +141,8 @@ def estimate(targets: list[str], jobs: int) -> int:
     tell("measuring how long a stage takes to start")
     with clock.taking() as all_of_it:
         starts = startups(planning.seconds)
-        from sslflow.commands.estimate import cost, stages as measured
+        from sslflow.commands.estimate import cost
+        from sslflow.commands.estimate import stages as measured
 
         found, doubts = measured.costs([stage.name for stage in stages], starts, tell)
     at_once, gpus = machine.shares(jobs)

@@ -24,7 +24,7 @@ from sslflow.networks.starts import RANDOM, Start
 from sslflow.networks.weights import given
 from sslflow.settings.params import Schemas, checked, lookup
 
-SECONDS = 1.5
+SECONDS = 1.0
 """That one measurement takes, about."""
 SMALLEST = 8
 """Images with which a measurement begins."""
@@ -44,6 +44,11 @@ class Bench:
     device: torch.device
     tell: Callable[[str], None]
     rates: dict[tuple[str, ...], float] = field(default_factory=dict)
+    """What was measured, by what it is of."""
+    pairs: dict[str, Any] = field(default_factory=dict)
+    """Domains, by name."""
+    cuts: dict[str, Any] = field(default_factory=dict)
+    """Sets of clips, by name."""
 
     def settings(self, schemas: Schemas) -> dict[str, dict[str, Any]]:
         """As a stage reads them."""

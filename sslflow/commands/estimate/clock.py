@@ -43,12 +43,12 @@ def cores() -> int:
 @contextlib.contextmanager
 def taking(device: Any = None) -> Iterator[Taken]:
     """Measure what is done within; `device`, torch's, is waited for where it is a GPU."""
-    taken, torch = Taken(), sys.modules.get("torch")
-    on_gpu = torch is not None and device is not None and device.type == "cuda"
+    taken = Taken()
+    cuda = sys.modules["torch"].cuda if device is not None and device.type == "cuda" else None
     gc.collect()
-    if on_gpu:
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
+    if cuda:
+        cuda.synchronize(device)
+        cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):
         PEAK.write_text("5")
     before = memory("VmRSS")
@@ -56,9 +56,9 @@ def taking(device: Any = None) -> Iterator[Taken]:
     try:
         yield taken
     finally:
-        if on_gpu:
-            torch.cuda.synchronize(device)
-            taken.gpu = torch.cuda.max_memory_allocated(device)
+        if cuda:
+            cuda.synchronize(device)
+            taken.gpu = cuda.max_memory_allocated(device)
         taken.wall = time.perf_counter() - wall
         taken.seconds = max(taken.wall - (_waited() - waited), 1e-9)
         taken.own, taken.children = time.process_time() - own, _children() - children
@@ -72,11 +72,6 @@ def memory(what: str = "VmRSS") -> int:
             if line.startswith(f"{what}:"):
                 return int(line.split()[1]) * KIBI
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else KIBI)
-
-
-def largest_child() -> int:
-    """Bytes of memory of the largest of the processes that this one started and that have ended."""
-    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else KIBI)
 
 
 def _waited() -> float:

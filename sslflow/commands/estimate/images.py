@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from sslflow.commands.estimate.bench import Bench
-from sslflow.commands.estimate.clock import cores, largest_child, taking
+from sslflow.commands.estimate.clock import cores, taking
 from sslflow.commands.estimate.cost import Cost
 from sslflow.commands.estimate.sample import Sample
+from sslflow.commands.estimate.startup import LIGHT
 from sslflow.commands.estimate.training import Steps, steps_of, watching
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
@@ -20,14 +21,18 @@ from sslflow.evaluation.finetune import FRACTIONS, finetune
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
 from sslflow.features.extract import CALIBRATED, extract
+from sslflow.ingest.shards import SHARD_BYTES
 from sslflow.monitoring.drift import Drift
 from sslflow.monitoring.watch import Watch
 from sslflow.networks.batch_norm import batch_norms
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.starts import RANDOM
+from sslflow.reporting import page
+from sslflow.reporting.images import atlas
+from sslflow.settings.params import lookup, schema
 from sslflow.stages import finetune as finetuning
-from sslflow.stages import preview, probe, pseudolabel
 from sslflow.stages import pretrain as pretraining
+from sslflow.stages import preview, probe, pseudolabel
 from sslflow.training.continued import Continued, hold
 from sslflow.training.ingredients import build, image_rows, ingredients, of_images
 from sslflow.training.method import Method, find
@@ -39,11 +44,13 @@ FLOAT = 4
 """Bytes."""
 TUNED = (4, 24)
 """Steps of the two trials whose difference tells what a step of fine-tuning takes."""
+MAPPED = 500
+"""Images that are laid out for the measurement, at most."""
 MANIFEST = 200
 """Bytes of a row, about."""
 
 
-def prepared(bench: Bench, stage: str, sample: Sample, dropped: float = 1.0) -> Cost:
+def prepared(bench: Bench, sample: Sample) -> Cost:
     """Decoding by several processes, gathered by one."""
     cost, count = bench.begun("prepare"), sample.counts.images
     workers = sample.workers * sample.starting + count * sample.decoding
@@ -55,7 +62,7 @@ def prepared(bench: Bench, stage: str, sample: Sample, dropped: float = 1.0) -> 
     cost.work = sample.listing + gathered + workers
     channels, side = sample.dataset.format.channels, sample.dataset.format.size
     bench.kept(cost, count * (channels * side**2 + MANIFEST))
-    cost.ram += (sample.workers + 1) * largest_child()
+    cost.ram += sample.workers * bench.starts[LIGHT].ram + 2 * SHARD_BYTES
     if not sample.whole:
         cost.notes.append(f"reckoned from {len(sample.dataset):,} of about {count:,} images")
     return cost
@@ -272,6 +279,21 @@ def previewed(bench: Bench, name: str) -> Cost:
     cost = bench.begun("preview")
     look = preview.Look(**bench.settings(preview.schemas(name))["preview"])
     cost.spend("timing, as long as preview.seconds says,", look.seconds)
+    return cost
+
+
+def reported(bench: Bench) -> Cost:
+    """Maps of features, one for each method, and one for adaptation."""
+    cost, settings = bench.begun("report"), bench.settings({"report": page.render})["report"]
+    most = settings.get("map_images", schema(page.render)["map_images"].default)
+    count = min(most, bench.images.counts.images)
+    dim = bench.encoder(bench.start, bench.images.dataset).dim
+    drawn = min(count, MAPPED)
+    with taking() as taken:
+        atlas.embed(np.random.default_rng(0).normal(size=(drawn, dim)).astype(np.float32), 0)
+    run = lookup(bench.content, "run")
+    maps = len(run["methods"]) + bool(run.get("adapt_methods"))
+    cost.spend("maps", taken.seconds * count / drawn * maps)
     return cost
 
 

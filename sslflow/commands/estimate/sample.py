@@ -1,4 +1,4 @@
-"""A part of the raw images, prepared in a folder of its own by what prepares all of them, and what that tells of all."""
+"""A part of the raw images, prepared in a folder of its own by what prepares all of them, and what that tells."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def sampled(
     tell: Callable[[str], None],
     domain: Literal["", "source", "target"] = "",
 ) -> Sample:
-    """Prepare a part of what `settings`, those of `prepare`, name into `folder`. Raises `ValueError` as `prepare` does."""
+    """Prepare a part of what the settings of `prepare` name into `folder`. Raises `ValueError` as `prepare` does."""
     seen = _Seen(settings, tell)
     with taking() as taken:
         counts = prepare(folder, lambda line: None, domain, seen.part, **settings)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sslflow import paths
 from sslflow.commands.check import check
-from sslflow.commands.estimate import images
+from sslflow.commands.estimate import clips, domains, images
 from sslflow.commands.estimate.bench import Bench
 from sslflow.commands.estimate.cost import Cost, size
 from sslflow.commands.estimate.machine import free_disk, ram
@@ -39,7 +39,11 @@ def _cost(bench: Bench, stage: str) -> Cost:
     bench.tell(f"measuring {stage}")
     match group:
         case "prepare":
-            return images.prepared(bench, stage, bench.images)
+            return images.prepared(bench, bench.images)
+        case "domains":
+            return domains.prepared_pair(bench, item)
+        case "clips":
+            return clips.prepared_clips(bench, item)
         case "preview":
             return images.previewed(bench, item)
         case "pretrain":
@@ -56,6 +60,14 @@ def _cost(bench: Bench, stage: str) -> Cost:
             return images.tuned(bench, "supervised" if run == "supervised" else "")
         case "finetune_control":
             return images.tuned(bench, run)
+        case "adapt":
+            return domains.adapted(bench, run)
+        case "pretrain_clips":
+            return clips.pretrained(bench, run)
+        case "examine":
+            return clips.examined(bench, run)
+        case "report":
+            return images.reported(bench)
         case _:
             return bench.begun(group)
 

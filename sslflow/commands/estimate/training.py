@@ -81,13 +81,11 @@ def steps_of(
         doubled = min(2 * size, batch)
         if size == batch or 3 * one.seconds * doubled / size > left or not _room(sizes, doubled, device):
             break
-        run.close()
         size = doubled
     found.tried = size
     found.seconds = _mean(run, one, left, device) * batch / size
     if looks:
         found.epoch = _looking(run, found.seconds * size / batch, len(some) // size, device) / len(some) * full
-    run.close()
     found.grown, found.gpu = (round(_at(sizes, batch, place)) for place in (1, 2))
     found.views, found.reading = _views(views, dataset, rows, size, device, batch)
     return found

@@ -78,10 +78,10 @@ def prepare(
     the counts.
 
     `tell` gets a line now and then. `domain`: which of a pair these images are, if they are of one, in which nothing is
-    to be tested on; `part`: what is taken of the source. The settings are explained in params.yaml and docs/data.md. The rows and their
-    order depend on the images and settings, not on `workers` (0: as many as cores). `folder` is replaced at the end,
-    or not touched. Raises `ValueError` where the source is not there, holds no image, or more than the share
-    `max_bad` of it is unusable, and where its classes can hardly be meant.
+    to be tested on; `part`: what is taken of the source. The settings are explained in params.yaml and docs/data.md.
+    The rows and their order depend on the images and settings, not on `workers` (0: as many as cores). `folder` is
+    replaced at the end, or not touched. Raises `ValueError` where the source is not there, holds no image, or more than
+    the share `max_bad` of it is unusable, and where its classes can hardly be meant.
     """
     images = open_source(source, path, seed=seed, test_fraction=test_fraction, label=label, words=_WORDS[domain])
     if probe_source != "same":

@@ -67,10 +67,10 @@ def prepare_clips(
 ) -> dict[str, int]:
     """Fill `folder` with what `sslflow.data.dataset.Dataset` reads, and with `videos.csv`; the counts.
 
-    `tell` gets lines for the log; `part` is what is taken of the videos. The settings are explained in params.yaml and docs/video.md. The clips and their
-    order depend on the videos, the settings and ffmpeg's version, not on `workers` (0: as many as cores). `folder` is
-    replaced at the end, or not touched; what has been decoded stays in `cache`. Raises `ValueError` where there
-    is no video, no ffmpeg, or more than the share `max_bad` is unusable.
+    `tell` gets lines for the log; `part` is what is taken of the videos. The settings are explained in params.yaml and
+    docs/video.md. The clips and their order depend on the videos, the settings and ffmpeg's version, not on `workers`
+    (0: as many as cores). `folder` is replaced at the end, or not touched; what has been decoded stays in `cache`.
+    Raises `ValueError` where there is no video, no ffmpeg, or more than the share `max_bad` is unusable.
     """
     grid = Grid(float(seconds), fps, side, rate, sound)
     _ = grid.frames, grid.samples  # both raise where they are no whole numbers
