@@ -45,6 +45,8 @@ class Bench:
     tell: Callable[[str], None]
     rates: dict[tuple[str, ...], float] = field(default_factory=dict)
     """What was measured, by what it is of."""
+    encoders: dict[str, Encoder] = field(default_factory=dict)
+    """Of methods, after the steps that were measured."""
     pairs: dict[str, Any] = field(default_factory=dict)
     """Domains, by name."""
     cuts: dict[str, Any] = field(default_factory=dict)

@@ -9,18 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sslflow import paths
+from sslflow.clustering.agreement import agreement
 from sslflow.commands.estimate.bench import Bench
 from sslflow.commands.estimate.clock import cores, taking
 from sslflow.commands.estimate.cost import Cost
 from sslflow.commands.estimate.sample import Sample
 from sslflow.commands.estimate.startup import LIGHT
 from sslflow.commands.estimate.training import Steps, steps_of, watching
-from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.evaluation.finetune import FRACTIONS, finetune
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
 from sslflow.features.extract import CALIBRATED, extract
+from sslflow.features.store import FeatureStore
 from sslflow.ingest.shards import SHARD_BYTES
 from sslflow.monitoring.drift import Drift
 from sslflow.monitoring.watch import Watch
@@ -35,7 +37,7 @@ from sslflow.stages import pretrain as pretraining
 from sslflow.stages import preview, probe, pseudolabel
 from sslflow.training.continued import Continued, hold
 from sslflow.training.ingredients import build, image_rows, ingredients, of_images
-from sslflow.training.method import Method, find
+from sslflow.training.method import Method, find, names
 from sslflow.training.run import Journal
 
 FITTED = 1000
@@ -96,6 +98,7 @@ def pretrain(bench: Bench, name: str) -> Cost:
     cost.spend("diagnostics", look * rows_of_curve(found.count, journal.log_every))
     if batch_norms(method):
         cost.spend("calibrating", min(CALIBRATED, full) * bench.extraction(bench.start))
+    bench.encoders[name] = method.encoder
     weights = bytes_of(method)
     bench.kept(cost, weights + sum(bytes_of(encoder) for encoder in method.encoders.values()))
     cost.disk += 3 * weights  # the checkpoint, with AdamW's two moments, while it runs
@@ -157,42 +160,62 @@ def extracted(bench: Bench) -> Cost:
     return cost
 
 
-def clustered(bench: Bench) -> Cost:
-    """K-means on features of random weights."""
+def clustered(bench: Bench, name: str) -> Cost:
+    """K-means on features of a method, and how they agree with labels."""
     cost, sample = bench.begun("pseudolabel"), bench.images
     rows = sample.dataset.pretraining_rows[: 4 * FITTED]
-    features = torch.from_numpy(_features(bench, bench.start, rows)).to(bench.device)
-    settings = bench.settings(pseudolabel.schemas(""))["pseudolabel"]
+    features = _features(bench, name, rows).to(bench.device)
+    settings = bench.settings(pseudolabel.schemas(name))["pseudolabel"]
     classes = sample.counts.classes if sample.counts.labelled else 0
     with taking(bench.device) as taken:
-        pseudolabel.fit(features, 0, classes, **settings)
+        clustering, _ = pseudolabel.fit(features, 0, classes, **settings)
     above = settings.get("minibatch_above", 200_000)
     share = min(sample.counts.pretraining, above) / max(1, len(rows))
     cost.spend("K-means", taken.seconds * max(1.0, share))
+    if classes:
+        with taking() as agreeing:  # the first time, scikit-learn is loaded, as in a stage
+            agreement(np.arange(2 * classes) % classes, np.arange(2 * classes) % len(clustering.centroids))
+        bench.rates.setdefault(("agreement",), agreeing.seconds)
+        cost.spend("starting", bench.rates["agreement",])
     cost.ram += 3 * sample.counts.pretraining * features.shape[1] * FLOAT
-    cost.notes.append("as many iterations as on features of the weights that training starts from")
+    cost.notes.append("as many iterations as on features of the little that was trained to measure")
     return cost
 
 
-def _features(bench: Bench, name: str, rows: np.ndarray) -> np.ndarray:
+def _features(bench: Bench, name: str, rows: np.ndarray) -> Tensor:
+    """Of those rows: of a method as far as it was trained to measure it, or, where it has ended, as it is; or of a
+    control."""
     dataset = bench.images.dataset
+    if name == "pixels":
+        return probe.pixels(dataset, rows, torch.device("cpu"))
+    if name in names() and (known := _known(bench, name)) is not None:
+        return torch.from_numpy(known[rows])
     own = bench.settings({"extract": extract})["extract"]
-    return extract(bench.encoder(name, dataset), dataset, rows, bench.device, **own)
+    encoder = bench.encoders.get(name) or bench.encoder(bench.start if name in names() else name, dataset)
+    return torch.from_numpy(extract(encoder, dataset, rows, bench.device, **own))
+
+
+def _known(bench: Bench, name: str) -> np.ndarray | None:
+    """Features that are up to date."""
+    for seed in lookup(bench.content, "run")["seeds"]:
+        run = paths.run_name(name, seed)
+        if f"extract@{run}" not in bench.stale and (paths.features(name, seed) / "meta.json").exists():
+            return FeatureStore(paths.features(name, seed)).array
+    return None
 
 
 def probed(bench: Bench, name: str) -> Cost:
-    """A linear classifier and kNN on features: of a method (''), or of a control."""
+    """A linear classifier and kNN on features of a method or of a control."""
     cost, counts = bench.begun("probe"), bench.images.counts
     if not counts.labelled:
         return cost
-    features = name or bench.start
-    if name and name != "pixels":
+    if name != "pixels" and name not in names():
         cost.spend("the network", (counts.train + counts.test) * bench.extraction(name))
-    fit, near, dim = _fits(bench, features)
+    fit, near, dim = _fits(bench, name)
     cost.spend("the linear classifier", fit * counts.train)
     cost.spend("kNN", near * counts.train * counts.test)
     cost.ram += 4 * counts.train * dim * FLOAT
-    cost.notes.append(f"reckoned from a fit on up to {FITTED} images, which needs about as many iterations")
+    cost.notes.append("reckoned from a fit on a part of the images, which needs about as many iterations")
     return cost
 
 
@@ -201,8 +224,13 @@ def _fits(bench: Bench, name: str) -> tuple[float, float, int]:
     key = ("fit", name)
     if (*key, "linear") not in bench.rates:
         dataset, settings = bench.images.dataset, bench.settings(probe.schemas())
-        x, y, x_test, _ = _labelled(bench, name, dataset)
-        classes = len(dataset.classes)
+        parts = []
+        for split, most in ((TRAIN, FITTED), (TEST, FITTED // 4)):
+            rows = dataset.labelled_rows(split)
+            rows = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
+            parts += [_features(bench, name, rows).to(bench.device), torch.from_numpy(dataset.labels[rows])]
+        x, y, x_test, _ = parts
+        y, classes = y.to(bench.device), len(dataset.classes)
         with taking(bench.device) as fitted:
             fit_linear(x, y, classes, 0, **settings["probe.linear"])
         with taking(bench.device) as near:
@@ -212,20 +240,6 @@ def _fits(bench: Bench, name: str) -> tuple[float, float, int]:
         bench.rates[*key, "dim"] = x.shape[1]
     linear, near_, dim = (bench.rates[*key, what] for what in ("linear", "near", "dim"))
     return linear, near_, int(dim)
-
-
-def _labelled(bench: Bench, name: str, dataset: Dataset) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    parts = []
-    for split, most in ((TRAIN, FITTED), (TEST, FITTED // 4)):
-        rows = dataset.labelled_rows(split)
-        rows = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
-        found = (
-            probe.pixels(dataset, rows, bench.device)
-            if name == "pixels"
-            else torch.from_numpy(_features(bench, name, rows)).to(bench.device)
-        )
-        parts += [found, torch.from_numpy(dataset.labels[rows]).to(bench.device)]
-    return tuple(parts)
 
 
 def tuned(bench: Bench, name: str) -> Cost:
@@ -289,8 +303,12 @@ def reported(bench: Bench) -> Cost:
     count = min(most, bench.images.counts.images)
     dim = bench.encoder(bench.start, bench.images.dataset).dim
     drawn = min(count, MAPPED)
+    features = np.random.default_rng(0).normal(size=(drawn, dim)).astype(np.float32)
+    with taking() as loaded:
+        atlas.embed(features[:5], 0)
+    cost.spend("starting", loaded.seconds)
     with taking() as taken:
-        atlas.embed(np.random.default_rng(0).normal(size=(drawn, dim)).astype(np.float32), 0)
+        atlas.embed(features, 0)
     run = lookup(bench.content, "run")
     maps = len(run["methods"]) + bool(run.get("adapt_methods"))
     cost.spend("maps", taken.seconds * count / drawn * maps)

@@ -22,7 +22,7 @@ from sslflow.ingest.images.prepare import prepare
 from sslflow.ingest.records import Item, Record, Source
 from sslflow.settings.params import schema
 
-SECONDS = 4.0
+SECONDS = 1.5
 """Of decoding, about, on all processors together."""
 LOOKED_AT = 24
 """Images that are decoded first, to know how many a second has room for."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sslflow import paths
+from sslflow.commands.build import refuse
 from sslflow.commands.check import check
 from sslflow.commands.estimate import clips, domains, images
 from sslflow.commands.estimate.bench import Bench
@@ -23,8 +24,8 @@ def costs(
     """Of each of the stages, by name; and what is to be said against running them. Raises `ValueError` for settings,
     images or a device with which nothing can run."""
     check()
-    content = load()
-    device = compute(**read({"compute": compute})["compute"])
+    refuse()
+    content, device = load(), compute(**read({"compute": compute})["compute"])
     paths.WORK.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="estimate-", dir=paths.WORK) as name:
         bench = Bench(content, Path(name), frozenset(stages), starts, device, tell)
@@ -51,10 +52,8 @@ def _cost(bench: Bench, stage: str) -> Cost:
         case "extract":
             return images.extracted(bench)
         case "pseudolabel":
-            return images.clustered(bench)
-        case "probe":
-            return images.probed(bench, "")
-        case "probe_control":
+            return images.clustered(bench, run)
+        case "probe" | "probe_control":
             return images.probed(bench, run)
         case "finetune":
             return images.tuned(bench, "supervised" if run == "supervised" else "")

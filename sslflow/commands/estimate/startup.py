@@ -4,10 +4,10 @@ else has loaded torch."""
 from __future__ import annotations
 
 import importlib
-import sys
 from dataclasses import dataclass
 
 from sslflow.commands.estimate.clock import memory, taking
+from sslflow.settings.params import read
 
 LIGHT, TENSORS, NETWORKS = "light", "tensors", "networks"
 LOADED = {
@@ -32,13 +32,15 @@ class Startup:
 
 
 def startups(dvc_seconds: float) -> dict[str, Startup]:
-    """By kind; `dvc_seconds` is what DVC takes beside each stage."""
+    """By kind; `dvc_seconds` is what DVC takes beside each stage. Raises `ParamsError` for a wrong section `compute`."""
     seconds, found = dvc_seconds, {}
     for kind, modules in LOADED.items():
         with taking() as taken:
             for module in modules:
-                if module not in sys.modules:
-                    importlib.import_module(module)
+                importlib.import_module(module)
+            if kind == TENSORS:
+                compute = importlib.import_module("sslflow.runtime.device").compute
+                compute(**read({"compute": compute})["compute"])
         seconds += taken.seconds
         found[kind] = Startup(seconds, memory())
     return found

@@ -19,7 +19,7 @@ from sslflow.training.fit import fit
 from sslflow.training.method import Method
 from sslflow.views.images import Views
 
-SECONDS = 4.0
+SECONDS = 3.0
 """Of one training's steps, about."""
 SPARE = 0.8
 """Share of the memory up to which a larger batch is tried."""
