@@ -169,7 +169,9 @@ class Artifacts:
         if self.group in TRAINING and (rows := read_curve(paths.curve(method, seed, self.root))):
             self._show(100.0, f"All {rows[-1]['step']} steps are done.", [], rows)
         elif self.group in ("inspect", "inspect_clips"):
-            said = [f"{one['words']} {one['advice']}" for one in findings_in(paths.verdict(method, seed, self.root))]
+            said = [
+                f"{one['words']} {one['advice']}".strip() for one in findings_in(paths.verdict(method, seed, self.root))
+            ]
             if said:
                 self._put("verdict", create_markdown_artifact, "\n\n".join(said))
 

@@ -32,7 +32,7 @@ class Startup:
 
 
 def startups(dvc_seconds: float) -> dict[str, Startup]:
-    """By kind; `dvc_seconds` is what DVC takes beside each stage. Raises `ParamsError` for a wrong section `compute`."""
+    """By kind; `dvc_seconds` is what DVC takes beside each stage. Raises `ParamsError` for wrong settings."""
     seconds, found = dvc_seconds, {}
     for kind, modules in LOADED.items():
         with taking() as taken:
