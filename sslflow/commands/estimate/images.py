@@ -40,6 +40,8 @@ from sslflow.training.ingredients import build, image_rows, ingredients, of_imag
 from sslflow.training.method import Method, find, names
 from sslflow.training.run import Journal
 
+SKIPPED = "score"
+"""A stage that loads as little as one that finds nothing to do."""
 FITTED = 1000
 """Images on which a probe is fitted for the measurement, at most."""
 FLOAT = 4
@@ -206,7 +208,8 @@ def _known(bench: Bench, name: str) -> np.ndarray | None:
 
 def probed(bench: Bench, name: str) -> Cost:
     """A linear classifier and kNN on features of a method or of a control."""
-    cost, counts = bench.begun("probe"), bench.images.counts
+    counts = bench.images.counts
+    cost = bench.begun("probe" if counts.labelled else SKIPPED)
     if not counts.labelled:
         return cost
     if name != "pixels" and name not in names():
@@ -244,8 +247,10 @@ def _fits(bench: Bench, name: str) -> tuple[float, float, int]:
 
 def tuned(bench: Bench, name: str) -> Cost:
     """Fine-tuning on each share of the labels, and a test after each."""
-    cost, sample = bench.begun("finetune"), bench.images
-    if not sample.counts.labelled or name == finetuning.SUPERVISED:
+    sample = bench.images
+    skipped = not sample.counts.labelled or name == finetuning.SUPERVISED
+    cost = bench.begun(SKIPPED if skipped else "finetune")
+    if skipped:
         return cost
     settings = bench.settings(finetuning.schemas())["finetune"]
     weights = bench.start if name in ("", finetuning.SCRATCH) else name

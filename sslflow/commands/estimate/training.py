@@ -21,6 +21,8 @@ from sslflow.views.images import Views
 
 SECONDS = 3.0
 """Of one training's steps, about."""
+GROWTH = 4
+"""A batch is so many times as large as the one that was tried before."""
 SPARE = 0.8
 """Share of the memory up to which a larger batch is tried."""
 FOR_EVER = 10**6
@@ -78,10 +80,10 @@ def steps_of(
             next(run)
         sizes.append((size, max(first.grown, one.grown), max(first.gpu, one.gpu)))
         left -= first.seconds + one.seconds
-        doubled = min(2 * size, batch)
-        if size == batch or 3 * one.seconds * doubled / size > left or not _room(sizes, doubled, device):
+        larger = min(GROWTH * size, batch)
+        if size == batch or 3 * one.seconds * larger / size > left or not _room(sizes, larger, device):
             break
-        size = doubled
+        size = larger
     found.tried = size
     found.seconds = _mean(run, one, left, device) * batch / size
     if looks:
