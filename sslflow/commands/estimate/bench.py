@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from sslflow import paths
-from sslflow.commands.estimate.clock import taking
+from sslflow.commands.estimate.clock import Taken, taking
 from sslflow.commands.estimate.cost import Cost
 from sslflow.commands.estimate.machine import disk_speeds
 from sslflow.commands.estimate.sample import Sample, of_prepared, sampled
@@ -101,8 +101,8 @@ class Bench:
             )
         return given(Start(**self.settings({f"starts.{name}": Start})[f"starts.{name}"]), dataset.format)
 
-    def extraction(self, name: str, dataset: Dataset | None = None) -> float:
-        """Seconds an image of features by that encoder, measured once."""
+    def extract(self, cost: Cost, what: str, count: int, name: str, dataset: Dataset | None = None) -> None:
+        """Add the features of so many images by the encoder of that name, measured once."""
         dataset = dataset or self.images.dataset
         key = ("extraction", name, str(dataset.format.size))
         if key not in self.rates:
@@ -113,8 +113,11 @@ class Bench:
                 extract(encoder, dataset, np.resize(rows, count), self.device, **own)
 
             most = own.get("batch_size", 256)
-            self.rates[key] = rate(work, most, self.device)
-        return self.rates[key]
+            self.rates[key], taken = rate(work, most, self.device)
+            self.rates[*key, "grown"], self.rates[*key, "gpu"] = taken.grown, taken.gpu
+        cost.spend(what, count * self.rates[key])
+        cost.ram = max(cost.ram, self.starts[NETWORKS].ram + round(self.rates[*key, "grown"]))
+        cost.gpu = max(cost.gpu, round(self.rates[*key, "gpu"]))
 
     @property
     def start(self) -> str:
@@ -122,21 +125,22 @@ class Bench:
         return lookup(self.content, "start").get("weights", RANDOM)
 
 
-def rate(work: Callable[[int], None], most: int, device: torch.device, seconds: float = SECONDS) -> float:
-    """Seconds for each of `n` in `work(n)`: of ever more, up to `most`, as long as there is time."""
+def rate(work: Callable[[int], None], most: int, device: torch.device) -> tuple[float, Taken]:
+    """Seconds for each of `n` in `work(n)`, of ever more, up to `most`, as long as there is time; and the last of
+    them."""
     count = min(SMALLEST, most)
     work(count)  # the first time, memory is found and kernels are chosen
-    left = seconds
+    left = SECONDS
     while True:
         with taking(device) as taken:
             work(count)
         left -= taken.seconds
-        if count >= most or 2 * taken.seconds > left:
+        if count >= most or 4 * taken.seconds > left:
             break
-        count = min(2 * count, most)
+        count = min(4 * count, most)
     spent, rounds = taken.seconds, 1
     while left > taken.seconds:
         with taking(device) as again:
             work(count)
         spent, rounds, left = spent + again.seconds, rounds + 1, left - again.seconds
-    return spent / rounds / count
+    return spent / rounds / count, taken

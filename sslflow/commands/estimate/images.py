@@ -99,7 +99,7 @@ def pretrain(bench: Bench, name: str) -> Cost:
         look += watching(lambda: drift(0), bench.device).seconds
     cost.spend("diagnostics", look * rows_of_curve(found.count, journal.log_every))
     if batch_norms(method):
-        cost.spend("calibrating", min(CALIBRATED, full) * bench.extraction(bench.start))
+        bench.extract(cost, "calibrating", min(CALIBRATED, full), bench.start)
     bench.encoders[name] = method.encoder
     weights = bytes_of(method)
     bench.kept(cost, weights + sum(bytes_of(encoder) for encoder in method.encoders.values()))
@@ -157,7 +157,7 @@ def bytes_of(module: torch.nn.Module) -> int:
 def extracted(bench: Bench) -> Cost:
     """Features of all images."""
     cost, count = bench.begun("extract"), bench.images.counts.images
-    cost.spend("the network", count * bench.extraction(bench.start))
+    bench.extract(cost, "the network", count, bench.start)
     bench.kept(cost, count * bench.encoder(bench.start, bench.images.dataset).dim * FLOAT)
     return cost
 
@@ -213,7 +213,7 @@ def probed(bench: Bench, name: str) -> Cost:
     if not counts.labelled:
         return cost
     if name != "pixels" and name not in names():
-        cost.spend("the network", (counts.train + counts.test) * bench.extraction(name))
+        bench.extract(cost, "the network", counts.train + counts.test, name)
     fit, near, dim = _fits(bench, name)
     cost.spend("the linear classifier", fit * counts.train)
     cost.spend("kNN", near * counts.train * counts.test)

@@ -150,6 +150,7 @@ class _Seen:
             some = list(_every(source.records(), max(1, self.records // LOOKED_AT)))[:LOOKED_AT]
         if not self.records:
             return source  # of which `prepare` will say what is wrong
+        examine(some[:2], self.decode)  # the first time, Pillow loads its readers
         with taking() as taken:
             decoded = [one for one in examine(some, self.decode) if isinstance(one, Examined)]
         self.widths = [min(one.decoded.width, one.decoded.height) for one in decoded]

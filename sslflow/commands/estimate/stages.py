@@ -37,14 +37,23 @@ def costs(
     return found, doubts
 
 
+NAMED = ("domains", "clips", "preview")
+"""Groups of stages whose items are names alone."""
+
+
+def group_of(stage: str) -> str:
+    """`pretrain` of `pretrain@simclr-0`."""
+    return stage.partition("@")[0]
+
+
 def _but_seed(stage: str) -> str:
     """The stage without the seed of its run; seeds cost the same."""
     name, dash, seed = stage.rpartition("-")
-    return name if dash and seed.isdigit() else stage
+    return name if dash and seed.isdigit() and group_of(stage) not in NAMED else stage
 
 
 def _cost(bench: Bench, stage: str) -> Cost:
-    group, _, item = stage.partition("@")
+    group, item = group_of(stage), stage.partition("@")[2]
     run = item.rpartition("-")[0]
     bench.tell(f"measuring {stage}")
     match group:
