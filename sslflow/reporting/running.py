@@ -47,15 +47,16 @@ def training(stage: str, work: Path = paths.WORK) -> Training | None:
         return None
     # A folder goes when its run ends, and settings that were changed leave an older one behind.
     for journal in sorted((work / group).glob("*/journal.json"), key=_changed, reverse=True):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            facts = read_json(journal)
-            if facts["run"] == f"{group} {run}":
-                return _read(facts, journal.with_name("curve.csv"))
+        try:
+            facts, rows = read_json(journal), read_csv(journal.with_name("curve.csv"), ["step", "loss"])
+        except (OSError, ValueError):  # its run has just ended, or left a part of it
+            continue
+        if facts["run"] == f"{group} {run}":
+            return _told(facts, rows)
     return None
 
 
-def _read(facts: dict, curve: Path) -> Training:
-    rows = read_csv(curve, ["step", "loss"])
+def _told(facts: dict, rows: list[dict[str, str]]) -> Training:
     numbers = [{name: float(value) for name, value in row.items() if value} for row in rows]
     said = findings(numbers, Choices(**facts["choices"]) if facts["choices"] else None, facts["steps"])
     return Training(facts["step"], facts["steps"], facts["seconds"], rows, said)

@@ -13,6 +13,7 @@ from sslflow.commands.estimate.clock import taking
 
 TRIED = 64 * 2**20
 """Bytes that are written and read to know the disk."""
+MEMORY = Path("/proc/meminfo")
 CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
@@ -26,6 +27,15 @@ def ram() -> tuple[int, str]:
                     return limit, "as the limit of this container (cgroup) says"
         return found, "of RAM"
     return 2**63, "of RAM"
+
+
+def ram_now() -> int:
+    """Bytes of memory that other programs leave, as far as the system tells."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        for line in MEMORY.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return min(int(line.split()[1]) * 1024, ram()[0])
+    return ram()[0]
 
 
 def free_disk(folder: Path = Path()) -> int:

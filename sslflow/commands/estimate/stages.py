@@ -16,6 +16,7 @@ from sslflow.commands.estimate.machine import free_disk, ram
 from sslflow.commands.estimate.startup import Startup
 from sslflow.runtime.device import compute
 from sslflow.settings.params import load, read
+from sslflow.stages.entry import LESS, NO_MEMORY
 
 
 def costs(
@@ -32,7 +33,7 @@ def costs(
         found: dict[str, Cost] = {}
         for stage in stages:
             same = found.get(next((one for one in found if _but_seed(one) == _but_seed(stage)), ""))
-            found[stage] = same or _cost(bench, stage)
+            found[stage] = same or _measured(bench, stage)
         doubts = images.misgivings(bench) if any(stage.startswith("pre") for stage in stages) else []
     return found, doubts
 
@@ -50,6 +51,15 @@ def _but_seed(stage: str) -> str:
     """The stage without the seed of its run; seeds cost the same."""
     name, dash, seed = stage.rpartition("-")
     return name if dash and seed.isdigit() and group_of(stage) not in NAMED else stage
+
+
+def _measured(bench: Bench, stage: str) -> Cost:
+    try:
+        return _cost(bench, stage)
+    except (MemoryError, RuntimeError) as error:
+        if not NO_MEMORY.search(f"{type(error).__name__} {error}"):
+            raise
+        return Cost(problems=[f"{stage}: not even the smallest batch fits into memory; {LESS}"])
 
 
 def _cost(bench: Bench, stage: str) -> Cost:
@@ -92,7 +102,8 @@ def _cost(bench: Bench, stage: str) -> Cost:
 def refusals(costs: dict[str, Cost], at_once: int) -> list[str]:
     """Why the machine is too small for it: one line for each stage, or for the disk."""
     limit, said = ram()
-    found = [
+    found = [line for cost in costs.values() for line in cost.problems]
+    found += [
         f"{name} needs about {size(cost.ram)} of memory, and there are {size(limit)} {said}: a smaller batch_size, "
         "data.image_size or encoder needs less"
         for name, cost in costs.items()

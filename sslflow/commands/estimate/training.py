@@ -12,7 +12,7 @@ import torch
 
 from sslflow.commands.estimate.bench import SMALLEST
 from sslflow.commands.estimate.clock import Taken, taking
-from sslflow.commands.estimate.machine import ram
+from sslflow.commands.estimate.machine import ram_now
 from sslflow.data.dataset import Dataset
 from sslflow.training.continued import Continued
 from sslflow.training.fit import fit
@@ -134,7 +134,7 @@ def _room(sizes: list[tuple[int, int, int]], wanted: int, device: torch.device) 
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return _at(sizes, wanted, 2) < SPARE * (free + torch.cuda.memory_reserved(device))
-    return _at(sizes, wanted, 1) < SPARE * ram()[0]
+    return _at(sizes, wanted, 1) < SPARE * ram_now()
 
 
 def _at(sizes: list[tuple[int, int, int]], batch: int, place: int) -> float:
