@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ from sslflow.monitoring.watch import Watch
 from sslflow.stages import examine, pretrain_clips
 from sslflow.training.ingredients import build
 
+FEW = 6
+"""Clips with which an examination is tried first."""
 VIDEOS, FEWEST, BYTES = 32, 4, 64 * 10**6
 """Videos that are cut for the measurement, at most and at least, and bytes of them, about."""
 
@@ -147,16 +149,21 @@ def examined(bench: Bench, name: str) -> Cost:
     cost, settings = bench.begun("examine"), bench.settings(examine.schemas(name))
     made = _made(bench, name, settings)
     size, clips = Examination(**settings["examine"]), made.found.clips
-    held = made.held if len(made.held) else made.rows
     made.method.to(bench.device)
-    exam = Exam(made.method, made.views, clips, made.rows, held, bench.device, 0, size)
-    tested = len(clips.rows(TEST))
-    more = sum(min(size.clips, round(count / made.found.share)) for count in (tested, len(made.rows)))
-    with taking(bench.device) as taken:
-        exam.findings()
-        for part, encoder in made.method.encoders.items() if clips.labelled else ():
-            for _ in range(2):  # beside one with random weights
-                probe(exam, encoder, sound=part == "sound")
-    cost.spend("examining", taken.seconds * max(1.0, more / max(1, tested + len(made.rows))))
-    cost.ram += taken.grown
+    held = made.held if len(made.held) else made.rows
+    tested, taken = len(clips.rows(TEST)), []
+    sizes = [min(FEW, size.clips), size.clips]
+    for most in sizes:
+        exam = Exam(made.method, made.views, clips, made.rows, held, bench.device, 0, replace(size, clips=most))
+        with taking(bench.device) as one:
+            exam.findings()
+            for part, encoder in made.method.encoders.items() if clips.labelled else ():
+                for _ in range(2):  # beside one with random weights
+                    probe(exam, encoder, sound=part == "sound")
+        taken.append(one)
+        cost.ram = max(cost.ram, bench.begun("examine").ram + one.grown)
+    seen = [sum(min(most, count) for count in (tested, len(made.rows))) for most in sizes]
+    whole = sum(min(size.clips, round(count / made.found.share)) for count in (tested, len(made.rows)))
+    each = max(0.0, taken[1].seconds - taken[0].seconds) / max(1, seen[1] - seen[0])
+    cost.spend("examining", taken[1].seconds + each * max(0, whole - seen[1]))
     return cost

@@ -15,7 +15,7 @@ from sslflow.commands.estimate.clock import Taken, taking
 from sslflow.commands.estimate.machine import ram_now
 from sslflow.data.dataset import Dataset
 from sslflow.training.continued import Continued
-from sslflow.training.fit import fit
+from sslflow.training.fit import Step, fit
 from sslflow.training.method import Method
 from sslflow.views.images import Views
 
@@ -105,12 +105,13 @@ def _mean(run: Iterator[Any], one: Taken, left: float, device: torch.device) -> 
     return spent / count
 
 
-def _looking(run: Iterator[Any], step: float, steps: int, device: torch.device) -> float:
-    """Seconds that a method takes before an epoch's first step: those of an epoch, less its steps'."""
+def _looking(run: Iterator[Step], step: float, steps: int, device: torch.device) -> float:
+    """Seconds that a method takes before the first step of an epoch of so many."""
+    while next(run).number % steps:
+        pass
     with taking(device) as taken:
-        for _ in range(steps):
-            next(run)
-    return max(0.0, taken.seconds - steps * step)
+        next(run)
+    return max(0.0, taken.seconds - step)
 
 
 def _views(
