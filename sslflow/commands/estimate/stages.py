@@ -9,7 +9,7 @@ from pathlib import Path
 from sslflow import paths
 from sslflow.commands.build import refuse
 from sslflow.commands.check import check
-from sslflow.commands.estimate import clips, domains, images
+from sslflow.commands.estimate import clips, domains, features, images
 from sslflow.commands.estimate.bench import Bench
 from sslflow.commands.estimate.cost import Cost, size
 from sslflow.commands.estimate.machine import free_disk, ram
@@ -80,13 +80,13 @@ def _cost(bench: Bench, stage: str) -> Cost:
         case "extract":
             return images.extracted(bench)
         case "pseudolabel":
-            return images.clustered(bench, run)
+            return features.clustered(bench, run)
         case "probe" | "probe_control":
-            return images.probed(bench, run)
+            return features.probed(bench, run)
         case "finetune":
-            return images.tuned(bench, "supervised" if run == "supervised" else "")
+            return features.tuned(bench, "supervised" if run == "supervised" else "")
         case "finetune_control":
-            return images.tuned(bench, run)
+            return features.tuned(bench, run)
         case "adapt":
             return domains.adapted(bench, run)
         case "pretrain_clips":
@@ -94,7 +94,7 @@ def _cost(bench: Bench, stage: str) -> Cost:
         case "examine":
             return clips.examined(bench, run)
         case "report":
-            return images.reported(bench)
+            return features.reported(bench)
         case _:
             return bench.begun(group)
 
