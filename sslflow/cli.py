@@ -8,7 +8,7 @@ import ast
 import sys
 from pathlib import Path
 
-from sslflow import __version__, methods
+from sslflow import __version__, methods, paths
 
 MARKS = {"fresh": " ", "stale": "*", "pending": "?"}
 SAID = {"fresh": "up to date", "stale": "will run", "pending": "may run"}
@@ -25,6 +25,11 @@ def main() -> int:
         "targets", nargs="*", help="stages or groups of stages, with all that they need (default: all)"
     )
     commands.add_parser("run", help="run what is stale (the options of python -m pipelines.runner)", add_help=False)
+    reckoned = commands.add_parser("estimate", help="what a run would take: time, memory, disk of each stage")
+    reckoned.add_argument("targets", nargs="*", help="as for plan")
+    reckoned.add_argument("--jobs", type=int, default=0, help="stages side by side (default: as `sslflow run` does)")
+    shown = commands.add_parser("report", help="a report at any time, of what there is: artifacts/report-now")
+    shown.add_argument("--now", action="store_true", required=True, help="the whole one is made by `dvc repro report`")
     commands.add_parser("methods", help="the methods that there are")
     checked = commands.add_parser("check", help="check the whole of params.yaml")
     checked.add_argument("--params", type=Path, default=Path("params.yaml"), help="another file, such as a recipe")
@@ -75,6 +80,10 @@ def main() -> int:
     try:
         if asked.command == "plan":
             show_plan(asked.targets)
+        elif asked.command == "estimate":
+            return estimate(asked.targets, asked.jobs)
+        elif asked.command == "report":
+            report_now()
         elif asked.command == "methods":
             show_methods()
         elif asked.command == "check":
@@ -94,6 +103,9 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     return 0
 
 
@@ -165,6 +177,83 @@ def show_plan(targets: list[str]) -> None:
             print(f"  {'':<{width}}  {'':<10}  {reason}")
     counts = [f"{sum(stage.state == state for stage in stages)} {said}" for state, said in SAID.items()]
     print(f"{len(stages)} stages: {', '.join(counts)}")
+
+
+def estimate(targets: list[str], jobs: int) -> int:
+    """Measure for about half a minute, and print what each stage that will run takes; 1 where it can't run as set."""
+    from sslflow.commands.estimate import clock
+
+    def tell(line: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
+
+    with clock.taking() as planning:
+        from pipelines import machine
+        from pipelines.plan import plan
+        from pipelines.side_by_side import total
+
+        stages = [stage for stage in plan(targets) if stage.state != "fresh" and not stage.only_looks]
+    if not stages:
+        print("nothing will run: all is up to date")
+        return 0
+    from sslflow.commands.estimate.startup import startups
+
+    tell("measuring how long a stage takes to start")
+    with clock.taking() as all_of_it:
+        starts = startups(planning.seconds)
+        from sslflow.commands.estimate import cost
+        from sslflow.commands.estimate import stages as measured
+
+        found, doubts = measured.costs([stage.name for stage in stages], starts, tell)
+    at_once, gpus = machine.shares(jobs)
+    tell("")
+    whole = total(
+        stages,
+        {name: one.seconds for name, one in found.items()},
+        {name: one.work for name, one in found.items()},
+        at_once,
+        clock.cores(),
+    )
+    for line in cost.table(found, bool(gpus)):
+        print(line)
+    print(f"all {len(found)}, {at_once} side by side: about {cost.clock(whole)}", end="")
+    print(f"; {cost.size(sum(one.disk for one in found.values()))} of disk")
+    busy = all_of_it.wall / all_of_it.seconds
+    if busy > 1.15:
+        print(
+            f"other programs take this machine's processors now: as long as they do, about {busy:.1f} times as long, "
+            f"{cost.clock(busy * whole)}"
+        )
+    for line in (*cost.notes(found), *doubts):
+        print(f"- {line}")
+    refused = measured.refusals(found, at_once)
+    for line in refused:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if refused else 0
+
+
+def report_now() -> None:
+    """Make a report of the stages that are up to date, and of how far the others are."""
+    from pipelines.at_work import at_work, last_line
+    from pipelines.plan import plan
+    from sslflow.commands import report_now as now
+    from sslflow.reporting.so_far import Line
+
+    stages = plan()
+    running = at_work(stages)
+    states = {"fresh": "up to date", "stale": "waiting", "pending": "may run"}
+    unfinished = [
+        Line(stage.name, "running", last_line(stage.name))
+        if stage.name in running
+        else Line(stage.name, states[stage.state], "; ".join(stage.reasons[:2]))
+        for stage in stages
+        if stage.name in running or (stage.state != "fresh" and not stage.only_looks)
+    ]
+    missing = {line.stage for line in unfinished}
+    present = [out for stage in stages if stage.name not in missing for out in stage.outs if Path(out).exists()]
+    told = now.so_far(len(stages), unfinished)
+    page = now.report_now([out for out in present if Path(out) != paths.REPORT], told)
+    print(f"{told.done} of {told.stages} stages are up to date; {page}")
 
 
 def show_methods() -> None:

@@ -26,7 +26,10 @@ PIPELINES_MAY_IMPORT = {
     "sslflow.runtime.files",
     "sslflow.settings.params",
     "sslflow.paths",
+    "sslflow.reporting.curves",
     "sslflow.reporting.leaderboard",
+    "sslflow.reporting.running",
+    "sslflow.reporting.verdicts",
 }
 PIPELINE = {name: stage.get("do", stage) for name, stage in YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"].items()}
 SCRIPTS = {

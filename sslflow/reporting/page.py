@@ -22,6 +22,7 @@ from sslflow.reporting.answers import Answers
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.images import atlas, confusion, neighbours, worth
+from sslflow.reporting.so_far import SoFar
 from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import Count, Natural, lookup
@@ -53,6 +54,7 @@ def render(
     dataset: Dataset,
     answers: Answers,
     prices: worth.Prices,
+    so_far: SoFar | None = None,
     *,
     seed: Natural = 0,
     map_images: Count = 1500,
@@ -72,16 +74,9 @@ def render(
     asked = neighbours.queries(dataset, queries, seed)
     adaptations = Adaptations(run.params, run.seeds)
     correspondences = Correspondences(run.params, run.seeds)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sslflow", "reporting/templates"),
-        autoescape=True,  # names of files and classes come from outside
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["duration"] = leaderboard.duration
-    return environment.get_template("report.html.j2").render(
+    return _template("report.html.j2").render(
         style="report.css.j2",
+        so_far=so_far,
         script="report.js.j2",
         adapted=adaptation.section(adaptations, adapter, map_images, seed),
         adaptation="adaptation.html.j2",
@@ -117,6 +112,23 @@ def render(
         commit=origin.commit(),
         durations=[*origin.durations(run.methods, run.seeds), *adaptations.durations, *correspondences.durations],
     )
+
+
+def render_waiting(so_far: SoFar) -> str:
+    """The page of a run that has prepared no images yet."""
+    return _template("waiting.html.j2").render(style="report.css.j2", so_far=so_far)
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sslflow", "reporting/templates"),
+        autoescape=True,  # names of files and classes come from outside
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["duration"] = leaderboard.duration
+    return environment.get_template(name)
 
 
 def _table(run: Run, board: leaderboard.Board, answers: Answers) -> dict[str, Any]:

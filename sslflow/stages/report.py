@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sslflow import paths
@@ -14,6 +15,7 @@ from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.curves import merge
 from sslflow.reporting.images.worth import Prices
 from sslflow.reporting.page import Run, render
+from sslflow.reporting.so_far import SoFar
 from sslflow.runtime.files import write_text
 from sslflow.settings import sections
 from sslflow.settings.params import load, lookup, read
@@ -55,6 +57,11 @@ def schemas() -> Mapping[str, Callable[..., Any]]:
 
 
 def main() -> None:
+    make(paths.REPORT / "index.html")
+
+
+def make(file: Path, so_far: SoFar | None = None) -> None:
+    """Write the leaderboard, the merged curves, and the page to `file`; `so_far`: how far a run is that goes on."""
     settings = read(schemas())
     methods, seeds = settings["run"]["methods"], settings["run"]["seeds"]
     dataset = Dataset()
@@ -80,9 +87,9 @@ def main() -> None:
         dataset,
         answers,
         Prices(**settings["report.prices"]),
+        so_far,
         **settings["report"],
     )
-    file = paths.REPORT / "index.html"
     write_text(file, page)
     print(f"report  {len(methods) * len(seeds)} runs, {points} points of curves, {len(page) / 1e6:.1f} MB")
     if methods:

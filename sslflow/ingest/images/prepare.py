@@ -55,6 +55,7 @@ def prepare(
     folder: Path,
     tell: Callable[[str], None],
     domain: Literal["", "source", "target"] = "",
+    part: Callable[[Source], Source] = lambda source: source,
     *,
     source: str,
     path: str = "data/raw",
@@ -78,10 +79,10 @@ def prepare(
     the counts.
 
     `tell` gets a line now and then. `domain`: which of a pair these images are, if they are of one, in which nothing is
-    to be tested on. The settings are explained in params.yaml and docs/data.md. The rows and their
-    order depend on the images and settings, not on `workers` (0: as many as cores). `folder` is replaced at the end,
-    or not touched. Raises `ValueError` where the source is not there, holds no image, or more than the share
-    `max_bad` of it is unusable, and where its classes can hardly be meant.
+    to be tested on; `part`: what is taken of the source. The settings are explained in params.yaml and docs/data.md.
+    The rows and their order depend on the images and settings, not on `workers` (0: as many as cores). `folder` is
+    replaced at the end, or not touched. Raises `ValueError` where the source is not there, holds no image, or more than
+    the share `max_bad` of it is unusable, and where its classes can hardly be meant.
     """
     if source == NONE and not domain:
         return _nothing(folder, channels, image_size)
@@ -92,6 +93,7 @@ def prepare(
         words = Words(place="data.probe_path", unlabelled="")
         probe = open_source(probe_source, probe_path, seed=seed, test_fraction=test_fraction, label=label, words=words)
         images = combine(images, probe)
+    images = part(images)
     warnings: list[str] = []
 
     def say(line: str) -> None:
