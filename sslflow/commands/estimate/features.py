@@ -16,6 +16,7 @@ from sslflow.commands.estimate.cost import Cost
 from sslflow.commands.estimate.images import FLOAT
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.evaluation.finetune import FRACTIONS, finetune
+from sslflow.evaluation.efficiency import Few
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
 from sslflow.features.extract import extract
@@ -32,6 +33,8 @@ SKIPPED = "score"
 """A stage that loads as little as one that finds nothing to do."""
 FITTED = 1000
 """Images on which a probe is fitted for the measurement, at most."""
+FEW = 50
+"""Of these, those on which a fit takes as long as its iterations."""
 TUNED = (4, 24)
 """Steps of the two trials whose difference tells what a step of fine-tuning takes."""
 MAPPED = 500
@@ -90,16 +93,22 @@ def probed(bench: Bench, name: str) -> Cost:
         return cost
     if name != "pixels" and name not in names():
         bench.extract(cost, "the network", counts.train + counts.test, name)
-    fit, near, dim = _fits(bench, name)
+    fit, small, near, dim = _fits(bench, name)
     cost.spend("the linear classifier", fit * counts.train)
     cost.spend("kNN", near * counts.train * counts.test)
+    few = Few(**bench.settings(probe.schemas())["probe.few"])
+    # On few labels a fit takes as long as its iterations, however few images they see.
+    fits = (len(few.each) + len(few.shares)) * few.draws
+    shares = few.draws * sum(few.shares)
+    cost.spend("probes on few labels", fits * small + shares * counts.train * (fit + near * counts.test))
     cost.ram += 4 * counts.train * dim * FLOAT
     cost.notes.append("reckoned from a fit on a part of the images, which needs about as many iterations")
     return cost
 
 
-def _fits(bench: Bench, name: str) -> tuple[float, float, int]:
-    """Seconds an image to train on of the linear classifier, and a pair of kNN; the width of the features."""
+def _fits(bench: Bench, name: str) -> tuple[float, float, float, int]:
+    """Seconds an image to train on of the linear classifier, of a fit on very few, and a pair of kNN; the width of the
+    features."""
     key = ("fit", name)
     if (*key, "linear") not in bench.rates:
         dataset, settings = bench.images.dataset, bench.settings(probe.schemas())
@@ -112,13 +121,16 @@ def _fits(bench: Bench, name: str) -> tuple[float, float, int]:
         y, classes = y.to(bench.device), len(dataset.classes)
         with taking(bench.device) as fitted:
             fit_linear(x, y, classes, 0, **settings["probe.linear"])
+        with taking(bench.device) as small:
+            fit_linear(x[:FEW], y[:FEW], classes, 0, **settings["probe.linear"])
         with taking(bench.device) as near:
             knn_predict(x, y, x_test, classes, **settings["probe.knn"])
         bench.rates[*key, "linear"] = fitted.seconds / len(x)
+        bench.rates[*key, "small"] = small.seconds
         bench.rates[*key, "near"] = near.seconds / len(x) / len(x_test)
         bench.rates[*key, "dim"] = x.shape[1]
-    linear, near_, dim = (bench.rates[*key, what] for what in ("linear", "near", "dim"))
-    return linear, near_, int(dim)
+    linear, small_, near_, dim = (bench.rates[*key, what] for what in ("linear", "small", "near", "dim"))
+    return linear, small_, near_, int(dim)
 
 
 def tuned(bench: Bench, name: str) -> Cost:
