@@ -15,8 +15,8 @@ from sslflow.commands.estimate.clock import taking
 from sslflow.commands.estimate.cost import Cost
 from sslflow.commands.estimate.images import FLOAT
 from sslflow.data.splits import TEST, TRAIN
-from sslflow.evaluation.finetune import FRACTIONS, finetune
 from sslflow.evaluation.efficiency import Few
+from sslflow.evaluation.finetune import FRACTIONS, finetune
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
 from sslflow.features.extract import extract
