@@ -119,10 +119,9 @@ class Bench:
         cost.ram = max(cost.ram, self.starts[NETWORKS].ram + round(self.rates[*key, "grown"]))
         cost.gpu = max(cost.gpu, round(self.rates[*key, "gpu"]))
 
-    @property
-    def start(self) -> str:
-        """What methods for images start from."""
-        return lookup(self.content, "start").get("weights", RANDOM)
+    def start(self, method: str = "") -> str:
+        """What a method for images starts from, or those do that have no setting of their own."""
+        return lookup(self.content, f"methods.{method}.start", over="start").get("weights", RANDOM)
 
 
 def rate(work: Callable[[int], None], most: int, device: torch.device) -> tuple[float, Taken]:

@@ -107,7 +107,7 @@ def adapted(bench: Bench, name: str) -> Cost:
 
 
 def _encoder(bench: Bench, task: Task, plan: adapting.Plan) -> Encoder:
-    return load_encoder(Path(plan.weights)) if plan.weights else bench.encoder(bench.start, task.target)
+    return load_encoder(Path(plan.weights)) if plan.weights else bench.encoder(bench.start(plan.start), task.target)
 
 
 def _frozen(
@@ -124,7 +124,7 @@ def _frozen(
     parts = ((task.source, task.source_rows, sizes[0]), (task.target, task.target_rows, sizes[1]))
     some = [torch.from_numpy(extract(encoder, images, _some(rows), bench.device, **own)) for images, rows, _ in parts]
     source, target = standardised(*(_like(one, size) for one, size in zip(some, sizes, strict=True)))
-    bench.extract(cost, "features", sum(sizes), bench.start, task.source)
+    bench.extract(cost, "features", sum(sizes), bench.start(plan.start), task.source)
     body = Residual(encoder.dim)
     labels = torch.from_numpy(np.resize(task.source_labels.numpy(), sizes[0]))
     _loop(bench, cost, name, (of_features(source.to(bench.device)), of_features(target.to(bench.device))), body,
@@ -160,7 +160,7 @@ def _trained(
         views = kind.Views(task.target.format, **settings[f"{block}.views"])
         given = {"encoder": lambda: encoder, "images": lambda: source.size + target.size}
         beside = Companion(build(kind, given, settings[block]), views, plan.companion_weight)
-    bench.extract(cost, "features", PASSES * sum(sizes), bench.start, task.source)
+    bench.extract(cost, "features", PASSES * sum(sizes), bench.start(plan.start), task.source)
     _loop(bench, cost, name, (source, target), body, encoder.dim, task.source_labels, task, settings, beside)
 
 
