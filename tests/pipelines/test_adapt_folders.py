@@ -47,7 +47,7 @@ def folders(tmp_path, monkeypatch) -> tuple[Path, Path]:
 def test_every_target_image_gets_a_row(folders: tuple[Path, Path]):
     torch.manual_seed(0)
     save_encoder(Encoder(1, 12, name="resnet10", width=4, stem_stride=2), Path("encoder.safetensors"))
-    adapt_folders(*folders, Path("out/predictions.parquet"), encoder=Path("encoder.safetensors"))
+    adapt_folders(*folders, Path("out/predictions.parquet"), encoder="encoder.safetensors")
     table = pq.read_table("out/predictions.parquet")
     assert table.column_names == ["path", "predicted", "nearest_class", "confidence", "unknownness", "group"]
     assert sorted(table["path"].to_pylist()) == sorted(file.name for file in folders[1].iterdir())
@@ -115,10 +115,10 @@ def test_what_is_wrong_is_said(folders: tuple[Path, Path]):
         adapt_folders(Path("nowhere"), folders[1], Path("p.parquet"))
     Path("other.safetensors").write_bytes(b"12345678")
     with pytest.raises(ValueError, match="no such file"):
-        adapt_folders(*folders, Path("p.parquet"), encoder=Path("missing.safetensors"))
+        adapt_folders(*folders, Path("p.parquet"), encoder="missing.safetensors")
     shutil.rmtree(folders[0])
     folders[0].mkdir()
     torch.manual_seed(0)
     save_encoder(Encoder(1, 12, name="resnet10", width=4, stem_stride=2), Path("encoder.safetensors"))
     with pytest.raises(ValueError, match="domains folders failed"):
-        adapt_folders(*folders, Path("p.parquet"), encoder=Path("encoder.safetensors"))
+        adapt_folders(*folders, Path("p.parquet"), encoder="encoder.safetensors")

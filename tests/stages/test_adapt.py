@@ -224,7 +224,7 @@ def test_what_is_wrong_is_said(project):
     with pytest.raises(ValueError, match="did you mean 'dance'"):
         ran(project, "danse")
     project["adapt"]["weights"] = "nowhere.safetensors"
-    with pytest.raises(ValueError, match=r"nowhere\.safetensors: no encoder to start from"):
+    with pytest.raises(ValueError, match=r"nowhere\.safetensors: there is no such file of weights"):
         ran(project)
 
 
