@@ -189,7 +189,21 @@ def _filled(network: str, state: dict[str, Tensor], facts: Given, format: ImageF
             f"{rest[0]}; name the right network"
         )
     model.load_state_dict({one: state[one] for one in wanted if one in state}, strict=False)
-    return encoder.eval()
+    _require_size(encoder.eval(), facts.side, source)
+    return encoder
+
+
+@torch.no_grad()
+def _require_size(encoder: Encoder, side: int, source: object) -> None:
+    """Raises `ValueError` where images don't pass through the network: too small, or no whole number of patches."""
+    try:
+        encoder(torch.zeros(1, encoder.channels, encoder.image_size, encoder.image_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        own = encoder.network.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
+        raise ValueError(
+            f"{source}: images of {side} pixels don't pass through its {encoder.settings['name']} "
+            f"({_first_line(error)}); set `side` beside it to another size, such as {own}, its own"
+        ) from None
 
 
 def _timm(name: str, **options: Any) -> torch.nn.Module:
