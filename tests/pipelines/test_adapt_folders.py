@@ -7,16 +7,22 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 from PIL import Image
 from ruamel.yaml import YAML
+from safetensors.torch import save_file
 
 from pipelines import adapt_folders as adaptation
 from pipelines.adapt_folders import adapt_folders
 from sslflow import paths
+from sslflow.data.formats import ImageFormat
 from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.networks.starts import is_name, read_start
+from sslflow.networks.weights import given
 from sslflow.runtime.files import write_text
 from sslflow.settings.params import load
 from tests.conftest import RECIPE
@@ -52,6 +58,48 @@ def test_every_target_image_gets_a_row(folders: tuple[Path, Path]):
     assert table.column_names == ["path", "predicted", "nearest_class", "confidence", "unknownness", "group"]
     assert sorted(table["path"].to_pylist()) == sorted(file.name for file in folders[1].iterdir())
     assert set(table["nearest_class"].to_pylist()) <= {"grey 30", "grey 120", "grey 210"}
+
+
+def test_weights_that_exist_are_handed_to_the_stages(folders: tuple[Path, Path], monkeypatch):
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_efficientnet").state_dict(), "theirs.safetensors")
+    params = load(Path("params.yaml"))
+    params["starts"] = {"theirs": {"weights": "theirs.safetensors", "network": "test_efficientnet", "side": 32}}
+    with Path("params.yaml").open("w") as handle:
+        YAML(typ="safe").dump(params, handle)
+    ran = []
+
+    def stage(folder: Path, name: str, *_: str) -> None:
+        ran.append(name)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            assert load()["domains"]["folders"]["image_size"] == 12
+            weights = load()["adapt"]["weights"]
+            assert is_name(weights)
+            assert given(read_start(weights), ImageFormat(3, 12, (0.5,) * 3, (0.3,) * 3)).image_size == 12
+        table = pa.table({"path": ["a"], "predicted": ["unknown"], "actual": [""]})
+        (folder / paths.adapted("gated_dance", 0)).mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, folder / paths.adapted("gated_dance", 0) / "as_is-pretrained.parquet")
+
+    monkeypatch.setattr(adaptation, "_stage", stage)
+    adapt_folders(*folders, Path("predictions.parquet"), encoder="theirs", image_size=12)
+    assert ran == ["domains", "adapt"]
+    assert pq.read_table("predictions.parquet").num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("encoder", "said"),
+    [
+        ("package:efficientnet", "did you mean 'efficientnet-lite0'"),
+        ("timm:resnet19", "no network 'resnet19' in timm"),
+        ("lite1", "no such file, nor such a name in starts"),
+        ("params.yaml", "add a block to starts in params.yaml"),
+    ],
+)
+def test_weights_that_can_t_be_had_are_told_before_any_work(folders: tuple[Path, Path], encoder: str, said: str):
+    with pytest.raises(ValueError, match=said):
+        adapt_folders(*folders, Path("p.parquet"), encoder=encoder, image_size=12)
+    assert not (paths.WORK / "adapt-folders").exists()
 
 
 def test_without_an_encoder_one_is_pretrained_on_both_folders_and_used_again(folders: tuple[Path, Path], capfd):
