@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import asdict, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,9 @@ from ruamel.yaml import YAML
 from safetensors import safe_open
 
 from sslflow import paths
-from sslflow.data.formats import ImageFormat
 from sslflow.ingest.contents import contents
-from sslflow.networks.starts import ELSEWHERE, Start, write_start
-from sslflow.networks.weights import given
 from sslflow.runtime.files import reading, replacing, sha256, write_text
-from sslflow.settings.params import load, lookup, read
+from sslflow.settings.params import load, lookup
 
 ROOT = Path(__file__).resolve().parent.parent
 """Where the code is."""
@@ -39,7 +36,8 @@ def adapt_folders(
     output: Path,
     *,
     method: str = "gated_dance",
-    encoder: str = "",
+    encoder: Path | None = None,
+    start: Mapping[str, Any] | None = None,
     epochs: int = 0,
     image_size: int = 64,
     channels: int = 3,
@@ -47,10 +45,10 @@ def adapt_folders(
 ) -> None:
     """Give every image in the folder `target` a class of `source`, which has a folder for each class, or `unknown`.
 
-    The `encoder` is a name in the section `starts`, `package:…` or `timm:…`, to which images of `image_size` and
-    `channels` are brought, or the file of an encoder of this project, which says what its images are. Without one, one
-    is pretrained on the images of both folders by the method `adapt.companion`, for `epochs` (0: as params.yaml says).
-    All other settings are those of params.yaml. A table is written to `output`: path,
+    The `encoder` is the file of one of this project, which says what its images are; or `start` holds the settings of
+    weights that exist, as in the section `starts`, to which images of `image_size` and `channels` are brought. Without
+    either, one is pretrained on the images of both folders by the method `adapt.companion`, for `epochs` (0: as
+    params.yaml says). All other settings are those of params.yaml. A table is written to `output`: path,
     predicted, nearest_class, confidence, unknownness, group. An encoder that an earlier run pretrained is used again
     as long as what the folders' files hold, the settings and the code are the same. Raises `ValueError` for
     folders that aren't there and where a stage fails, which has then said why.
@@ -58,24 +56,23 @@ def adapt_folders(
     for folder in (source, target):
         if not folder.is_dir():
             raise ValueError(f"{folder}: there is no such folder")
-    start = _start(encoder)
-    if start:
-        # What can't be had, or doesn't fit, is said before the work.
-        given(start, ImageFormat(channels, image_size, (0.5,) * channels, (0.25,) * channels))
-    elif encoder:
-        image_size, channels = _format(Path(encoder))
-    weights = GIVEN if start else str(Path(encoder).resolve()) if encoder else ""
+    if encoder is not None:
+        image_size, channels = _format(encoder)
+    weights = GIVEN if start else str(encoder.resolve()) if encoder else ""
     params = _params(source, target, weights, epochs, image_size, channels, seed)
+    if start:
+        # Scanned are the images that there are: those of a pretraining don't lie anywhere.
+        params |= {"starts": {GIVEN: dict(start)}, "clips": {}}
+        params["data"] |= {"source": "imagefolder", "path": str(source.resolve())}
     names = [str(path.resolve()) for path in (source, target)]
-    made_of = asdict(start) if start else sha256(Path(encoder)) if encoder else ""
-    content = json.dumps([names, params, made_of], sort_keys=True, default=str)
+    content = json.dumps([names, params, sha256(encoder) if encoder else ""], sort_keys=True, default=str)
     folder = paths.WORK / "adapt-folders" / hashlib.sha256(content.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "params.yaml").open("w") as handle:
         YAML(typ="safe").dump(params, handle)
     if start:
-        write_start(GIVEN, start, folder)
-    if not encoder:
+        _stage(folder, "scan")
+    elif encoder is None:
         _pretrain(folder, source, target, params["adapt"]["companion"], seed)
     _stage(folder, "domains", PAIR)
     _stage(folder, "adapt", method, str(seed))
@@ -114,16 +111,6 @@ def _params(
         block = {**lookup(params, f"methods.{companion}"), "train": train}
         params["methods"] = {**lookup(params, "methods"), companion: block}
     return params
-
-
-def _start(encoder: str) -> Start | None:
-    """Weights that exist, named in `starts` or by where they come from; None for the file of an encoder of ours."""
-    if encoder in lookup(load(), "starts"):
-        section = f"starts.{encoder}"
-        start = Start(**read({section: Start})[section])
-        elsewhere = start.weights.startswith(ELSEWHERE)
-        return start if elsewhere else replace(start, weights=str(Path(start.weights).resolve()))
-    return Start(weights=encoder) if encoder.startswith(ELSEWHERE) else None
 
 
 def _format(encoder: Path) -> tuple[int, int]:

@@ -156,11 +156,12 @@ def check(file: Path, method: str | None, build: bool) -> None:
 def adapt(asked: argparse.Namespace) -> None:
     """Carry classes over from one folder to another."""
     from pipelines.adapt_folders import adapt_folders
+    from sslflow.commands.given import start_settings
 
-    settings = {
-        name: getattr(asked, name) for name in ("method", "encoder", "epochs", "image_size", "channels", "seed")
-    }
-    adapt_folders(asked.source, asked.target, asked.output, **settings)
+    settings = {name: getattr(asked, name) for name in ("method", "epochs", "image_size", "channels", "seed")}
+    start = start_settings(asked.encoder, asked.image_size, asked.channels)
+    encoder = Path(asked.encoder) if asked.encoder and not start else None
+    adapt_folders(asked.source, asked.target, asked.output, encoder=encoder, start=start, **settings)
 
 
 def listen(asked: argparse.Namespace) -> None:

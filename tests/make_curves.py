@@ -285,7 +285,7 @@ SICK = {
     "diet_rate_too_high": Run(DIET, lr=0.1, epochs=3),
     "neighbours_all_the_same": Run(NNCLR, {**NEIGHBOURS, "queue": 1}, epochs=3),
     "dinov2_answers_all_alike": Run(DINOv2, {**ANSWERS, **ALIKE}, CROPS, lr=1e-3, encoder=PATCHES, epochs=3),
-    "without_coding_rate": Run(DINOv2, {**HEAD, "coding_rate": 1e-6}, CROPS, lr=1e-2, encoder=PATCHES, epochs=10),
+    "without_coding_rate": Run(DINOv2, {**HEAD, **RATE, "coding_rate": 1e-6}, CROPS, lr=1e-2, encoder=PATCHES),
     "dull_teacher": Run(DullTeacher, epochs=2),
     "ibot_without_centre": Run(IBOTWithoutCentre, ANSWERS, CROPS, lr=1e-2, encoder=PATCHES),
     "ijepa_learning_targets": Run(LearningTargets, PREDICT, {}, lr=1e-3, encoder=PATCHES, epochs=10),
