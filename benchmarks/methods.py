@@ -13,7 +13,6 @@ import contextlib
 import datetime
 import hashlib
 import json
-import math
 import os
 import platform
 import shutil
@@ -26,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ruamel.yaml import YAML
 
@@ -33,9 +33,10 @@ from benchmarks.kept import make
 from benchmarks.tables import replace_table
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.evaluation.intervals import crossed
 from sslflow.ingest.images.prepare import prepare
 from sslflow.networks.starts import Start, write_start
-from sslflow.runtime.files import read_json, sha256, write_json
+from sslflow.runtime.files import read_csv, read_json, sha256, write_json
 from sslflow.settings.params import load, lookup
 from sslflow.training.method import names
 
@@ -246,14 +247,17 @@ def table(sets: list[str], seeds: list[int], images: int) -> Iterator[str]:
             }
             if rows:
                 yield from ("", f"### {data}, {encoder}: {_words(ENCODERS[encoder])}", "")
-                yield from _rows(data, rows)
+                yield from _rows(data, rows, Dataset(WORK / "prepared" / data).groups)
 
 
 def _found(data: str, encoder: str, method: str, seeds: list[int], images: int) -> Iterator[dict[str, Any]]:
     for seed in seeds:
         job = Job(data, encoder, method, seed, images)
         if (job.folder / "params.yaml").exists() and (done := measured(job)):
-            yield {**done, "findings": sick(job)}
+            answers = read_csv(job.folder / paths.predictions(job.method, job.seed))
+            right = np.array([one["predicted"] == one["actual"] for one in answers], dtype=np.float64)
+            rows = np.array([int(one["row"]) for one in answers])
+            yield {**done, "findings": sick(job), "seed": seed, "right": right, "rows": rows}
 
 
 def _words(settings: dict[str, Any]) -> str:
@@ -264,7 +268,7 @@ def _device() -> str:
     return torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
 
 
-def _rows(data: str, rows: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
+def _rows(data: str, rows: dict[str, list[dict[str, Any]]], groups: np.ndarray) -> Iterator[str]:
     yield "| | seeds | linear | kNN | RankMe | CPU s | MiB | above random | above pixels | verdict |"
     yield "|---|---|---|---|---|---|---|---|---|---|"
     tried = [method for method in TRIED_ON_TEST.get(data, ()) if method in rows]
@@ -274,7 +278,8 @@ def _rows(data: str, rows: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
         cells = [str(len(found)), _spread(found, "linear", 100), _spread(found, "knn", 100)]
         cells += [_spread(found, "rankme", 1), _mean(found, "seconds"), _mean(found, "memory")]
         for control in ("random", "pixels"):
-            cells.append(_gap(found, rows[control]) if control in rows and method not in ("random", "pixels") else "")
+            beaten = control in rows and method not in ("random", "pixels")
+            cells.append(_gap(found, rows[control], groups) if beaten else "")
         kinds = sorted({kind for one in found for kind in one["findings"]})
         cells.append(", ".join(kinds) or ("healthy" if "seconds" in found[0] else ""))
         yield f"| {name} | {' | '.join(cells)} |"
@@ -294,14 +299,13 @@ def _mean(found: list[dict[str, Any]], metric: str) -> str:
     return f"{statistics.fmean(values):.0f}" if values else ""
 
 
-def _gap(found: list[dict[str, Any]], control: list[dict[str, Any]]) -> str:
-    """Points of linear accuracy between two rows, and how many standard errors of the difference that is."""
-    ours, theirs = ([100 * one["linear"] for one in rows] for rows in (found, control))
-    gap = statistics.fmean(ours) - statistics.fmean(theirs)
-    if min(len(ours), len(theirs)) < 2:
-        return f"{gap:+.1f}"
-    error = math.sqrt(sum(statistics.variance(values) / len(values) for values in (ours, theirs)))
-    return f"{gap:+.1f} ({gap / error:+.0f} SE)" if error else f"{gap:+.1f}"
+def _gap(found: list[dict[str, Any]], control: list[dict[str, Any]], groups: np.ndarray) -> str:
+    """Points of linear accuracy between two rows, and the 95 % interval of that over seeds and test images, in pairs of
+    the same seed and image."""
+    theirs = {one["seed"]: one["right"] for one in control}
+    ours = [one for one in found if one["seed"] in theirs]
+    told = crossed(np.stack([one["right"] - theirs[one["seed"]] for one in ours]), groups[ours[0]["rows"]])
+    return f"{100 * told.mean:+.1f} ({100 * told.low:+.1f} to {100 * told.high:+.1f})"
 
 
 def main() -> None:

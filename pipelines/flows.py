@@ -6,36 +6,54 @@ What is to run and what is up to date is DVC's to say; Prefect shows it.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import contextvars
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 # Prefect reads these when it is imported. Its database lies in the project's scratch folder, and it phones nowhere.
 os.environ.setdefault("PREFECT_HOME", str(Path("work/prefect").resolve()))
 os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
-from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from httpx import HTTPError
+from prefect import flow, get_client, get_run_logger, task
+from prefect.artifacts import (
+    create_image_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+)
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectException
 from prefect.logging.handlers import APILogHandler
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Failed
 
 from pipelines import locks, machine, runner, server
-from pipelines.plan import Planned
+from pipelines.plan import Planned, group
 from pipelines.workspace import LOGS, Result, Workspace, print_line
 from sslflow import paths
-from sslflow.reporting.leaderboard import metric_names, order, row_title, shown, title
+from sslflow.reporting.curves import drawings, poster, read_curve
+from sslflow.reporting.leaderboard import duration, metric_names, order, row_title, shown, title
+from sslflow.reporting.running import TRAINING, training
+from sslflow.reporting.verdicts import findings_in
 from sslflow.runtime.files import read_json
 
 RETRY_DELAY_S = 5.0
+LOOK_S = 30.0
+"""From one look at a training to the next."""
+COLUMNS = ("step", "loss", "lr", "rankme", "feature_std")
+"""Of the curve, whose last row stands among the artifacts."""
 
 
 @flow(name="sslflow")
@@ -87,7 +105,8 @@ def in_tasks(workspace: Workspace, retries: int) -> Callable[[Planned], Result]:
             retry_condition_fn=lambda task, task_run, state: not workspace.stop.called,
         )
         def bring_up_to_date() -> State[None]:
-            result = workspace.run(stage)
+            with watched(stage.name):
+                result = workspace.run(stage)
             results.append(result)
             if result.outcome == "stopped":
                 return Cancelled(message=result.message)
@@ -101,6 +120,79 @@ def in_tasks(workspace: Workspace, retries: int) -> Callable[[Planned], Result]:
         return results[-1] if results else Result(stage.name, "failed", state.message or "Prefect ran no task")
 
     return run
+
+
+@contextlib.contextmanager
+def watched(stage: str) -> Iterator[None]:
+    """While a stage trains within, how far it is, its curve and what that says are artifacts of the task run, renewed
+    every `LOOK_S` seconds and at its end; of a stage that judges, its verdict at the end. A server that is lost is no
+    reason to stop."""
+    artifacts, ended = Artifacts(stage), threading.Event()
+    here = contextvars.copy_context()
+
+    def look() -> None:
+        while not ended.wait(LOOK_S):
+            here.run(artifacts.renew)
+
+    thread = threading.Thread(target=look, name=f"look at {stage}", daemon=True)
+    if group(stage) in TRAINING:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        if thread.ident:
+            thread.join()
+    artifacts.conclude()
+
+
+class Artifacts:
+    """What Prefect's pages show of one stage; each artifact is made once and then changed."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage, self._known = stage, {}
+        self.group, _, self.run = stage.partition("@")
+        method, _, seed = self.run.rpartition("-")
+        self.of = (method, int(seed)) if seed.isdigit() else ("", 0)
+        self.root = paths.OF_CLIPS if self.group.endswith("_clips") else paths.ARTIFACTS
+
+    def renew(self) -> None:
+        """Show a training as it is now; nothing where it has not come far enough to tell."""
+        if found := training(self.stage):
+            share, left = 100 * found.step / found.steps, duration(found.seconds_left)
+            said = [f"**{one.words}** {one.advice}" for one in found.findings] or [found.silence]
+            self._show(share, f"Step {found.step} of {found.steps}, about {left} left.", said, found.rows)
+
+    def conclude(self) -> None:
+        """Show how a training, or a look at its curve, has ended, where it has."""
+        method, seed = self.of
+        if self.group in TRAINING and (rows := read_curve(paths.curve(method, seed, self.root))):
+            self._show(100.0, f"All {rows[-1]['step']} steps are done.", [], rows)
+        elif self.group in ("inspect", "inspect_clips"):
+            said = [
+                f"{one['words']} {one['advice']}".strip() for one in findings_in(paths.verdict(method, seed, self.root))
+            ]
+            if said:
+                self._put("verdict", create_markdown_artifact, "\n\n".join(said))
+
+    def _show(self, share: float, far: str, said: list[str], rows: list[dict[str, str]]) -> None:
+        method, seed = self.of
+        last = [(name, f"{float(rows[-1][name]):.4g}") for name in COLUMNS if rows[-1].get(name)]
+        table = [f"| {' | '.join(cells)} |" for cells in ([name for name, _ in last], ["---"] * len(last))]
+        table.append(f"| {' | '.join(value for _, value in last)} |")
+        picture = base64.b64encode(poster(drawings(method, {seed: rows})).encode()).decode()
+        self._put("progress", create_progress_artifact, share)
+        self._put("curve", create_image_artifact, f"data:image/svg+xml;base64,{picture}")
+        self._put("so-far", create_markdown_artifact, "\n\n".join([far, *said, "\n".join(table)]))
+
+    def _put(self, kind: str, create: Callable[..., Any], content: Any) -> None:
+        key = f"{self.stage}-{kind}".lower().replace("@", "-").replace("_", "-")
+        with contextlib.suppress(HTTPError, PrefectException, OSError):
+            if key in self._known:
+                with get_client(sync_client=True) as client:
+                    client.update_artifact(self._known[key], ArtifactUpdate(data=content))
+            else:
+                self._known[key] = create(content, key=key, description=f"{self.stage}: {kind}")
 
 
 def publish() -> None:

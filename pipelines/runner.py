@@ -138,7 +138,8 @@ def summary(results: Sequence[Result]) -> str:
 
 def results_text() -> str:
     """The leaderboard and the report's path, where they have been made."""
-    parts = [leaderboard_text(read_json(paths.LEADERBOARD))] if paths.LEADERBOARD.exists() else []
+    board = read_json(paths.LEADERBOARD) if paths.LEADERBOARD.exists() else {}
+    parts = [leaderboard_text(board)] if board else []
     page = paths.REPORT / "index.html"
     return "\n".join([*parts, *([f"report: {page}"] if page.exists() else [])])
 

@@ -8,7 +8,7 @@ import ast
 import sys
 from pathlib import Path
 
-from sslflow import __version__, methods
+from sslflow import __version__, methods, paths
 
 MARKS = {"fresh": " ", "stale": "*", "pending": "?"}
 SAID = {"fresh": "up to date", "stale": "will run", "pending": "may run"}
@@ -25,11 +25,21 @@ def main() -> int:
         "targets", nargs="*", help="stages or groups of stages, with all that they need (default: all)"
     )
     commands.add_parser("run", help="run what is stale (the options of python -m pipelines.runner)", add_help=False)
+    reckoned = commands.add_parser("estimate", help="what a run would take: time, memory, disk of each stage")
+    reckoned.add_argument("targets", nargs="*", help="as for plan")
+    reckoned.add_argument("--jobs", type=int, default=0, help="stages side by side (default: as `sslflow run` does)")
+    shown = commands.add_parser("report", help="a report at any time, of what there is: artifacts/report-now")
+    shown.add_argument("--now", action="store_true", required=True, help="the whole one is made by `dvc repro report`")
     commands.add_parser("methods", help="the methods that there are")
     checked = commands.add_parser("check", help="check the whole of params.yaml")
     checked.add_argument("--params", type=Path, default=Path("params.yaml"), help="another file, such as a recipe")
     checked.add_argument("--build", action="store_true", help="build what is to be run as well, as `sslflow run` does")
     checked.add_argument("--show", metavar="METHOD", help="print all settings of a method, and where they are from")
+    begun = commands.add_parser("init", help="write params.yaml for a folder of your own, after a look at it")
+    begun.add_argument("folder", type=Path, help="folder of images or videos, at any depth")
+    begun.add_argument("--recipe", help="a file of recipes/, without .yaml (default: by what the folder holds)")
+    begun.add_argument("--force", action="store_true", help="overwrite a params.yaml that was edited")
+    begun.add_argument("--device", default="auto", help="as compute.device (default: auto)")
     cleaned = commands.add_parser("clean", help="remove what methods and seeds that are no longer run have left behind")
     cleaned.add_argument("--yes", action="store_true", help="do it; without, only say what would be removed")
 
@@ -67,6 +77,8 @@ def main() -> int:
     wanted.add_argument("--image", type=Path, help="file with an image")
     searched.add_argument("--top", type=int, default=10, help="so many moments (default: 10)")
 
+    add_uses(commands)
+
     asked, rest = parser.parse_known_args()
     if asked.command == "run":
         return run(rest)
@@ -75,20 +87,77 @@ def main() -> int:
     try:
         if asked.command == "plan":
             show_plan(asked.targets)
+        elif asked.command == "estimate":
+            return estimate(asked.targets, asked.jobs)
+        elif asked.command == "report":
+            report_now()
         elif asked.command == "methods":
             show_methods()
         elif asked.command == "check":
             check(asked.params, asked.show, asked.build)
+        elif asked.command == "init":
+            begin(asked)
         elif asked.command == "adapt":
             adapt(asked)
         elif asked.command == "av":
             listen(asked)
+        elif asked.command in ("embed", "search", "select", "export"):
+            from sslflow.commands.use import carry_out
+
+            carry_out(asked)
         else:
             clean(asked.yes)
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        return 130
     return 0
+
+
+def add_uses(commands: argparse._SubParsersAction) -> None:
+    """The commands that put an encoder to use."""
+    encoder = "a run such as simclr-0, a file, package:NAME or timm:NAME"
+    embedded = commands.add_parser("embed", help="features of all images of a folder, by any encoder; no training")
+    embedded.add_argument("folder", type=Path, help="folder with images, at any depth")
+    embedded.add_argument("--encoder", required=True, help=encoder)
+    embedded.add_argument("-o", "--output", type=Path, default=Path("features.parquet"), help="table that is written")
+    embedded.add_argument("--map", action="store_true", help="the features of the last map's cells, too")
+    embedded.add_argument("--side", type=int, default=0, help="pixels, for weights from elsewhere (default: their own)")
+    embedded.add_argument("--network", default="", help="timm's name of the network of a file of plain tensors")
+    embedded.add_argument("--sixteen-bit", metavar="LOW,HIGH", help="values that become black and white; or stretch")
+    embedded.add_argument("--batch", type=int, default=64, help="images at a time (default: 64)")
+    embedded.add_argument("--workers", type=int, default=0, help="processes that read images (default: all cores)")
+    embedded.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+
+    searched = commands.add_parser("search", help="the images of a table of features that are most like others")
+    searched.add_argument("images", type=Path, nargs="+", metavar="image", help="files with images to look for")
+    searched.add_argument("--in", dest="table", type=Path, default=Path("features.parquet"), help="table by embed")
+    searched.add_argument("--top", type=int, default=10, help="so many of each (default: 10)")
+    searched.add_argument("--sheet", type=Path, metavar="PNG", help="draw them on a contact sheet")
+    searched.add_argument("--encoder", default="", help="where the table's encoder is now (default: where it was)")
+    searched.add_argument("--folder", type=Path, help="where the table's images are now (default: where they were)")
+    searched.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+
+    selected = commands.add_parser("select", help="which images of a table of features to label next")
+    selected.add_argument("table", type=Path, nargs="?", default=Path("features.parquet"), help="table by embed")
+    selected.add_argument("--budget", type=int, required=True, help="so many images")
+    selected.add_argument("--labels", type=Path, help="table of labels that there are: path,label")
+    selected.add_argument("-o", "--output", type=Path, default=Path("labels.csv"), help="table that is written")
+    selected.add_argument("--by", choices=("typical", "covering"), default="typical", help="default: typical")
+    selected.add_argument("--seed", type=int, default=0, help="of the clusters (default: 0)")
+    selected.add_argument("--sheet", type=Path, metavar="PNG", help="draw them on a contact sheet")
+    selected.add_argument("--folder", type=Path, help="where the table's images are now (default: where they were)")
+    selected.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+
+    exported = commands.add_parser("export", help="an encoder for other programs, checked, with a model card")
+    exported.add_argument("encoder", help=encoder)
+    formats = "torchvision, timm, safetensors, onnx or torchscript"
+    exported.add_argument("--to", required=True, metavar="FORMAT", help=formats)
+    exported.add_argument("-o", "--output", type=Path, required=True, help="file that is written")
+    exported.add_argument("--side", type=int, default=0, help="pixels, for weights from elsewhere (default: their own)")
+    exported.add_argument("--network", default="", help="timm's name of the network of a file of plain tensors")
 
 
 # The imports below stand where they are used: torch and DVC take seconds to load, and `sslflow --help` needs neither.
@@ -115,6 +184,83 @@ def show_plan(targets: list[str]) -> None:
             print(f"  {'':<{width}}  {'':<10}  {reason}")
     counts = [f"{sum(stage.state == state for stage in stages)} {said}" for state, said in SAID.items()]
     print(f"{len(stages)} stages: {', '.join(counts)}")
+
+
+def estimate(targets: list[str], jobs: int) -> int:
+    """Measure for about half a minute, and print what each stage that will run takes; 1 where it can't run as set."""
+    from sslflow.commands.estimate import clock
+
+    def tell(line: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[2K{line}", end="", file=sys.stderr, flush=True)
+
+    with clock.taking() as planning:
+        from pipelines import machine
+        from pipelines.plan import plan
+        from pipelines.side_by_side import total
+
+        stages = [stage for stage in plan(targets) if stage.state != "fresh" and not stage.only_looks]
+    if not stages:
+        print("nothing will run: all is up to date")
+        return 0
+    from sslflow.commands.estimate.startup import startups
+
+    tell("measuring how long a stage takes to start")
+    with clock.taking() as all_of_it:
+        starts = startups(planning.seconds)
+        from sslflow.commands.estimate import cost
+        from sslflow.commands.estimate import stages as measured
+
+        found, doubts = measured.costs([stage.name for stage in stages], starts, tell)
+    at_once, gpus = machine.shares(jobs)
+    tell("")
+    whole = total(
+        stages,
+        {name: one.seconds for name, one in found.items()},
+        {name: one.work for name, one in found.items()},
+        at_once,
+        clock.cores(),
+    )
+    for line in cost.table(found, bool(gpus)):
+        print(line)
+    print(f"all {len(found)}, {at_once} side by side: about {cost.clock(whole)}", end="")
+    print(f"; {cost.size(sum(one.disk for one in found.values()))} of disk")
+    busy = all_of_it.wall / all_of_it.seconds
+    if busy > 1.15:
+        print(
+            f"other programs take this machine's processors now: as long as they do, about {busy:.1f} times as long, "
+            f"{cost.clock(busy * whole)}"
+        )
+    for line in (*cost.notes(found), *doubts):
+        print(f"- {line}")
+    refused = measured.refusals(found, at_once)
+    for line in refused:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if refused else 0
+
+
+def report_now() -> None:
+    """Make a report of the stages that are up to date, and of how far the others are."""
+    from pipelines.at_work import at_work, last_line
+    from pipelines.plan import plan
+    from sslflow.commands import report_now as now
+    from sslflow.reporting.so_far import Line
+
+    stages = plan()
+    running = at_work(stages)
+    states = {"fresh": "up to date", "stale": "waiting", "pending": "may run"}
+    unfinished = [
+        Line(stage.name, "running", last_line(stage.name))
+        if stage.name in running
+        else Line(stage.name, states[stage.state], "; ".join(stage.reasons[:2]))
+        for stage in stages
+        if stage.name in running or (stage.state != "fresh" and not stage.only_looks)
+    ]
+    missing = {line.stage for line in unfinished}
+    present = [out for stage in stages if stage.name not in missing for out in stage.outs if Path(out).exists()]
+    told = now.so_far(len(stages), unfinished)
+    page = now.report_now([out for out in present if Path(out) != paths.REPORT], told)
+    print(f"{told.done} of {told.stages} stages are up to date; {page}")
 
 
 def show_methods() -> None:
@@ -151,6 +297,14 @@ def check(file: Path, method: str | None, build: bool) -> None:
 
         refuse(file)
     print(f"{file} is in order: {len(settings.stage_names())} stages; methods: {known}")
+
+
+def begin(asked: argparse.Namespace) -> None:
+    """Write params.yaml for a folder, and say what stands in it and why."""
+    from sslflow.commands.init import init
+
+    for line in init(asked.folder, asked.recipe, force=asked.force, device=asked.device):
+        print(line)
 
 
 def adapt(asked: argparse.Namespace) -> None:

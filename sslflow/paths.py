@@ -36,7 +36,8 @@ MAKERS = {
         "views": "preview",
         "features": "extract",
         "pseudolabels": "pseudolabel",
-        "predictions": "probe",
+        **dict.fromkeys(("predictions", "few"), "probe"),
+        "tuned": "finetune",
         "adapted": "adapt",
         "report": "report",
         "scores": "report",
@@ -134,6 +135,16 @@ def examined(method: str, seed: int) -> Path:
 def predictions(method: str, seed: int) -> Path:
     """The linear probe's predictions on the test images, CSV."""
     return ARTIFACTS / "predictions" / f"{run_name(method, seed)}.csv"
+
+
+def few(name: str, seed: int) -> Path:
+    """What probes fitted on few labels take the test images for, Parquet."""
+    return ARTIFACTS / "few" / f"{run_name(name, seed)}.parquet"
+
+
+def tuned(method: str, seed: int) -> Path:
+    """A fine-tuned encoder's predictions on the test images, a column for each share of the labels, CSV."""
+    return ARTIFACTS / "tuned" / f"{run_name(method, seed)}.csv"
 
 
 def views(method: str) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = (
     "commands",
+    "use",
     "stages",
     "reporting",
     "examination",

@@ -26,7 +26,10 @@ PIPELINES_MAY_IMPORT = {
     "sslflow.runtime.files",
     "sslflow.settings.params",
     "sslflow.paths",
+    "sslflow.reporting.curves",
     "sslflow.reporting.leaderboard",
+    "sslflow.reporting.running",
+    "sslflow.reporting.verdicts",
 }
 PIPELINE = {name: stage.get("do", stage) for name, stage in YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"].items()}
 SCRIPTS = {
@@ -176,7 +179,7 @@ def test_outs_are_where_places_says(tmp_path: Path) -> None:
     controls = runs(*{*run["controls"], *run["tuned_controls"]})
     judged = (paths.trained, paths.curve, paths.pictures, paths.verdict)
     known = {place(*one) for place in (*judged, paths.encoder, paths.features, paths.pseudolabels) for one in images}
-    known |= {paths.predictions(*one) for one in images + controls}
+    known |= {place(*one) for place in (paths.predictions, paths.few, paths.tuned) for one in images + controls}
     known |= {place(*one, paths.OF_CLIPS) for place in judged for one in heard}
     known |= {place for one in heard for place in (paths.examined(*one), paths.clip_encoder(*one, "picture").parent)}
     known |= {paths.adapted(*one) for one in adapted}

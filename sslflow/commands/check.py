@@ -191,10 +191,16 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
             yield f"{section}.{key}: put {name} into a block of starts, and its name here"
         elif Path(name).name == name and not Path(name).suffix and not Path(name).exists():
             yield f"{section}.{key}: there is no '{name}' in starts, nor such a file{closest(name, known)}"
-    if lookup(content, "start").get("teacher", RANDOM) == RANDOM:
-        for name in _asked(content, "images"):
-            if name in names("images") and "teacher" in ingredients(find(name)):
-                yield f"start.teacher: {name} learns from a teacher, and there is none; set it to a name in starts"
+    for name in lookup(content, "methods"):
+        own = lookup(content, f"methods.{name}.start")
+        for key in ("weights", "teacher"):
+            shared = lookup(content, "start").get(key, RANDOM)
+            if own.get(key, RANDOM) not in (RANDOM, shared):
+                yield f"methods.{name}.start.{key}: expected {RANDOM}, or what start.{key} says ({shared})"
+    for name in _asked(content, "images"):
+        teacher = lookup(content, f"methods.{name}.start", over="start").get("teacher", RANDOM)
+        if teacher == RANDOM and name in names("images") and "teacher" in ingredients(find(name)):
+            yield f"start.teacher: {name} learns from a teacher, and there is none; set it to a name in starts"
 
 
 def _sections(content: Mapping[str, Any], schemas: Mapping[str, Schemas]) -> Iterator[str]:

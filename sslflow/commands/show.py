@@ -25,12 +25,14 @@ def show(method: str, file: Path = FILE) -> str:
         raise ValueError(f"there is no method '{method}'{closest(method, known)}")
     content = load(file)
     own = [f"{block}.{method}" for block in BLOCKS.values()]
-    schemas = {
-        section: one
+    found = [
+        (section, one)
         for stage in all_schemas(content).values()
         for section, one in stage.items()
         if any(section == name or section.startswith(f"{name}.") for name in own)
-    }
+    ]
+    # Some stages check a section that they don't use, by itself; those that use it lay it over the shared one.
+    schemas = dict(sorted(found, key=lambda pair: isinstance(pair[1], Over)))
     problems: list[str] = []
     settings = checked(schemas, content, problems)
     if problems:

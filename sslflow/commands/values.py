@@ -23,6 +23,7 @@ def problems(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> 
     """A sentence for each value that can't be; `asked`: the methods of each kind that are to be run."""
     yield from _sets(content)
     yield from _sources(content)
+    yield from _nothing(content, asked)
     yield from _places(content)
     device = lookup(content, "compute").get("device", "auto")
     if isinstance(device, str) and (wrong := usable(device)):
@@ -70,7 +71,7 @@ def _shown(content: Mapping[str, Any]) -> Iterator[str]:
 
 def _sources(content: Mapping[str, Any]) -> Iterator[str]:
     labelled = [kind for kind in sources.KINDS if kind != "folder"]
-    places = [("data", ("source",), sources.KINDS), ("data", ("probe_source",), ("same", *labelled))]
+    places = [("data", ("source",), (*sources.KINDS, sources.NONE)), ("data", ("probe_source",), ("same", *labelled))]
     for name in lookup(content, "domains"):
         places += [(f"domains.{name}", ("source",), labelled), (f"domains.{name}", ("target",), sources.KINDS)]
     places += [(f"clips.{name}", ("source",), videos.KINDS) for name in lookup(content, "clips")]
@@ -79,6 +80,12 @@ def _sources(content: Mapping[str, Any]) -> Iterator[str]:
             name = lookup(content, section).get(key)
             if isinstance(name, str):
                 yield from (f"{section}.{key}: {wrong}" for wrong in _wrong_source(name, kinds))
+
+
+def _nothing(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Methods that want images, where there are to be none."""
+    if lookup(content, "data").get("source") == sources.NONE and asked["images"]:
+        yield f"data.source: none, and run.methods names {', '.join(asked['images'])}: name the images, or set it to []"
 
 
 def _wrong_source(name: str, kinds: Sequence[str]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from sslflow.data.dataset import Dataset
 from sslflow.data.normalise import Normalise
-from sslflow.data.splits import TEST, TRAIN
+from sslflow.data.splits import TEST
+from sslflow.evaluation.labels import labelled_subset, shares
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.runtime.rng import derive, permutation
@@ -38,8 +39,10 @@ class Tuned:
     steps: int
     loss: float
     """Mean training loss over the last tenth of the steps."""
+    predicted: tuple[int, ...]
+    """Classes of the labelled test images, looked at once, after the last step."""
     accuracy: float
-    """On the test images, looked at once, after the last step."""
+    """Share of these that are right."""
 
 
 class Classifier(nn.Module):
@@ -136,8 +139,12 @@ def finetune(
                 f"fine-tuning: the loss is not finite from step {bad} of {steps} on; try a smaller finetune.{rate} or "
                 "finetune.lr"
             )
-        accuracy = _accuracy(model, dataset, device, batch_size, precision, memory_format)
-        yield Tuned(used, len(rows), steps, float(losses[-max(1, steps // 10) :].mean()), accuracy)
+        test = dataset.labelled_rows(TEST)
+        predicted = _predicted(model, dataset, test, device, batch_size, precision, memory_format)
+        accuracy = float((predicted == dataset.labels[test]).mean())
+        yield Tuned(
+            used, len(rows), steps, float(losses[-max(1, steps // 10) :].mean()), tuple(predicted.tolist()), accuracy
+        )
 
 
 def metric_name(fraction: float) -> str:
@@ -145,52 +152,22 @@ def metric_name(fraction: float) -> str:
     return f"finetune_{100 * fraction:g}pct"
 
 
-def shares(dataset: Dataset, fractions: Sequence[float]) -> dict[float, float]:
-    """Share of the labels that is really used → the first of the `fractions` that comes to it: of 100 labels of ten
-    classes, 0.01 is 0.1, and so is 0.1. To two digits, and 1 for all labels only."""
-    counts = np.unique(dataset.labels[dataset.labelled_rows(TRAIN)], return_counts=True)[1].tolist()
-    found: dict[float, float] = {}
-    for fraction in fractions:
-        used = sum(_count(fraction, own) for own in counts) / sum(counts)
-        found.setdefault(1.0 if used == 1 else min(float(f"{used:.2g}"), 0.99), fraction)
-    return found
-
-
-def _count(fraction: float, labels: int) -> int:
-    """How many of a class's labels are used."""
-    return max(1, round(fraction * labels))
-
-
-def labelled_subset(dataset: Dataset, fraction: float, seed: int) -> np.ndarray:
-    """Rows of `fraction` of the labelled training images of every class, rounded, but one of each class at least."""
-    rows = dataset.rows(TRAIN)
-    labels = dataset.labels[rows]
-    chosen = []
-    for label in np.unique(labels[labels >= 0]).tolist():
-        own = rows[labels == label]
-        order = permutation(len(own), seed, "labels", label).numpy()
-        chosen.append(own[order[: _count(fraction, len(own))]])
-    return np.sort(np.concatenate(chosen))
-
-
 @torch.no_grad()
-def _accuracy(
+def _predicted(
     model: Classifier,
     dataset: Dataset,
+    rows: np.ndarray,
     device: torch.device,
     batch_size: int,
     precision: Precision,
     memory_format: MemoryFormat,
-) -> float:
-    rows = dataset.rows(TEST)
-    rows = rows[dataset.labels[rows] >= 0]
+) -> np.ndarray:
     normalise = Normalise(dataset.format.mean, dataset.format.std).to(device)
     model.eval()
-    correct = 0
+    found = []
     for start in range(0, len(rows), batch_size):
         batch = rows[start : start + batch_size]
         images = normalise(dataset.read(batch)["images"].to(device)).contiguous(memory_format=layout(memory_format))
         with autocast(device, precision):
-            predicted = model(images).argmax(dim=1)
-        correct += int((predicted.cpu() == torch.from_numpy(dataset.labels[batch])).sum())
-    return correct / len(rows)
+            found.append(model(images).argmax(dim=1).cpu())
+    return torch.cat(found).numpy()

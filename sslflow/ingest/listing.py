@@ -20,7 +20,13 @@ Row = tuple[str, str, str | int, str | int]
 
 
 def write_listing(
-    file: Path, *, source: str, path: str = "data/raw", probe_source: str = "same", probe_path: str = "data/raw"
+    file: Path,
+    *,
+    source: str,
+    path: str = "data/raw",
+    labels: str = "",
+    probe_source: str = "same",
+    probe_path: str = "data/raw",
 ) -> int:
     """Replace `file` by a table of the files and folders that the sources would look at; the number of its rows. Where
     nothing has changed, `file` is not touched.
@@ -29,7 +35,8 @@ def write_listing(
     with a slash, `size` is in bytes, or `unreadable`, or `= path` for a folder that has been listed under that path.
     Sources that look in no folder of the user's have no rows. Raises `ValueError` where such a folder isn't there.
     """
-    return _write(file, "data", {"probe_path": (probe_source, probe_path), "path": (source, path)})
+    looked_at = {"probe_path": (probe_source, probe_path), "path": (source, path)}
+    return _write(file, "data", looked_at, {"labels": Path(labels)} if labels else {})
 
 
 def write_domains_listing(
@@ -63,8 +70,10 @@ def write_clips_listing(file: Path, section: str = "clips", *, source: str = "sa
     return _write(file, section, {"path": (source, path)})
 
 
-def _write(file: Path, section: str, looked_at: Mapping[str, tuple[str, str]]) -> int:
-    """`looked_at` maps a setting of the section to a source and the place where it looks."""
+def _write(
+    file: Path, section: str, looked_at: Mapping[str, tuple[str, str]], tables: Mapping[str, Path] | None = None
+) -> int:
+    """`looked_at` maps a setting of the section to a source and the place where it looks, `tables` others to a file."""
     roots = {
         directory(place, source, f"{section}.{setting}"): setting
         for setting, (source, place) in looked_at.items()
@@ -74,7 +83,8 @@ def _write(file: Path, section: str, looked_at: Mapping[str, tuple[str, str]]) -
 
     def counted() -> Iterator[Row]:
         nonlocal rows
-        for row in chain.from_iterable(_rows(setting, root) for root, setting in roots.items()):
+        of_tables = ((setting, escape(str(one)), *_size_and_time(one)) for setting, one in (tables or {}).items())
+        for row in chain(*(_rows(setting, root) for root, setting in roots.items()), of_tables):
             rows += 1
             yield row
 

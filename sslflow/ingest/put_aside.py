@@ -19,9 +19,9 @@ def unusable_videos(folder: Path) -> Iterator[str]:
     yield from _lines(bad, f"{len(bad)} of {len(rows)} videos", folder / "videos.csv")
 
 
-def unusable_images(folder: Path) -> Iterator[str]:
-    """The same of a prepared folder's images."""
-    file = folder / "quarantine.csv"
+def unusable_images(folder: Path, name: str = "quarantine.csv") -> Iterator[str]:
+    """The same of the images in a folder's table `name`."""
+    file = folder / name
     bad = [(row["path"], row["reason"]) for row in read_csv(file, ["path", "reason"])]
     yield from _lines(bad, f"{len(bad)} images", file)
 

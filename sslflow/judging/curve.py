@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean, median
 
-from sslflow.training.method import Choices
+from sslflow.training.choices import Choices
 
 Row = Mapping[str, float]
 """A row of the curve; the first is from before the first update, with the loss of the first batch."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from sslflow.judging.curve import FEWEST, Curve, Row
-from sslflow.training.method import Choices
+from sslflow.training.choices import Choices
 
 JUDGED = 0.2
 """Share of the steps before which nothing is said: the learning rate warms up and the curve is still on its way from

@@ -21,14 +21,13 @@ from sslflow.settings.params import Count, Natural, closest
 SMALL_RESNETS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
 VITS = {"vit_tiny": 192, "vit_small": 384, "vit_base": 768}
 
-
 # timm is imported where an encoder is built: it takes longer to load than torch, and stages that only read features and
 # settings build none.
 
 
 class Encoder(nn.Module):
     """Images to features, without a classifier. `dim` is the width of the features, known before any image is seen;
-    `map_dim` that of the maps."""
+    `map_dim` that of the maps; `facts`, plain values, what else is known of it, kept with it in its file."""
 
     def __init__(
         self,
@@ -69,7 +68,7 @@ class Encoder(nn.Module):
             "patch_size": patch_size,
             "grid": grid,
         }
-        self.channels, self.image_size, self.given = channels, image_size, given
+        self.channels, self.image_size, self.given, self.facts = channels, image_size, given, {}
         self.pool: nn.Module | None = None
         self.brought: nn.Module = nn.Identity()
         if given:
@@ -189,11 +188,12 @@ class Encoder(nn.Module):
 
 
 def save_encoder(encoder: Encoder, file: Path) -> None:
-    """Write the weights, and the settings that rebuild the encoder, to one safetensors file, the same bytes for the
-    same weights."""
+    """Write the weights, the settings that rebuild the encoder and its facts to one safetensors file, the same bytes
+    for the same content: its metadata are one entry, since safetensors puts several in any order."""
+    described = json.dumps({**encoder.settings, "facts": encoder.facts}, sort_keys=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
     with replacing(file) as temporary:
-        save_file(weights, temporary, metadata={"sslflow.encoder": json.dumps(encoder.settings, sort_keys=True)})
+        save_file(weights, temporary, metadata={"sslflow.encoder": described})
 
 
 def load_encoder(file: Path) -> Encoder:
@@ -204,7 +204,10 @@ def load_encoder(file: Path) -> Encoder:
     if "sslflow.encoder" not in metadata:
         raise ValueError(f"{file}: not an encoder written by sslflow (its metadata lack 'sslflow.encoder')")
     with reading(file):
-        encoder = rebuilt(json.loads(metadata["sslflow.encoder"]))
+        described = json.loads(metadata["sslflow.encoder"])
+        facts = described.pop("facts", {})
+        encoder = rebuilt(described)
+        encoder.facts = facts
         encoder.load_state_dict(weights)
     return encoder.eval()
 

@@ -37,7 +37,7 @@ def started(name: str, format: ImageFormat) -> Encoder:
 def started_from(weights: str, format: ImageFormat, where: str | None = DATA) -> Encoder:
     """An encoder for images of the format with the weights of that name in `starts`, or else of the file of an encoder
     of ours. Raises `ValueError` as `given` does."""
-    return given(read_start(weights), format, where) if is_name(weights) else ours(Path(weights), format, where)
+    return given(read_start(weights), format, where) if is_name(weights) else of_ours(Path(weights), format, where)
 
 
 def given(start: Start, format: ImageFormat, where: str | None = DATA) -> Encoder:
@@ -54,8 +54,8 @@ def given(start: Start, format: ImageFormat, where: str | None = DATA) -> Encode
         state = dict(zip(_names(package.network), tensors(file).values(), strict=True))
         facts = _facts(start, format, sha256(file), package.licence, (package.mean,) * 3, (package.std,) * 3)
         return _filled(package.network, state, facts, format, file)
-    if _ours(file):
-        return ours(file, format, where)
+    if ours(file):
+        return of_ours(file, format, where)
     if not start.network:
         raise ValueError(
             f"{file} holds plain tensors: set `network` beside it to what timm calls their network, such as resnet50"
@@ -63,6 +63,17 @@ def given(start: Start, format: ImageFormat, where: str | None = DATA) -> Encode
     config = _pretrained(start.network)
     facts = _facts(start, format, sha256(file), "unknown", config["mean"], config["std"])
     return _filled(start.network, tensors(file), facts, format, file)
+
+
+def suited(start: Start) -> ImageFormat:
+    """The format of images that suit the weights as they are: normalised as they want it, with `start.side` pixels, or
+    as many as they were trained on. Raises `ValueError` for a network that nobody knows."""
+    kind, _, name = start.weights.partition(":")
+    package = PACKAGES[name] if kind == "package" else None
+    config = _pretrained(package.network if package else name if kind == "timm" else start.network)
+    mean, std = ((package.mean,) * 3, (package.std,) * 3) if package else (config["mean"], config["std"])
+    side = start.side or config.get("input_size", (3, 224, 224))[-1]
+    return ImageFormat(3, side, tuple(start.mean or mean), tuple(start.std or std))
 
 
 def tensors(file: Path) -> dict[str, Tensor]:
@@ -83,7 +94,8 @@ def tensors(file: Path) -> dict[str, Tensor]:
     return kept
 
 
-def _ours(file: Path) -> bool:
+def ours(file: Path) -> bool:
+    """Whether sslflow wrote an encoder into a file of weights. Raises `ValueError` for a damaged one."""
     if file.suffix != ".safetensors":
         return False
     try:
@@ -93,12 +105,12 @@ def _ours(file: Path) -> bool:
         raise ValueError(f"{file}: no weights can be read from it: damaged") from None
 
 
-def ours(file: Path, format: ImageFormat, where: str | None = DATA) -> Encoder:
+def of_ours(file: Path, format: ImageFormat, where: str | None = DATA) -> Encoder:
     """An encoder that sslflow wrote. Its images must be those that it was made for, unless it goes back to given
     weights, to which images of any format are brought. Raises `ValueError` as `given` does."""
     if not file.is_file():
         raise ValueError(f"{file}: there is no such file of weights to start from")
-    if not _ours(file):
+    if not ours(file):
         raise ValueError(
             f"{file}: not an encoder written by sslflow; name it in starts, with `network` beside it, and put that name"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from markupsafe import Markup, escape
@@ -23,6 +23,12 @@ SHOWN = {
 WIDTH, HEIGHT = 320, 176
 LEFT, RIGHT, TOP, BOTTOM = 42, 8, 10, 24
 POINTS = 240
+ACROSS, CAPTION = 3, 20
+STYLE = (
+    "text{font:11px sans-serif;fill:#58626d}.title{font-size:13px;fill:#1c2229}.grid{stroke:#dfe3e8}"
+    ".line{fill:none;stroke:#1a5fb4;stroke-width:1.6}.dot{fill:#1a5fb4}"
+)
+"""Of a poster, which has no page to take its colours from."""
 
 Points = list[tuple[float, float]]
 
@@ -48,7 +54,11 @@ def merge(methods: Sequence[str], seeds: Sequence[int], file: Path) -> int:
 
 def charts(method: str, seeds: Sequence[int], root: Path = paths.ARTIFACTS) -> list[tuple[str, str, Markup]]:
     """Title, explanation and drawing of each diagnostic that the method's curves hold, a line for each seed."""
-    curves = {seed: read_curve(paths.curve(method, seed, root)) for seed in seeds}
+    return drawings(method, {seed: read_curve(paths.curve(method, seed, root)) for seed in seeds})
+
+
+def drawings(method: str, curves: Mapping[int, list[dict[str, str]]]) -> list[tuple[str, str, Markup]]:
+    """The same of the rows of curves, by seed."""
     drawn = []
     for column, (title, meaning) in SHOWN.items():
         lines = {seed: points(rows, column) for seed, rows in curves.items()}
@@ -56,6 +66,21 @@ def charts(method: str, seeds: Sequence[int], root: Path = paths.ARTIFACTS) -> l
         if lines:
             drawn.append((title, meaning, line_chart(lines, f"{title} of {method} by step")))
     return drawn
+
+
+def poster(drawn: Sequence[tuple[str, str, Markup]]) -> str:
+    """The drawings of `drawings` in one SVG that needs no page around it, three across, each below its title."""
+    height, parts = HEIGHT + CAPTION, []
+    for place, (title, _, drawing) in enumerate(drawn):
+        x, y = place % ACROSS * WIDTH, place // ACROSS * height
+        parts.append(f'<text x="{x + LEFT}" y="{y + 14}" class="title">{escape(title)}</text>')
+        inner = f'<svg x="{x}" y="{y + CAPTION}" width="{WIDTH}" height="{HEIGHT}"'
+        parts.append(f"{inner}{drawing.removeprefix('<svg')}")
+    wide, high = min(len(drawn), ACROSS) * WIDTH, -(-len(drawn) // ACROSS) * height
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {high}" width="{wide}" height="{high}">'
+        f'<style>{STYLE}</style><rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>'
+    )
 
 
 def points(rows: list[dict[str, str]], column: str) -> Points:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sslflow import paths
+from sslflow.reporting.answers import START, Answers, fraction_name, tuned_columns
 from sslflow.runtime.files import read_json, write_csv, write_json, write_metrics
 
 Summary = dict[str, float]
 Board = dict[str, dict[str, Summary]]
+
+PARTS = ("mean", "std", "n", "low", "high", "above", "above_low", "above_high")
+"""Of a cell: see `collect` and `compared`."""
 
 _TUNED = re.compile(r"finetune_[0-9.]+pct")
 
@@ -21,8 +25,6 @@ CONTROLS = {
     "scratch": "from scratch",
     "supervised": "supervised, all labels",
 }
-START = "start "
-"""Before the name of weights that exist, in the key of their row."""
 TITLES = {
     "linear": "linear",
     "knn": "kNN",
@@ -30,11 +32,6 @@ TITLES = {
     "rankme": "RankMe",
     "pretrain_seconds": "pretraining",
 }
-
-
-def fraction_name(fraction: float) -> str:
-    """How the fine-tuning metrics name a labelled fraction: `finetune_10pct` for 0.1, `finetune_0.5pct` for 0.005."""
-    return f"finetune_{100 * fraction:g}pct"
 
 
 def fractions_of(methods: Sequence[str], seeds: Sequence[int]) -> list[float]:
@@ -64,7 +61,7 @@ def collect(
     What was not measured (no labels, for example) is absent. Files of methods and seeds that are not named are not
     read.
     """
-    tuned = {fraction_name(f): fraction_name(f) if number else "finetune" for number, f in enumerate(fractions)}
+    tuned = {file: shown for shown, file in tuned_columns(fractions).items()}
     probed = {"linear": "linear", "knn": "knn"}
     trained = {"rankme": "rankme", "seconds": "pretrain_seconds"}
     board = {
@@ -86,8 +83,34 @@ def collect(
     return {name: row for name, row in board.items() if row}
 
 
+def compared(board: Board, answers: Answers, starts: Mapping[str, str]) -> Board:
+    """The board with what can be trusted of its accuracies: `low` and `high`, the 95 % interval over seeds and test
+    images, and for methods `above`, `above_low` and `above_high`, the distance to their control and its interval, in
+    pairs. The control is the weights that a method `starts` from, `random` or named, fine-tuned on their own where it
+    is about that."""
+    found: Board = {}
+    for name, row in board.items():
+        found[name] = {}
+        for metric, cell in row.items():
+            cell = dict(cell)
+            if is_accuracy(metric) and (over := answers.over(name, metric)):
+                cell |= {"low": max(0.0, over.low), "high": min(1.0, over.high)}
+                control = control_of(metric, starts.get(name, "random"))
+                if not is_control(name) and (gap := answers.gap(name, control, metric)):
+                    cell |= {"above": gap.mean, "above_low": gap.low, "above_high": gap.high}
+            found[name][metric] = cell
+    return found
+
+
+def control_of(metric: str, start: str) -> str:
+    """The row that a method which starts from the weights has to beat in a metric."""
+    if start != "random":
+        return START + start
+    return "scratch" if metric.startswith("finetune") else "random"
+
+
 def write_board(board: Board, file: Path = paths.LEADERBOARD) -> None:
-    """Write the board as JSON, and beside it as CSV: a line for each row, three columns for each metric. Its
+    """Write the board as JSON, and beside it as CSV: a line for each row, the same columns for each metric. Its
     accuracies, or RankMe where there are no labels, go to `paths.SCORES` as well, means alone, a small file for each
     row: what DVC shows as metrics."""
     write_json(file, board)
@@ -97,9 +120,9 @@ def write_board(board: Board, file: Path = paths.LEADERBOARD) -> None:
         shown = {metric: cell["mean"] for metric, cell in row.items() if is_accuracy(metric) == labelled}
         write_scores(name, {metric: mean for metric, mean in shown.items() if metric != "pretrain_seconds"})
     columns = metric_names(board)
-    header = ["name", *(f"{column}_{part}" for column in columns for part in ("mean", "std", "n"))]
+    header = ["name", *(f"{column}_{part}" for column in columns for part in PARTS)]
     rows = (
-        [name, *(board[name].get(column, {}).get(part, "") for column in columns for part in ("mean", "std", "n"))]
+        [name, *(board[name].get(column, {}).get(part, "") for column in columns for part in PARTS)]
         for name in order(board)
     )
     write_csv(file.with_suffix(".csv"), header, rows)
@@ -144,15 +167,22 @@ def metric_names(board: Board) -> list[str]:
     return [metric for metric in shown if metric in present]
 
 
-def best(board: Board, metric: str) -> set[str]:
-    """The rows, controls included, with the highest mean of an accuracy, as far as one decimal of a percent tells.
+def best(board: Board, metric: str, answers: Answers | None = None) -> set[str]:
+    """The rows, controls included, with the highest mean of an accuracy, and those whose distance to it may be chance
+    of seeds and test images; without `answers` those that equal it to one decimal of a percent.
 
     RankMe and time have no best.
     """
-    if not is_accuracy(metric):
+    means = {name: row[metric]["mean"] for name, row in board.items() if metric in row}
+    if not is_accuracy(metric) or len(means) < 2:
         return set()
-    means = {name: round(row[metric]["mean"], 3) for name, row in board.items() if metric in row}
-    return {name for name, mean in means.items() if mean == max(means.values())} if len(means) > 1 else set()
+    top = max(means, key=lambda name: means[name])
+
+    def beaten(name: str) -> bool:
+        gap = answers.gap(top, name, metric) if answers else None
+        return gap.sure if gap else round(means[name], 3) < round(means[top], 3)
+
+    return {name for name in means if not beaten(name)}
 
 
 def is_accuracy(metric: str) -> bool:
@@ -181,6 +211,16 @@ def shown(metric: str, summary: Summary | None) -> str:
     return f"{mean}{spread}"
 
 
+def trusted(summary: Summary | None) -> str:
+    """What is behind a number: `95 %: 80.1 to 84.0; above its control by 3.0 to 7.9`; empty where nothing is known."""
+    if not summary or "low" not in summary:
+        return ""
+    said = f"95 %: {100 * summary['low']:.1f} to {100 * summary['high']:.1f}"
+    if "above" in summary:
+        said += f"; above its control by {100 * summary['above_low']:.1f} to {100 * summary['above_high']:.1f}"
+    return said
+
+
 def percent(share: float) -> str:
     """`84.1`; all and none are said where they are meant, and not where they are nearly so."""
     return f"{min(max(100 * share, 0.1), 99.9) if 0 < share < 1 else 100 * share:.1f}"
@@ -204,12 +244,12 @@ def seeds_of(row: dict[str, Summary]) -> str:
     return "–".join(map(str, sorted({min(counts), max(counts)})))
 
 
-def leaderboard_text(board: Board) -> str:
+def leaderboard_text(board: Board, answers: Answers | None = None) -> str:
     """The board as an aligned plain-text table with a line that tells how to read it, for a terminal or a log."""
     if not board:
         return "leaderboard: nothing has been measured yet"
     metrics = metric_names(board)
-    best_rows = {metric: best(board, metric) for metric in metrics}
+    best_rows = {metric: best(board, metric, answers) for metric in metrics}
     table = [["", *(title(metric) + " " for metric in metrics), "seeds"]]
     for name in order(board):
         row = board[name]
@@ -228,8 +268,9 @@ def leaderboard_text(board: Board) -> str:
 def _legend(metrics: Iterable[str], controls: bool) -> str:
     if not any(map(is_accuracy, metrics)):
         return "no accuracies: without labels they can't be measured; RankMe: directions that the features use"
-    words = "accuracy in % on the test images, mean ± standard deviation over the seeds, * best"
-    return words + ("; below the dots: the controls to beat" if controls else "")
+    words = "accuracy in % on the test images, mean ± standard deviation over the seeds"
+    words += "; below the dots: the controls to beat" if controls else ""
+    return f"{words}\n* best, or so near to it that chance of seeds and test images may explain the difference"
 
 
 def _right(cells: Iterable[str], widths: Iterable[int]) -> list[str]:

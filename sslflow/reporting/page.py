@@ -18,9 +18,11 @@ from sslflow.features.store import FeatureStore
 from sslflow.reporting import curves, leaderboard, origin, story, verdicts
 from sslflow.reporting.adaptation import section as adaptation
 from sslflow.reporting.adaptation.gains import Adaptations
+from sslflow.reporting.answers import Answers
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
-from sslflow.reporting.images import atlas, confusion, neighbours
+from sslflow.reporting.images import atlas, confusion, neighbours, worth
+from sslflow.reporting.so_far import SoFar
 from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import Count, Natural, lookup
@@ -50,6 +52,9 @@ def render(
     run: Run,
     board: leaderboard.Board,
     dataset: Dataset,
+    answers: Answers,
+    prices: worth.Prices,
+    so_far: SoFar | None = None,
     *,
     seed: Natural = 0,
     map_images: Count = 1500,
@@ -69,29 +74,26 @@ def render(
     asked = neighbours.queries(dataset, queries, seed)
     adaptations = Adaptations(run.params, run.seeds)
     correspondences = Correspondences(run.params, run.seeds)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sslflow", "reporting/templates"),
-        autoescape=True,  # names of files and classes come from outside
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters["duration"] = leaderboard.duration
-    return environment.get_template("report.html.j2").render(
+    return _template("report.html.j2").render(
         style="report.css.j2",
+        so_far=so_far,
         script="report.js.j2",
         adapted=adaptation.section(adaptations, adapter, map_images, seed),
         adaptation="adaptation.html.j2",
         heard=audiovisual.section(correspondences, clip_method, seed),
         audiovisual="clips.html.j2",
-        headline=story.headline(board, run.methods, dataset.labelled),
-        remarks=[*story.remarks(board, run.methods, run.fractions, dataset.labelled), *_few(run, board, dataset)],
+        headline=story.headline(board, run.methods, dataset.labelled, answers),
+        remarks=[
+            *story.remarks(board, run.methods, run.fractions, dataset.labelled, answers),
+            *_few(run, board, dataset),
+        ],
         absent=story.absent(board, run.methods, run.seeds),
         measured=story.labelled(board),
         labelled=dataset.labelled,
         run=run,
         best=best,
-        table=_table(run, board),
+        table=_table(run, board, answers),
+        worth=worth.section(board, answers, dataset, best, prices),
         data=_data(run, dataset),
         curves=[(method, curves.charts(method, run.seeds)) for method in run.methods],
         verdicts=verdicts.collect(run.methods, run.seeds),
@@ -112,9 +114,26 @@ def render(
     )
 
 
-def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
+def render_waiting(so_far: SoFar) -> str:
+    """The page of a run that has prepared no images yet."""
+    return _template("waiting.html.j2").render(style="report.css.j2", so_far=so_far)
+
+
+def _template(name: str) -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sslflow", "reporting/templates"),
+        autoescape=True,  # names of files and classes come from outside
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["duration"] = leaderboard.duration
+    return environment.get_template(name)
+
+
+def _table(run: Run, board: leaderboard.Board, answers: Answers) -> dict[str, Any]:
     metrics = leaderboard.metric_names(board)
-    best = {metric: leaderboard.best(board, metric) for metric in metrics}
+    best = {metric: leaderboard.best(board, metric, answers) for metric in metrics}
     main = run.fractions[0] if run.fractions else None
     return {
         "tuned": any(metric.startswith("finetune") for metric in metrics),
@@ -124,7 +143,10 @@ def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
                 "name": leaderboard.row_title(board, name),
                 "control": leaderboard.is_control(name),
                 "seeds": leaderboard.seeds_of(board[name]),
-                "cells": [(leaderboard.shown(m, board[name].get(m)), name in best[m]) for m in metrics],
+                "cells": [
+                    (leaderboard.shown(m, board[name].get(m)), name in best[m], leaderboard.trusted(board[name].get(m)))
+                    for m in metrics
+                ],
             }
             for name in leaderboard.order(board)
         ],

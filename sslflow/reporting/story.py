@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from sslflow.evaluation.intervals import Interval
+from sslflow.reporting.answers import START, Answers, fraction_name
 from sslflow.reporting.leaderboard import (
-    START,
     Board,
     Summary,
-    fraction_name,
     is_accuracy,
     is_control,
     metric_names,
@@ -25,13 +25,17 @@ def labelled(board: Board) -> bool:
 
 
 def best_method(board: Board, methods: Sequence[str]) -> str:
-    """The method at the top of the board, or the first that is run, where nothing ranks them."""
+    """The method at the top of the board, or the first that is run, where nothing ranks them; `""` where there is none
+    for images."""
     ranked = [name for name in order(board) if not is_control(name)]
-    return ranked[0] if ranked and labelled(board) else methods[0]
+    return ranked[0] if ranked and labelled(board) else next(iter(methods), "")
 
 
-def headline(board: Board, methods: Sequence[str], has_labels: bool) -> str:
-    """One sentence with the best method and its accuracy, or why there is none; `has_labels`: whether the data have."""
+def headline(board: Board, methods: Sequence[str], has_labels: bool, answers: Answers | None = None) -> str:
+    """One sentence with the best method and its accuracy, or why there is none; `has_labels`: whether the data have.
+    Where there are `answers`, distances come with their 95 % interval."""
+    if not methods:
+        return "What was learnt from pictures and sounds of videos"
     if not labelled(board):
         count = "1 method" if len(methods) == 1 else f"{len(methods)} methods"
         if has_labels:
@@ -46,20 +50,28 @@ def headline(board: Board, methods: Sequence[str], has_labels: bool) -> str:
     summary = board[best][metric]
     first = f"{best}: {measured} is right on {_percent(summary)} of the test images"
     starts = [name for name in order(board) if name.startswith(START) and metric in board[name]]
-    gaps = [
-        _gap(summary, board[control][metric], row_title(board, control))
-        for control in ("random", "pixels")
-        if metric in board.get(control, {}) and not starts
-    ]
-    gaps += [_gap(summary, board[name][metric], f"{name.removeprefix(START)}, frozen as it came") for name in starts]
+    controls = starts or [name for name in ("random", "pixels") if metric in board.get(name, {})]
+    gaps = []
+    for control in controls:
+        told = f"{control.removeprefix(START)}, frozen as it came" if starts else row_title(board, control)
+        between = answers.gap(best, control, metric) if answers else None
+        gaps.append(_gap(summary, board[control][metric], told, between))
     said = first + (f", {' and '.join(gaps)}." if gaps else ".")
     if starts and board[starts[0]][metric]["mean"] > summary["mean"]:
         said += f" Nothing that was trained here is better than {starts[0].removeprefix(START)}: take that."
     return said
 
 
-def remarks(board: Board, methods: Sequence[str], fractions: Sequence[float], has_labels: bool) -> list[str]:
+def remarks(
+    board: Board,
+    methods: Sequence[str],
+    fractions: Sequence[float],
+    has_labels: bool,
+    answers: Answers | None = None,
+) -> list[str]:
     """Sentences below the headline: fine-tuning, how sure the order of the methods is, what to beware of."""
+    if not methods:
+        return []
     if not labelled(board):
         return (
             []
@@ -70,9 +82,9 @@ def remarks(board: Board, methods: Sequence[str], fractions: Sequence[float], ha
             ]
         )
     ranked = [name for name in order(board) if not is_control(name) and "linear" in board[name]]
-    sentences = _tuning(board, best_method(board, methods), fractions)
+    sentences = _tuning(board, best_method(board, methods), fractions, answers)
     if len(ranked) > 1:
-        sentences.append(_lead(board, ranked[0], ranked[1]))
+        sentences.append(_lead(board, ranked[0], ranked[1], answers))
     control = board.get("random", {}).get("linear")
     for name in ranked:
         if control and board[name]["linear"]["mean"] <= control["mean"]:
@@ -83,41 +95,55 @@ def remarks(board: Board, methods: Sequence[str], fractions: Sequence[float], ha
     return sentences
 
 
-def _lead(board: Board, first: str, second: str) -> str:
+def _lead(board: Board, first: str, second: str, answers: Answers | None) -> str:
     """How far the best stands above the next, and whether that is more than chance, by the seeds that both have."""
     top, next_ = board[first]["linear"], board[second]["linear"]
     seeds = min(top["n"], next_["n"])
     gap = top["mean"] - next_["mean"]
     if round(100 * gap, 1) == 0:
         return f"{first} and {second} are level."
-    sentence = f"{first} stands {100 * gap:.1f} points above {second}, "
+    between = answers.gap(first, second, "linear") if answers else None
+    sentence = f"{first} stands {_points(gap, between)} above {second}, "
+    if between and not between.sure:
+        return sentence + "which may be chance."
     if seeds == 1:
         return sentence + "with one seed: more seeds would tell whether that is chance."
-    if gap <= top["std"] + next_["std"]:
+    if not between and gap <= top["std"] + next_["std"]:
         return sentence + "which is within the spread of the seeds."
     if seeds == 2:
         return sentence + "more than two seeds differ; two tell little about their spread."
-    return sentence + "more than the seeds differ among themselves."
+    return sentence + ("more than chance explains." if between else "more than the seeds differ among themselves.")
 
 
-def _tuning(board: Board, best: str, fractions: Sequence[float]) -> list[str]:
+def _tuning(board: Board, best: str, fractions: Sequence[float], answers: Answers | None) -> list[str]:
     sentences = []
     for number, fraction in enumerate(fractions):
         metric = fraction_name(fraction) if number else "finetune"
         if metric in board.get(best, {}) and metric in board.get("scratch", {}):
             tuned, scratch = board[best][metric], board["scratch"][metric]
+            between = answers.gap(best, "scratch", metric) if answers else None
             sentences.append(
                 f"Fine-tuned with {100 * fraction:g} % of the labels it reaches {_percent(tuned)}, "
-                f"{_gap(tuned, scratch, 'training from scratch with the same labels')}."
+                f"{_gap(tuned, scratch, 'training from scratch with the same labels', between)}."
             )
     return sentences
 
 
-def _gap(summary: Summary, control: Summary, name: str) -> str:
-    points = round(100 * (summary["mean"] - control["mean"]), 1)
-    if points == 0:
+def _gap(summary: Summary, control: Summary, name: str, between: Interval | None) -> str:
+    gap = summary["mean"] - control["mean"]
+    if round(100 * gap, 1) == 0:
         return f"level with {name}"
-    return f"{abs(points):.1f} points {'above' if points > 0 else 'below'} {name}"
+    said = f"{_points(gap, between)} {'above' if gap > 0 else 'below'} {name}"
+    return said if not between or between.sure else f"{said}, which may be chance,"
+
+
+def _points(gap: float, between: Interval | None) -> str:
+    """`8.5 points (5.9 to 11.1)`: the size of a gap, and its 95 % interval, in the gap's own direction."""
+    said = f"{abs(100 * gap):.1f} points"
+    if not between:
+        return said
+    low, high = (100 * end for end in ((between.low, between.high) if gap > 0 else (-between.high, -between.low)))
+    return f"{said} ({low:.1f} to {high:.1f})"
 
 
 def _percent(summary: Summary) -> str:

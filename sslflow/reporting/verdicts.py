@@ -29,7 +29,7 @@ def collect(methods: Sequence[str], seeds: Sequence[int], root: Path = paths.ART
         found: dict[str, dict[int, dict]] = {}
         for seed in seeds:
             file = paths.verdict(method, seed, root)
-            for finding in _findings(file) if file.exists() else []:
+            for finding in findings_in(file):
                 found.setdefault(finding["kind"], {})[seed] = finding
         said = []
         for of_seed in found.values():
@@ -40,7 +40,10 @@ def collect(methods: Sequence[str], seeds: Sequence[int], root: Path = paths.ART
     return told
 
 
-def _findings(file: Path) -> list[dict[str, Any]]:
+def findings_in(file: Path) -> list[dict[str, Any]]:
+    """The findings of one run; none where there is no verdict."""
+    if not file.exists():
+        return []
     found = read_json(file, list)
     with reading(file):
         return [{name: one[name] for name in ("kind", "words", "advice", "sick")} for one in found]

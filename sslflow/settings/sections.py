@@ -22,10 +22,12 @@ class Run:
     launch: str = "python -m"
 
     def __post_init__(self) -> None:
-        """Raises `ValueError` where there is no method for images or no seed, and where one stands there twice."""
-        for name in ("methods", "seeds"):
-            if not getattr(self, name):
-                raise ValueError(f"run.{name} is empty: name at least one")
+        """Raises `ValueError` where there is no method for images or clips, or no seed, and where one stands there
+        twice."""
+        if not self.methods and not self.clip_methods:
+            raise ValueError("run.methods is empty: name at least one")
+        if not self.seeds:
+            raise ValueError("run.seeds is empty: name at least one")
         for name in ("methods", "clip_methods", "adapt_methods", "controls", "tuned_controls", "seeds"):
             values = getattr(self, name)
             if len(set(values)) < len(values):

@@ -34,6 +34,7 @@ from sslflow.runtime.rng import derive
 from sslflow.settings.params import NonNegative, Over, Schemas, closest, load, lookup, read
 from sslflow.stages.entry import run
 from sslflow.training import method
+from sslflow.training.continued import Continued
 from sslflow.training.fit import fit
 from sslflow.training.ingredients import build
 from sslflow.views.images import CropView
@@ -94,6 +95,7 @@ def schemas(adaptation_method: str, companion: str) -> Schemas:
         "adapt.views": CropView,
         f"adapt_methods.{adaptation_method}": adapter.find(adaptation_method),
         block: kind,
+        f"{block}.start": Continued,
         f"{block}.views": Over("views", kind.Views),
         f"{block}.train": Over("train", fit),
     }

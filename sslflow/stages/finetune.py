@@ -4,23 +4,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
-from sslflow.evaluation.finetune import FRACTIONS, finetune, metric_name, shares
+from sslflow.data.splits import TEST
+from sslflow.evaluation.finetune import FRACTIONS, finetune, metric_name
+from sslflow.evaluation.labels import shares
 from sslflow.networks.encoder import Encoder, load_encoder
 from sslflow.networks.weights import started
 from sslflow.runtime.device import compute
-from sslflow.runtime.files import write_metrics
+from sslflow.runtime.files import write_csv, write_metrics
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import read
 from sslflow.stages.entry import run
 
 SCRATCH, SUPERVISED = "scratch", "supervised"
+COLUMNS = ("row", "actual")
+"""Of the table of predictions, before one for each share of the labels."""
 
 
 def schemas() -> Mapping[str, Callable[..., Any]]:
@@ -34,13 +38,16 @@ def main(method: str, seed: int) -> None:
     dataset = Dataset()
     name = paths.run_name(method, seed)
     file = paths.metrics("finetune", name)
+    answers = paths.tuned(method, seed)
     if not dataset.labelled:
         write_metrics(file, {})
+        write_csv(answers, COLUMNS, ())
         print(f"finetune {name}  skipped: no labelled images to train on and to test on")
         return
 
     if method == SUPERVISED:
         write_metrics(file, {})
+        write_csv(answers, COLUMNS, ())
         print(f"finetune {name}  skipped: its encoder has seen all labels, a share of them tells nothing")
         return
 
@@ -53,6 +60,10 @@ def main(method: str, seed: int) -> None:
         return Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"])
 
     metrics: dict[str, float] = {}
+    test = dataset.labelled_rows(TEST)
+    columns: dict[str, list[Any]] = dict(
+        zip(COLUMNS, (test.tolist(), _names(dataset, dataset.labels[test])), strict=True)
+    )
     asked = settings["finetune"].get("fractions", FRACTIONS)
     kept = shares(dataset, asked).values()
     for fraction in set(asked).difference(kept):
@@ -63,10 +74,16 @@ def main(method: str, seed: int) -> None:
     for tuned in finetune(make_encoder, dataset, device, seed, method == SCRATCH, **settings["finetune"]):
         metric = metric_name(tuned.fraction)
         metrics.setdefault("first_fraction", tuned.fraction)
+        columns[metric] = _names(dataset, tuned.predicted)
         metrics |= {metric: tuned.accuracy, f"labels_{metric}": tuned.labels, f"loss_{metric}": tuned.loss}
         labels, accuracy = f"{tuned.labels} labels ({100 * tuned.fraction:g} %)", f"{100 * tuned.accuracy:.1f} %"
         print(f"finetune {name}  {labels}, {tuned.steps} steps: test accuracy {accuracy}", flush=True)
+    write_csv(answers, list(columns), zip(*columns.values(), strict=True))
     write_metrics(file, {**metrics, "seconds": time.monotonic() - began})
+
+
+def _names(dataset: Dataset, numbers: Iterable[int]) -> list[str]:
+    return [dataset.classes[number] for number in numbers]
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ def schemas(method: str) -> Schemas:
         "compute": compute,
         "encoder": Encoder,
         "inspect": Shown,
-        "start": Continued,
         block: kind,
+        f"{block}.start": Over("start", Continued),
         f"{block}.views": Over("views", kind.Views),
         f"{block}.train": Over("train", fit),
     }
@@ -42,7 +42,7 @@ def main(name: str, seed: int) -> None:
     device = compute(**settings["compute"])
     dataset, kind, block = Dataset[ImageFormat](), find(name), f"methods.{name}"
     images, train = image_rows(kind, dataset), settings[f"{block}.train"]
-    start = Continued(**settings["start"])
+    start = Continued(**settings[f"{block}.start"])
     given = of_images(dataset, images, settings["encoder"], start.weights, start.teacher)
     method = build(kind, given, settings[block])
     load_weights(method, paths.trained(name, seed))

@@ -24,6 +24,7 @@ from sslflow.training.continued import Continued, hold
 from sslflow.training.fit import fit
 from sslflow.training.ingredients import build, image_rows, of_images
 from sslflow.training.method import find
+from sslflow.training.provenance import how_images_are, made_by, weights_of
 from sslflow.training.run import Journal, Run
 from sslflow.training.saved import save_method
 
@@ -38,8 +39,8 @@ def schemas(method: str) -> Schemas:
         "compute": compute,
         "encoder": Encoder,
         "pretrain": Journal,
-        "start": Continued,
         block: kind,
+        f"{block}.start": Over("start", Continued),
         f"{block}.views": Over("views", kind.Views),
         f"{block}.train": Over("train", fit),
     }
@@ -56,7 +57,7 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     dataset, kind, block = Dataset[ImageFormat](), find(name), f"methods.{name}"
     images = image_rows(kind, dataset)
     torch.manual_seed(derive(seed, "init"))
-    start = Continued(**settings["start"])
+    start = Continued(**settings[f"{block}.start"])
     given = of_images(dataset, images, settings["encoder"], start.weights, start.teacher)
     method = build(kind, given, settings[block])
     if start.given:
@@ -84,6 +85,11 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     if rank():
         return
     (encoder,) = method.encoders.values()
+    encoder.facts = {
+        "images": how_images_are(dataset, dataset.format),
+        **made_by(name, seed, settings, dataset, len(images)),
+        **weights_of(start=start.weights, teacher=start.teacher),
+    }
     save_encoder(encoder, paths.encoder(name, seed))
     save_method(method, paths.trained(name, seed))
     training.write_curve(paths.curve(name, seed))

@@ -25,6 +25,7 @@ from sslflow.settings.params import Schemas, read
 from sslflow.stages.entry import run
 from sslflow.training.continued import Continued, hold
 from sslflow.training.ingredients import build
+from sslflow.training.provenance import how_images_are, made_by
 from sslflow.training.run import Run
 from sslflow.training.saved import save_method
 
@@ -66,6 +67,9 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     if rank():
         return
     for part, encoder in method.encoders.items():
+        encoder.facts = made_by(name, seed, settings, clips, len(rows))
+        if part == "picture":
+            encoder.facts["images"] = how_images_are(clips, clips.format.picture)
         save_encoder(encoder, paths.clip_encoder(name, seed, part))
     file = paths.trained(name, seed, paths.OF_CLIPS)
     save_method(method, file, facts_of(name, method, clips.format, settings[block], settings[f"{block}.views"]))

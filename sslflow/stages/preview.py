@@ -20,6 +20,7 @@ from sslflow.runtime.files import replacing, write_metrics
 from sslflow.runtime.rng import derive, permutation
 from sslflow.settings.params import Count, Natural, Over, Positive, Schemas, read
 from sslflow.stages.entry import run
+from sslflow.training.continued import Continued
 from sslflow.training.fit import fit
 from sslflow.training.method import find
 from sslflow.views.images import Views
@@ -47,6 +48,7 @@ def schemas(method: str) -> Schemas:
         "compute": compute,
         "encoder": Encoder,
         block: kind,
+        f"{block}.start": Continued,
         f"{block}.views": Over("views", kind.Views),
         f"{block}.train": Over("train", fit),
     }

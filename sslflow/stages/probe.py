@@ -15,6 +15,7 @@ from torch import Tensor
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
+from sslflow.evaluation.efficiency import Few, Fit, draws_of, write_few
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
 from sslflow.features.extract import extract
@@ -53,6 +54,7 @@ def schemas() -> Mapping[str, Callable[..., Any]]:
         "probe": probe,
         "probe.knn": Knn,
         "probe.linear": fit_linear,
+        "probe.few": Few,
     }
 
 
@@ -68,6 +70,7 @@ def main(name: str, seed: int) -> None:
     if not dataset.labelled:
         print(f"probe {title}  skipped: the images have no labels to train a probe on and to test it on")
         write_csv(paths.predictions(name, seed), COLUMNS, ())
+        write_few(paths.few(name, seed), np.zeros(0, np.int64), np.zeros(0, np.int64), {})
         write_metrics(paths.metrics("probe", title), {})
         return
 
@@ -100,6 +103,15 @@ def main(name: str, seed: int) -> None:
     rows = zip(test.tolist(), y_test.tolist(), predicted.tolist(), neighbours.tolist(), strict=True)
     table = [(row, *(names[number] for number in numbers)) for row, *numbers in rows]
     write_csv(paths.predictions(name, seed), COLUMNS, table)
+    few: dict[Fit, np.ndarray] = {}
+    for draw, chosen in draws_of(dataset, Few(**settings["probe.few"])):
+        at = torch.from_numpy(np.searchsorted(train, chosen)).to(device)
+        x_few, y_few = x_train[at], y_train[at]
+        small = fit_linear(x_few, y_few, classes, derive(seed, "few", draw), **settings["probe.linear"])
+        few["linear", len(chosen), draw] = small.predict(x_test).cpu().numpy()
+        voted = knn_predict(x_few, y_few, x_test, classes, **settings["probe.knn"])
+        few["knn", len(chosen), draw] = voted.cpu().numpy()
+    write_few(paths.few(name, seed), test, dataset.labels[test], few)
     write_metrics(paths.metrics("probe", title), metrics)
     print(
         f"probe {title}  linear {100 * metrics['linear']:.1f} %, kNN {100 * metrics['knn']:.1f} % on {len(test)} images"

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.reporting import leaderboard
 from sslflow.reporting.adaptation.gains import Adaptations
+from sslflow.reporting.answers import Answers
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.curves import merge
+from sslflow.reporting.images.worth import Prices
 from sslflow.reporting.page import Run, render
+from sslflow.reporting.so_far import SoFar
 from sslflow.runtime.files import write_text
 from sslflow.settings import sections
-from sslflow.settings.params import load, read
+from sslflow.settings.params import load, lookup, read
 from sslflow.stages.entry import run
 
 SHOWN = (
@@ -49,10 +53,15 @@ SECTIONS = ("report", *SHOWN)
 
 def schemas() -> Mapping[str, Callable[..., Any]]:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    return {"run": sections.Run, "report": render}
+    return {"run": sections.Run, "report": render, "report.prices": Prices}
 
 
 def main() -> None:
+    make(paths.REPORT / "index.html")
+
+
+def make(file: Path, so_far: SoFar | None = None) -> None:
+    """Write the leaderboard, the merged curves, and the page to `file`; `so_far`: how far a run is that goes on."""
     settings = read(schemas())
     methods, seeds = settings["run"]["methods"], settings["run"]["seeds"]
     dataset = Dataset()
@@ -63,17 +72,28 @@ def main() -> None:
     wanted = {*asked.controls, *asked.tuned_controls}
     starts = [name for name in params.get("starts") or {} if name in wanted]
     board = leaderboard.collect(methods, seeds, fractions, starts)
+    answers = Answers(seeds, dataset.groups, fractions)
+    begun = {name: lookup(params, f"methods.{name}.start", over="start").get("weights", "random") for name in methods}
+    board = leaderboard.compared(board, answers, begun)
     leaderboard.write_board(board)
     for method, score in Adaptations(params, seeds).means().items():
         leaderboard.write_scores(f"adapt-{method}", {"adaptation": score})
     for task in Correspondences(params, seeds).tasks():
         leaderboard.write_scores(f"clips-{task.method}", {"clips": task.accuracy.mean})
     points = merge(methods, seeds, paths.ARTIFACTS / "curves.csv")
-    page = render(Run(methods, seeds, fractions, params, SHOWN), board, dataset, **settings["report"])
-    file = paths.REPORT / "index.html"
+    page = render(
+        Run(methods, seeds, fractions, params, SHOWN),
+        board,
+        dataset,
+        answers,
+        Prices(**settings["report.prices"]),
+        so_far,
+        **settings["report"],
+    )
     write_text(file, page)
     print(f"report  {len(methods) * len(seeds)} runs, {points} points of curves, {len(page) / 1e6:.1f} MB")
-    print(leaderboard.leaderboard_text(board))
+    if methods:
+        print(leaderboard.leaderboard_text(board, answers))
     print(f"report: {file}")
 
 

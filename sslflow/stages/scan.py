@@ -25,7 +25,7 @@ from sslflow.settings.params import Schemas, load, lookup, read, schema
 from sslflow.stages.entry import run
 
 KINDS = {
-    "data": (prepare, ("source", "path", "probe_source", "probe_path")),
+    "data": (prepare, ("source", "path", "probe_source", "probe_path", "labels")),
     "domains": (prepare_domains, ("source", "source_path", "target", "target_path")),
     "clips": (prepare_clips, ("source", "path")),
     "starts": (Start, ()),
@@ -88,9 +88,11 @@ def _refuse_copy(settings: Mapping[str, Mapping[str, Any]], weights: Mapping[str
     named = [(setting, name) for setting, name in weights.items() if name]
     for section, own in settings.items():
         configured, places = KINDS[section.partition(".")[0]]
-        for source, place in zip(places[::2], places[1::2], strict=True):
+        for source, place in zip(places[::2], places[1::2], strict=False):
             if own.get(source) in IN_FOLDERS:
                 named.append((f"{section}.{place}", own.get(place, schema(configured)[place].default)))
+    if settings["data"].get("labels"):
+        named.append(("data.labels", settings["data"]["labels"]))
     for setting, name in named:
         if not _is_there(Path(name)) and (project / name).exists():
             raise ValueError(

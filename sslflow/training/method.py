@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sslflow.networks.encoder import Encoder
 from sslflow.settings import by_name
+from sslflow.training.choices import Choices as Choices
 from sslflow.views.images import Views
 
 Losses = dict[str, Tensor]
@@ -43,16 +44,6 @@ class Pool:
     """Their features by the encoder as it is now, without augmentation, `(len(mine), dim)`."""
     seed: int
     """Of whatever is drawn by chance; another one for each epoch, the same in all processes."""
-
-
-@dataclass(frozen=True)
-class Choices:
-    """Among how many answers a method's loss asks for the right one. All are equally likely, and chance level is
-    ln `count`, unless the losses hold a `chance_loss`."""
-
-    count: int
-    among: str
-    """What they are: `"views of the batch"`."""
 
 
 class Method(nn.Module, ABC):

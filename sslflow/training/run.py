@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ from sslflow.features.extract import NotFinite
 from sslflow.progress import Progress
 from sslflow.runtime.checkpoint import Checkpoint, fingerprint
 from sslflow.runtime.distributed import from_first, rank, world_size
-from sslflow.runtime.files import write_csv
+from sslflow.runtime.files import write_csv, write_json
 from sslflow.settings.params import Count, Positive
 from sslflow.training.epochs import UnfitBatch
 from sslflow.training.fit import NonFiniteLoss, Readable, Step, fit
@@ -32,6 +33,8 @@ AT_CHANCE = 0.01
 """A loss so close to chance level, as a share of it, counts as chance."""
 JUDGED, ROWS = 0.2, 3
 """Share of the steps before which nothing is said of chance, and rows that must all stand at it."""
+SHOWN_EVERY = 5.0
+"""Seconds from one time that who looks on is shown the curve to the next."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +103,7 @@ class Run:
             yield before
         self.batch_size = min(settings["batch_size"], len(rows))
         started = saved = time.monotonic()
-        earlier, progress, warned = self.seconds, None, False
+        earlier, progress, warned, shown = self.seconds, None, False, -math.inf
         try:
             for step in fit(method, views, dataset, self.device, self.seed, state, rows, **settings):
                 moment = None
@@ -125,6 +128,9 @@ class Run:
                     if chance and not warned:
                         progress.note(step.number, chance)
                         warned = True
+                    if now - shown > SHOWN_EVERY:
+                        self._show(method, step)
+                        shown = now
                 if now - saved > self.journal.checkpoint_seconds:
                     self.checkpoint.save(
                         {**step.state(), "curve": self.curve, "seconds": self.seconds, "noted": self.noted}
@@ -161,6 +167,14 @@ class Run:
     def write_curve(self, file: Path) -> None:
         """The curve as CSV."""
         write_csv(file, list(self.curve[-1]), [list(one.values()) for one in self.curve])
+
+    def _show(self, method: Method, step: Step) -> None:
+        """How far it is, and the curve so far, beside the checkpoint, for who looks on."""
+        choices, folder = method.choices(step.batch_size), self.checkpoint.file.parent
+        facts = {"run": self.label, "step": step.number, "steps": step.steps, "seconds": self.seconds}
+        with contextlib.suppress(OSError):  # a full disk is for the checkpoint to report
+            self.write_curve(folder / "curve.csv")
+            write_json(folder / "journal.json", {**facts, "choices": choices and asdict(choices)})
 
     def remove_checkpoint(self) -> None:
         """To be called once all that the run leaves is on the disk."""

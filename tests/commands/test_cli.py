@@ -285,7 +285,7 @@ def test_what_a_method_gets_is_shown_with_where_it_is_from(
     assert "local" not in out
     shown = YAML(typ="safe").load(out)["methods"]["simclr"]
     kind = images.find("simclr")
-    assert set(shown) == {*schema(kind), "views", "train"}
+    assert set(shown) == {*schema(kind), "start", "views", "train"}
     assert set(shown["views"]) == set(schema(kind.Views))
     code, _, err = call(capsys, monkeypatch, "check", "--show", "simclrr")
     assert (code, err) == (1, "there is no method 'simclrr', did you mean 'simclr'?\n")

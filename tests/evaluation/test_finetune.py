@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from sslflow.data.dataset import Dataset
-from sslflow.evaluation.finetune import Tuned, finetune, labelled_subset, metric_name, shares
+from sslflow.evaluation.finetune import Tuned, finetune, metric_name
+from sslflow.evaluation.labels import labelled_subset, shares
 from sslflow.networks.encoder import Encoder
 from sslflow.reporting.leaderboard import fraction_name
 from tests.conftest import write_dataset

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from sslflow.audiovisual.maps import cosine_maps, enlarged, without_each_cell
 from sslflow.audiovisual.method import find
 from sslflow.audiovisual.windows import Windows
-from sslflow.evaluation.intervals import interval, standard_error, wilson
+from sslflow.evaluation.intervals import crossed, interval, standard_error, wilson
 from sslflow.evaluation.linear import fit_linear
 from sslflow.evaluation.retrieval import chance, retrieval
 from sslflow.examination.clips import exam as exams
@@ -109,6 +110,30 @@ def test_answers_of_one_source_count_for_less():
 def test_tiny_sets_have_wide_intervals_and_no_nan():
     assert interval(np.array([True]), np.array([0])) == wilson(1.0, 1)
     assert 0 < standard_error(np.array([True]), np.array([0])) < 1
+
+
+@pytest.mark.parametrize(
+    ("seeds", "of_seeds", "groups"), [(1, 0, 8), (2, 0, 200), (2, 0.1, 200), (3, 0.1, 200), (5, 0.05, 6)]
+)
+def test_nineteen_of_twenty_intervals_hold_the_mean(seeds, of_seeds, groups):
+    """Two methods that are equal but for chance: of the seed, of the group, of the answer."""
+    numbers, held = np.random.default_rng(0), 0
+    number = np.repeat(np.arange(groups), 2)
+    for _ in range(400):
+        group = numbers.normal(0, 0.5, groups)[number]
+        values = numbers.normal(0, of_seeds, (seeds, 1)) + group + numbers.normal(0, 0.5, (seeds, 2 * groups))
+        found = crossed(values, number)
+        held += found.low <= 0 <= found.high
+    assert held >= 0.93 * 400
+
+
+def test_interval_of_one_seed_over_independent_answers_is_the_textbook_s():
+    values = np.random.default_rng(0).normal(size=(1, 30))
+    low, high = stats.t.interval(0.95, 29, values.mean(), values.std(ddof=1) / 30**0.5)
+    found = crossed(values, np.arange(30))
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    assert crossed(np.ones((2, 3)), np.arange(3)).sure
+    assert not crossed(np.zeros((2, 3)), np.arange(3)).sure
 
 
 # Localisation

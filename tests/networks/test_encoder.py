@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import torch
@@ -207,12 +208,23 @@ def test_a_picture_of_attention_is_an_image_of_the_views_size(channels):
 )
 def test_an_encoder_comes_back_from_its_file(settings, tmp_path):
     encoder = build(**settings)
+    encoder.facts = {"images": {"mean": [0.5], "fit": "pad"}, "run": {"method": "simclr", "seed": 0}}
     save_encoder(encoder, tmp_path / "encoder.safetensors")
     again = load_encoder(tmp_path / "encoder.safetensors")
-    assert again.settings == encoder.settings
+    assert (again.settings, again.facts) == (encoder.settings, encoder.facts)
     assert not again.training
     with torch.no_grad():
         assert torch.equal(again(images()), encoder(images()))
+
+
+def test_a_file_without_facts_is_read(tmp_path):
+    """As an earlier version wrote it."""
+    from safetensors.torch import save_file
+
+    encoder = build(**RESNET)
+    described = {"sslflow.encoder": json.dumps(encoder.settings)}
+    save_file(encoder.state_dict(), tmp_path / "encoder.safetensors", metadata=described)
+    assert load_encoder(tmp_path / "encoder.safetensors").facts == {}
 
 
 def test_a_file_of_something_else_is_refused(tmp_path):

@@ -17,7 +17,7 @@ from sslflow.data.formats import ImageFormat
 from sslflow.networks.batch_norm import batch_norms
 from sslflow.networks.encoder import Encoder, load_encoder, rebuilt, save_encoder
 from sslflow.networks.starts import Start
-from sslflow.networks.weights import given, ours
+from sslflow.networks.weights import given, of_ours
 
 COLOUR = ImageFormat(3, 64, (0.6, 0.5, 0.4), (0.2, 0.3, 0.25))
 GREY = ImageFormat(1, 64, (0.4,), (0.3,))
@@ -167,7 +167,7 @@ def test_images_of_any_format_are_brought_to_an_encoder_that_goes_back_to_given_
     grey = ImageFormat(1, 48, (0.4,), (0.3,))
     _, images = pictures(grey)
     expected = given(Start(weights=str(file), network="resnet18", side=96), grey)(images)
-    torch.testing.assert_close(ours(tmp_path / "ours.safetensors", grey)(images), expected)
+    torch.testing.assert_close(of_ours(tmp_path / "ours.safetensors", grey)(images), expected)
 
 
 def test_images_that_don_t_pass_through_a_network_are_refused_with_a_size(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def project(tmp_path: Path) -> Path:
     shutil.copytree(ROOT / ".dvc", folder / ".dvc", ignore=shutil.ignore_patterns("tmp", "cache"))
     for name in (".gitignore", ".dvcignore"):
         shutil.copy(ROOT / name, folder / name)
-    params = load(ROOT / "recipes/images.yaml")
+    params = load(ROOT / "recipes/cpu.yaml")
     params["data"] |= {"image_size": 12, "channels": 1, "workers": 1}
     with (folder / "params.yaml").open("w") as handle:
         YAML().dump(params, handle)  # block style: `-S` reads no colon within a word of a flow mapping

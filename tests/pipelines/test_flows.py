@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 import tiny
@@ -24,6 +26,26 @@ BOARD = {
 }
 # Fails the first time only, as something that is out of order for a moment does.
 FLAKY = "mkdir -p encoders; if mkdir tried-$1; then echo flaky; exit 1; fi; echo x > encoders/$1-$2"
+# A training that is looked at in the middle, and judged after its end.
+TRAINED = """
+mkdir -p encoders work/pretrain/1 artifacts/curves
+printf 'step,loss,rankme\\n0,5.5,300\\n20,4.5,200\\n' > work/pretrain/1/curve.csv
+echo '{"run": "pretrain a-0", "step": 20, "steps": 80, "seconds": 10.0, "choices": null}' > work/pretrain/1/journal.json
+while ! test -e seen; do sleep 0.1; done
+printf 'step,loss,rankme\\n0,5.5,300\\n80,3.5,100\\n' > artifacts/curves/a-0.csv
+rm -r work/pretrain/1
+echo x > encoders/$1-$2
+"""
+JUDGED = tiny.PIPELINE.replace(
+    "  report:",
+    """  inspect:
+    matrix: {method: [a], seed: [0]}
+    cmd: mkdir -p artifacts/verdicts; cp verdict.json artifacts/verdicts/a-0.json
+    deps: ["encoders/${item.method}-${item.seed}"]
+    outs: ["artifacts/verdicts/${item.method}-${item.seed}.json"]
+  report:""",
+)
+VERDICT = [{"kind": "healthy", "words": "Healthy: it learns.", "advice": "", "sick": False}]
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +141,36 @@ def test_the_leaderboard_and_the_report_are_artifacts(folder: Path) -> None:
     assert rows[0]["linear"] == "84.1 ± 1.0"
     assert rows[1]["kNN"] == "–"
     assert (folder / "artifacts/report/index.html").as_uri() in str(found["report"].data)
+
+
+@pytest.mark.usefixtures("server")
+def test_a_training_is_shown_while_it_runs_and_its_verdict_after(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flows, "LOOK_S", 0.1)
+    (folder / "pretrain.sh").write_text(TRAINED)
+    (folder / "dvc.yaml").write_text(JUDGED)
+    (folder / "verdict.json").write_text(json.dumps(VERDICT))
+    shown: list[tuple[str, str]] = []
+    put = flows.Artifacts._put
+
+    def spied(artifacts: flows.Artifacts, kind: str, create: Callable[..., object], content: object) -> None:
+        put(artifacts, kind, create, content)
+        shown.append((kind, str(content)))
+        if kind == "so-far":
+            (folder / "seen").touch()
+
+    monkeypatch.setattr(flows.Artifacts, "_put", spied)
+    assert flows.pipeline(["inspect"], return_state=True).is_completed()
+    assert shown[0] == ("progress", "25.0")
+    assert "Step 20 of 80, about 30 s left." in shown[2][1]
+    with get_client(sync_client=True) as client:
+        found = {one.key: one for one in client.read_artifacts() if one.key and "-a-0-" in one.key}
+    assert found["pretrain-a-0-progress"].data == 100.0
+    assert "All 80 steps are done." in str(found["pretrain-a-0-so-far"].data)
+    picture = base64.b64decode(str(found["pretrain-a-0-curve"].data).partition("base64,")[2]).decode()
+    assert ElementTree.fromstring(picture).tag.endswith("svg")
+    assert picture.count("polyline") == 2, "loss and RankMe"
+    assert found["inspect-a-0-verdict"].data == "Healthy: it learns."
+    assert found["pretrain-a-0-curve"].task_run_id, "on the page of its stage"
 
 
 @pytest.mark.usefixtures("folder")

@@ -136,7 +136,10 @@ def test_a_setting_runs_what_trains_or_draws_by_it(project: Path, setting: str, 
 
 
 def test_what_is_not_named_is_no_stage(project: Path) -> None:
-    shutil.copy(ROOT / "recipes" / "images.yaml", project / "params.yaml")
+    shutil.copy(ROOT / "recipes" / "cpu.yaml", project / "params.yaml")
     groups = {stage.name.partition("@")[0] for stage in plan(folder=project)}
     assert {"scan", "prepare", "pretrain", "probe", "report"} <= groups
     assert not groups & {"domains", "adapt", "score", "clips", "pretrain_clips", "inspect_clips", "examine"}
+    shutil.copy(ROOT / "recipes" / "videos.yaml", project / "params.yaml")
+    groups = {stage.name.partition("@")[0] for stage in plan(folder=project)}
+    assert groups == {"scan", "prepare", "clips", "pretrain_clips", "inspect_clips", "examine", "report"}

@@ -4,15 +4,17 @@ import csv
 import json
 import statistics
 
+import numpy as np
 import pytest
 from fakerun import metrics
 
 from sslflow import paths
+from sslflow.reporting.answers import Answers, fraction_name
 from sslflow.reporting.leaderboard import (
     best,
     collect,
+    compared,
     duration,
-    fraction_name,
     fractions_of,
     leaderboard_text,
     order,
@@ -22,6 +24,7 @@ from sslflow.reporting.leaderboard import (
     write_board,
 )
 from sslflow.reporting.story import headline, remarks
+from sslflow.runtime.files import write_csv
 from sslflow.settings.sections import Run
 
 FRACTIONS = (0.1, 0.01)
@@ -211,3 +214,75 @@ def test_shares_are_those_that_the_metrics_name_the_main_one_first(two_runs):
     metrics("finetune", "simclr", 1, finetune_7pct=0.9, finetune_67pct=0.5, first_fraction=0.07)
     assert fractions_of(["simclr"], [1]) == [0.07, 0.67]
     assert fractions_of(["simclr"], [0]) == [0.1, 0.01]
+
+
+IMAGES = 400
+
+
+@pytest.fixture
+def answered(tmp_path, monkeypatch):
+    """Two seeds: simclr is right on 60 % of the test images, rotation on one more in a hundred, random weights on 40 %
+    of those that simclr knows."""
+    monkeypatch.chdir(tmp_path)
+    for seed in (0, 1):
+        right = np.arange(IMAGES) % 5 < 3
+        one_more = right | (np.arange(IMAGES) % 100 == 3)
+        for name, own in (("simclr", right), ("rotation", one_more), ("random", right & (np.arange(IMAGES) % 5 < 2))):
+            answer(paths.predictions(name, seed), {"predicted": own, "neighbours": own})
+            metrics("probe", name, seed, linear=own.mean(), knn=own.mean())
+        for name, own in (("simclr", right), ("scratch", ~right)):
+            answer(paths.tuned(name, seed), {"finetune_10pct": own, "finetune_1pct": ~own})
+            metrics("finetune", name, seed, finetune_10pct=own.mean(), finetune_1pct=(~own).mean())
+    return Answers([0, 1], np.arange(IMAGES), FRACTIONS)
+
+
+def answer(file, columns):
+    words = {name: np.where(right, "cat", "dog") for name, right in columns.items()}
+    rows = zip(range(IMAGES), ["cat"] * IMAGES, *words.values(), strict=True)
+    write_csv(file, ["row", "actual", *words], rows)
+
+
+def test_distances_are_taken_image_by_image(answered):
+    gap = answered.gap("simclr", "random", "linear")
+    assert gap.mean == pytest.approx(0.2)
+    apart = answered.over("simclr", "linear")
+    assert 0.02 < gap.high - gap.low < apart.high - apart.low
+    assert answered.gap("simclr", "scratch", "finetune").mean == pytest.approx(0.2)
+    assert answered.gap("simclr", "scratch", "finetune_1pct").mean == pytest.approx(-0.2)
+    assert answered.gap("simclr", "absent", "linear") is None
+    alike = Answers([0, 1], np.arange(IMAGES) // 100, FRACTIONS).gap("rotation", "simclr", "linear")
+    assert alike.mean == pytest.approx(0.01)
+
+
+def test_seeds_that_one_row_lacks_are_left_out_and_other_test_images_are_not_compared(answered):
+    paths.predictions("random", 1).unlink()
+    assert answered.gap("simclr", "random", "linear").mean == pytest.approx(0.2)
+    other = Answers([0, 1], np.arange(IMAGES + 1), FRACTIONS)
+    lines = paths.predictions("random", 0).read_text().splitlines(keepends=True)
+    paths.predictions("random", 0).write_text("".join(lines[:-1]) + "400,cat,cat,cat\n")
+    assert other.gap("simclr", "random", "linear") is None
+
+
+def test_a_cell_knows_its_interval_and_that_of_its_distance_to_the_control(answered):
+    board = compared(collect(["simclr", "rotation"], [0, 1], FRACTIONS), answered, {"simclr": "random"})
+    cell = board["simclr"]["linear"]
+    assert cell["low"] < 0.6 < cell["high"]
+    assert cell["above_low"] < cell["above"] == pytest.approx(0.2)
+    assert "above" not in board["random"]["linear"]
+    assert board["simclr"]["finetune"]["above"] == pytest.approx(0.2)
+    assert "above" not in compared(collect(["simclr"], [0, 1]), answered, {"simclr": "lite0"})["simclr"]["linear"]
+
+
+def test_what_may_differ_by_chance_alone_is_marked_as_best_too_and_told_so(answered):
+    board = collect(["simclr", "rotation"], [0, 1], FRACTIONS)
+    assert best(board, "linear") == {"rotation"}
+    of_one_source = np.where(np.arange(IMAGES) % 100 == 3, 0, np.arange(IMAGES) % 100)
+    few = Answers([0, 1], of_one_source, FRACTIONS)
+    assert best(board, "linear", answered) == {"rotation"}, "four images more, and never one less"
+    assert best(board, "linear", few) == {"rotation", "simclr"}, "one group of images has them all"
+    first = headline(board, ["simclr", "rotation"], True, answered)
+    assert "21.0 points (17.0 to 25.0) above random weights" in first
+    assert any(
+        "rotation stands 1.0 points (0.0 to 2.0) above simclr" in one
+        for one in remarks(board, ["simclr", "rotation"], FRACTIONS, True, answered)
+    )

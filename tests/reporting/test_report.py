@@ -12,6 +12,7 @@ import pytest
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.drawing.embedded import sprite
+from sslflow.ingest.images.prepare import prepare
 from sslflow.reporting import curves, story
 from sslflow.reporting.images import atlas, neighbours
 from sslflow.reporting.images.confusion import confusion
@@ -86,7 +87,10 @@ def test_whole(folder, capsys):
 
     headings = " ".join(page.text.split())
     assert "rotation: a linear classifier on its frozen features is right on 85.5 % of the test images" in headings
-    assert "15.5 points above random weights and 10.5 points above raw pixels" in headings
+    assert re.search(
+        r"15\.5 points \(.*?\) above random weights, which may be chance, and 10\.5 points above raw", headings
+    )
+    assert "rotation beside each control, at equal accuracy: random weights:" in headings
     assert "Fine-tuned with 10 % of the labels it reaches 88.0 %, 8.0 points above training from scratch" in headings
     for words in (
         "fine-tuned 1 %",
@@ -102,9 +106,9 @@ def test_whole(folder, capsys):
         assert words in headings
     identities = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     links = [attributes["href"] for attributes in page.all("a")]
-    assert len(links) == 10
+    assert len(links) == 11
     assert all(link.startswith("#") and link[1:] in identities for link in links)
-    assert len(page.all("svg")) == 2 * 3
+    assert len(page.all("svg")) == 1 + 2 * 3
     pictures = [attributes["alt"] for attributes in page.all("img")]
     assert "What rotation makes of a few images" in pictures
 
@@ -182,6 +186,16 @@ def test_a_handful_of_images_and_nothing_else(folder, count):
     assert len(data["methods"][0]["xy"]) == count
     assert "No curve was written." in page.text
     assert "Nothing has been measured yet." in page.text
+
+
+def test_without_images_it_is_about_videos(folder, capsys):
+    prepare(paths.PREPARED, lambda line: None, source="none", image_size=8, channels=3)
+    (folder / "params.yaml").write_text("run: {methods: [], clip_methods: [alignment], seeds: [0]}\nreport: {}\n")
+    page = made()
+    assert "pictures and sounds of videos" in page.text
+    assert "Leaderboard" not in page.text
+    assert "0 images" not in page.text
+    assert "nothing has been measured" not in capsys.readouterr().out
 
 
 def test_no_features_no_map(folder):

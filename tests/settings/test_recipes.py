@@ -6,13 +6,25 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from dvc.utils.hydra import apply_overrides
 
 from sslflow.commands import check
-from sslflow.settings.params import Over, load, read
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.starts import Start
+from sslflow.networks.weights import given
+from sslflow.settings.params import Over, ParamsError, checked, load, read
+from sslflow.stages import pretrain
+from sslflow.training.continued import Continued
 from sslflow.training.fit import fit
+from sslflow.training.ingredients import build
+from sslflow.training.method import Method, find
+from sslflow.views.images import Views
+from tests.cases import MemoryImages
 from tests.conftest import ROOT
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -41,14 +53,16 @@ def test_a_recipe_is_in_order(recipe: Path) -> None:
 @recipes
 def test_dvc_rewrites_the_one_line_that_it_changes(recipe: Path, tmp_path: Path) -> None:
     content = load(recipe)
-    untouched = rewritten(recipe, tmp_path, f"encoder.width={content['encoder']['width']}")
+    untouched = rewritten(recipe, tmp_path, f"data.image_size={content['data']['image_size']}")
     assert untouched.read_text() == recipe.read_text()
-    assert changed(recipe, rewritten(recipe, tmp_path, "train.lr=0.5")) == ["  lr: 0.5"]
+    train = "train" if content["run"]["methods"] else "clip_train"
+    found = changed(recipe, rewritten(recipe, tmp_path, f"{train}.lr=0.5"))
+    assert [line.partition("#")[0].rstrip() for line in found] == ["  lr: 0.5"]
     seeds = [*content["run"]["seeds"][:-1], 77]
     assert changed(recipe, rewritten(recipe, tmp_path, f"run.seeds={seeds}")) == ["  - 77"]
 
 
-@recipes
+@pytest.mark.parametrize("recipe", [one for one in RECIPES if load(one)["run"]["methods"]], ids=lambda file: file.stem)
 def test_a_change_of_the_shared_section_reaches_the_methods_after_dvc_has_rewritten_the_file(
     recipe: Path, tmp_path: Path
 ) -> None:
@@ -61,6 +75,62 @@ def test_a_change_of_the_shared_section_reaches_the_methods_after_dvc_has_rewrit
     section = f"methods.{method}.train"
     found = read({section: Over("train", fit)}, file)[section]
     assert {name: found[name] for name in ("lr", "clip", "warmup")} == {"lr": 0.125, "clip": 0.5, "warmup": 0.2}
+
+
+def miniature(name: str, content: dict[str, Any]) -> tuple[Method, Views, MemoryImages, dict[str, Any]]:
+    """A method as a recipe has it, on eight images of 64 pixels."""
+    problems: list[str] = []
+    settings = checked(pretrain.schemas(name), content, problems)
+    assert not problems
+    channels = content["data"]["channels"]
+    pixels = np.random.default_rng(0).integers(0, 256, (8, channels, 64, 64), dtype=np.uint8)
+    data, kind, block = MemoryImages(pixels, np.arange(8) % 2), find(name), f"methods.{name}"
+    start = Continued(**settings[f"{block}.start"])
+
+    def encoder(weights: str) -> Encoder:
+        if weights == "random":
+            return Encoder(channels, 64, **settings["encoder"])
+        return given(Start(**content["starts"][weights] | {"side": 64}), data.format)
+
+    asked = {
+        "encoder": lambda: encoder(start.weights),
+        "teacher": lambda: encoder(start.teacher),
+        "images": lambda: 8,
+        "labels": lambda: torch.arange(8) % 2,
+    }
+    torch.manual_seed(0)
+    method = build(kind, asked, settings[block])
+    train = settings[f"{block}.train"] | {"epochs": 1, "batch_size": 4, "compile": False}
+    return method, kind.Views(data.format, **settings[f"{block}.views"]), data, train
+
+
+RUN = [(one.stem, name) for one in RECIPES for name in load(one)["run"]["methods"] if one.stem not in ("demo", "full")]
+
+
+@pytest.mark.parametrize(("recipe", "name"), RUN)
+def test_what_a_recipe_runs_trains(recipe: str, name: str) -> None:
+    method, views, data, train = miniature(name, load(ROOT / "recipes" / f"{recipe}.yaml"))
+    before = [parameter.clone() for parameter in method.parameters()]
+    steps = list(fit(method, views, data, torch.device("cpu"), 0, **train))
+    assert len(steps) == 2
+    assert all(torch.isfinite(step.losses["loss"]) for step in steps)
+    assert any(not torch.equal(*pair) for pair in zip(before, method.parameters(), strict=True))
+
+
+def test_a_method_may_begin_otherwise_than_the_others() -> None:
+    content = load(ROOT / "recipes" / "continue.yaml")
+    continued, small = (miniature(name, content)[0] for name in ("simclr", "distillation"))
+    assert continued.encoder.settings["name"] == "tf_efficientnet_lite0"
+    assert small.encoder.settings["name"] == content["encoder"]["name"] == "resnet18"
+
+
+def test_a_method_begins_from_random_weights_or_from_those_of_all(tmp_path: Path) -> None:
+    """Others no stage would know to have changed."""
+    recipe = (ROOT / "recipes" / "cpu.yaml").read_text()
+    file = tmp_path / "params.yaml"
+    file.write_text(recipe.replace("{weights: random}", "{weights: other}", 1))
+    with pytest.raises(ParamsError, match=r"methods.rotation.start.weights: expected random, or what .* \(lite0\)"):
+        check.check(file)
 
 
 def test_the_recipe_of_the_demo_was_shipped_as_the_project_s_settings() -> None:

@@ -156,7 +156,10 @@ def test_scores_are_those_of_the_rows_and_nothing_is_left_out(method, finished):
         }
         assert load_encoder(paths.clip_encoder(method, 0, "sound")).channels == 1
         assert metrics["retrieval_own_r1_chance"] == pytest.approx(1 / len(test))
-    assert load_encoder(paths.clip_encoder(method, 0, "picture")).channels == 3
+    picture = load_encoder(paths.clip_encoder(method, 0, "picture"))
+    assert picture.channels == 3
+    assert picture.facts["images"]["mean"] == list(clips.format.mean)
+    assert picture.facts["run"]["method"] == method
     assert {"probe_picture_accuracy", "probe_picture_random_accuracy"} <= set(metrics)
     assert metrics["low"] <= metrics["accuracy"] <= metrics["high"]
 

@@ -247,6 +247,10 @@ def test_kill_9_in_mid_run_changes_no_bit_of_the_encoder(dataset):
     output, _ = whole.communicate(timeout=120)
     assert whole.returncode == 0, output
     encoder = folder / "artifacts/encoders/simclr-0.safetensors"
+    facts = load_encoder(encoder).facts
+    assert facts["images"]["mean"] == list(dataset.format.mean)
+    assert facts["run"]["settings"]["methods.simclr.train"]["epochs"] == 15
+    assert facts["data"] == {"examples": 120, "sha256": sha256(folder / "data/prepared/manifest.parquet")}
     said = [folder / "artifacts/curves/simclr-0.csv"]
     expected, texts = sha256(encoder), [file.read_text() for file in said]
     encoder.unlink()

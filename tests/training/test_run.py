@@ -14,6 +14,7 @@ from sslflow.methods.images.rotation import Rotation
 from sslflow.methods.images.simclr import SimCLR
 from sslflow.methods.images.supervised import Supervised
 from sslflow.networks.encoder import Encoder
+from sslflow.reporting.running import training
 from sslflow.runtime.files import sha256
 from sslflow.training.ingredients import build, ingredients, of_images
 from sslflow.training.method import Batch, Losses, Method
@@ -51,6 +52,22 @@ def test_rows_are_due_before_the_first_step_every_so_many_and_after_the_last(dat
     assert metrics["images_per_second"] == pytest.approx(360 / metrics["seconds"])
     run.write_curve(Path("curve.csv"))
     assert Path("curve.csv").read_text().count("\n") == 7
+
+
+def test_who_looks_on_is_shown_the_curve_until_the_run_has_ended(dataset, monkeypatch):
+    monkeypatch.setattr("sslflow.training.run.SHOWN_EVERY", 0.0)
+    run = ran(SimCLR(encoder(), projector=(8,)), dataset, signs={"rankme": 3.0, "feature_std": 0.5}, **TRAIN)
+    assert training("pretrain@x-0") is None, "of a stage called test"
+    run.checkpoint.file.parent.parent.rename("work/pretrain")
+    journal = next(Path("work/pretrain").glob("*/journal.json"))
+    journal.write_text(journal.read_text().replace('"test x-0"', '"pretrain x-0"'))
+    found = training("pretrain@x-0")
+    assert found
+    assert (found.step, found.steps, [row["step"] for row in found.rows]) == (12, 12, ["0", *map(str, range(2, 13, 2))])
+    assert found.seconds_left == 0
+    assert found.findings, "at the end there is something to say"
+    journal.write_text("{")
+    assert training("pretrain@x-0") is None, "it is being written"
 
 
 def test_images_that_an_epoch_leaves_out_are_told_and_not_counted(dataset, capsys):

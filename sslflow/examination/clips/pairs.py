@@ -76,7 +76,7 @@ def accuracies(
     the accuracy on those windows whose wrong sound is of another class, for a guitar that is not its own may fit a
     guitar's picture perfectly well."""
     right = ((scores > threshold) == pairs.same).numpy()
-    low, high = interval(right, sources[pairs.pictures.numpy()], seed)
+    low, high = interval(right, sources[pairs.pictures.numpy()])
     found = {"accuracy": float(right.mean()), "low": low, "high": high, "auc": ranked(scores, pairs.same)}
     classes = torch.from_numpy(labels)
     own, other = classes[pairs.pictures], classes[pairs.sounds]

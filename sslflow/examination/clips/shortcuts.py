@@ -76,7 +76,7 @@ def told_by(
     chosen = train[::step].float(), train_same[::step].long()
     fitted = fit_linear(*chosen, 2, seed, torch.from_numpy(train_groups[::step].copy()), regularisation=STRENGTHS)
     right = (fitted.predict(test.float()).bool() == test_same).cpu().numpy()
-    low, high = interval(right, test_groups, seed)
+    low, high = interval(right, test_groups)
     return {"accuracy": float(right.mean()), "low": low, "high": high}
 
 

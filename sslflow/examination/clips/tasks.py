@@ -80,7 +80,7 @@ def pointed(maps: Maps, boxes: np.ndarray, side: int, sources: np.ndarray, seed:
     """How often a map's maximum lies in the box `(w, 4)`, `hits` with its 95 % interval over sources, beside the same
     with `silence` and `noise` for the sound, the `centre` of the frame, and a place by chance, `random`."""
     hits = localisation.pointing(enlarged(maps.own, side).numpy(), boxes)
-    low, high = interval(hits, sources, seed)
+    low, high = interval(hits, sources)
     found = {"hits": float(hits.mean()), "low": low, "high": high, "windows": float(len(boxes))}
     for name, control in (("silence", maps.silence), ("noise", maps.noise)):
         found[name] = float(localisation.pointing(enlarged(control, side).numpy(), boxes).mean())
@@ -134,7 +134,7 @@ def own_accuracy(answers: Answers, sources: np.ndarray, seed: int) -> dict[str, 
     if not count:
         return {"questions": 0.0}
     right, groups = answers.given == answers.right, sources[answers.clips]
-    low, high = interval(right, groups, seed)
+    low, high = interval(right, groups)
     error = standard_error(right, groups)
     constant = max(float(np.bincount(answers.right).max()) / count, 1 / answers.possible)
     return {

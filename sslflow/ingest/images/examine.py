@@ -89,6 +89,11 @@ def examine_all(
         executor.shutdown(cancel_futures=True)
 
 
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _undisturbed(
     executor: ProcessPoolExecutor, job: Callable[[list[Record]], list[Examined | Rejected]], records: list[Record]
 ) -> Future[list[Examined | Rejected]]:

@@ -6,6 +6,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -24,11 +25,13 @@ Identity = tuple[int, int]
 def folder(root: Path) -> Source:
     """Every image below `root` at any depth, without labels, as a pool."""
 
-    def records() -> Iterator[Item]:
-        for item in _walk(root, ""):
-            yield Record(item, POOL, root / item) if isinstance(item, str) else item
+    return Source((), partial(images, root), tuple(_aside(root)))
 
-    return Source((), records, tuple(_aside(root)))
+
+def images(root: Path) -> Iterator[Item]:
+    """The images of `folder`, one by one, and what else is there."""
+    for item in _walk(root, ""):
+        yield Record(item, POOL, root / item) if isinstance(item, str) else item
 
 
 def _aside(root: Path) -> Iterator[str]:

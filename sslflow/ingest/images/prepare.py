@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,14 +18,15 @@ from sslflow.data.classes import counted, hardly_differing, lacking, shown, summ
 from sslflow.data.formats import ImageFormat, described
 from sslflow.data.splits import POOL, TEST, TRAIN, Split
 from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, decode
-from sslflow.ingest.images.examine import Examined, examine_all
+from sslflow.ingest.images.examine import Examined, cores, examine_all
 from sslflow.ingest.images.kinds import READ
 from sslflow.ingest.images.layout import Words
 from sslflow.ingest.images.losses import Losses
 from sslflow.ingest.images.made_by_systems import told
+from sslflow.ingest.images.named import read_labels, with_labels
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.images.repeats import Repeat, write_repeats
-from sslflow.ingest.images.sources import EmojiLabel, combine, open_source
+from sslflow.ingest.images.sources import NONE, EmojiLabel, combine, open_source
 from sslflow.ingest.records import Other, Passed, Record, Rejected, Source, escape
 from sslflow.ingest.shards import ShardWriter
 from sslflow.runtime.files import write_csv, write_json
@@ -55,9 +55,11 @@ def prepare(
     folder: Path,
     tell: Callable[[str], None],
     domain: Literal["", "source", "target"] = "",
+    part: Callable[[Source], Source] = lambda source: source,
     *,
     source: str,
     path: str = "data/raw",
+    labels: str = "",
     probe_source: str = "same",
     probe_path: str = "data/raw",
     image_size: Count,
@@ -77,16 +79,21 @@ def prepare(
     the counts.
 
     `tell` gets a line now and then. `domain`: which of a pair these images are, if they are of one, in which nothing is
-    to be tested on. The settings are explained in params.yaml and docs/data.md. The rows and their
-    order depend on the images and settings, not on `workers` (0: as many as cores). `folder` is replaced at the end,
-    or not touched. Raises `ValueError` where the source is not there, holds no image, or more than the share
-    `max_bad` of it is unusable, and where its classes can hardly be meant.
+    to be tested on; `part`: what is taken of the source. The settings are explained in params.yaml and docs/data.md.
+    The rows and their order depend on the images and settings, not on `workers` (0: as many as cores). `folder` is
+    replaced at the end, or not touched. Raises `ValueError` where the source is not there, holds no image, or more than
+    the share `max_bad` of it is unusable, and where its classes can hardly be meant.
     """
+    if source == NONE and not domain:
+        return _nothing(folder, channels, image_size)
     images = open_source(source, path, seed=seed, test_fraction=test_fraction, label=label, words=_WORDS[domain])
+    if labels:
+        images = with_labels(images, read_labels(Path(labels)), Path(labels), seed, test_fraction)
     if probe_source != "same":
         words = Words(place="data.probe_path", unlabelled="")
         probe = open_source(probe_source, probe_path, seed=seed, test_fraction=test_fraction, label=label, words=words)
         images = combine(images, probe)
+    images = part(images)
     warnings: list[str] = []
 
     def say(line: str) -> None:
@@ -114,7 +121,7 @@ def prepare(
         shape = (channels, image_size, image_size)
         with ShardWriter(temporary, {"images": ("|u1", shape)}, COLUMNS, measured="images") as writer:
             tasks = _tasks(images, book, channels * image_size**2)
-            found = examine_all(tasks, decoder, workers or _cores(), max_pixels)
+            found = examine_all(tasks, decoder, workers or cores(), max_pixels)
             with contextlib.closing(found):
                 _take(found, book, writer, tell)
             _check(book, len(writer), where, max_bad)
@@ -132,7 +139,8 @@ def prepare(
         if book.passed:
             say(f"passed over, since hidden or made by a system: {told(book.passed)}")
         _judge(temporary, images.classes, where, domain, say)
-        facts = {**described(form, images.classes), "counts": counts, "warnings": warnings}
+        read = {"fit": fit, "background": background, "sixteen_bit": sixteen_bit}
+        facts = {**described(form, images.classes), "counts": counts, "warnings": warnings, "read": read}
         write_json(temporary / "dataset.json", facts)
     leaked = sum(repeat.leaked for repeat in book.repeats)
     if leaked:
@@ -150,6 +158,30 @@ def prepare(
         "left_out": book.losses.left_out,
         "passed_over": sum(one.files for one in book.passed),
     }
+
+
+def _nothing(folder: Path, channels: int, size: int) -> dict[str, int]:
+    """A data set without images, for what looks into it all the same."""
+    with replacing_folder(folder) as temporary:
+        shape = (channels, size, size)
+        with ShardWriter(temporary, {"images": ("|u1", shape)}, COLUMNS, measured="images"):
+            pass
+        write_csv(temporary / "quarantine.csv", ("path", "reason"), [])
+        write_repeats(temporary, [], ())
+        form = ImageFormat(channels, size, (0.5,) * channels, (0.5,) * channels)
+        counts = dict.fromkeys((TRAIN, TEST, POOL), 0)
+        write_json(temporary / "dataset.json", {**described(form, ()), "counts": counts, "warnings": []})
+    names = (
+        "classes",
+        "quarantined",
+        "duplicates",
+        "leaked",
+        "label_conflicts",
+        "other_files",
+        "left_out",
+        "passed_over",
+    )
+    return {"images": 0, **counts, **dict.fromkeys(names, 0)}
 
 
 @dataclass
@@ -261,7 +293,3 @@ def _judge(folder: Path, classes: tuple[str, ...], where: str, domain: str, say:
     say(f"labelled images of {summary({name: sum(own.values()) for name, own in counts.items()})}")
     for line in lacking(counts, tested=not domain):
         say(f"{WARNING}{line}")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -20,6 +20,8 @@ from sslflow.settings.params import closest
 EmojiLabel = Literal["category", "subcategory"]
 
 KINDS = ("samples:<name>", "folder", "imagefolder", "idx", "torchvision:<name>")
+NONE = "none"
+"""Where there are to be no images: of a project that is about clips alone."""
 
 
 def open_source(

@@ -22,7 +22,7 @@ from sslflow.ingest.videos.cache import OK
 from sslflow.ingest.videos.cut import Grid, SoundNeeded
 from sslflow.ingest.videos.ffmpeg import bindings, find
 from sslflow.ingest.videos.outcomes import Outcome, outcomes
-from sslflow.ingest.videos.sources import find_videos
+from sslflow.ingest.videos.sources import VideoFile, find_videos
 from sslflow.paths import CLIPS_CACHE
 from sslflow.runtime.files import write_csv, write_json
 from sslflow.runtime.folders import replacing_folder
@@ -48,6 +48,8 @@ _COLUMNS = (
 def prepare_clips(
     folder: Path,
     tell: Callable[[str], None],
+    part: Callable[[list[VideoFile]], list[VideoFile]] = lambda files: files,
+    cache: Path = CLIPS_CACHE,
     *,
     source: str = "samples:instruments",
     path: str = "data/raw",
@@ -65,10 +67,10 @@ def prepare_clips(
 ) -> dict[str, int]:
     """Fill `folder` with what `sslflow.data.dataset.Dataset` reads, and with `videos.csv`; the counts.
 
-    `tell` gets lines for the log. The settings are explained in params.yaml and docs/video.md. The clips and their
-    order depend on the videos, the settings and ffmpeg's version, not on `workers` (0: as many as cores). `folder` is
-    replaced at the end, or not touched; what has been decoded stays in `work/clips`. Raises `ValueError` where there
-    is no video, no ffmpeg, or more than the share `max_bad` is unusable.
+    `tell` gets lines for the log; `part` is what is taken of the videos. The settings are explained in params.yaml and
+    docs/video.md. The clips and their order depend on the videos, the settings and ffmpeg's version, not on `workers`
+    (0: as many as cores). `folder` is replaced at the end, or not touched; what has been decoded stays in `cache`.
+    Raises `ValueError` where there is no video, no ffmpeg, or more than the share `max_bad` is unusable.
     """
     grid = Grid(float(seconds), fps, side, rate, sound)
     _ = grid.frames, grid.samples  # both raise where they are no whole numbers
@@ -81,7 +83,7 @@ def prepare_clips(
         tell(line)
     if videos.passed:
         tell(f"passed over, since hidden or made by a system: {told(videos.passed)}")
-    found = outcomes(videos.files, grid, program, workers or _cores(), limit, CLIPS_CACHE)
+    found = outcomes(part(videos.files), grid, program, workers or _cores(), limit, cache)
     rejected = [(escape(name), escape(reason)) for name, reason in videos.rejected]
     good = [one for one in found if one.status == OK]
     copies = sum(one.copy for one in found)

@@ -24,6 +24,7 @@ from sslflow.ingest import shards
 from sslflow.ingest.images import prepare as module
 from sslflow.ingest.images.prepare import prepare
 from sslflow.ingest.records import escape, unescape
+from sslflow.runtime.files import read_json
 from tests.conftest import ROOT
 
 SMALL: dict[str, Any] = {"image_size": 16, "channels": 3, "workers": 1}
@@ -90,6 +91,8 @@ def test_a_folder_as_people_have_them(tmp_path):
     assert listed.keys() == bad.keys()
     assert all(listed[name].startswith(reason) for name, reason in bad.items())
     assert snapshot(raw) == before
+    read = {"fit": "crop", "background": "white", "sixteen_bit": "full"}
+    assert read_json(dataset.folder / "dataset.json")["read"] == read
     assert not dataset.labelled
     assert all((raw / unescape(path)).exists() for path in dataset.column("path"))
     assert dataset.column("group").tolist() == dataset.column("path").tolist()
@@ -367,3 +370,11 @@ def test_escaped_names_are_what_the_manifest_holds(tmp_path):
     name = "a\\b\n图.png"
     write(tmp_path / "raw" / name, encoded(scene(), "PNG"))
     assert prepared(tmp_path)[1].column("path").tolist() == [escape(name)]
+
+
+def test_no_images_are_a_data_set_of_none(tmp_path: Path) -> None:
+    counts = prepare(tmp_path / "prepared", lambda line: None, source="none", image_size=8, channels=3)
+    assert set(counts.values()) == {0}
+    found = Dataset(tmp_path / "prepared")
+    assert len(found) == len(found.labels) == len(found.pretraining_rows) == 0
+    assert not found.labelled

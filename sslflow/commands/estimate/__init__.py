@@ -1,0 +1,1 @@
+"""What stages will cost, measured with their own parts before they run."""

@@ -1,0 +1,111 @@
+"""`sslflow embed`, `search`, `select` and `export`: an encoder, with or without a training here, put to use."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import torch
+
+from sslflow.ingest.images.raster import SixteenBit
+from sslflow.runtime.device import compute, usable
+from sslflow.use.embed import embed_folder
+from sslflow.use.encoder import open_encoder
+from sslflow.use.export import export
+from sslflow.use.search import encoder_of, facts_of, search, write_sheet
+from sslflow.use.select import select, write_selected, write_selected_sheet
+
+STOPPED = 130
+
+
+def tell(line: str) -> None:
+    """One line for the user, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def carry_out(asked: argparse.Namespace) -> None:
+    """One of the four commands. Raises `ValueError` for what can't be done."""
+    try:
+        {"embed": embed, "search": look_for, "select": choose, "export": hand_on}[asked.command](asked)
+    except KeyboardInterrupt:
+        tell(f"{asked.command}: stopped{'; run it again to resume' if asked.command == 'embed' else ''}")
+        sys.exit(STOPPED)
+    except (torch.OutOfMemoryError, MemoryError):
+        raise ValueError(f"{asked.command}: too little memory: a smaller --batch or --side needs less") from None
+
+
+def embed(asked: argparse.Namespace) -> None:
+    """Features of a folder."""
+    device = _device(asked.device)
+    encoder = open_encoder(
+        asked.encoder, side=asked.side, network=asked.network, sixteen_bit=_sixteen_bit(asked.sixteen_bit)
+    )
+    done = embed_folder(
+        asked.folder, encoder, asked.output, device, tell, map=asked.map, batch=asked.batch, workers=asked.workers
+    )
+    rest = [f"{done.unusable} can't be used"] * bool(done.unusable)
+    rest += [f"{done.other_files} other files"] * bool(done.other_files)
+    print(f"{asked.output}: {done.images} images, {encoder.encoder.dim} features each{_in_brackets(rest)}")
+
+
+def look_for(asked: argparse.Namespace) -> None:
+    """The nearest neighbours of images."""
+    if asked.sheet and asked.sheet.suffix.lower() != ".png":
+        raise ValueError(f"{asked.sheet}: the contact sheet is a PNG: give it a name that ends in .png")
+    facts = facts_of(asked.table)
+    device = _device(asked.device)
+    found = search(asked.images, asked.table, encoder_of(asked.table, asked.encoder), device, asked.top)
+    for image, hits in zip(asked.images, found, strict=True):
+        if len(asked.images) > 1:
+            print(f"{image}:")
+        for hit in hits:
+            print(f"{hit.score:6.3f}  {hit.path}")
+    if asked.sheet:
+        write_sheet(asked.sheet, asked.images, found, asked.folder or Path(facts["folder"]), tell)
+        print(f"wrote {asked.sheet}")
+
+
+def choose(asked: argparse.Namespace) -> None:
+    """Which images to label next."""
+    if asked.sheet and asked.sheet.suffix.lower() != ".png":
+        raise ValueError(f"{asked.sheet}: the contact sheet is a PNG: give it a name that ends in .png")
+    facts, device = facts_of(asked.table), _device(asked.device)
+    if asked.output.exists() and (not asked.labels or not asked.output.samefile(asked.labels)):
+        raise ValueError(f"{asked.output} is there already: name another table with -o, or its labels with --labels")
+    known, chosen = select(asked.table, asked.budget, asked.labels, device, by=asked.by, seed=asked.seed)
+    write_selected(asked.output, known, chosen)
+    beside = f", below the {len(known):,} that have a label" if known else ""
+    print(f"{asked.output}: {len(chosen):,} images to label{beside}; fill in their labels, and name it in data.labels")
+    if asked.sheet:
+        write_selected_sheet(asked.sheet, asked.folder or Path(facts["folder"]), chosen, tell)
+        print(f"wrote {asked.sheet}")
+
+
+def hand_on(asked: argparse.Namespace) -> None:
+    """A file for other programs, with a card."""
+    encoder = open_encoder(asked.encoder, side=asked.side, network=asked.network)
+    card, apart = export(encoder, asked.to, asked.output)
+    print(f"{asked.output}: {asked.to}, {apart:.1e} of the largest feature from the original; its card: {card}")
+
+
+def _in_brackets(words: list[str]) -> str:
+    return f" ({', '.join(words)})" if words else ""
+
+
+def _device(name: str) -> torch.device:
+    if wrong := usable(name):
+        raise ValueError(f"--device: {wrong}")
+    return compute(device=name)
+
+
+def _sixteen_bit(text: str | None) -> SixteenBit | None:
+    """What `--sixteen-bit` says: `full`, `stretch`, or two numbers. Raises `ValueError` for anything else."""
+    if text in (None, "full", "stretch"):
+        return text
+    number = r"-?\d+(?:\.\d+)?"
+    found = re.fullmatch(rf"({number}),({number})", text.replace(" ", ""))
+    if not found or not float(found[1]) < float(found[2]):
+        raise ValueError(f"--sixteen-bit: expected full, stretch, or two values such as 300,4000, found {text}")
+    return float(found[1]), float(found[2])

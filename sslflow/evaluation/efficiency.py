@@ -1,0 +1,64 @@
+"""How good frozen features are with few labels: the probes, fitted again on small draws of the labelled images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from annotated_types import Gt, Le
+
+from sslflow.data.dataset import Dataset
+from sslflow.data.splits import TRAIN
+from sslflow.evaluation.labels import labelled_subset, some_of_each
+from sslflow.runtime.files import replacing
+from sslflow.runtime.tables import read_parquet
+from sslflow.settings.params import Count, Natural
+
+Fit = tuple[str, int, int]
+"""`linear` or `knn`, number of labels, number of the draw."""
+Share = Annotated[float, Gt(0), Le(1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Few:
+    """With how few labels frozen features are probed: `each`, so many of every class; `shares` of all; each with so
+    many `draws` of images, the same for all that is compared. Without `draws`: not at all."""
+
+    each: tuple[Count, ...] = (1, 2, 5)
+    shares: tuple[Share, ...] = (0.01, 0.02, 0.05, 0.1)
+    draws: Natural = 3
+
+
+def draws_of(dataset: Dataset, few: Few) -> Iterator[tuple[int, np.ndarray]]:
+    """Number of a draw, and the rows that it has labels of: from few to many, none twice; all labels are not among
+    them."""
+    everything = len(dataset.labelled_rows(TRAIN))
+    for draw in range(few.draws):
+        chosen = [some_of_each(dataset, number, draw) for number in few.each]
+        chosen += [labelled_subset(dataset, share, draw) for share in few.shares]
+        by_size = {len(rows): rows for rows in chosen if len(rows) < everything}
+        for size in sorted(by_size):
+            yield draw, by_size[size]
+
+
+def write_few(file: Path, rows: np.ndarray, actual: np.ndarray, answers: Mapping[Fit, np.ndarray]) -> None:
+    """Write what each fit takes the test images for: class numbers, a column for each, beside row and actual class."""
+    columns = {"row": rows, "actual": actual, **{" ".join(map(str, fit)): found for fit, found in answers.items()}}
+    with replacing(file) as temporary:
+        pq.write_table(pa.table(columns), temporary)
+
+
+def read_few(file: Path) -> tuple[np.ndarray, dict[Fit, np.ndarray]]:
+    """Rows of the test images, and of each fit which it gets right, bool `(n,)`."""
+    table = read_parquet(file)
+    actual = table["actual"].to_numpy()
+    found = {}
+    for name in table.column_names[2:]:
+        probe, labels, draw = name.split()
+        found[probe, int(labels), int(draw)] = table[name].to_numpy() == actual
+    return table["row"].to_numpy(), found

@@ -1,0 +1,207 @@
+"""What labels are worth: accuracy by their number for every row, how many a method saves, and what that costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup, escape
+
+from sslflow import paths
+from sslflow.data.dataset import Dataset
+from sslflow.data.splits import TRAIN
+from sslflow.drawing.svg import colour
+from sslflow.evaluation.efficiency import read_few
+from sslflow.evaluation.intervals import crossed
+from sslflow.evaluation.savings import Curve, Needed, needed
+from sslflow.reporting import leaderboard
+from sslflow.reporting.answers import START, Answers
+from sslflow.settings.params import NonNegative
+
+WIDTH, HEIGHT = 560, 300
+LEFT, RIGHT, TOP, BOTTOM = 42, 130, 10, 34
+NAME = 20
+"""Letters of a row's name beside its line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prices:
+    """What a `label` costs, and an `hour` of the device, both in the same money."""
+
+    label: NonNegative = 0.05
+    hour: NonNegative = 1.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the leaderboard with few labels."""
+
+    name: str
+    title: str
+    curve: Curve
+    rows: np.ndarray
+    """The test images."""
+
+
+def section(
+    board: leaderboard.Board, answers: Answers, dataset: Dataset, best: str, prices: Prices
+) -> dict[str, Any] | None:
+    """What the page shows; None where nothing was probed with few labels."""
+    found = [row for name in leaderboard.order(board) if (row := _row(board, name, answers, dataset))]
+    if not found:
+        return None
+    method = next((row for row in found if row.name == best), None)
+    others = [row for row in found if leaderboard.is_control(row.name)]
+    tables, said = [], []
+    if method:
+        seconds = board[best].get("pretrain_seconds", {}).get("mean", 0.0)
+        for other in others:
+            if np.array_equal(other.rows, method.rows):
+                table = _needs(method, other, answers)
+                tables.append((other.title, table))
+                said.append(sentence(method.title, other.title, table, seconds, prices))
+    return {
+        "chart": chart(found, answers),
+        "others": [title for title, _ in tables],
+        "lines": lines(tables),
+        "said": said,
+        "method": method.title if method else "",
+    }
+
+
+def sentence(ours: str, theirs: str, table: Sequence[tuple[int, Needed]], seconds: float, prices: Prices) -> str:
+    """Whether training was worth it beside a row, at the largest number of labels at which both can be compared."""
+    reached = [one for one in table if math.isfinite(one[1].labels)]
+    if not reached:
+        labels = table[-1][0]
+        return f"{theirs}: with all the labels there are it is not as good as {ours} with {labels:,}. Worth it."
+    labels, other = reached[-1]
+    saved = other.labels - labels
+    span = f"{_number(other.low)} to {_number(other.high)}"
+    first = f"{theirs}: for what {ours} does with {labels:,} labels it needs {_number(other.labels)} ({span})"
+    cost = seconds / 3600 * prices.hour
+    if other.high <= labels or saved <= 0:
+        return f"{first}. Not worth it here: it needs no more labels than {ours}."
+    worth = f"{saved:,.0f} labels at {prices.label:g} each are {saved * prices.label:,.2f}"
+    trained = f"training took {leaderboard.duration(seconds)}, {cost:,.2f} at {prices.hour:g} an hour"
+    pays = f"it pays from {cost / saved:.2g} a label on"
+    if other.low <= labels:
+        return f"{first}, which may be chance: {worth}; {trained}."
+    if saved * prices.label <= cost:
+        return f"{first}. Not worth it here: {worth}; {trained}; {pays}."
+    return f"{first}. Worth it: {worth}; {trained}; {pays}."
+
+
+def chart(rows: Sequence[Row], answers: Answers) -> Markup:
+    """Accuracy by number of labels, which grows by factors; a line and its 95 % intervals for each row."""
+    points = {
+        row.title: [
+            (labels, crossed(right, answers.groups[row.rows]))
+            for labels, right in zip(row.curve.labels, row.curve.right, strict=True)
+        ]
+        for row in rows
+    }
+    counts = sorted({labels for line in points.values() for labels, _ in line})
+    ends = [end for line in points.values() for _, told in line for end in (told.low, told.high)]
+    low, high = max(0.0, math.floor(10 * min(ends)) / 10), min(1.0, math.ceil(10 * max(ends)) / 10)
+
+    def across(labels: float) -> float:
+        span = math.log(counts[-1] / counts[0]) or 1.0
+        return LEFT + math.log(labels / counts[0]) / span * (WIDTH - LEFT - RIGHT)
+
+    def down(share: float) -> float:
+        return TOP + (high - min(max(share, low), high)) / ((high - low) or 1.0) * (HEIGHT - TOP - BOTTOM)
+
+    ends_at = "; ".join(f"{title} {100 * line[-1][1].mean:.1f} %" for title, line in points.items())
+    words = escape(f"Accuracy of a linear classifier by number of labels; with all: {ends_at}")
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{words}">']
+    for tick in range(round(10 * low), round(10 * high) + 1):
+        y = down(tick / 10)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{10 * tick} %</text>')
+    for labels in spaced(counts, across):
+        parts.append(f'<text x="{across(labels):.1f}" y="{HEIGHT - 18}" text-anchor="middle">{labels:,}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - 4}" text-anchor="middle">labelled images</text>')
+    places = apart([down(line[-1][1].mean) for line in points.values()], 12.0)
+    for number, (title, line) in enumerate(points.items()):
+        ink = colour(number, len(points))
+        dots = [(across(labels), told) for labels, told in line]
+        path = " ".join(f"{x:.1f},{down(told.mean):.1f}" for x, told in dots)
+        parts.append(f'<polyline class="line" style="stroke:{ink}" points="{path}"/>')
+        bars = "".join(f"M{x:.1f} {down(told.low):.1f}V{down(told.high):.1f}" for x, told in dots)
+        parts.append(f'<path style="stroke:{ink};opacity:.5" d="{bars}"/>')
+        name = title if len(title) <= NAME else f"{title[: NAME - 1]}…"
+        x, y = WIDTH - RIGHT + 8, places[number] + 3.5
+        parts.append(f'<text x="{x}" y="{y:.1f}" style="fill:{ink}">{escape(name)}</text>')
+    return Markup("".join([*parts, "</svg>"]))  # titles, the only text from outside, are escaped above
+
+
+def spaced(counts: Sequence[int], across: Callable[[float], float], gap: float = 34.0) -> list[int]:
+    """Those of the numbers that stand far enough apart to be read, the last among them."""
+    kept = [counts[-1]]
+    for labels in reversed(counts[:-1]):
+        if across(kept[-1]) - across(labels) >= gap:
+            kept.append(labels)
+    return kept[::-1]
+
+
+def apart(places: Sequence[float], gap: float) -> list[float]:
+    """Places moved down as little as keeps each `gap` from the one above it."""
+    moved: dict[int, float] = {}
+    last = -math.inf
+    for number in sorted(range(len(places)), key=lambda one: places[one]):
+        last = moved[number] = max(places[number], last + gap)
+    return [moved[number] for number in range(len(places))]
+
+
+def _row(board: leaderboard.Board, name: str, answers: Answers, dataset: Dataset) -> Row | None:
+    """A row's accuracies with few labels and with all, where every seed has them for the same images."""
+    few, rows = [], None
+    for seed in answers.seeds:
+        file = paths.few(name.removeprefix(START), seed)
+        if not file.exists():
+            continue
+        asked, found = read_few(file)
+        full = answers.right(name, seed, "linear")
+        if not found or full is None or (rows is not None and not np.array_equal(asked, rows)):
+            continue
+        rows = asked
+        few.append((found, full))
+    if rows is None:
+        return None
+    numbers: dict[int, list[int]] = {}
+    for probe, labels, draw in few[0][0]:
+        if probe == "linear":
+            numbers.setdefault(labels, []).append(draw)
+    labels = sorted(numbers)
+    right = [np.stack([[one["linear", count, draw] for draw in numbers[count]] for one, _ in few]) for count in labels]
+    everything = np.stack([full[None] for _, full in few])
+    curve = Curve((*labels, len(dataset.labelled_rows(TRAIN))), (*map(np.asarray, right), everything))
+    return Row(name, leaderboard.row_title(board, name), curve, rows)
+
+
+def _needs(method: Row, other: Row, answers: Answers) -> list[tuple[int, Needed]]:
+    groups = answers.groups[method.rows]
+    return [
+        (labels, needed(other.curve, method.curve, place, groups)) for place, labels in enumerate(method.curve.labels)
+    ]
+
+
+def _number(labels: float) -> str:
+    return f"{labels:,.0f}" if math.isfinite(labels) else "more than all"
+
+
+def shown(needs: Needed) -> str:
+    """`1,210 (890 to 1,700)`."""
+    return f"{_number(needs.labels)} ({_number(needs.low)} to {_number(needs.high)})"
+
+
+def lines(tables: Sequence[tuple[str, Sequence[tuple[int, Needed]]]]) -> list[tuple[int, list[str]]]:
+    """A line for each number of labels: what each of the other rows needs."""
+    if not tables:
+        return []
+    return [(labels, [shown(table[place][1]) for _, table in tables]) for place, (labels, _) in enumerate(tables[0][1])]

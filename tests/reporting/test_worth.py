@@ -1,0 +1,39 @@
+"""What labels are worth, in words and as lines."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sslflow.evaluation.savings import Needed
+from sslflow.reporting.images.worth import Prices, apart, sentence, spaced
+
+PRICES = Prices(label=0.1, hour=2.0)
+
+
+@pytest.mark.parametrize(
+    ("needs", "seconds", "words"),
+    [
+        (Needed(300, 250, 380), 1800, ["300 (250 to 380)", "Worth it: 200 labels at 0.1 each are 20.00", "1.00 at 2"]),
+        (Needed(300, 250, np.inf), 1800, ["(250 to more than all)", "Worth it"]),
+        (Needed(300, 250, 380), 180_000, ["Not worth it here", "pays from 0.5 a label on"]),
+        (Needed(120, 80, 150), 1800, ["which may be chance"]),
+        (Needed(60, 50, 90), 1800, ["Not worth it here: it needs no more labels than simclr"]),
+        (Needed(np.inf, 400, np.inf), 1800, ["with all the labels there are", "Worth it"]),
+    ],
+)  # fmt: skip
+def test_the_sentence_says_no_more_than_the_interval(needs, seconds, words):
+    said = sentence("simclr", "raw pixels", [(100, needs)], seconds, PRICES)
+    for word in words:
+        assert word in said
+    assert ("Worth it" in said) == ("Worth it" in words[-1] or any("Worth it" in one for one in words))
+
+
+def test_the_largest_number_of_labels_that_can_be_compared_is_told():
+    table = [(10, Needed(20, 15, 25)), (100, Needed(300, 200, 400)), (1000, Needed(np.inf, np.inf, np.inf))]
+    assert "with 100 labels it needs 300" in sentence("simclr", "raw pixels", table, 60.0, PRICES)
+
+
+def test_names_beside_lines_do_not_stand_on_one_another():
+    assert apart([50.0, 52.0, 10.0], 12.0) == [50.0, 62.0, 10.0]
+    assert spaced([1, 2, 40, 100], float, 30.0) == [2, 40, 100]
