@@ -113,9 +113,9 @@ def _size(found: Survey, host: Host, recipe: str, channels: int) -> Value:
         wanted, bound = LARGER if found.images <= AFFORDABLE else VIEWS[recipe], "a CPU has no time for more"
     elif recipe in SMALL:
         wanted = VIEWS[CONTINUE]
-    step = 32 if low >= 64 else 4
-    size = max(16, min(wanted, low // step * step))
-    bound = "larger would enlarge them" if size < wanted else bound
+    step = 32 if middle >= 64 else 4
+    size = max(16, min(wanted, middle // step * step))
+    bound = "larger would enlarge most of them" if size < wanted else bound
     why = f"shorter sides: {low:,} pixels and more in nine of ten, {middle:,} in half; {bound}"
     # DVC's cache holds a second copy, where the file system can't share what is the same.
     needed = {side: 2 * found.images * channels * side**2 / 2**30 for side in (size, *SMALLER) if side <= size}

@@ -52,11 +52,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fashion: tuple[np.nd
 
 
 def settings(**changed: Mapping[str, Any]) -> None:
-    """params.yaml: the recipe for images, made small."""
-    content = load(ROOT / "recipes/images.yaml")
+    """params.yaml: the recipe for a CPU, from random weights, made small."""
+    content = load(ROOT / "recipes/cpu.yaml")
     content["run"] |= {"methods": ["rotation"], "seeds": [0], "controls": ["random"], "tuned_controls": ["scratch"]}
     content["data"] |= {"image_size": 28, "channels": 1, "workers": 1, "source": "imagefolder"}
     content["encoder"] = {"name": "resnet10", "width": 4, "stem_stride": 2}
+    content["start"]["weights"], content["starts"] = "random", {}
     content["methods"]["rotation"]["train"] = {"epochs": 2, "batch_size": 16}
     for section, own in changed.items():
         content[section] = {**content[section], **own}
