@@ -1,8 +1,9 @@
 """Adaptation methods on shipped pairs of domains, in four settings: `python -m benchmarks.adaptation`.
 
 Frozen features of SimCLR encoders that were pretrained on the images of both domains without labels; with `--tuned` the
-encoder is trained as well, from these weights and from random ones. What has been measured with the same settings and
-the same code is not measured again. `--table docs/benchmarks.md` writes the tables.
+encoder is trained as well, from these weights and from random ones; with `--weights lite0` frozen features of an
+ImageNet classifier as it came, on the emoji. What has been measured with the same settings and the same code is not
+measured again. `--table docs/benchmarks.md` writes the tables.
 """
 
 from __future__ import annotations
@@ -23,21 +24,28 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from ruamel.yaml import YAML
+from safetensors.torch import load_file, save_file
 
 from benchmarks.kept import make
 from benchmarks.tables import replace_table
 from sslflow.adaptation import method as adapter
-from sslflow.adaptation.inputs import frozen_inputs, image_inputs
+from sslflow.adaptation.inputs import Domain, Residual, frozen_inputs, image_inputs, of_features, standardised
 from sslflow.adaptation.loop import adapt, judge
-from sslflow.adaptation.task import open_task, target_answers
+from sslflow.adaptation.task import Task, open_task, target_answers
 from sslflow.adaptation.unknown_groups import unknown_groups
+from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ImageFormat
 from sslflow.examination.adaptation.scores import Decisions, adaptation_scores
+from sslflow.features.extract import extract
 from sslflow.ingest.domains import prepare_domains
 from sslflow.ingest.images.prepare import prepare
 from sslflow.networks.encoder import Encoder, load_encoder
-from sslflow.runtime.files import read_json, sha256, write_json
+from sslflow.networks.starts import Start
+from sslflow.networks.weights import given
+from sslflow.runtime.files import read_json, replacing, sha256, write_json
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import load, lookup, read
 from sslflow.views.images import CropView
@@ -49,6 +57,10 @@ FORMATS: dict[str, dict[str, Any]] = {
     "digits": {"image_size": 28, "channels": 1},
     "emoji": {"image_size": 32, "channels": 3},
 }
+LITE0 = "lite0"
+GIVEN = Start(weights="package:efficientnet-lite0", side=96)
+GIVEN_SIZE = 64
+"""Pixels of the images that are brought to the `side` of the weights, as in `benchmarks.starts`."""
 PRETRAINING: dict[str, dict[str, Any]] = {
     "digits": {"train": {"epochs": 24}, "views": {"flip": 0.0}},
     "emoji": {"train": {"epochs": 11}, "views": {}},
@@ -61,11 +73,14 @@ PAIRS = {
 }
 SPLITS = {"digits": "digits", "emoji": "emoji-category"}
 TUNED = ("digits", "noto-twemoji")
+COLOURED = ("noto-twemoji", "twemoji-openmoji")
+"""Pairs on which weights that exist are tried."""
 SETTINGS = ("cda", "pda", "oda", "opda")
 METHODS = ("source_only", "dance", "ovanet", "gated_dance")
 SEEDS = (0, 1, 2)
 PRETRAINED_BY = ("data", "ingest", "networks", "training", "views", "methods/images")
 """Rooms whose code an encoder depends on."""
+EXTRACTED_BY = ("data", "features", "ingest", "networks")
 CODE = ("adaptation", "clustering", "examination/adaptation", "methods/adaptation")
 SHOWN = {
     "unk": "gated_dance: UNK",
@@ -90,6 +105,16 @@ class Run:
     def family(self) -> str:
         """What the domains show."""
         return "digits" if self.pair == "digits" else "emoji"
+
+    @property
+    def form(self) -> dict[str, Any]:
+        """What the images are prepared as."""
+        return {**FORMATS[self.family], **({"image_size": GIVEN_SIZE} if self.start == LITE0 else {})}
+
+    @property
+    def domains(self) -> Path:
+        """Where the prepared domains lie."""
+        return WORK / "domains" / (f"{self.pair}-{GIVEN_SIZE}" if self.start == LITE0 else self.pair)
 
     @property
     def result(self) -> Path:
@@ -136,25 +161,49 @@ def _pretrain(folder: Path, family: str, seed: int) -> None:
     subprocess.run(words, cwd=folder, check=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
 
 
-def domains(pair: str) -> Path:
-    """The prepared domains of a pair."""
-    folder = WORK / "domains" / pair
-    (source, target), form = PAIRS[pair], FORMATS["digits" if pair == "digits" else "emoji"]
-    made_of = [source, target, form]
+def prepared(run: Run) -> Path:
+    """The prepared domains of a run."""
+    source, target = PAIRS[run.pair]
     make(
-        folder,
-        made_of,
+        run.domains,
+        [source, target, run.form],
         ("data", "ingest"),
-        lambda: prepare_domains(folder, print, source=source, target=target, **form),
+        lambda: prepare_domains(run.domains, print, source=source, target=target, **run.form),
     )
-    return folder
+    return run.domains
+
+
+def features(run: Run) -> Path:
+    """Features of all images of both domains by the weights as they came: once for all settings, methods and seeds."""
+    file = WORK / "features" / f"{run.pair}-{run.start}.safetensors"
+
+    def work_out() -> None:
+        datasets = {name: Dataset[ImageFormat](prepared(run) / name) for name in ("source", "target")}
+        encoder = given(GIVEN, datasets["target"].format)
+        rows = {name: extract(encoder, one, np.arange(len(one)), CPU) for name, one in datasets.items()}
+        with replacing(file) as temporary:
+            save_file({name: torch.from_numpy(part) for name, part in rows.items()}, temporary)
+
+    make(file, [astuple(GIVEN), PAIRS[run.pair], run.form], EXTRACTED_BY, work_out)
+    return file
+
+
+def kept_inputs(run: Run, task: Task) -> tuple[Domain, Domain, Residual, int]:
+    """What `frozen_inputs` gives, from features that are kept; and their width."""
+    found = load_file(features(run))
+    source, target = standardised(found["source"][task.source_rows], found["target"][task.target_rows])
+    dim = source.shape[1]
+    return of_features(source), of_features(target), Residual(dim), dim
 
 
 def key(run: Run) -> str:
     """Changes when the settings, the code of adaptation, the images or the encoder do."""
     files = [file for room in CODE for file in sorted((ROOT / "sslflow" / room).glob("*.py"))]
-    files += [WORK / "domains" / run.pair / domain / "manifest.parquet" for domain in ("source", "target")]
-    files += [encoder_file(run.family, run.seed)] * encoder_file(run.family, run.seed).exists()
+    files += [run.domains / domain / "manifest.parquet" for domain in ("source", "target")]
+    if run.start == LITE0:
+        files.append(features(run))
+    elif (encoder := encoder_file(run.family, run.seed)).exists():
+        files.append(encoder)
     content = [astuple(run), settings(), [sha256(file) for file in files]]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
@@ -168,22 +217,22 @@ def measured(run: Run) -> dict[str, Any] | None:
 def measure(run: Run) -> Run:
     """Adapt, score, keep the scores."""
     torch.set_num_threads(1)
-    found, folder = settings(), domains(run.pair)
+    found, folder = settings(), prepared(run)
     split = ROOT / f"data/samples/splits/{SPLITS[run.family]}.json"
     task, answers = open_task(folder, run.setting, split), target_answers(folder, run.setting, split)
-    if run.start == "random":
-        torch.manual_seed(derive(run.seed, "init"))
-        encoder = Encoder(task.target.format.channels, task.target.format.size, **found["encoder"])
-    else:
-        encoder = load_encoder(pretrained(run.family, run.seed))
     begun = time.process_time()
-    if run.tuned:
-        source, target, body = image_inputs(encoder, task, CPU, settings=found["adapt.views"])
+    if run.start == LITE0:
+        source, target, body, dim = kept_inputs(run, task)
     else:
-        source, target, body = frozen_inputs(encoder, task, CPU, settings={})
+        encoder = _encoder(run, task, found["encoder"])
+        dim = encoder.dim
+        if run.tuned:
+            source, target, body = image_inputs(encoder, task, CPU, settings=found["adapt.views"])
+        else:
+            source, target, body = frozen_inputs(encoder, task, CPU, settings={})
     torch.manual_seed(derive(run.seed, "adapter"))
     own = found[f"adapt_methods.{run.method}"]
-    model = adapter.find(run.method)(body, encoder.dim, len(task.classes), target.size, **own)
+    model = adapter.find(run.method)(body, dim, len(task.classes), target.size, **own)
     for _ in adapt(model, source, task.source_labels, target, CPU, run.seed, **found["adapt.train"]):
         pass
     judged, features = judge(model, target)
@@ -194,14 +243,23 @@ def measure(run: Run) -> Run:
     return run
 
 
-def runs(tuned: bool, pairs: list[str], methods: list[str], settings: list[str], seeds: list[int]) -> list[Run]:
+def _encoder(run: Run, task: Task, settings: dict[str, Any]) -> Encoder:
+    if run.start != "random":
+        return load_encoder(pretrained(run.family, run.seed))
+    torch.manual_seed(derive(run.seed, "init"))
+    return Encoder(task.target.format.channels, task.target.format.size, **settings)
+
+
+def runs(
+    weights: str, tuned: bool, pairs: list[str], methods: list[str], settings: list[str], seeds: list[int]
+) -> list[Run]:
     """All that is to be measured."""
-    starts = ("simclr", "random") if tuned else ("simclr",)
+    starts = (weights, "random") if tuned else (weights,)
     return [
         Run(pair, setting, method, seed, start, tuned)
         for seed in seeds
         for pair in pairs
-        if not tuned or pair in TUNED
+        if (not tuned or pair in TUNED) and (weights != LITE0 or pair in COLOURED)
         for start in starts
         for setting in settings
         for method in methods
@@ -214,6 +272,7 @@ def table(found: list[Run]) -> Iterator[str]:
     for pair, start, tuned in groups:
         here = [run for run in found if (run.pair, run.start, run.tuned) == (pair, start, tuned)]
         how = f"encoder trained, from {start} weights" if tuned else "frozen features"
+        how += f" of {GIVEN.weights}" if start == LITE0 else ""
         yield from ("", f"### {pair}: {how}", "")
         methods = list(dict.fromkeys(run.method for run in here))
         columns = [*methods, *SHOWN.values()]
@@ -277,14 +336,18 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--settings", nargs="+", default=list(SETTINGS), choices=SETTINGS)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
-    parser.add_argument("--tuned", action="store_true", help="train the encoder, too")
+    of_features = parser.add_mutually_exclusive_group()
+    of_features.add_argument("--tuned", action="store_true", help="train the encoder, too")
+    of_features.add_argument("--weights", default="simclr", choices=("simclr", LITE0), help="whose frozen features")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side, one thread each")
     parser.add_argument("--table", type=Path, help="write the tables to this file, between its marks")
     asked = parser.parse_args()
-    wanted = runs(asked.tuned, asked.pairs, asked.methods, asked.settings, asked.seeds)
+    wanted = runs(asked.weights, asked.tuned, asked.pairs, asked.methods, asked.settings, asked.seeds)
     for run in wanted:
-        domains(run.pair)
-        if run.start != "random":
+        prepared(run)
+        if run.start == LITE0:
+            features(run)
+        elif run.start != "random":
             pretrained(run.family, run.seed)
     missing = [run for run in wanted if measured(run) is None]
     print(f"{len(wanted)} runs, {len(missing)} to measure", flush=True)
@@ -302,7 +365,7 @@ def main() -> None:
     lines = "\n".join([head, *table(wanted)])
     print(lines)
     if asked.table:
-        mark = "tuned" if asked.tuned else "frozen"
+        mark = "tuned" if asked.tuned else "frozen" if asked.weights == "simclr" else f"frozen-{asked.weights}"
         replace_table(asked.table, mark, lines)
 
 

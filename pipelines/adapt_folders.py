@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 """Where the code is."""
 PAIR = "folders"
 """The name of the two folders among `domains`."""
+GIVEN = "given"
+"""The name of weights that exist among `starts`."""
 
 
 def adapt_folders(
@@ -34,6 +37,7 @@ def adapt_folders(
     *,
     method: str = "gated_dance",
     encoder: Path | None = None,
+    start: Mapping[str, Any] | None = None,
     epochs: int = 0,
     image_size: int = 64,
     channels: int = 3,
@@ -41,8 +45,10 @@ def adapt_folders(
 ) -> None:
     """Give every image in the folder `target` a class of `source`, which has a folder for each class, or `unknown`.
 
-    Without an `encoder`, one is pretrained on the images of both folders by the method `adapt.companion`, for `epochs`
-    (0: as params.yaml says). All other settings are those of params.yaml. A table is written to `output`: path,
+    The `encoder` is the file of one of this project, which says what its images are; or `start` holds the settings of
+    weights that exist, as in the section `starts`, to which images of `image_size` and `channels` are brought. Without
+    either, one is pretrained on the images of both folders by the method `adapt.companion`, for `epochs` (0: as
+    params.yaml says). All other settings are those of params.yaml. A table is written to `output`: path,
     predicted, nearest_class, confidence, unknownness, group. An encoder that an earlier run pretrained is used again
     as long as what the folders' files hold, the settings and the code are the same. Raises `ValueError` for
     folders that aren't there and where a stage fails, which has then said why.
@@ -52,14 +58,21 @@ def adapt_folders(
             raise ValueError(f"{folder}: there is no such folder")
     if encoder is not None:
         image_size, channels = _format(encoder)
-    params = _params(source, target, encoder, epochs, image_size, channels, seed)
+    weights = GIVEN if start else str(encoder.resolve()) if encoder else ""
+    params = _params(source, target, weights, epochs, image_size, channels, seed)
+    if start:
+        # Scanned are the images that there are: those of a pretraining don't lie anywhere.
+        params |= {"starts": {GIVEN: dict(start)}, "clips": {}}
+        params["data"] |= {"source": "imagefolder", "path": str(source.resolve())}
     names = [str(path.resolve()) for path in (source, target)]
     content = json.dumps([names, params, sha256(encoder) if encoder else ""], sort_keys=True, default=str)
     folder = paths.WORK / "adapt-folders" / hashlib.sha256(content.encode()).hexdigest()[:16]
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "params.yaml").open("w") as handle:
         YAML(typ="safe").dump(params, handle)
-    if encoder is None:
+    if start:
+        _stage(folder, "scan")
+    elif encoder is None:
         _pretrain(folder, source, target, params["adapt"]["companion"], seed)
     _stage(folder, "domains", PAIR)
     _stage(folder, "adapt", method, str(seed))
@@ -75,7 +88,7 @@ def adapt_folders(
 def _params(
     source: Path,
     target: Path,
-    encoder: Path | None,
+    weights: str,
     epochs: int,
     image_size: int,
     channels: int,
@@ -91,7 +104,6 @@ def _params(
     pair |= {"source": "imagefolder", "source_path": str(source.resolve())}
     pair |= {"target": "folder", "target_path": str(target.resolve())}
     params["domains"] = {PAIR: {**pair, "image_size": image_size, "channels": channels}}
-    weights = str(encoder.resolve()) if encoder else ""
     params["adapt"] |= {"domains": PAIR, "start": companion, "weights": weights}
     params["adapt"] |= {"settings": ["as_is"], "starts": ["pretrained"], "split": ""}
     if epochs:
@@ -104,11 +116,19 @@ def _params(
 def _format(encoder: Path) -> tuple[int, int]:
     """Image size and channels of an encoder's file."""
     if not encoder.is_file():
-        raise ValueError(f"{encoder}: there is no such file")
-    with reading(encoder), safe_open(encoder, framework="numpy") as content:
-        settings = json.loads((content.metadata() or {}).get("sslflow.encoder", "{}"))
+        raise ValueError(
+            f"{encoder}: there is no such file, nor such a name in starts of params.yaml; weights of others are "
+            "package:efficientnet-lite0 and timm:<name>"
+        )
+    settings = {}
+    if encoder.suffix == ".safetensors":
+        with reading(encoder), safe_open(encoder, framework="numpy") as content:
+            settings = json.loads((content.metadata() or {}).get("sslflow.encoder", "{}"))
     if not {"image_size", "channels"} <= set(settings):
-        raise ValueError(f"{encoder}: not an encoder of this project; `dvc repro pretrain` writes them")
+        raise ValueError(
+            f"{encoder}: not an encoder of this project; for weights of others add a block to starts in params.yaml, "
+            "with this file as weights and what timm calls their network as network, and give its name"
+        )
     return settings["image_size"], settings["channels"]
 
 

@@ -50,10 +50,17 @@ def main() -> int:
     adapted.add_argument("--target", type=Path, required=True, help="folder of images without labels")
     adapted.add_argument("--output", type=Path, default=Path("predictions.parquet"), help="table that is written")
     adapted.add_argument("--method", default="gated_dance", help="a method of the section adapt_methods of params.yaml")
-    adapted.add_argument("--encoder", type=Path, help="weights to start from (default: pretrain on both folders)")
+    adapted.add_argument(
+        "--encoder",
+        default="",
+        help="what to start from: file of an encoder, package:efficientnet-lite0, timm:NAME, or a name in starts of "
+        "params.yaml (default: pretrain on both folders)",
+    )
     adapted.add_argument("--epochs", type=int, default=0, help="of that pretraining (default: as in params.yaml)")
-    adapted.add_argument("--image-size", type=int, default=64, help="pixels, without --encoder (default: 64)")
-    adapted.add_argument("--channels", type=int, default=3, choices=(1, 3), help="without --encoder (default: 3)")
+    adapted.add_argument(
+        "--image-size", type=int, default=64, help="pixels; an encoder's file has its own (default: 64)"
+    )
+    adapted.add_argument("--channels", type=int, default=3, choices=(1, 3), help="likewise (default: 3)")
     adapted.add_argument("--seed", type=int, default=0)
 
     heard = commands.add_parser("av", help="features of videos, a search in them, how well a model tells their sounds")
@@ -303,11 +310,12 @@ def begin(asked: argparse.Namespace) -> None:
 def adapt(asked: argparse.Namespace) -> None:
     """Carry classes over from one folder to another."""
     from pipelines.adapt_folders import adapt_folders
+    from sslflow.commands.given import start_settings
 
-    settings = {
-        name: getattr(asked, name) for name in ("method", "encoder", "epochs", "image_size", "channels", "seed")
-    }
-    adapt_folders(asked.source, asked.target, asked.output, **settings)
+    settings = {name: getattr(asked, name) for name in ("method", "epochs", "image_size", "channels", "seed")}
+    start = start_settings(asked.encoder, asked.image_size, asked.channels)
+    encoder = Path(asked.encoder) if asked.encoder and not start else None
+    adapt_folders(asked.source, asked.target, asked.output, encoder=encoder, start=start, **settings)
 
 
 def listen(asked: argparse.Namespace) -> None:

@@ -238,6 +238,7 @@ PREDICT = {"predictor_width": 32, "predictor_depth": 1, "momentum": 0.95}
 SELF = {"projector": (512, 512, 512), "predictor": 128}
 CODES = {**HEAD, "prototypes": 64}
 ANSWERS = {**CODES, "momentum": 0.9, "teacher_temperature": 0.04}
+RATE = {"coding_rate": 1.0, "momentum": 0.95}
 TWO_VIEWS = {"crop": Crop(0.4), "blur": Blur(p=0.0)}
 CROPS = {**TWO_VIEWS, "local": Local(crops=0)}
 
@@ -255,6 +256,7 @@ HEALTHY = {
     "diet": Run(DIET, epochs=20),
     "dino": Run(DINO, ANSWERS, CROPS, epochs=20),
     "dinov2": Run(DINOv2, {**ANSWERS, "spread": 0.01}, CROPS, lr=1e-3, encoder=PATCHES, epochs=10),
+    "coding_rate": Run(DINOv2, {**HEAD, **RATE}, CROPS, lr=1e-3, encoder=PATCHES, epochs=10),
     "distillation": Run(Distillation),
     "ibot": Run(IBOT, ANSWERS, CROPS, lr=1e-3, encoder=PATCHES, epochs=10),
     "ijepa": Run(IJEPA, PREDICT, {}, lr=1e-3, encoder=PATCHES, epochs=10),
@@ -283,6 +285,7 @@ SICK = {
     "diet_rate_too_high": Run(DIET, lr=0.1, epochs=3),
     "neighbours_all_the_same": Run(NNCLR, {**NEIGHBOURS, "queue": 1}, epochs=3),
     "dinov2_answers_all_alike": Run(DINOv2, {**ANSWERS, **ALIKE}, CROPS, lr=1e-3, encoder=PATCHES, epochs=3),
+    "without_coding_rate": Run(DINOv2, {**HEAD, **RATE, "coding_rate": 1e-6}, CROPS, lr=1e-2, encoder=PATCHES),
     "dull_teacher": Run(DullTeacher, epochs=2),
     "ibot_without_centre": Run(IBOTWithoutCentre, ANSWERS, CROPS, lr=1e-2, encoder=PATCHES),
     "ijepa_learning_targets": Run(LearningTargets, PREDICT, {}, lr=1e-3, encoder=PATCHES, epochs=10),

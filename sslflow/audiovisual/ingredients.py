@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ from sslflow.audiovisual.windows import BATCH, ClipSource
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
 from sslflow.data.splits import TRAIN
-from sslflow.networks.encoder import Encoder, load_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.weights import started_from
 from sslflow.runtime.rng import permutation
 from sslflow.training.ingredients import Factories, ingredients
 
@@ -59,10 +59,10 @@ def held_out(kind: type[ClipMethod], groups: np.ndarray, rows: np.ndarray, share
 def of_clips(
     clips: Dataset[ClipFormat], rows: np.ndarray, picture: Mapping[str, Any], sound: Mapping[str, Any], start: str = ""
 ) -> Factories:
-    """What there is for methods of clips: encoders with the settings given, that of pictures from the file `start`
-    where one is named; the labels of the rows; and the statistics of their sounds."""
+    """What there is for methods of clips: encoders with the settings given, that of pictures from the weights `start`
+    where they are named; the labels of the rows; and the statistics of their sounds."""
     return {
-        "encoder": lambda: started(Path(start)) if start else picture_encoder(clips, picture),
+        "encoder": lambda: started_picture(clips, start) if start else picture_encoder(clips, picture),
         "sound_encoder": lambda: sound_encoder(sound),
         "labels": lambda: torch.from_numpy(clips.labels[rows].copy()),
         "statistics": lambda: statistics_of(clips, rows),
@@ -80,14 +80,14 @@ def sound_encoder(settings: Mapping[str, Any]) -> Encoder:
     return Encoder(1, 64, **settings)
 
 
-def started(file: Path) -> Encoder:
-    """The encoder of frames that a run starts from. Raises `ValueError` for a file that holds none."""
-    if not file.exists():
-        raise ValueError(f"{file}: no encoder to start from (pretrain_clips.start)")
-    encoder = load_encoder(file)
+def started_picture(clips: Dataset[ClipFormat], start: str) -> Encoder:
+    """The encoder of frames that a run starts from: the weights of that name in `starts`, to which frames are brought,
+    or the file of an encoder of ours, of images of any size. Raises `ValueError` for weights that can't be had, or are
+    not for three channels."""
+    encoder = started_from(start, clips.format.picture, where=None)
     if encoder.channels != 3:
         raise ValueError(
-            f"{file} is for images of {encoder.channels} channels, and frames have 3: pretrain with data.channels: 3"
+            f"{start} is for images of {encoder.channels} channels, and frames have 3: pretrain with data.channels: 3"
         )
     return encoder
 

@@ -17,10 +17,10 @@ from sslflow.training.run import Journal
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """`clips`: the set to train and to test on; `start`: file with the encoder of pictures to start from ('': random
-    weights); `held_out`: share of the training sources on which a method that needs a threshold is not trained, but
-    which choose it; a row of the curve every `log_every` steps, with diagnostics of frames of `diagnostics` clips, and
-    a checkpoint every `checkpoint_seconds`."""
+    """`clips`: the set to train and to test on; `start`: what the encoder of pictures starts from, a name in the
+    section `starts`, or the file of an encoder ('': random weights); `held_out`: share of the training sources on which
+    a method that needs a threshold is not trained, but which choose it; a row of the curve every `log_every` steps,
+    with diagnostics of frames of `diagnostics` clips, and a checkpoint every `checkpoint_seconds`."""
 
     clips: str = ""
     start: str = ""

@@ -14,7 +14,7 @@ from typing import Any
 
 from sslflow import paths, stages
 from sslflow.commands import values
-from sslflow.networks.starts import BUILT_IN, RANDOM
+from sslflow.networks.starts import BUILT_IN, ELSEWHERE, RANDOM
 from sslflow.settings import by_name
 from sslflow.settings.params import (
     FILE,
@@ -170,6 +170,8 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
     for name in known:
         if name in (*BUILT_IN, *names("images")):
             yield f"starts.{name}: the name means a row or a method already; choose another"
+        if Path(str(name)).name != name:
+            yield f"starts.{name}: a name can't be a path; choose one without slashes"
     for section, key, built_in in (
         ("run", "controls", (RANDOM, "pixels")),
         ("run", "tuned_controls", ("scratch",)),
@@ -180,6 +182,15 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
         for name in asked if isinstance(asked, list) else [asked] if asked else []:
             if name not in (*built_in, *known):
                 yield f"{section}.{key}: there is no '{name}' in starts{closest(str(name), [*built_in, *known])}"
+    for section, key in (("adapt", "weights"), ("pretrain_clips", "start")):
+        name = lookup(content, section).get(key) or ""
+        # A file that isn't there is the stage's to tell, which knows where else it may be.
+        if not isinstance(name, str) or not name or name in known:
+            continue
+        if name.startswith(ELSEWHERE):
+            yield f"{section}.{key}: put {name} into a block of starts, and its name here"
+        elif Path(name).name == name and not Path(name).suffix and not Path(name).exists():
+            yield f"{section}.{key}: there is no '{name}' in starts, nor such a file{closest(name, known)}"
     for name in lookup(content, "methods"):
         own = lookup(content, f"methods.{name}.start")
         for key in ("weights", "teacher"):

@@ -58,7 +58,7 @@ def write_weights_listing(file: Path, weights: Mapping[str, str]) -> int:
     named = {setting: Path(name) for setting, name in weights.items() if name}
     for setting, place in named.items():
         if not place.is_file():
-            what = "such a file" if setting.endswith("split") else "a file of weights"
+            what = "such a file" if setting.endswith("split") else "a file of weights, or a block of starts"
             raise ValueError(f"{setting}: there is no file {place}; name {what}, or '' to do without one")
     rows = [(setting, escape(str(place)), sha256(place)) for setting, place in named.items()]
     write_csv(file, ("setting", "path", "sha256"), rows, if_different=True)

@@ -67,8 +67,14 @@ def patch_cross_entropy(targets: Tensor, logits: Tensor, asked: Tensor) -> Tenso
     """Cross entropy of the logits of patches with the targets, probabilities, both `(m, k)`: a mean over each image's
     patches, then over the images, those without any counted as 0; scalar. `asked`, bool `(n, patches)`, says whose the
     m patches are."""
+    return mean_over_asked(-(targets * F.log_softmax(logits.float(), dim=1)).sum(dim=1), asked)
+
+
+def mean_over_asked(values: Tensor, asked: Tensor) -> Tensor:
+    """Mean of what is known of patches, `(m,)`, over each image's patches, then over the images, those without any
+    counted as 0; scalar. `asked`, bool `(n, patches)`, says whose the m patches are."""
     shares = (1 / asked.sum(dim=1, keepdim=True).clamp(min=1)).expand_as(asked)[asked]
-    return -((targets * F.log_softmax(logits.float(), dim=1)).sum(dim=1) * shares).sum() / len(asked)
+    return (values * shares).sum() / len(asked)
 
 
 def mean_over_all(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,11 @@ class Given:
     side: int
     """Pixels of the side that an image has for them."""
 
+    @property
+    def words(self) -> str:
+        """In short: source, licence, hash and side."""
+        return f"{self.weights}, {self.licence}, sha256 {self.sha256[:12]}…, images brought to {self.side} pixels"
+
 
 class Brought(nn.Module):
     """Images as they are normalised here, `(n, 1 or 3, h, w)`, as given weights expect them, `(n, 3, …)`: in three

@@ -15,6 +15,8 @@ from sslflow.settings.params import Natural, closest
 RANDOM = "random"
 BUILT_IN = (RANDOM, "pixels", "scratch")
 """Names that stand for no weights: of control rows, and of training from random weights."""
+ELSEWHERE = ("package:", "timm:")
+"""What begins so is no file."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,19 @@ def file_of(start: Start) -> Path | None:
     return file
 
 
-def write_start(name: str, start: Start | None) -> None:
+def is_name(weights: str) -> bool:
+    """Whether a setting that may be a file means a name in `starts`, which `scan` wrote down, instead. A file of such a
+    name is meant by `./name`."""
+    return Path(weights).name == weights and paths.start(weights).is_file()
+
+
+def known_by(weights: str) -> Path:
+    """The file that is another one as soon as the weights are: what is known of the start of that name, or the file of
+    weights itself."""
+    return paths.start(weights) if is_name(weights) else Path(weights)
+
+
+def write_start(name: str, start: Start | None, project: Path = Path()) -> None:
     """Write down a start as its settings describe it, with the hash of its file, by which its weights are known to be
     the same, and the licence and version of a package. Where nothing has changed, nothing is written. Raises
     `ValueError` for weights that are not there."""
@@ -96,7 +110,7 @@ def write_start(name: str, start: Start | None) -> None:
         if kind == "package":
             facts["version"] = metadata.version(PACKAGES[package].distribution)
             facts["licence"] = PACKAGES[package].licence
-    place = paths.start(name)
+    place = project / paths.start(name)
     place.parent.mkdir(parents=True, exist_ok=True)
     if not place.exists() or read_json(place) != _plain(facts):
         write_json(place, facts)

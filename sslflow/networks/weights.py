@@ -8,6 +8,7 @@ import logging
 import pickle
 import warnings
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sslflow.data.formats import ImageFormat
-from sslflow.networks.encoder import Encoder, load_encoder
+from sslflow.networks.encoder import Encoder, load_encoder, rebuilt
 from sslflow.networks.given import Given
-from sslflow.networks.starts import PACKAGES, Start, file_of, read_start
+from sslflow.networks.starts import PACKAGES, Start, file_of, is_name, read_start
 from sslflow.runtime.files import sha256
 from sslflow.settings.params import closest
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Mean and standard deviation by which most networks for photographs have their images normalised."""
+DATA = "the data"
 
 
 def started(name: str, format: ImageFormat) -> Encoder:
@@ -32,9 +34,16 @@ def started(name: str, format: ImageFormat) -> Encoder:
     return given(read_start(name), format)
 
 
-def given(start: Start, format: ImageFormat) -> Encoder:
+def started_from(weights: str, format: ImageFormat, where: str | None = DATA) -> Encoder:
+    """An encoder for images of the format with the weights of that name in `starts`, or else of the file of an encoder
+    of ours. Raises `ValueError` as `given` does."""
+    return given(read_start(weights), format, where) if is_name(weights) else of_ours(Path(weights), format, where)
+
+
+def given(start: Start, format: ImageFormat, where: str | None = DATA) -> Encoder:
     """An encoder with the weights, in evaluation mode, for images of the format. Raises `ValueError` for weights that
-    can't be had, or don't fit."""
+    can't be had, or don't fit; `where` says whose format can be set to what an encoder of ours wants, None: any is
+    good."""
     kind, _, name = start.weights.partition(":")
     file = file_of(start)
     if kind == "timm":
@@ -46,7 +55,7 @@ def given(start: Start, format: ImageFormat) -> Encoder:
         facts = _facts(start, format, sha256(file), package.licence, (package.mean,) * 3, (package.std,) * 3)
         return _filled(package.network, state, facts, format, file)
     if ours(file):
-        return _continued(file, start, format)
+        return of_ours(file, format, where)
     if not start.network:
         raise ValueError(
             f"{file} holds plain tensors: set `network` beside it to what timm calls their network, such as resnet50"
@@ -96,16 +105,34 @@ def ours(file: Path) -> bool:
         raise ValueError(f"{file}: no weights can be read from it: damaged") from None
 
 
-def _continued(file: Path, start: Start, format: ImageFormat) -> Encoder:
-    """An encoder that sslflow wrote: images must be those that it was made for."""
+def of_ours(file: Path, format: ImageFormat, where: str | None = DATA) -> Encoder:
+    """An encoder that sslflow wrote. Its images must be those that it was made for, unless it goes back to given
+    weights, to which images of any format are brought. Raises `ValueError` as `given` does."""
+    if not file.is_file():
+        raise ValueError(f"{file}: there is no such file of weights to start from")
+    if not ours(file):
+        raise ValueError(
+            f"{file}: not an encoder written by sslflow; name it in starts, with `network` beside it, and put that name"
+        )
     encoder = load_encoder(file)
+    if encoder.given:
+        return _brought(encoder, format)
     wanted = encoder.channels, encoder.image_size
-    if wanted != (format.channels, format.size):
+    if where and wanted != (format.channels, format.size):
         raise ValueError(
             f"{file} is for images of {wanted[0]} channels and {wanted[1]} pixels, and these have {format.channels} "
-            f"and {format.size}: set channels and image_size of the data to the encoder's"
+            f"and {format.size}: set channels and image_size of {where} to the encoder's"
         )
     return encoder
+
+
+def _brought(encoder: Encoder, format: ImageFormat) -> Encoder:
+    """The same weights, to which images of this format are brought."""
+    assert encoder.given is not None
+    facts = asdict(replace(encoder.given, data_mean=format.mean, data_std=format.std))
+    other = rebuilt({**encoder.settings, "channels": format.channels, "image_size": format.size, "given": facts})
+    other.load_state_dict(encoder.state_dict())
+    return other.eval()
 
 
 def _facts(
@@ -174,7 +201,21 @@ def _filled(network: str, state: dict[str, Tensor], facts: Given, format: ImageF
             f"{rest[0]}; name the right network"
         )
     model.load_state_dict({one: state[one] for one in wanted if one in state}, strict=False)
-    return encoder.eval()
+    _require_size(encoder.eval(), facts.side, source)
+    return encoder
+
+
+@torch.no_grad()
+def _require_size(encoder: Encoder, side: int, source: object) -> None:
+    """Raises `ValueError` where images don't pass through the network: too small, or no whole number of patches."""
+    try:
+        encoder(torch.zeros(1, encoder.channels, encoder.image_size, encoder.image_size))
+    except (AssertionError, RuntimeError, ValueError) as error:
+        own = encoder.network.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
+        raise ValueError(
+            f"{source}: images of {side} pixels don't pass through its {encoder.settings['name']} "
+            f"({_first_line(error)}); set `side` beside it to another size, such as {own}, its own"
+        ) from None
 
 
 def _timm(name: str, **options: Any) -> torch.nn.Module:

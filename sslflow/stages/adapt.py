@@ -24,10 +24,12 @@ from sslflow.adaptation.method import Judged
 from sslflow.adaptation.task import SETTINGS, UNKNOWN, Task, open_task, target_answers
 from sslflow.adaptation.unknown_groups import unknown_groups
 from sslflow.features.extract import extract
-from sslflow.networks.encoder import Encoder, load_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.starts import is_name, known_by, read_start
+from sslflow.networks.weights import started_from
 from sslflow.runtime.checkpoint import Checkpoint, fingerprint
 from sslflow.runtime.device import compute
-from sslflow.runtime.files import replacing, write_json
+from sslflow.runtime.files import replacing, sha256, write_json
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import NonNegative, Over, Schemas, closest, load, lookup, read
 from sslflow.stages.entry import run
@@ -46,10 +48,10 @@ CHECKPOINT_SECONDS = 60.0
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """What is adapted: the pair of `domains`, for each of the `settings` of which classes they share, from each of
-    the `starts`: `pretrained`, an encoder of the method `start` or the one in the file `weights`, and `random`; with
-    `frozen` on features that were computed once. `split` is the file that says what the settings are; where it is
-    empty, that of the sample. Where the encoder is trained, the loss of the pretraining method `companion` is added,
-    times `companion_weight`; 0: none."""
+    the `starts`: `pretrained`, an encoder of the method `start`, or where `weights` is not empty that of this name in
+    the section `starts`, or of the file of this name; and `random`; with `frozen` on features that were computed once.
+    `split` is the file that says what the settings are; where it is empty, that of the sample. Where the encoder is
+    trained, the loss of the pretraining method `companion` is added, times `companion_weight`; 0: none."""
 
     domains: str = ""
     settings: Annotated[tuple[str, ...], MinLen(1)] = ("as_is",)
@@ -77,6 +79,8 @@ class Outcome:
     """Features by which it judged, `(n, dim)`."""
     source: Tensor
     """Those of the source's images, `(m, dim)`."""
+    weights: str
+    """Where it started, in words."""
 
 
 def schemas(adaptation_method: str, companion: str) -> Schemas:
@@ -110,7 +114,7 @@ def main(name: str, seed: int) -> None:
             groups = unknown_groups(found.judged, found.target, seed)
             file = paths.adapted(name, seed) / f"{setting}-{start}.parquet"
             _write(file, task, found, groups, answers.names)
-            facts = {"domains": plan.domains, "setting": setting, "split": plan.split}
+            facts = {"domains": plan.domains, "setting": setting, "split": plan.split, "weights": found.weights}
             write_json(file.with_suffix(".json"), {**facts, **found.judged.notes})
             print(f"adapt {name}-{seed}  {setting}, {start}: {_words(groups)}", flush=True)
             _checkpoint(name, seed, setting, start, plan, settings, device).remove()
@@ -123,15 +127,10 @@ def _checkpoint(
     depends_on = [name, seed, setting, start, str(device), settings]
     files = [paths.domains(plan.domains) / domain / "manifest.parquet" for domain in ("source", "target")]
     if start == "pretrained":
-        files.append(_weights(seed, plan))
+        files.append(known_by(plan.weights) if plan.weights else paths.encoder(plan.start, seed))
     if plan.split:
         files.append(Path(plan.split))
     return Checkpoint("adapt", fingerprint(depends_on, *files))
-
-
-def _weights(seed: int, plan: Plan) -> Path:
-    """The file of the encoder to start from: the one given, or that of the method."""
-    return Path(plan.weights) if plan.weights else paths.encoder(plan.start, seed)
 
 
 def _adapted(
@@ -147,6 +146,7 @@ def _adapted(
     """Train an adapter and judge the target. Where the encoder is trained, which takes minutes, a run that was stopped
     is resumed from its last checkpoint."""
     encoder = _encoder(start, seed, task, plan, settings)
+    weights = _origin(start, plan, encoder)
     if plan.frozen:
         source, target, body = frozen_inputs(encoder, task, device, settings=settings["extract"])
     else:
@@ -171,26 +171,36 @@ def _adapted(
             saved = time.monotonic()
     before = judged_features(model, source)
     judged, features = judge(model, target)
-    return Outcome(judged, features, before)
+    return Outcome(judged, features, before, weights)
 
 
 def _encoder(start: Start, seed: int, task: Task, plan: Plan, settings: dict[str, Any]) -> Encoder:
-    """The encoder to start from: that of the file, or one with random weights."""
+    """The encoder to start from: of the weights that are named, or of the method; or one with random weights."""
     if start == "random":
         torch.manual_seed(derive(seed, "init"))
         return Encoder(task.target.format.channels, task.target.format.size, **settings["encoder"])
-    file = _weights(seed, plan)
-    if not file.exists():
-        raise ValueError(f"{file}: no encoder to start from; run `dvc repro pretrain`, or name a file in adapt.weights")
-    encoder = load_encoder(file)
-    wanted = encoder.settings["channels"], encoder.settings["image_size"]
-    found = task.target.format.channels, task.target.format.size
-    if wanted != found:
+    file = paths.encoder(plan.start, seed)
+    if not plan.weights and not file.exists():
         raise ValueError(
-            f"{file} is for images of {wanted[0]} channels and {wanted[1]} pixels, the domains have {found[0]} and "
-            f"{found[1]}: set domains.{plan.domains}.channels and image_size to the encoder's"
+            f"{file}: no encoder to start from; run `dvc repro pretrain`, or set adapt.weights to a name in starts or "
+            "a file"
         )
-    return encoder
+    return started_from(plan.weights or str(file), task.target.format, f"domains.{plan.domains}")
+
+
+def _origin(start: Start, plan: Plan, encoder: Encoder) -> str:
+    """Where the weights come from, in words: source, licence and hash, as far as they are known."""
+    if start == "random":
+        return ""
+    before = encoder.given.words if encoder.given else ""
+    if not plan.weights:
+        return f"those of {plan.start}, trained here" + (f", which went on from {before}" if before else "")
+    place, named = plan.weights, ""
+    if is_name(plan.weights):
+        place, named = read_start(plan.weights).weights, f"{plan.weights}: "
+        if encoder.given and encoder.given.weights == place:
+            return f"{named}{before}"
+    return f"{named}{place}, sha256 {sha256(Path(place))[:12]}…" + (f", which went on from {before}" if before else "")
 
 
 def _write(file: Path, task: Task, found: Outcome, groups: Tensor, actual: list[str]) -> None:

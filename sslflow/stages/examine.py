@@ -11,13 +11,12 @@ import torch
 from safetensors.torch import save_file
 
 from sslflow import paths
-from sslflow.audiovisual.ingredients import clip_rows, of_clips, picture_encoder, sound_encoder
+from sslflow.audiovisual.ingredients import clip_rows, of_clips, picture_encoder, sound_encoder, started_picture
 from sslflow.audiovisual.method import find
 from sslflow.audiovisual.plan import Plan, sections
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
 from sslflow.examination.clips.exam import Exam, Examination, Findings, probe
-from sslflow.networks.encoder import load_encoder
 from sslflow.runtime.device import compute, place
 from sslflow.runtime.files import replacing, write_metrics
 from sslflow.runtime.rng import derive
@@ -64,7 +63,7 @@ def _probe(exam: Exam, found: Findings, plan: Plan, settings: dict[str, dict[str
     found.add("probe_picture", probe(exam, encoders["picture"], sound=False))
     found.add("probe_picture_random", probe(exam, random, sound=False, settled=False))
     if plan.start:
-        found.add("probe_picture_start", probe(exam, load_encoder(Path(plan.start)), False, settled=False))
+        found.add("probe_picture_start", probe(exam, started_picture(clips, plan.start), False, settled=False))
     if "sound" in encoders:
         found.add("probe_sound", probe(exam, encoders["sound"], sound=True))
         random = sound_encoder(settings["clip_encoders.sound"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,12 +16,14 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
 from sslflow.monitoring.watch import Watch
 from sslflow.networks.encoder import save_encoder
+from sslflow.networks.starts import is_name, known_by
 from sslflow.runtime.device import compute
 from sslflow.runtime.distributed import process_group, rank
 from sslflow.runtime.files import sha256, write_metrics
 from sslflow.runtime.rng import derive, permutation
 from sslflow.settings.params import Schemas, read
 from sslflow.stages.entry import run
+from sslflow.training.continued import Continued, hold
 from sslflow.training.ingredients import build
 from sslflow.training.provenance import how_images_are, made_by
 from sslflow.training.run import Run
@@ -49,15 +50,18 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     torch.manual_seed(derive(seed, "init"))
     given = of_clips(clips, rows, settings["clip_encoders.picture"], settings["clip_encoders.sound"], plan.start)
     method = build(kind, given, settings[block])
+    continued = Continued(weights=plan.start) if is_name(plan.start) else None
+    if continued:
+        hold(method.encoder, continued.blocks, len(rows))
     views = kind.Views(clips.format, **settings[f"{block}.views"])
 
-    facts = [settings, plan.held_out, sha256(Path(plan.start)) if plan.start else ""]
+    facts = [settings, plan.held_out, sha256(known_by(plan.start)) if plan.start else ""]
     files = clips.folder / "manifest.parquet", clips.folder / "dataset.json"
     training = Run("pretrain_clips", name, seed, plan.journal, device, facts, *files, unit="clips")
     train = settings[f"{block}.train"]
     watched = rows[permutation(len(rows), seed, "diagnostics")[: plan.diagnostics].numpy()]
     watch = Watch(method, None, clips, watched, device, seed, train.get("memory_format", "channels_last"))
-    for moment in training.train(method, views, clips, rows, f"{block}.train", **train):
+    for moment in training.train(method, views, clips, rows, f"{block}.train", continued=continued, **train):
         training.look(moment, watch, f"{block}.train")
     settle(method, views, clips, rows, device, seed)
     if rank():

@@ -35,8 +35,9 @@ SECTIONS = ("adapt", "clips", "data", "domains", "pretrain_clips", "starts")
 """What `dvc.yaml` says that it reads: the sets have names of the user's own."""
 COPIES = (".dvc", "tmp", "exps")
 """Where in a project DVC runs experiments that are not run in it."""
-WEIGHTS = ("adapt.weights", "adapt.split", "pretrain_clips.start")
-"""Settings that name a file: of weights, or of items and classes."""
+SPLIT = "adapt.split"
+WEIGHTS = ("adapt.weights", SPLIT, "pretrain_clips.start")
+"""Settings that name a file: of weights, or of items and classes; those of weights may be names in `starts`."""
 
 
 def schemas(section: str) -> Schemas:
@@ -50,8 +51,8 @@ def main() -> None:
     content = load()
     found = [f"{kind}.{name}" for kind in ("domains", "clips", "starts") for name in lookup(content, kind)]
     settings = read({name: one for section in ("data", *found) for name, one in schemas(section).items()})
-    weights = _weights(content)
-    _refuse_copy(settings, weights)
+    files, named = _weights(content)
+    _refuse_copy(settings, files)
     known = {paths.LISTING, paths.WEIGHTS_LISTING, *(paths.listing(*section.split(".", 1)) for section in found)}
     for file in set(paths.LISTINGS.glob("*.csv")) - known:
         file.unlink()
@@ -63,7 +64,8 @@ def main() -> None:
         file.unlink()
     for name, start in starts.items():
         write_start(name, start)
-    rows = write_weights_listing(paths.WEIGHTS_LISTING, weights)
+    known_by = {setting: str(paths.start(name)) for setting, name in named.items()}
+    rows = write_weights_listing(paths.WEIGHTS_LISTING, files | known_by)
     for section, own in settings.items():
         kind, _, name = section.partition(".")
         where: Mapping[str, Any] = {key: own[key] for key in KINDS[kind][1] if key in own}
@@ -105,13 +107,23 @@ def _is_there(place: Path) -> bool:
     return place.is_file() or (place.is_dir() and any(not one.name.startswith(".") for one in place.iterdir()))
 
 
-def _weights(content: dict[str, Any]) -> dict[str, str]:
-    """The files that settings name, by the names of the settings."""
-    found = {}
+def _weights(content: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """The files that settings name, by the names of the settings; likewise the names in `starts`. Raises `ValueError`
+    where it can't be told which is meant."""
+    files, named = {}, {}
     for setting in WEIGHTS:
         section, _, key = setting.rpartition(".")
-        found[setting] = lookup(content, section).get(key) or ""
-    return found
+        name = lookup(content, section).get(key) or ""
+        if setting == SPLIT or name not in lookup(content, "starts"):
+            files[setting] = name
+        elif Path(name).exists():
+            raise ValueError(
+                f"{setting}: {name} is a name in starts, and there is a file of that name as well; to mean the file, "
+                f"write ./{name}; to mean the start, rename one of them"
+            )
+        else:
+            named[setting] = name
+    return files, named
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def main(name: str, seed: int) -> None:
     for file in sorted(folder.glob("*.parquet")):
         notes = read_json(file.with_suffix(".json"))
         with reading(file.with_suffix(".json")):
-            domains, setting, split = (notes.pop(key) for key in ("domains", "setting", "split"))
+            domains, setting, split, _ = (notes.pop(key) for key in ("domains", "setting", "split", "weights"))
         of = paths.domains(domains), setting, Path(split) if split else None
         scores = adaptation_scores(decisions(file, open_task(*of)), target_answers(*of))
         prefix = file.stem.replace("-", "_")

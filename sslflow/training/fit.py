@@ -110,9 +110,8 @@ def fit(
     where one is given; `momentum` is that of SGD and LARS, `betas` are AdamW's, and with a `layer_decay` below 1 each
     layer of an encoder learns with so much of the rate of the layer above it. `resume` is a state that an earlier
     `Step` gave; the run then ends with the same bits as one that was never stopped, since every step draws its random
-    numbers from its own number. Where the encoders started from weights that exist, `continued` says at which rate they
-    learn. Raises `NonFiniteLoss` with the step, and `ValueError` for settings that don't fit
-    together.
+    numbers from its own number. Where `method.encoder` started from weights that exist, `continued` says at which rate
+    it learns. Raises `NonFiniteLoss` with the step, and `ValueError` for settings that don't fit together.
     """
     rows = dataset.pretraining_rows if rows is None else rows
     # Fewer examples than a batch: all of them, as far as the processes can share them.
@@ -128,7 +127,7 @@ def fit(
         convert_sync_batchnorm(method)
     _require_company(method, data, accumulate)
     networks = [encoder.network for encoder in method.encoders.values()]
-    apart = continued is not None
+    apart = method.encoder.network if continued else None
     made = make_optimizer(method, optimizer, lr, weight_decay, momentum, betas, layer_decay, networks, apart)
     state = State(method, made, steps)
     if resume is not None:
@@ -153,7 +152,7 @@ def fit(
             rate = lr * warmup_cosine(step, steps, warmup)
             slow = continued.rate(step, steps, warmup) if continued else rate
             for group in state.optimizer.param_groups:
-                group["lr"] = (slow if group.get("network") else rate) * group.get("lr_scale", 1.0)
+                group["lr"] = (slow if group.get("apart") else rate) * group.get("lr_scale", 1.0)
                 if weight_decay_end is not None and group["weight_decay"]:
                     group["weight_decay"] = cosine(weight_decay, weight_decay_end, step / steps)
             seen = tuple(_laid_out(view, memory_format) for view in views(read))

@@ -21,24 +21,24 @@ def make_optimizer(
     betas: tuple[float, float] = (0.9, 0.999),
     layer_decay: float = 1.0,
     networks: Iterable[nn.Module] = (),
-    apart: bool = False,
+    apart: nn.Module | None = None,
 ) -> torch.optim.Optimizer:
     """An optimiser over the trainable parameters; biases and the parameters of norms (one dimension) are not decayed,
     nor does LARS scale their steps.
 
     `momentum` is that of SGD and LARS, `betas` are AdamW's. With a `layer_decay` below 1, each layer of the timm
     `networks` learns with so much of the rate of the layer above it (arXiv:2106.08254): a group's `lr_scale`, by which
-    the caller multiplies the rate. Groups of the networks are told by the key `network`; with `apart` there are such
-    without a `layer_decay`, too.
+    the caller multiplies the rate. Groups of the network `apart`, one of them, have the key `apart`.
     """
     groups: list[dict[str, Any]] = []
-    networks = list(networks) if layer_decay < 1 or apart else []
+    networks = [net for net in networks if layer_decay < 1 or net is apart]
     if networks:
         # timm is imported where it is needed: it takes longer to load than torch.
         from timm.optim import param_groups_layer_decay  # pyright: ignore[reportPrivateImportUsage]
 
-        layers = [param_groups_layer_decay(net, weight_decay, layer_decay=layer_decay) for net in networks]
-        groups = [{**group, "network": True} for of_network in layers for group in of_network]
+        for net in networks:
+            layers = param_groups_layer_decay(net, weight_decay, layer_decay=layer_decay)
+            groups += [{**group, "apart": net is apart} for group in layers]
     layered = {id(p) for net in networks for p in net.parameters()}
     rest = [p for p in module.parameters() if p.requires_grad and id(p) not in layered]
     groups += [

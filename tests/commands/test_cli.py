@@ -113,6 +113,25 @@ def test_a_teacher_is_asked_for_where_a_method_learns_from_one(tmp_path: Path) -
     assert found == "start.teacher: there is no 'lite' in starts, did you mean 'lite0'?"
 
 
+@pytest.mark.parametrize(
+    ("setting", "old"), [("adapt.weights", "  weights: ''"), ("pretrain_clips.start", "  start: ''")]
+)
+def test_weights_are_a_name_in_starts_or_a_file(tmp_path: Path, setting: str, old: str) -> None:
+    def found(value: str) -> list[str]:
+        return problems(tmp_path, (old, f"{old[:-2]}{value}"))
+
+    assert found("lite0") == found("artifacts/encoders/simclr-0.safetensors") == []
+    assert found("lite") == [f"{setting}: there is no 'lite' in starts, nor such a file, did you mean 'lite0'?"]
+    assert found("random")[0].startswith(f"{setting}: there is no 'random' in starts")
+    for name in ("package:efficientnet-lite0", "timm:vit_small_patch14_dinov2.lvd142m"):
+        assert found(name) == [f"{setting}: put {name} into a block of starts, and its name here"]
+
+
+def test_a_name_in_starts_is_no_path(tmp_path: Path) -> None:
+    (found,) = problems(tmp_path, ("\nstart:  ", "  a/b: {weights: x.pth, network: resnet18}\nstart:  "))
+    assert found == "starts.a/b: a name can't be a path; choose one without slashes"
+
+
 def test_all_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     found = "\n".join(
         problems(

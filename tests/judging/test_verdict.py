@@ -301,6 +301,7 @@ EXPECTED = {
     "without_variance_and_covariance": {"shortcut"},
     "without_gaussian": {"shortcut"},
     "without_centre": {"collapse"},
+    "without_coding_rate": {"collapse"},
     "codes_all_alike": {"chance"},
 }
 IN_THE_END = {

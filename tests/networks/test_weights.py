@@ -17,7 +17,7 @@ from sslflow.data.formats import ImageFormat
 from sslflow.networks.batch_norm import batch_norms
 from sslflow.networks.encoder import Encoder, load_encoder, rebuilt, save_encoder
 from sslflow.networks.starts import Start
-from sslflow.networks.weights import given
+from sslflow.networks.weights import given, of_ours
 
 COLOUR = ImageFormat(3, 64, (0.6, 0.5, 0.4), (0.2, 0.3, 0.25))
 GREY = ImageFormat(1, 64, (0.4,), (0.3,))
@@ -157,6 +157,23 @@ def test_our_own_files_are_read_for_images_like_theirs(tmp_path: Path) -> None:
     assert torch.equal(given(Start(weights=str(tmp_path / "ours.safetensors")), COLOUR)(images), encoder(images))
     with pytest.raises(ValueError, match="is for images of 3 channels and 64 pixels, and these have 1"):
         given(Start(weights=str(tmp_path / "ours.safetensors")), GREY)
+
+
+@torch.no_grad()
+def test_images_of_any_format_are_brought_to_an_encoder_that_goes_back_to_given_weights(
+    file: Path, tmp_path: Path
+) -> None:
+    save_encoder(given(Start(weights=str(file), network="resnet18", side=96), COLOUR), tmp_path / "ours.safetensors")
+    grey = ImageFormat(1, 48, (0.4,), (0.3,))
+    _, images = pictures(grey)
+    expected = given(Start(weights=str(file), network="resnet18", side=96), grey)(images)
+    torch.testing.assert_close(of_ours(tmp_path / "ours.safetensors", grey)(images), expected)
+
+
+def test_images_that_don_t_pass_through_a_network_are_refused_with_a_size(tmp_path: Path) -> None:
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "vit.safetensors")
+    with pytest.raises(ValueError, match=r"images of 60 pixels don't pass through its test_vit .* such as 160"):
+        given(Start(weights=str(tmp_path / "vit.safetensors"), network="test_vit", side=60), COLOUR)
 
 
 @torch.no_grad()

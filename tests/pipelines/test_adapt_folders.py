@@ -7,16 +7,20 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 from PIL import Image
 from ruamel.yaml import YAML
+from safetensors.torch import save_file
 
 from pipelines import adapt_folders as adaptation
 from pipelines.adapt_folders import adapt_folders
 from sslflow import paths
 from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.networks.starts import Start, is_name, read_start
 from sslflow.runtime.files import write_text
 from sslflow.settings.params import load
 from tests.conftest import RECIPE
@@ -52,6 +56,34 @@ def test_every_target_image_gets_a_row(folders: tuple[Path, Path]):
     assert table.column_names == ["path", "predicted", "nearest_class", "confidence", "unknownness", "group"]
     assert sorted(table["path"].to_pylist()) == sorted(file.name for file in folders[1].iterdir())
     assert set(table["nearest_class"].to_pylist()) <= {"grey 30", "grey 120", "grey 210"}
+
+
+def test_weights_that_exist_are_handed_to_the_stages(folders: tuple[Path, Path], monkeypatch):
+    """The stage `scan` writes down what is known of them; the others are not run here."""
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_efficientnet").state_dict(), "theirs.safetensors")
+    start = {"weights": str(Path("theirs.safetensors").resolve()), "network": "test_efficientnet", "side": 32}
+    ran, run = [], adaptation._stage
+
+    def stage(folder: Path, name: str, *words: str) -> None:
+        ran.append(name)
+        if name == "scan":
+            run(folder, name, *words)
+            return
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            weights = load()["adapt"]["weights"]
+            assert is_name(weights)
+            assert read_start(weights) == Start(**start)
+            assert load()["domains"]["folders"]["image_size"] == 12
+        table = pa.table({"path": ["a"], "predicted": ["unknown"], "actual": [""]})
+        (folder / paths.adapted("gated_dance", 0)).mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, folder / paths.adapted("gated_dance", 0) / "as_is-pretrained.parquet")
+
+    monkeypatch.setattr(adaptation, "_stage", stage)
+    adapt_folders(*folders, Path("predictions.parquet"), start=start, image_size=12)
+    assert ran == ["scan", "domains", "adapt"]
+    assert pq.read_table("predictions.parquet").num_rows == 1
 
 
 def test_without_an_encoder_one_is_pretrained_on_both_folders_and_used_again(folders: tuple[Path, Path], capfd):

@@ -156,6 +156,15 @@ def test_what_is_right_and_wrong_is_counted_once():
         assert arrows == {title in ("Known, given a wrong class", "Unknown, but given a class")}
 
 
+def test_what_was_adapted_from_is_told_once():
+    project()
+    for seed in (0, 1):
+        scored("gated_dance", seed, 0.5)
+        words_ = "lite0: package:x, Apache-2.0, sha256 5793…"
+        write_json(paths.adapted("gated_dance", seed) / "as_is-pretrained.json", {"weights": words_})
+    assert words(made()).count("Pretrained weights: lite0: package:x, Apache-2.0, sha256 5793….") == 1
+
+
 def test_no_adaptation_no_section():
     project(methods="")
     page = made()

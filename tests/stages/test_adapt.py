@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 from ruamel.yaml import YAML
+from safetensors.torch import save_file
 
 from sslflow import paths
 from sslflow.adaptation.inputs import frozen_inputs, image_inputs
@@ -17,8 +19,10 @@ from sslflow.adaptation.task import open_task, target_answers
 from sslflow.ingest.domains import default_split, prepare_domains
 from sslflow.methods.adaptation.source_only import SourceOnly
 from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.networks.starts import Start, write_start
+from sslflow.networks.weights import started_from
 from sslflow.runtime.checkpoint import Checkpoint
-from sslflow.runtime.files import read_json
+from sslflow.runtime.files import read_json, sha256
 from sslflow.settings.params import load
 from sslflow.stages import adapt, score
 from tests.conftest import RECIPE, ROOT
@@ -224,7 +228,7 @@ def test_what_is_wrong_is_said(project):
     with pytest.raises(ValueError, match="did you mean 'dance'"):
         ran(project, "danse")
     project["adapt"]["weights"] = "nowhere.safetensors"
-    with pytest.raises(ValueError, match=r"nowhere\.safetensors: no encoder to start from"):
+    with pytest.raises(ValueError, match=r"nowhere\.safetensors: there is no such file of weights"):
         ran(project)
 
 
@@ -252,3 +256,55 @@ def test_features_that_are_not_finite_are_said(project):
     save_encoder(encoder, paths.encoder("simclr", 0))
     with pytest.raises(ValueError, match="not finite"):
         ran(project)
+
+
+def theirs(seed: int = 0) -> Start:
+    """Weights of a small network of timm's, as a start of the name `theirs`."""
+    torch.manual_seed(seed)
+    save_file(timm.create_model("test_efficientnet").state_dict(), "theirs.safetensors")
+    start = Start(weights="theirs.safetensors", network="test_efficientnet", side=32)
+    write_start("theirs", start)
+    return start
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_weights_of_a_name_in_starts_are_started_from_and_told(project, frozen):
+    theirs()
+    project["adapt"] |= {"frozen": frozen}
+    project["adapt"]["train"] |= {"steps": 2, "batch_size": 8}
+    project["adapt"]["weights"] = "theirs"
+    assert "opda_pretrained_auroc" in ran(project)
+    told = read_json(paths.adapted("gated_dance", 0) / "opda-pretrained.json")["weights"]
+    assert told == (
+        f"theirs: theirs.safetensors, unknown, sha256 {sha256(Path('theirs.safetensors'))[:12]}…, "
+        "images brought to 32 pixels"
+    )
+
+
+def test_the_target_is_seen_as_the_weights_want_it_and_the_source_with_the_target_s_mean(project):
+    start, task = theirs(), open_task(paths.domains("digits"))
+    encoder, seen = started_from("theirs", task.target.format), []
+    encoder.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    frozen_inputs(
+        encoder,
+        task,
+        torch.device("cpu"),
+        settings={"batch_size": max(len(task.source_rows), len(task.target_rows))},
+    )
+    source, target = seen
+    assert encoder.given is not None
+    shares = torch.from_numpy(task.target.read(task.target_rows)["images"].numpy()).float() / 255
+    mean, std = (torch.tensor(part).view(1, 3, 1, 1) for part in (encoder.given.mean, encoder.given.std))
+    wanted = torch.nn.functional.interpolate((shares - mean) / std, size=(start.side,) * 2, mode="bilinear")
+    torch.testing.assert_close(target, wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(source.mean(dim=(0, 2, 3)), target.mean(dim=(0, 2, 3)), atol=1e-2, rtol=0)
+
+
+def test_a_run_is_not_resumed_with_other_weights_of_the_same_name(project):
+    project["adapt"]["weights"] = "theirs"
+    plan = adapt.Plan(**{name: project["adapt"][name] for name in ("domains", "weights")})
+    files = set()
+    for seed in (0, 1):
+        theirs(seed)
+        files.add(adapt._checkpoint("dance", 0, "as_is", "pretrained", plan, {}, torch.device("cpu")).file)
+    assert len(files) == 2

@@ -12,10 +12,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import timm
 import torch
 from PIL import Image
 from ruamel.yaml import YAML
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from sslflow import paths
 from sslflow.audiovisual.bundle import clip_features, load_method, search
@@ -26,10 +27,13 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
 from sslflow.judging.judge import read_curve
 from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
+from sslflow.networks.starts import Start, write_start
+from sslflow.networks.weights import given
 from sslflow.runtime.files import read_json
 from sslflow.settings.params import ParamsError, load
 from sslflow.stages import examine, inspect_clips, pretrain_clips
 from sslflow.training import run as training
+from sslflow.training.continued import Continued
 from tests.av_fixtures import LOOKS, PER_VIDEO, RATE, SIDE, MemoryClips
 from tests.conftest import RECIPE
 
@@ -312,8 +316,39 @@ def test_an_encoder_to_start_from_must_see_colours_and_is_told_of(params):
     with pytest.raises(ValueError, match="images of 1 channels, and frames have 3"):
         ran(params, "temporal_order")
     params["pretrain_clips"]["start"] = "nowhere.safetensors"
-    with pytest.raises(ValueError, match="no encoder to start from"):
+    with pytest.raises(ValueError, match="there is no such file of weights"):
         ran(params, "temporal_order")
+
+
+def test_weights_of_a_name_are_gone_on_from_safely(params):
+    """Frames are brought to them, sounds are not; only their last blocks move, at their own small rate, and no
+    BatchNorm of theirs moves at all."""
+    clips = MemoryClips(12)
+    clips.write(SET)
+    torch.manual_seed(5)
+    save_file(timm.create_model("test_efficientnet").state_dict(), "theirs.safetensors")
+    start = Start(weights="theirs.safetensors", network="test_efficientnet", side=64)
+    write_start("theirs", start)
+    params["pretrain_clips"]["start"] = "theirs"
+    metrics = ran(params, "alignment")
+    assert "probe_picture_start_accuracy" in metrics
+    encoder = load_encoder(paths.clip_encoder("alignment", 0, "picture"))
+    picture = Dataset[ClipFormat](SET).format.picture
+    assert encoder.given is not None
+    assert encoder.given.data_mean == picture.mean
+    assert encoder.given.side == 64
+    before, after = given(start, picture).state_dict(), encoder.state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved
+    assert not [name for name in moved if "running" in name or ".bn" in name]
+    assert all(name.startswith(("network.blocks.3", "network.blocks.4", "network.conv_head")) for name in moved), moved
+    steps = read_curve(paths.curve("alignment", 0, paths.OF_CLIPS))[-1]["step"]
+    for name in moved:
+        assert float((after[name] - before[name]).abs().max()) < 2 * steps * Continued().lr
+    assert load_encoder(paths.clip_encoder("alignment", 0, "sound")).given is None
+    write_start("theirs", None)
+    with pytest.raises(ValueError, match="no weights of that name"):
+        ran(params, "alignment")
 
 
 def test_what_can_t_be_learned_from_is_said_in_plain_words(params):

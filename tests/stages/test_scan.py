@@ -16,7 +16,7 @@ from sslflow import paths
 from sslflow.ingest.images.sources import open_source
 from sslflow.ingest.listing import write_domains_listing, write_listing
 from sslflow.ingest.records import unescape
-from sslflow.networks.starts import Start, read_start
+from sslflow.networks.starts import Start, is_name, known_by, read_start
 from sslflow.runtime.files import sha256
 from sslflow.stages import scan
 
@@ -232,6 +232,35 @@ def test_weights_that_a_setting_names_are_listed(root: Path, monkeypatch: pytest
     assert paths.WEIGHTS_LISTING.read_text() != before, "other weights of the same size and time"
     weights.unlink()
     with pytest.raises(ValueError, match=r"adapt.weights: there is no file weights.safetensors; name a file"):
+        scan.main()
+
+
+def test_a_name_in_starts_is_told_from_a_file(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What adaptation depends on changes with the weights of the name, not with the other starts."""
+    monkeypatch.chdir(root.parent)
+    weights = write(Path("weights.pth"), b"1234")
+    start = {"weights": "weights.pth", "network": "resnet18"}
+    write_params("mine", starts={"mine": start})
+    scan.main()
+    before = paths.WEIGHTS_LISTING.read_text()
+    assert before.splitlines()[1:] == [f"adapt.weights,{paths.start('mine')},{sha256(paths.start('mine'))}"]
+    write_params("mine", starts={"mine": start, "other": start})
+    scan.main()
+    assert paths.WEIGHTS_LISTING.read_text() == before
+    write(weights, b"4321")
+    scan.main()
+    assert paths.WEIGHTS_LISTING.read_text() != before
+    write(Path("mine"), b"a file")
+    with pytest.raises(ValueError, match=r"adapt.weights: mine is a name in starts, and .* write ./mine"):
+        scan.main()
+    write_params("./mine", starts={"mine": start})
+    scan.main()
+    assert paths.WEIGHTS_LISTING.read_text().splitlines()[1] == f"adapt.weights,mine,{sha256(Path('mine'))}"
+    assert not is_name("./mine")
+    assert known_by("./mine") == Path("mine")
+    assert is_name("mine")
+    write_params("min", starts={"mine": start})
+    with pytest.raises(ValueError, match=r"there is no file min; name a file of weights, or a block of starts"):
         scan.main()
 
 

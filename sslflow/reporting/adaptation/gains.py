@@ -83,6 +83,17 @@ class Adaptations:
         """The file with a row for each image of the target; it may be missing."""
         return paths.adapted(method, seed) / f"{setting}-{start}.parquet"
 
+    @property
+    def origins(self) -> list[str]:
+        """Where the runs from pretrained weights started, in words, each once."""
+        notes = (
+            self.table(method, seed, setting, STARTS[0]).with_suffix(".json")
+            for method in self.methods
+            for seed in self.seeds
+            for setting in self.settings
+        )
+        return sorted({words for file in notes if file.exists() and (words := read_json(file).get("weights", ""))})
+
     def scores(self, method: str, setting: str, start: str) -> dict[int, dict[str, float]]:
         """The scores of each seed that has any: none without labels."""
         prefix = f"{setting}_{start}_"

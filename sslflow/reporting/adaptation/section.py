@@ -47,6 +47,7 @@ def section(runs: gains.Adaptations, adapter: str, images: int, seed: int) -> di
         "baseline": gains.BASELINE,
         "meanings": gains.MEANINGS,
         "sentences": gains.sentences(runs),
+        "origins": runs.origins,
         "scored": any(block.measure for block in blocks),
         "looks": [found for name in runs.settings if (found := _look(runs, method, name, images, seed))],
         "shown": f"{paths.run_name(method, runs.seeds[0])}, from {runs.starts[0]} weights",

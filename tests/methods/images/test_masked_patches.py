@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
-from sslflow.methods.images.dinov2 import DINOv2, nearest_apart
+from sslflow.methods.images.dinov2 import DINOv2, nearest_apart, rate_lacking, swapped_distance
 from sslflow.methods.images.ibot import IBOT
 from sslflow.methods.images.ijepa import IJEPA, BlockView, block_error
 from sslflow.networks.answers import balanced, mean_over_all, patch_cross_entropy, sinkhorn
@@ -92,6 +92,48 @@ def test_koleo_equals_the_slow_reference_and_lightly() -> None:
     found = float(nearest_apart(features))
     assert found == pytest.approx(slow_koleo(features), rel=1e-6)
     assert found == pytest.approx(float(KoLeoLoss()(features)), rel=1e-6)
+
+
+def slow_rate(vectors: Tensor) -> float:
+    """½ log det of the identity and the vectors' outer products, through eigenvalues."""
+    n, k = vectors.shape
+    total = torch.eye(k, dtype=torch.float64)
+    for row in vectors:
+        unit = row / math.sqrt(sum(float(value) ** 2 for value in row))
+        total += k / (n * 0.5) * torch.outer(unit, unit)
+    return sum(math.log(float(value)) for value in torch.linalg.eigvalsh(total)) / 2
+
+
+@pytest.mark.parametrize(("n", "k"), [(9, 5), (4, 7), (6, 6)])
+def test_the_coding_rate_equals_the_slow_reference(n: int, k: int) -> None:
+    """The largest is that of as many directions as there can be, at right angles."""
+    vectors, even = drawn(n, k), torch.eye(k, dtype=torch.float64)[: min(n, k)]
+    largest = slow_rate(even)
+    assert float(rate_lacking(even)) == pytest.approx(0, abs=1e-6)
+    assert float(rate_lacking(vectors)) == pytest.approx(1 - slow_rate(vectors) / largest, rel=1e-6)
+    assert 0 < float(rate_lacking(vectors)) < float(rate_lacking(vectors[:1].expand(n, k)))
+
+
+def test_the_coding_rate_pushes_equal_vectors_apart_as_soon_as_they_differ() -> None:
+    vectors = (torch.ones(8, 4) + 0.01 * drawn(8, 4)).requires_grad_()
+    loss = rate_lacking(vectors)
+    loss.backward()
+    assert vectors.grad is not None
+    moved = (vectors - 0.1 * vectors.grad).detach()
+    assert float(rate_lacking(moved)) < float(loss.detach())
+    assert rate_lacking(torch.ones(1, 4)).isfinite()
+
+
+def test_distances_of_crops_equal_the_slow_reference() -> None:
+    targets, seen = drawn(2, 3, 4), drawn(5, 3, 4, seed=1)
+    found = []
+    for t in range(2):
+        for crop in range(5):
+            for one in range(3):
+                a, b = targets[t, one], seen[crop, one]
+                if crop != t:
+                    found.append(float(((a / a.norm() - b / b.norm()) ** 2).sum()) / 2)
+    assert float(swapped_distance(targets, seen)) == pytest.approx(sum(found) / len(found), rel=1e-6)
 
 
 @pytest.mark.parametrize("features", [torch.ones(1, 4), torch.ones(5, 4), torch.eye(4).repeat(2, 1), torch.zeros(3, 4)])
@@ -209,6 +251,21 @@ def test_ibot_and_dinov2_weight_their_terms() -> None:
     losses = method.training_step(crops(4, hidden=True))
     expected = losses["images"] + 0.3 * losses["patches"] + 0.2 * losses["koleo"]
     torch.testing.assert_close(losses["loss"], expected)
+
+
+def test_with_a_coding_rate_there_are_no_answers() -> None:
+    """The teacher has the same head; patches count as much in each image; every parameter learns."""
+    method = DINOv2(encoder(), projector=(16, 8), prototypes=6, patches=0.3, coding_rate=0.7)
+    losses = method.training_step(crops(4, hidden=True))
+    expected = losses["images"] + 0.3 * losses["patches"] + 0.7 * losses["rate_lacking"]
+    torch.testing.assert_close(losses["loss"], expected)
+    losses["loss"].backward()
+    trained = {name: p for name, p in method.named_parameters() if p.requires_grad}
+    assert not [name for name, p in trained.items() if p.grad is None or not p.grad.any()]
+    assert method.choices(4) is None
+    assert method.projections(torch.randn(4, method.encoder.dim)).shape == (4, 8)
+    nothing = method.training_step(crops(4, hidden=False))
+    assert float(nothing["patches"].detach()) == 0
 
 
 def test_ijepa_sees_none_of_what_is_asked_for() -> None:
