@@ -25,6 +25,7 @@ from sslflow.examination.clips.exam import Exam, Examination, probe
 from sslflow.ingest.videos.prepare import prepare_clips
 from sslflow.ingest.videos.sources import VideoFile
 from sslflow.monitoring.watch import Watch
+from sslflow.settings.params import lookup
 from sslflow.stages import examine, pretrain_clips
 from sslflow.training.ingredients import build
 
@@ -115,8 +116,10 @@ def _made(bench: Bench, name: str, settings: dict[str, dict[str, Any]]) -> _Made
     full = round(len(rows) / found.share)
     pictures, sounds = settings["clip_encoders.picture"], settings["clip_encoders.sound"]
     every = np.resize(np.arange(len(rows)), full)
+    named = plan.start in lookup(bench.content, "starts")
     given = {
-        **of_clips(found.clips, rows, pictures, sounds, plan.start),
+        **of_clips(found.clips, rows, pictures, sounds, "" if named else plan.start),
+        **({"encoder": lambda: bench.given(plan.start, found.clips.format.picture)} if named else {}),
         "labels": lambda: torch.from_numpy(found.clips.labels[rows][every]),
         "statistics": lambda: statistics_of(found.clips, rows)[torch.from_numpy(every)],
     }

@@ -107,7 +107,9 @@ def adapted(bench: Bench, name: str) -> Cost:
 
 
 def _encoder(bench: Bench, task: Task, plan: adapting.Plan) -> Encoder:
-    return load_encoder(Path(plan.weights)) if plan.weights else bench.encoder(bench.start(plan.start), task.target)
+    if plan.weights and plan.weights not in lookup(bench.content, "starts"):
+        return load_encoder(Path(plan.weights))
+    return bench.encoder(plan.weights or bench.start(plan.start), task.target)
 
 
 def _frozen(
