@@ -18,6 +18,7 @@ from sslflow.commands.estimate.machine import disk_speeds
 from sslflow.commands.estimate.sample import Sample, of_prepared, sampled
 from sslflow.commands.estimate.startup import KIND, NETWORKS, Startup
 from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ImageFormat
 from sslflow.features.extract import extract
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.starts import RANDOM, Start
@@ -99,7 +100,11 @@ class Bench:
             return Encoder(
                 dataset.format.channels, dataset.format.size, **self.settings({"encoder": Encoder})["encoder"]
             )
-        return given(Start(**self.settings({f"starts.{name}": Start})[f"starts.{name}"]), dataset.format)
+        return self.started(name, dataset.format)
+
+    def started(self, name: str, format: ImageFormat) -> Encoder:
+        """One with the weights of a name in `starts`, for images of the format."""
+        return given(Start(**self.settings({f"starts.{name}": Start})[f"starts.{name}"]), format)
 
     def extract(self, cost: Cost, what: str, count: int, name: str, dataset: Dataset | None = None) -> None:
         """Add the features of so many images by the encoder of that name, measured once."""

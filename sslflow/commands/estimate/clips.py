@@ -25,6 +25,7 @@ from sslflow.examination.clips.exam import Exam, Examination, probe
 from sslflow.ingest.videos.prepare import prepare_clips
 from sslflow.ingest.videos.sources import VideoFile
 from sslflow.monitoring.watch import Watch
+from sslflow.settings.params import lookup
 from sslflow.stages import examine, pretrain_clips
 from sslflow.training.ingredients import build
 
@@ -120,6 +121,8 @@ def _made(bench: Bench, name: str, settings: dict[str, dict[str, Any]]) -> _Made
         "labels": lambda: torch.from_numpy(found.clips.labels[rows][every]),
         "statistics": lambda: statistics_of(found.clips, rows)[torch.from_numpy(every)],
     }
+    if plan.start in lookup(bench.content, "starts"):
+        given["encoder"] = lambda: bench.started(plan.start, found.clips.format.picture)
     views = kind.Views(found.clips.format, **settings[f"{block}.views"])
     return _Made(build(kind, given, settings[block]), views, found, rows, held, full)
 
