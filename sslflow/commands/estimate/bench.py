@@ -100,11 +100,11 @@ class Bench:
             return Encoder(
                 dataset.format.channels, dataset.format.size, **self.settings({"encoder": Encoder})["encoder"]
             )
-        return self.started(name, dataset.format)
+        return self.given(name, dataset.format)
 
-    def started(self, name: str, format: ImageFormat) -> Encoder:
-        """One with the weights of a name in `starts`, for images of the format."""
-        return given(Start(**self.settings({f"starts.{name}": Start})[f"starts.{name}"]), format)
+    def given(self, name: str, format: ImageFormat) -> Encoder:
+        """One with the weights of a name in `starts`, which need not have been scanned yet."""
+        return given(Start(**self.settings({f"starts.{name}": Start})[f"starts.{name}"]), format, None)
 
     def extract(self, cost: Cost, what: str, count: int, name: str, dataset: Dataset | None = None) -> None:
         """Add the features of so many images by the encoder of that name, measured once."""
@@ -124,10 +124,9 @@ class Bench:
         cost.ram = max(cost.ram, self.starts[NETWORKS].ram + round(self.rates[*key, "grown"]))
         cost.gpu = max(cost.gpu, round(self.rates[*key, "gpu"]))
 
-    @property
-    def start(self) -> str:
-        """What methods for images start from."""
-        return lookup(self.content, "start").get("weights", RANDOM)
+    def start(self, method: str = "") -> str:
+        """What a method for images starts from, or those do that have no setting of their own."""
+        return lookup(self.content, f"methods.{method}.start", over="start").get("weights", RANDOM)
 
 
 def rate(work: Callable[[int], None], most: int, device: torch.device) -> tuple[float, Taken]:

@@ -116,13 +116,13 @@ def _made(bench: Bench, name: str, settings: dict[str, dict[str, Any]]) -> _Made
     full = round(len(rows) / found.share)
     pictures, sounds = settings["clip_encoders.picture"], settings["clip_encoders.sound"]
     every = np.resize(np.arange(len(rows)), full)
+    named = plan.start in lookup(bench.content, "starts")
     given = {
-        **of_clips(found.clips, rows, pictures, sounds, plan.start),
+        **of_clips(found.clips, rows, pictures, sounds, "" if named else plan.start),
+        **({"encoder": lambda: bench.given(plan.start, found.clips.format.picture)} if named else {}),
         "labels": lambda: torch.from_numpy(found.clips.labels[rows][every]),
         "statistics": lambda: statistics_of(found.clips, rows)[torch.from_numpy(every)],
     }
-    if plan.start in lookup(bench.content, "starts"):
-        given["encoder"] = lambda: bench.started(plan.start, found.clips.format.picture)
     views = kind.Views(found.clips.format, **settings[f"{block}.views"])
     return _Made(build(kind, given, settings[block]), views, found, rows, held, full)
 

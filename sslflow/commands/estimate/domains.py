@@ -24,8 +24,7 @@ from sslflow.commands.estimate.images import FLOAT, prepared
 from sslflow.commands.estimate.sample import Sample, of_prepared, sampled
 from sslflow.features.extract import extract
 from sslflow.ingest.domains import FACTS, default_split, prepare_domains
-from sslflow.networks.encoder import Encoder
-from sslflow.networks.weights import of_ours
+from sslflow.networks.encoder import Encoder, load_encoder
 from sslflow.runtime.files import write_json
 from sslflow.settings.params import lookup
 from sslflow.stages import adapt as adapting
@@ -108,14 +107,9 @@ def adapted(bench: Bench, name: str) -> Cost:
 
 
 def _encoder(bench: Bench, task: Task, plan: adapting.Plan) -> Encoder:
-    if plan.weights and plan.weights != _start(bench, plan):
-        return of_ours(Path(plan.weights), task.target.format, f"domains.{plan.domains}")
-    return bench.encoder(_start(bench, plan), task.target)
-
-
-def _start(bench: Bench, plan: adapting.Plan) -> str:
-    """The name in `starts`, or what methods for images start from."""
-    return plan.weights if plan.weights in lookup(bench.content, "starts") else bench.start
+    if plan.weights and plan.weights not in lookup(bench.content, "starts"):
+        return load_encoder(Path(plan.weights))
+    return bench.encoder(plan.weights or bench.start(plan.start), task.target)
 
 
 def _frozen(
@@ -132,7 +126,7 @@ def _frozen(
     parts = ((task.source, task.source_rows, sizes[0]), (task.target, task.target_rows, sizes[1]))
     some = [torch.from_numpy(extract(encoder, images, _some(rows), bench.device, **own)) for images, rows, _ in parts]
     source, target = standardised(*(_like(one, size) for one, size in zip(some, sizes, strict=True)))
-    bench.extract(cost, "features", sum(sizes), _start(bench, plan), task.source)
+    bench.extract(cost, "features", sum(sizes), bench.start(plan.start), task.source)
     body = Residual(encoder.dim)
     labels = torch.from_numpy(np.resize(task.source_labels.numpy(), sizes[0]))
     _loop(bench, cost, name, (of_features(source.to(bench.device)), of_features(target.to(bench.device))), body,
@@ -168,7 +162,7 @@ def _trained(
         views = kind.Views(task.target.format, **settings[f"{block}.views"])
         given = {"encoder": lambda: encoder, "images": lambda: source.size + target.size}
         beside = Companion(build(kind, given, settings[block]), views, plan.companion_weight)
-    bench.extract(cost, "features", PASSES * sum(sizes), _start(bench, plan), task.source)
+    bench.extract(cost, "features", PASSES * sum(sizes), bench.start(plan.start), task.source)
     _loop(bench, cost, name, (source, target), body, encoder.dim, task.source_labels, task, settings, beside)
 
 

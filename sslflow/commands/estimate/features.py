@@ -27,6 +27,7 @@ from sslflow.reporting.images import atlas
 from sslflow.settings.params import lookup, schema
 from sslflow.stages import finetune as finetuning
 from sslflow.stages import probe, pseudolabel
+from sslflow.stages import report as reporting
 from sslflow.training.method import names
 
 SKIPPED = "score"
@@ -72,7 +73,7 @@ def _features(bench: Bench, name: str, rows: np.ndarray) -> Tensor:
     if name in names() and (known := _known(bench, name)) is not None:
         return torch.from_numpy(known[rows])
     own = bench.settings({"extract": extract})["extract"]
-    encoder = bench.encoders.get(name) or bench.encoder(bench.start if name in names() else name, dataset)
+    encoder = bench.encoders.get(name) or bench.encoder(bench.start(name) if name in names() else name, dataset)
     return torch.from_numpy(extract(encoder, dataset, rows, bench.device, **own))
 
 
@@ -141,8 +142,8 @@ def tuned(bench: Bench, name: str) -> Cost:
     if skipped:
         return cost
     settings = bench.settings(finetuning.schemas())["finetune"]
-    weights = bench.start if name in ("", finetuning.SCRATCH) else name
-    step, test, grown = _tuning(bench, RANDOM if name == finetuning.SCRATCH else weights, settings)
+    weights = bench.start(name) if name in names() else RANDOM if name == finetuning.SCRATCH else name
+    step, test, grown = _tuning(bench, weights, settings)
     batch = settings.get("batch_size", 32)
     for fraction in settings.get("fractions", FRACTIONS):
         labels = max(sample.counts.classes, round(fraction * sample.counts.train))
@@ -183,10 +184,10 @@ def _tuning(bench: Bench, weights: str, settings: dict[str, Any]) -> tuple[float
 
 def reported(bench: Bench) -> Cost:
     """Maps of features, one for each method, and one for adaptation."""
-    cost, settings = bench.begun("report"), bench.settings({"report": page.render})["report"]
+    cost, settings = bench.begun("report"), bench.settings(reporting.schemas())["report"]
     most = settings.get("map_images", schema(page.render)["map_images"].default)
     count = min(most, bench.images.counts.images)
-    dim = bench.encoder(bench.start, bench.images.dataset).dim
+    dim = bench.encoder(bench.start(), bench.images.dataset).dim
     drawn = min(count, MAPPED)
     features = np.random.default_rng(0).normal(size=(drawn, dim)).astype(np.float32)
     with taking() as loaded:

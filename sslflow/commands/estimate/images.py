@@ -60,7 +60,8 @@ def pretrain(bench: Bench, name: str) -> Cost:
     """Steps, rows of the curve, and what comes after the last."""
     cost, sample = bench.begun("pretrain"), bench.images
     settings = bench.settings(pretraining.schemas(name))
-    kind, block, start = find(name), f"methods.{name}", Continued(**settings["start"])
+    kind, block = find(name), f"methods.{name}"
+    start = Continued(**settings[f"{block}.start"])
     dataset, full = sample.dataset, images_of(kind, sample)
     rows, train = image_rows(kind, dataset), settings[f"{block}.train"]
     with taking() as built:
@@ -83,7 +84,7 @@ def pretrain(bench: Bench, name: str) -> Cost:
         look += watching(lambda: drift(0), bench.device).seconds
     cost.spend("diagnostics", look * rows_of_curve(found.count, journal.log_every))
     if batch_norms(method):
-        bench.extract(cost, "calibrating", min(CALIBRATED, full), bench.start)
+        bench.extract(cost, "calibrating", min(CALIBRATED, full), start.weights)
     bench.encoders[name] = method.encoder
     weights = bytes_of(method)
     bench.kept(cost, weights + sum(bytes_of(encoder) for encoder in method.encoders.values()))
@@ -95,7 +96,7 @@ def _method(
     bench: Bench, kind: type[Method], settings: dict[str, Any], name: str, rows: np.ndarray, full: int
 ) -> Method:
     """The method for as many images as there are, with the ingredients of those at hand."""
-    start, dataset = Continued(**settings["start"]), bench.images.dataset
+    start, dataset = Continued(**settings[f"methods.{name}.start"]), bench.images.dataset
     given = {
         **of_images(dataset, rows, settings["encoder"]),
         "encoder": lambda: bench.encoder(start.weights, dataset),
@@ -138,11 +139,11 @@ def bytes_of(module: torch.nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in module.state_dict().values())
 
 
-def extracted(bench: Bench) -> Cost:
+def extracted(bench: Bench, name: str) -> Cost:
     """Features of all images."""
     cost, count = bench.begun("extract"), bench.images.counts.images
-    bench.extract(cost, "the network", count, bench.start)
-    bench.kept(cost, count * bench.encoder(bench.start, bench.images.dataset).dim * FLOAT)
+    bench.extract(cost, "the network", count, bench.start(name))
+    bench.kept(cost, count * bench.encoder(bench.start(name), bench.images.dataset).dim * FLOAT)
     return cost
 
 
@@ -168,7 +169,7 @@ def misgivings(bench: Bench) -> list[str]:
             f"images are {width:.0f} pixels wide (median) and data.image_size is {side}: enlarging adds no detail and "
             f"costs {(side / width) ** 2:.0f} times the time; set it to about {width:.0f}"
         )
-    if bench.start == RANDOM:
+    if bench.start() == RANDOM:
         rows = _map_side(bench, side)
         if rows == 1:
             name = bench.settings({"encoder": Encoder})["encoder"].get("name", "resnet18")

@@ -78,13 +78,13 @@ def _cost(bench: Bench, stage: str) -> Cost:
         case "pretrain":
             return images.pretrain(bench, run)
         case "extract":
-            return images.extracted(bench)
+            return images.extracted(bench, run)
         case "pseudolabel":
             return features.clustered(bench, run)
         case "probe" | "probe_control":
             return features.probed(bench, run)
         case "finetune":
-            return features.tuned(bench, "supervised" if run == "supervised" else "")
+            return features.tuned(bench, run)
         case "finetune_control":
             return features.tuned(bench, run)
         case "adapt":
