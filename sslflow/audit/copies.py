@@ -1,0 +1,100 @@
+"""Near duplicates: images that are one picture, saved again, moved a little, or made darker."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sslflow.audit.neighbours import nearest
+from sslflow.settings.params import Fraction
+
+BLOCK = 256
+"""Images that are compared with their candidates at a time."""
+HASH = 8
+"""Side of the few pixels by which candidates are found."""
+BY_HASH, USUAL, BY_FEATURES = 12, 8, 5
+"""Candidates of each image; of those by hash, the place of the one that is as like it as any other image is."""
+CLOSER = 0.2
+"""A copy differs by less than this share of what an image that is like it by chance does."""
+SAME = 5e-4
+"""Difference below which two pictures are one, whatever the others are like."""
+
+
+@torch.no_grad()
+def near_copies(
+    images: Tensor, groups: Tensor, features: Tensor, blank: Tensor, *, likeness: Fraction = 0.98
+) -> list[tuple[int, int, float]]:
+    """Pairs of places, the smaller first, and how alike they are, the most first: of small uint8 `(n, channels, side,
+    side)`, none of the same of the `groups`, none of `blank` ones.
+
+    Alike is the correlation of blurred pixels at the best of nine displacements by a pixel, which neither brightness
+    nor contrast changes. A pair is one of copies from `likeness` on, where its difference is also a fifth, or less, of
+    that from each to its ninth candidate: images of one kind may all be alike, and are no copies. Candidates are the
+    nearest by a few blurred pixels, and by `features` `(n, dim)`; rows of zeros have none.
+    """
+    if len(images) < 2:
+        return []
+    few = F.adaptive_avg_pool2d(F.avg_pool2d(images.float(), 5, 1, 2), HASH)
+    _, by_hash = nearest(_centred(few), groups, BY_HASH)
+    _, by_features = nearest(features, groups, BY_FEATURES)
+    places = torch.cat([by_hash, by_features], dim=1)
+    difference = 1 - _alike(images, places)
+    own = torch.arange(len(images))[:, None].expand_as(places)
+    allowed = (groups[own] != groups[places]) & ~blank[own] & ~blank[places]
+    others = torch.where(allowed, difference, torch.inf)[:, : by_hash.shape[1]].sort(dim=1).values
+    usual = others[:, min(USUAL, others.shape[1] - 1)]
+    usual = torch.where(usual.isfinite(), usual, 1.0)
+    usual = torch.maximum(usual, usual[~blank].median() / 4) if (~blank).any() else usual  # where copies are many
+    if len(images) <= USUAL:  # of which none need be another image
+        usual = torch.ones_like(usual)
+    limit = CLOSER * torch.minimum(usual[own], usual[places])
+    found = allowed & ((difference <= 1 - likeness) & (difference <= limit) | (difference <= SAME))
+    pairs: dict[tuple[int, int], float] = {}
+    for a, b, far in zip(own[found].tolist(), places[found].tolist(), difference[found].tolist(), strict=True):
+        pair = (min(a, b), max(a, b))
+        pairs[pair] = max(pairs.get(pair, -1.0), 1 - far)
+    return sorted(((*pair, alike) for pair, alike in pairs.items()), key=lambda one: (-one[2], one[:2]))
+
+
+def _centred(images: Tensor) -> Tensor:
+    """Each image as a vector of mean zero and length one; of a blank one, of length zero."""
+    flat = images.flatten(1)
+    return F.normalize(flat - flat.mean(dim=1, keepdim=True), dim=1)
+
+
+def _alike(images: Tensor, places: Tensor) -> Tensor:
+    """Best correlation of each image with those in its `places`, `(n, candidates)`."""
+    inner = images.shape[-1] - 2
+    best = torch.full(places.shape, -1.0)
+    for start in range(0, len(images), BLOCK):
+        here = places[start : start + BLOCK]
+        own = _centred(_blurred(images[start : start + BLOCK])[..., 1:-1, 1:-1])
+        others = _blurred(images[here.flatten()])
+        for down in range(3):
+            for right in range(3):
+                moved = _centred(others[..., down : down + inner, right : right + inner])
+                cosines = torch.einsum("nd,nkd->nk", own, moved.view(*here.shape, -1))
+                best[start : start + BLOCK] = torch.maximum(best[start : start + BLOCK], cosines)
+    return best.clamp_max(1.0)
+
+
+def _blurred(images: Tensor) -> Tensor:
+    return F.avg_pool2d(images.float(), 3, 1, 1, count_include_pad=False)
+
+
+def families(count: int, pairs: list[tuple[int, int, float]]) -> np.ndarray:
+    """For each of `count` places the smallest one that pairs lead to, `(count,)` int64: its own without a copy."""
+    first = np.arange(count)
+
+    def root(place: int) -> int:
+        while first[place] != place:
+            first[place] = first[first[place]]
+            place = int(first[place])
+        return place
+
+    for a, b, _ in pairs:
+        low, high = sorted((root(a), root(b)))
+        first[high] = low
+    return np.array([root(place) for place in range(count)], dtype=np.int64)
