@@ -155,9 +155,7 @@ def _copies(
     }
 
 
-def _outliers(
-    dataset: Dataset, rows: np.ndarray, known: Tensor, good: np.ndarray, asked: Audit, found: Found
-) -> None:
+def _outliers(dataset: Dataset, rows: np.ndarray, known: Tensor, good: np.ndarray, asked: Audit, found: Found) -> None:
     places = np.flatnonzero(good)
     if len(places) <= asked.neighbours:
         found.said.append(
@@ -176,9 +174,7 @@ def _outliers(
     found.metrics["outliers"] = len(far)
 
 
-def _suspects(
-    dataset: Dataset, rows: np.ndarray, known: Tensor, good: np.ndarray, asked: Audit, found: Found
-) -> None:
+def _suspects(dataset: Dataset, rows: np.ndarray, known: Tensor, good: np.ndarray, asked: Audit, found: Found) -> None:
     if not dataset.classes:
         return
     labels = dataset.labels[rows]

@@ -45,7 +45,7 @@ def suspects(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
 
     `probabilities` `(n, classes)` are out of fold, `labels` int64 `(n,)`. A row belongs to the likeliest of the classes
     whose probability reaches the class's own mean over the rows that have its label; it is suspected where that is
-    not its label.
+    not its label, and no other class is likelier still.
     """
     n, classes = probabilities.shape
     own = probabilities[np.arange(n), labels]
@@ -56,6 +56,8 @@ def suspects(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray,
     others = probabilities.copy()
     others[np.arange(n), labels] = -1.0
     margin = own - others.max(axis=1)
-    places = np.flatnonzero((confident.max(axis=1) >= 0) & (likely != labels))
+    places = np.flatnonzero(
+        (confident.max(axis=1) >= 0) & (likely != labels) & (likely == probabilities.argmax(axis=1))
+    )
     places = places[np.argsort(margin[places], kind="stable")]
     return places, likely[places], margin[places]

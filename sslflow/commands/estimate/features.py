@@ -42,6 +42,17 @@ MAPPED = 500
 """Images that are laid out for the measurement, at most."""
 
 
+def audited(bench: Bench) -> Cost:
+    """The features of all images; what is done with them is not measured."""
+    cost = bench.begun("audit")
+    known = lookup(bench.content, "starts")
+    name = next((one for one in lookup(bench.content, "run").get("controls") or () if one in known), "")
+    if name:
+        bench.extract(cost, "the network", bench.images.counts.images, name)
+    cost.notes.append("without the comparing of images, seconds for some thousands")
+    return cost
+
+
 def clustered(bench: Bench, name: str) -> Cost:
     """K-means on features of a method, and how they agree with labels."""
     cost, sample = bench.begun("pseudolabel"), bench.images
