@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -65,19 +68,31 @@ def _centred(images: Tensor) -> Tensor:
 
 
 def _alike(images: Tensor, places: Tensor) -> Tensor:
-    """Best correlation of each image with those in its `places`, `(n, candidates)`."""
+    """Best correlation of each image, less its border, with those in its `places` at nine displacements,
+    `(n, candidates)`."""
     inner = images.shape[-1] - 2
-    best = torch.full(places.shape, -1.0)
+    windows = [np.s_[..., down : down + inner, right : right + inner] for down in range(3) for right in range(3)]
+    blurred = torch.cat([_blurred(block).half() for block in images.split(BLOCK)])
+    lengths = torch.cat([_lengths(block.float(), windows) for block in blurred.split(BLOCK)])
+    best = []
     for start in range(0, len(images), BLOCK):
-        here = places[start : start + BLOCK]
-        own = _centred(_blurred(images[start : start + BLOCK])[..., 1:-1, 1:-1])
-        others = _blurred(images[here.flatten()])
-        for down in range(3):
-            for right in range(3):
-                moved = _centred(others[..., down : down + inner, right : right + inner])
-                cosines = torch.einsum("nd,nkd->nk", own, moved.view(*here.shape, -1))
-                best[start : start + BLOCK] = torch.maximum(best[start : start + BLOCK], cosines)
-    return best.clamp_max(1.0)
+        here, own = places[start : start + BLOCK], blurred[start : start + BLOCK].float()
+        # A vector of mean zero does not see the mean of what it is multiplied with.
+        middle = _centred(own[..., 1:-1, 1:-1]).view(*own.shape[:2], inner, inner)
+        moved = torch.zeros(len(own), len(windows), *own.shape[1:])
+        for number, window in enumerate(windows):
+            moved[:, number][window] = middle
+        others = blurred[here.flatten()].float().view(*here.shape, -1)
+        products = moved.flatten(2) @ others.transpose(1, 2)
+        best.append((products / lengths[here].transpose(1, 2)).amax(dim=1))
+    return torch.cat(best).clamp_max(1.0)
+
+
+def _lengths(images: Tensor, windows: Sequence[Any]) -> Tensor:
+    """Of each image's windows as vectors, less their mean: `(n, windows)`."""
+    return torch.stack(
+        [images[one].flatten(1).std(dim=1, correction=0) * images[one][0].numel() ** 0.5 for one in windows], dim=1
+    ).clamp_min(1e-6)
 
 
 def _blurred(images: Tensor) -> Tensor:
