@@ -75,8 +75,8 @@ def section(dataset: Dataset) -> Section | None:
     others = [line for line in tables["copies"] if line["leak"] == "no"]
     leaked = int(metrics.get("leaked_near", 0))
     warning = (
-        f"{leaked:,} of the {len(dataset.rows('test')):,} test images have a near copy among the images to learn from: "
-        "accuracies flatter where a model knows the copy."
+        f"{leaked:,} of the {len(dataset.rows('test')):,} test images look like copies of images to learn from: "
+        "where they are, accuracies flatter."
         if leaked
         else ""
     )
@@ -136,5 +136,7 @@ def _balance() -> str:
     if len(counts) < 2:
         return ""
     most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
-    times = f", {counts[most] / counts[least]:.1f} times as many" if counts[least] else ""
-    return f"To train on, {most} has the most images ({counts[most]:,}){times}; {least} the fewest ({counts[least]:,})."
+    factor = f", a factor of {counts[most] / counts[least]:.1f}" if counts[least] else ""
+    return (
+        f"To train on, {most} has the most images ({counts[most]:,}), {least} the fewest ({counts[least]:,}){factor}."
+    )
