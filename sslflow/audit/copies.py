@@ -15,10 +15,12 @@ from sslflow.settings.params import Fraction
 
 BLOCK = 256
 """Images that are compared with their candidates at a time."""
-HASH = 8
-"""Side of the few pixels by which candidates are found."""
-BY_HASH, USUAL, BY_FEATURES = 12, 8, 5
-"""Candidates of each image; of those by hash, the place of the one that is as like it as any other image is."""
+HASH, WAVES = 8, 6
+"""Side of the few blurred pixels, and longest waves across and down, by which candidates are found."""
+BY_PIXELS, BY_WAVES, BY_FEATURES = 12, 5, 5
+"""Candidates of each image."""
+USUAL = 8
+"""Of those by pixels, the place of the one that is as like it as any other image of its kind is."""
 CLOSER = 0.2
 """A copy differs by less than this share of what an image that is like it by chance does."""
 SAME = 5e-4
@@ -34,19 +36,22 @@ def near_copies(
 
     Alike is the correlation of blurred pixels at the best of nine displacements by a pixel, which neither brightness
     nor contrast changes. A pair is one of copies from `likeness` on, where its difference is also a fifth, or less, of
-    that from each to its ninth candidate: images of one kind may all be alike, and are no copies. Candidates are the
-    nearest by a few blurred pixels, and by `features` `(n, dim)`; rows of zeros have none.
+    that from each to the ninth nearest by pixels: images of one kind may all be alike, and are no copies. Candidates
+    are the nearest by a few blurred pixels, by the strengths of their longest waves, which no displacement changes, and
+    by `features` `(n, dim)`.
     """
     if len(images) < 2:
         return []
-    few = F.adaptive_avg_pool2d(F.avg_pool2d(images.float(), 5, 1, 2), HASH)
-    _, by_hash = nearest(_centred(few), groups, BY_HASH)
+    waves = torch.cat([_waves(block) for block in images.split(BLOCK)])
+    pixels = torch.cat([_pixels(block) for block in images.split(BLOCK)])
+    _, by_pixels = nearest(pixels, groups, BY_PIXELS)
+    _, by_waves = nearest(waves, groups, BY_WAVES)
     _, by_features = nearest(features, groups, BY_FEATURES)
-    places = torch.cat([by_hash, by_features], dim=1)
+    places = torch.cat([by_pixels, by_waves, by_features], dim=1)
     difference = 1 - _alike(images, places)
     own = torch.arange(len(images))[:, None].expand_as(places)
     allowed = (groups[own] != groups[places]) & ~blank[own] & ~blank[places]
-    others = torch.where(allowed, difference, torch.inf)[:, : by_hash.shape[1]].sort(dim=1).values
+    others = torch.where(allowed, difference, torch.inf)[:, : by_pixels.shape[1]].sort(dim=1).values
     usual = others[:, min(USUAL, others.shape[1] - 1)]
     usual = torch.where(usual.isfinite(), usual, 1.0)
     usual = torch.maximum(usual, usual[~blank].median() / 4) if (~blank).any() else usual  # where copies are many
@@ -59,6 +64,17 @@ def near_copies(
         pair = (min(a, b), max(a, b))
         pairs[pair] = max(pairs.get(pair, -1.0), 1 - far)
     return sorted(((*pair, alike) for pair, alike in pairs.items()), key=lambda one: (-one[2], one[:2]))
+
+
+def _pixels(images: Tensor) -> Tensor:
+    return _centred(F.adaptive_avg_pool2d(F.avg_pool2d(images.float(), 5, 1, 2), HASH))
+
+
+def _waves(images: Tensor) -> Tensor:
+    """Roots of the magnitudes of the lowest frequencies but the mean, centred, `(n, numbers)`."""
+    found = torch.fft.rfft2(images.float())[..., :WAVES].abs().sqrt()
+    found[..., 0, 0] = 0
+    return _centred(torch.cat([found[..., :WAVES, :], found[..., 1 - WAVES :, :]], dim=-2))
 
 
 def _centred(images: Tensor) -> Tensor:
