@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from sslflow import __version__, methods, paths
+from sslflow.commands import arguments
 
 MARKS = {"fresh": " ", "stale": "*", "pending": "?"}
 SAID = {"fresh": "up to date", "stale": "will run", "pending": "may run"}
@@ -43,41 +44,9 @@ def main() -> int:
     cleaned = commands.add_parser("clean", help="remove what methods and seeds that are no longer run have left behind")
     cleaned.add_argument("--yes", action="store_true", help="do it; without, only say what would be removed")
 
-    adapted = commands.add_parser(
-        "adapt", help="give each image of a folder a class of another folder, which has labels, or the word unknown"
-    )
-    adapted.add_argument("--source", type=Path, required=True, help="folder with a folder of images for each class")
-    adapted.add_argument("--target", type=Path, required=True, help="folder of images without labels")
-    adapted.add_argument("--output", type=Path, default=Path("predictions.parquet"), help="table that is written")
-    adapted.add_argument("--method", default="gated_dance", help="a method of the section adapt_methods of params.yaml")
-    adapted.add_argument(
-        "--encoder",
-        default="",
-        help="what to start from: file of an encoder, package:efficientnet-lite0, timm:NAME, or a name in starts of "
-        "params.yaml (default: pretrain on both folders)",
-    )
-    adapted.add_argument("--epochs", type=int, default=0, help="of that pretraining (default: as in params.yaml)")
-    adapted.add_argument(
-        "--image-size", type=int, default=64, help="pixels; an encoder's file has its own (default: 64)"
-    )
-    adapted.add_argument("--channels", type=int, default=3, choices=(1, 3), help="likewise (default: 3)")
-    adapted.add_argument("--seed", type=int, default=0)
-
-    heard = commands.add_parser("av", help="features of videos, a search in them, how well a model tells their sounds")
-    uses = heard.add_subparsers(dest="use", metavar="use", required=True)
-    embedded = uses.add_parser("embed", help="features of every second of every video of a folder, with its time")
-    searched = uses.add_parser("search", help="the moments of a folder's videos that fit a sound or an image best")
-    told = uses.add_parser("score", help="how well a model tells own sounds from others in videos new to it")
-    for used in (embedded, searched, told):
-        used.add_argument("folder", type=Path, help="folder with videos, at any depth")
-        used.add_argument("--model", type=Path, help="file of artifacts/clips/methods (default: of alignment)")
-    embedded.add_argument("--output", type=Path, default=Path("features.parquet"), help="table that is written")
-    wanted = searched.add_mutually_exclusive_group(required=True)
-    wanted.add_argument("--sound", type=Path, help="file with a sound")
-    wanted.add_argument("--image", type=Path, help="file with an image")
-    searched.add_argument("--top", type=int, default=10, help="so many moments (default: 10)")
-
-    add_uses(commands)
+    arguments.of_adapt(commands)
+    arguments.of_av(commands)
+    arguments.of_uses(commands)
 
     asked, rest = parser.parse_known_args()
     if asked.command == "run":
@@ -114,50 +83,6 @@ def main() -> int:
         print("stopped", file=sys.stderr)
         return 130
     return 0
-
-
-def add_uses(commands: argparse._SubParsersAction) -> None:
-    """The commands that put an encoder to use."""
-    encoder = "a run such as simclr-0, a file, package:NAME or timm:NAME"
-    embedded = commands.add_parser("embed", help="features of all images of a folder, by any encoder; no training")
-    embedded.add_argument("folder", type=Path, help="folder with images, at any depth")
-    embedded.add_argument("--encoder", required=True, help=encoder)
-    embedded.add_argument("-o", "--output", type=Path, default=Path("features.parquet"), help="table that is written")
-    embedded.add_argument("--map", action="store_true", help="the features of the last map's cells, too")
-    embedded.add_argument("--side", type=int, default=0, help="pixels, for weights from elsewhere (default: their own)")
-    embedded.add_argument("--network", default="", help="timm's name of the network of a file of plain tensors")
-    embedded.add_argument("--sixteen-bit", metavar="LOW,HIGH", help="values that become black and white; or stretch")
-    embedded.add_argument("--batch", type=int, default=64, help="images at a time (default: 64)")
-    embedded.add_argument("--workers", type=int, default=0, help="processes that read images (default: all cores)")
-    embedded.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
-
-    searched = commands.add_parser("search", help="the images of a table of features that are most like others")
-    searched.add_argument("images", type=Path, nargs="+", metavar="image", help="files with images to look for")
-    searched.add_argument("--in", dest="table", type=Path, default=Path("features.parquet"), help="table by embed")
-    searched.add_argument("--top", type=int, default=10, help="so many of each (default: 10)")
-    searched.add_argument("--sheet", type=Path, metavar="PNG", help="draw them on a contact sheet")
-    searched.add_argument("--encoder", default="", help="where the table's encoder is now (default: where it was)")
-    searched.add_argument("--folder", type=Path, help="where the table's images are now (default: where they were)")
-    searched.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
-
-    selected = commands.add_parser("select", help="which images of a table of features to label next")
-    selected.add_argument("table", type=Path, nargs="?", default=Path("features.parquet"), help="table by embed")
-    selected.add_argument("--budget", type=int, required=True, help="so many images")
-    selected.add_argument("--labels", type=Path, help="table of labels that there are: path,label")
-    selected.add_argument("-o", "--output", type=Path, default=Path("labels.csv"), help="table that is written")
-    selected.add_argument("--by", choices=("typical", "covering"), default="typical", help="default: typical")
-    selected.add_argument("--seed", type=int, default=0, help="of the clusters (default: 0)")
-    selected.add_argument("--sheet", type=Path, metavar="PNG", help="draw them on a contact sheet")
-    selected.add_argument("--folder", type=Path, help="where the table's images are now (default: where they were)")
-    selected.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
-
-    exported = commands.add_parser("export", help="an encoder for other programs, checked, with a model card")
-    exported.add_argument("encoder", help=encoder)
-    formats = "torchvision, timm, safetensors, onnx or torchscript"
-    exported.add_argument("--to", required=True, metavar="FORMAT", help=formats)
-    exported.add_argument("-o", "--output", type=Path, required=True, help="file that is written")
-    exported.add_argument("--side", type=int, default=0, help="pixels, for weights from elsewhere (default: their own)")
-    exported.add_argument("--network", default="", help="timm's name of the network of a file of plain tensors")
 
 
 # The imports below stand where they are used: torch and DVC take seconds to load, and `sslflow --help` needs neither.

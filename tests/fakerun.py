@@ -107,8 +107,8 @@ def few(name: str, seed: int, labels: np.ndarray, rows: np.ndarray, classes: Seq
     answer is right but for the `every`th."""
     actual = labels[rows]
     fits = {
-        ("linear", count, draw): np.where(np.arange(len(rows)) % part == draw, actual, (actual + 1) % len(classes))
-        for count, part in ((3, 3), (9, 2))
+        ("linear", way, count, draw): np.where(np.arange(len(rows)) % part == draw, actual, (actual + 1) % len(classes))
+        for way, count, part in (("share", 3, 3), ("share", 9, 2), ("each", 1, 3))
         for draw in (0, 1)
     }
     write_few(paths.few(name, seed), rows, actual, fits)

@@ -73,6 +73,7 @@ def commands(lines: Iterable[str]) -> set[str]:
 
 
 UNFINISHED = {
+    "sslflow select",
     *("dvc exp", "sslflow av", "sslflow av score", "sslflow av search"),
     *("sslflow embed", "sslflow export", "sslflow search"),
 }

@@ -19,8 +19,9 @@ from sslflow.runtime.files import replacing
 from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import Count, Natural
 
-Fit = tuple[str, int, int]
-"""`linear` or `knn`, number of labels, number of the draw."""
+Fit = tuple[str, str, int, int]
+"""`linear` or `knn`; `each` or `share`; with `each` the labels of a class, with `share` all labels; number of the
+draw."""
 Share = Annotated[float, Gt(0), Le(1)]
 
 
@@ -34,16 +35,19 @@ class Few:
     draws: Natural = 3
 
 
-def draws_of(dataset: Dataset, few: Few) -> Iterator[tuple[int, np.ndarray]]:
-    """Number of a draw, and the rows that it has labels of: from few to many, none twice; all labels are not among
-    them."""
+def draws_of(dataset: Dataset, few: Few) -> Iterator[tuple[str, int, int, np.ndarray]]:
+    """`each` or `share`, the number of labels as in `Fit`, that of the draw, and the rows that it has labels of. What
+    comes to all labels, or to as many as another share, is not among them."""
     everything = len(dataset.labelled_rows(TRAIN))
     for draw in range(few.draws):
-        chosen = [some_of_each(dataset, number, draw) for number in few.each]
-        chosen += [labelled_subset(dataset, share, draw) for share in few.shares]
-        by_size = {len(rows): rows for rows in chosen if len(rows) < everything}
-        for size in sorted(by_size):
-            yield draw, by_size[size]
+        for number in few.each:
+            rows = some_of_each(dataset, number, draw)
+            if len(rows) < everything:
+                yield "each", number, draw, rows
+        shares = {len(rows): rows for share in few.shares for rows in [labelled_subset(dataset, share, draw)]}
+        for size, rows in sorted(shares.items()):
+            if size < everything:
+                yield "share", size, draw, rows
 
 
 def write_few(file: Path, rows: np.ndarray, actual: np.ndarray, answers: Mapping[Fit, np.ndarray]) -> None:
@@ -59,6 +63,6 @@ def read_few(file: Path) -> tuple[np.ndarray, dict[Fit, np.ndarray]]:
     actual = table["actual"].to_numpy()
     found = {}
     for name in table.column_names[2:]:
-        probe, labels, draw = name.split()
-        found[probe, int(labels), int(draw)] = table[name].to_numpy() == actual
+        probe, way, labels, draw = name.split()
+        found[probe, way, int(labels), int(draw)] = table[name].to_numpy() == actual
     return table["row"].to_numpy(), found

@@ -213,8 +213,8 @@ def _require_size(encoder: Encoder, side: int, source: object) -> None:
     except (AssertionError, RuntimeError, ValueError) as error:
         own = encoder.network.pretrained_cfg.get("input_size", (3, 224, 224))[-1]
         raise ValueError(
-            f"{source}: images of {side} pixels don't pass through its {encoder.settings['name']} "
-            f"({_first_line(error)}); set `side` beside it to another size, such as {own}, its own"
+            f"{source} can't take images of {side} pixels ({_first_line(error)}): choose another side; it was trained "
+            f"on {own}"
         ) from None
 
 

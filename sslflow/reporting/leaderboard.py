@@ -14,7 +14,7 @@ from sslflow.runtime.files import read_json, write_csv, write_json, write_metric
 Summary = dict[str, float]
 Board = dict[str, dict[str, Summary]]
 
-PARTS = ("mean", "std", "n", "low", "high", "above", "above_low", "above_high")
+PARTS = ("mean", "std", "n", "low", "high", "above", "above_low", "above_high", "top")
 """Of a cell: see `collect` and `compared`."""
 
 _TUNED = re.compile(r"finetune_[0-9.]+pct")
@@ -87,12 +87,16 @@ def compared(board: Board, answers: Answers, starts: Mapping[str, str]) -> Board
     """The board with what can be trusted of its accuracies: `low` and `high`, the 95 % interval over seeds and test
     images, and for methods `above`, `above_low` and `above_high`, the distance to their control and its interval, in
     pairs. The control is the weights that a method `starts` from, `random` or named, fine-tuned on their own where it
-    is about that."""
+    is about that. `top` is 1 for the best of an accuracy, and for what differs from it by no more than chance of seeds
+    and test images may explain, else 0."""
+    tops = {metric: _top(board, metric, answers) for metric in metric_names(board)}
     found: Board = {}
     for name, row in board.items():
         found[name] = {}
         for metric, cell in row.items():
             cell = dict(cell)
+            if is_accuracy(metric):
+                cell["top"] = float(name in tops[metric])
             if is_accuracy(metric) and (over := answers.over(name, metric)):
                 cell |= {"low": max(0.0, over.low), "high": min(1.0, over.high)}
                 control = control_of(metric, starts.get(name, "random"))
@@ -167,20 +171,23 @@ def metric_names(board: Board) -> list[str]:
     return [metric for metric in shown if metric in present]
 
 
-def best(board: Board, metric: str, answers: Answers | None = None) -> set[str]:
-    """The rows, controls included, with the highest mean of an accuracy, and those whose distance to it may be chance
-    of seeds and test images; without `answers` those that equal it to one decimal of a percent.
+def best(board: Board, metric: str) -> set[str]:
+    """The rows, controls included, that `compared` has found to be the best in an accuracy. RankMe and time have no
+    best."""
+    return {name for name, row in board.items() if row.get(metric, {}).get("top")}
 
-    RankMe and time have no best.
-    """
+
+def _top(board: Board, metric: str, answers: Answers) -> set[str]:
+    """The rows with the highest mean of an accuracy, and those whose distance to it may be chance; where answers are
+    missing, those that equal it to one decimal of a percent."""
     means = {name: row[metric]["mean"] for name, row in board.items() if metric in row}
     if not is_accuracy(metric) or len(means) < 2:
         return set()
-    top = max(means, key=lambda name: means[name])
+    highest = max(means, key=lambda name: means[name])
 
     def beaten(name: str) -> bool:
-        gap = answers.gap(top, name, metric) if answers else None
-        return gap.sure if gap else round(means[name], 3) < round(means[top], 3)
+        gap = answers.gap(highest, name, metric)
+        return gap.sure if gap else round(means[name], 3) < round(means[highest], 3)
 
     return {name for name in means if not beaten(name)}
 
@@ -244,12 +251,12 @@ def seeds_of(row: dict[str, Summary]) -> str:
     return "–".join(map(str, sorted({min(counts), max(counts)})))
 
 
-def leaderboard_text(board: Board, answers: Answers | None = None) -> str:
+def leaderboard_text(board: Board) -> str:
     """The board as an aligned plain-text table with a line that tells how to read it, for a terminal or a log."""
     if not board:
         return "leaderboard: nothing has been measured yet"
     metrics = metric_names(board)
-    best_rows = {metric: best(board, metric, answers) for metric in metrics}
+    best_rows = {metric: best(board, metric) for metric in metrics}
     table = [["", *(title(metric) + " " for metric in metrics), "seeds"]]
     for name in order(board):
         row = board[name]

@@ -92,7 +92,7 @@ def render(
         labelled=dataset.labelled,
         run=run,
         best=best,
-        table=_table(run, board, answers),
+        table=_table(run, board),
         worth=worth.section(board, answers, dataset, best, prices),
         data=_data(run, dataset),
         audited=audited.section(dataset) if run.methods else None,
@@ -132,9 +132,9 @@ def _template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _table(run: Run, board: leaderboard.Board, answers: Answers) -> dict[str, Any]:
+def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
     metrics = leaderboard.metric_names(board)
-    best = {metric: leaderboard.best(board, metric, answers) for metric in metrics}
+    best = {metric: leaderboard.best(board, metric) for metric in metrics}
     main = run.fractions[0] if run.fractions else None
     return {
         "tuned": any(metric.startswith("finetune") for metric in metrics),

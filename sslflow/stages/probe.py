@@ -100,13 +100,13 @@ def main(name: str, seed: int) -> None:
     table = [(row, *(names[number] for number in numbers)) for row, *numbers in rows]
     write_csv(paths.predictions(name, seed), COLUMNS, table)
     few: dict[Fit, np.ndarray] = {}
-    for draw, chosen in draws_of(dataset, Few(**settings["probe.few"])):
+    for way, labels, draw, chosen in draws_of(dataset, Few(**settings["probe.few"])):
         at = torch.from_numpy(np.searchsorted(train, chosen)).to(device)
         x_few, y_few = x_train[at], y_train[at]
         small = fit_linear(x_few, y_few, classes, derive(seed, "few", draw), **settings["probe.linear"])
-        few["linear", len(chosen), draw] = small.predict(x_test).cpu().numpy()
+        few["linear", way, labels, draw] = small.predict(x_test).cpu().numpy()
         voted = knn_predict(x_few, y_few, x_test, classes, **settings["probe.knn"])
-        few["knn", len(chosen), draw] = voted.cpu().numpy()
+        few["knn", way, labels, draw] = voted.cpu().numpy()
     write_few(paths.few(name, seed), test, dataset.labels[test], few)
     write_metrics(paths.metrics("probe", title), metrics)
     print(

@@ -155,7 +155,7 @@ def open_encoder(name: str, *, side: int = 0, network: str = "", sixteen_bit: Si
                 f"{file} holds plain tensors: say by --network what timm calls their network, such as resnet50"
             )
         format = suited(start)
-        encoder = _given(start, format)
+        encoder = given(start, format)
         assert encoder.given
         images = Images(format.size, format.channels, format.mean, format.std)
         digest, licence = encoder.given.sha256, encoder.given.licence
@@ -179,22 +179,6 @@ def _place(name: str) -> str:
         f"{name}: there is no such file of weights, nor run; name a file, a run such as simclr-0, timm:NAME or "
         "package:NAME"
     )
-
-
-def _given(start: Start, format: ImageFormat) -> Encoder:
-    """Weights from elsewhere, for images of the format. Raises `ValueError` where the network can't take them."""
-    own = suited(Start(weights=start.weights, network=start.network)).size
-    try:
-        encoder = given(start, format)
-        with torch.no_grad():
-            encoder.eval()(torch.zeros(1, format.channels, format.size, format.size))
-    except (AssertionError, RuntimeError) as error:
-        words = " ".join(str(error).split())[:160].rstrip(" .") or type(error).__name__
-        raise ValueError(
-            f"{start.weights} can't take images of {format.size} pixels ({words}): choose another --side; it was "
-            f"trained on {own}"
-        ) from None
-    return encoder
 
 
 def _images(encoder: Encoder, file: Path) -> Images:

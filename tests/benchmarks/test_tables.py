@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.starts import gap
 from benchmarks.tables import replace_table
+from sslflow.evaluation.intervals import Interval
 
 GUIDE = "before\n<!-- a: begin -->\nold\n<!-- a: end -->\nbetween\n<!-- b: begin -->\nkept\n<!-- b: end -->\n"
 
@@ -29,16 +30,15 @@ def rows(right: list[list[int]]) -> list[dict]:
 
 def test_a_gap_is_of_pairs_of_a_seed_and_an_image() -> None:
     ours, theirs = rows([[1, 1, 0, 1], [1, 1, 1, 1]]), rows([[1, 0, 0, 1], [0, 0, 1, 1]])
-    points, low, high = gap(ours, theirs, "linear", np.arange(4))
-    assert points == pytest.approx(100 * 3 / 8)
-    assert low <= points <= high
-    assert gap(ours, ours, "linear", np.arange(4)) == (0, 0, 0)
+    found = gap(ours, theirs, "linear", np.arange(4))
+    assert found.mean == pytest.approx(3 / 8)
+    assert found.low <= found.mean <= found.high
+    assert gap(ours, ours, "linear", np.arange(4)) == Interval(0, 0, 0)
 
 
 def test_images_of_one_thing_are_drawn_together() -> None:
     """Twenty answers about two things tell less than about twenty."""
     ours, theirs = rows([[1] * 10 + [0] * 10] * 3), rows([[0] * 20] * 3)
     groups = np.repeat([0, 1], 10)
-    _, low, high = gap(ours, theirs, "linear", groups)
-    _, near_low, near_high = gap(ours, theirs, "linear", np.arange(20))
-    assert high - low > 1.5 * (near_high - near_low)
+    together, apart = gap(ours, theirs, "linear", groups), gap(ours, theirs, "linear", np.arange(20))
+    assert together.high - together.low > 1.5 * (apart.high - apart.low)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TRAIN
 from sslflow.drawing.svg import colour
-from sslflow.evaluation.efficiency import read_few
+from sslflow.evaluation.efficiency import Fit, read_few
 from sslflow.evaluation.intervals import crossed
 from sslflow.evaluation.savings import Curve, Needed, needed
 from sslflow.reporting import leaderboard
@@ -42,6 +42,8 @@ class Row:
     name: str
     title: str
     curve: Curve
+    each: dict[tuple[str, int], np.ndarray]
+    """`linear` or `knn`, and the labels of each class, to right answers `(seeds, draws, n)`."""
     rows: np.ndarray
     """The test images."""
 
@@ -67,6 +69,7 @@ def section(
         "chart": chart(found, answers),
         "others": [title for title, _ in tables],
         "lines": lines(tables),
+        "each": few_of_each(found, answers),
         "said": said,
         "method": method.title if method else "",
     }
@@ -173,15 +176,27 @@ def _row(board: leaderboard.Board, name: str, answers: Answers, dataset: Dataset
         few.append((found, full))
     if rows is None:
         return None
-    numbers: dict[int, list[int]] = {}
-    for probe, labels, draw in few[0][0]:
-        if probe == "linear":
-            numbers.setdefault(labels, []).append(draw)
-    labels = sorted(numbers)
-    right = [np.stack([[one["linear", count, draw] for draw in numbers[count]] for one, _ in few]) for count in labels]
+    found = [found for found, _ in few]
+    right = [_stacked(found, "linear", "share", labels) for labels in _numbers(found[0], "linear", "share")]
+    labels = _numbers(found[0], "linear", "share")
     everything = np.stack([full[None] for _, full in few])
     curve = Curve((*labels, len(dataset.labelled_rows(TRAIN))), (*map(np.asarray, right), everything))
-    return Row(name, leaderboard.row_title(board, name), curve, rows)
+    each = {
+        (probe, number): _stacked(found, probe, "each", number)
+        for probe in ("linear", "knn")
+        for number in _numbers(found[0], probe, "each")
+    }
+    return Row(name, leaderboard.row_title(board, name), curve, each, rows)
+
+
+def _numbers(found: Mapping[Fit, np.ndarray], probe: str, way: str) -> list[int]:
+    return sorted({labels for own, how, labels, _ in found if (own, how) == (probe, way)})
+
+
+def _stacked(found: Sequence[Mapping[Fit, np.ndarray]], probe: str, way: str, labels: int) -> np.ndarray:
+    """Right answers, `(seeds, draws, n)`."""
+    draws = sorted({draw for *kind, draw in found[0] if kind == [probe, way, labels]})
+    return np.stack([[one[probe, way, labels, draw] for draw in draws] for one in found])
 
 
 def _needs(method: Row, other: Row, answers: Answers) -> list[tuple[int, Needed]]:
@@ -189,6 +204,24 @@ def _needs(method: Row, other: Row, answers: Answers) -> list[tuple[int, Needed]
     return [
         (labels, needed(other.curve, method.curve, place, groups)) for place, labels in enumerate(method.curve.labels)
     ]
+
+
+def few_of_each(rows: Sequence[Row], answers: Answers) -> dict[str, Any]:
+    """Accuracies with a few labels of every class, in percent with their 95 % interval: the heads of the columns, and a
+    line for each row."""
+    kinds = sorted({kind for row in rows for kind in row.each}, key=lambda kind: (kind[0] != "linear", kind[1]))
+    return {
+        "heads": [f"{leaderboard.title(probe)}, {number} a class" for probe, number in kinds],
+        "lines": [
+            (row.title, [_spread(row.each[kind], answers.groups[row.rows]) for kind in kinds if kind in row.each])
+            for row in rows
+        ],
+    }
+
+
+def _spread(right: np.ndarray, groups: np.ndarray) -> str:
+    told = crossed(right, groups)
+    return f"{100 * told.mean:.1f} ({100 * max(0.0, told.low):.1f} to {100 * min(1.0, told.high):.1f})"
 
 
 def _number(labels: float) -> str:
