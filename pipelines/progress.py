@@ -34,6 +34,7 @@ NUMBER = re.compile(r"\d[\w.+-]*")
 WEIGHTS = {
     "scan": 2,
     "prepare": 10,
+    "audit": 30,
     "domains": 10,
     "clips": 60,
     "preview": 8,

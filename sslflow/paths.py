@@ -15,6 +15,7 @@ METRICS = ARTIFACTS / "metrics"
 LEADERBOARD = ARTIFACTS / "leaderboard.json"
 SCORES = ARTIFACTS / "scores"
 REPORT = ARTIFACTS / "report"
+AUDIT = ARTIFACTS / "audit"
 WORK = Path("work")
 CLIPS_CACHE = WORK / "clips"
 OF_CLIPS = ARTIFACTS / "clips"
@@ -24,7 +25,7 @@ OF_CLIPS = ARTIFACTS / "clips"
 def parents() -> list[Path]:
     """The folders in which outputs lie that DVC keeps in its cache, as far as they are there."""
     rooms = [folder for root in (ARTIFACTS, OF_CLIPS) for folder in sorted(root.glob("*")) if folder.is_dir()]
-    whole = (METRICS, REPORT, SCORES)
+    whole = (METRICS, REPORT, SCORES, AUDIT)
     return [*map(Path, ("data", "data/domains", "data/clips")), ARTIFACTS, *(one for one in rooms if one not in whole)]
 
 
@@ -33,6 +34,7 @@ MAKERS = {
     "artifacts": {
         **dict.fromkeys(("encoders", "methods", "curves"), "pretrain"),
         **dict.fromkeys(("pictures", "verdicts"), "inspect"),
+        "audit": "audit",
         "views": "preview",
         "features": "extract",
         "pseudolabels": "pseudolabel",

@@ -62,6 +62,8 @@ def write_dataset(folder: Path, images: np.ndarray, labels: np.ndarray, splits: 
         "split": splits,
         "label": labels,
         "group": names,
+        "width": np.full(len(images), images.shape[3]),
+        "height": np.full(len(images), images.shape[2]),
     }
     pq.write_table(pa.table(columns), folder / "manifest.parquet")
     mean, std = (tuple((measured(axis=(0, 2, 3)) / 255).tolist()) for measured in (images.mean, images.std))

@@ -16,6 +16,7 @@ LAYERS = (
     "use",
     "stages",
     "reporting",
+    "audit",
     "examination",
     "evaluation",
     "methods",

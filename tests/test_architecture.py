@@ -188,6 +188,6 @@ def test_outs_are_where_places_says(tmp_path: Path) -> None:
     items = {paths.run_name(*one) for one in images + controls + heard + adapted}
     items |= {*run["methods"], *params["domains"], *params["clips"], ""}
     known |= {paths.metrics(stage, item) for stage in check.stage_names() for item in items}
-    known |= {paths.LISTINGS, paths.PREPARED, paths.REPORT, paths.SCORES}
+    known |= {paths.LISTINGS, paths.PREPARED, paths.AUDIT, paths.REPORT, paths.SCORES}
     known |= {paths.LEADERBOARD, paths.LEADERBOARD.with_suffix(".csv"), paths.ARTIFACTS / "curves.csv"}
     assert not {Path(out) for out in outputs(tmp_path)} - known

@@ -33,9 +33,13 @@ class LinearProbe:
     converged: bool
     """Whether the gradient fell below the tolerance within the iterations allowed, in the final fit."""
 
+    def logits(self, features: Tensor) -> Tensor:
+        """Of each class, for each row of features `(n, dim)`: `(n, classes)`."""
+        return ((features.float() - self.mean) / self.scale) @ self.weight + self.bias
+
     def predict(self, features: Tensor) -> Tensor:
         """Class of each row of features `(n, dim)`, int64 `(n,)`."""
-        return (((features.float() - self.mean) / self.scale) @ self.weight + self.bias).argmax(dim=1)
+        return self.logits(features).argmax(dim=1)
 
 
 def fit_linear(

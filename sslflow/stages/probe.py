@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sslflow import paths
@@ -19,6 +18,7 @@ from sslflow.evaluation.efficiency import Few, Fit, draws_of, write_few
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
 from sslflow.features.extract import extract
+from sslflow.features.pixels import PIXELS, pixels
 from sslflow.features.store import FeatureStore
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.starts import RANDOM
@@ -29,10 +29,6 @@ from sslflow.runtime.rng import derive
 from sslflow.settings.params import Count, Positive, read
 from sslflow.stages.entry import run
 
-PIXELS = 32
-"""Side to which larger images are averaged for `pixels`: a classifier on all pixels of photographs takes gigabytes, and
-longer than pretraining."""
-_BATCH = 1024
 COLUMNS = ("row", "actual", "predicted", "neighbours")
 """Of the table of predictions: by the linear classifier, and by the nearest neighbours."""
 
@@ -142,17 +138,6 @@ def _features(
         return torch.from_numpy(store.array[rows]).to(device)
 
     return read_features
-
-
-def pixels(dataset: Dataset, rows: np.ndarray, device: torch.device) -> Tensor:
-    """Pixels of the rows given, from 0 to 255, float32 `(rows, dim)` on the device; of images larger than `PIXELS`, the
-    means of `PIXELS` × `PIXELS` areas. Whole images are read a few at a time."""
-    parts = []
-    for start in range(0, len(rows), _BATCH):
-        images = dataset.read(rows[start : start + _BATCH])["images"].to(device).float()
-        small = F.adaptive_avg_pool2d(images, PIXELS) if dataset.format.size > PIXELS else images
-        parts.append(small.flatten(1))
-    return torch.cat(parts)
 
 
 def _accuracy(predicted: Tensor, actual: Tensor) -> float:

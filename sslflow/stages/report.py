@@ -25,6 +25,7 @@ SHOWN = (
     "run",
     "compute",
     "data",
+    "audit",
     "encoder",
     "train",
     "views",

@@ -73,7 +73,7 @@ def test_every_stage_for_images_has_a_cost(folder: Path) -> None:
     settings()
     run = ["pseudolabel@rotation-0", "probe@rotation-0", "probe_control@random-0", "finetune@rotation-0"]
     before = {file for file in folder.rglob("*") if file.is_file()}
-    found, doubts = costs(*TRAINED, *run, "finetune_control@scratch-0", "preview@rotation", "report")
+    found, doubts = costs(*TRAINED, *run, "finetune_control@scratch-0", "preview@rotation", "audit", "report")
     assert all(cost.seconds > 1.0 and cost.ram >= STARTS[LIGHT].ram for cost in found.values())
     assert found["prepare"].disk == 2 * 80 * (28 * 28 + 200), "in DVC's cache, too"
     assert "the linear classifier" in found["probe@rotation-0"].parts

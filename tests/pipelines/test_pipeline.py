@@ -22,7 +22,19 @@ from ruamel.yaml import YAML
 
 from sslflow import paths
 from sslflow.settings.params import load
-from sslflow.stages import extract, finetune, inspect, prepare, pretrain, preview, probe, pseudolabel, report, scan
+from sslflow.stages import (
+    audit,
+    extract,
+    finetune,
+    inspect,
+    prepare,
+    pretrain,
+    preview,
+    probe,
+    pseudolabel,
+    report,
+    scan,
+)
 from tests.conftest import RECIPE, ROOT, first_images
 
 METHOD = '''"""Brightness: tell how bright an image is; a method that exists in this test alone."""
@@ -203,6 +215,7 @@ def test_a_folder_without_labels_goes_through_the_stages_to_the_report(
     try:
         scan.main()
         prepare.main()
+        audit.main()
         preview.main("simclr")
         for stage in (pretrain, inspect, extract, pseudolabel, probe, finetune):
             stage.main("simclr", 3)

@@ -109,7 +109,15 @@ OF_A_METHOD = dict.fromkeys(("preview", "pretrain", "inspect", "extract", "pseud
         ),
         pytest.param(
             edited("sslflow/evaluation/retrieval.py"),
-            {"probe": 2, "probe_control": 3, "finetune": 2, "finetune_control": 1, "examine": 1, "report": 1},
+            {
+                "audit": 1,
+                "probe": 2,
+                "probe_control": 3,
+                "finetune": 2,
+                "finetune_control": 1,
+                "examine": 1,
+                "report": 1,
+            },
             id="a retrieval score",
         ),
         pytest.param(set_to("probe.knn.k=5"), {"probe": 2, "probe_control": 3, "report": 1}, id="a setting of a stage"),

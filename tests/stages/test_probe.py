@@ -83,7 +83,7 @@ def test_large_images_are_averaged_for_the_control_and_small_ones_are_not(tmp_pa
     dataset = write_dataset(tmp_path / "large" / paths.PREPARED, large, labels[:160], ["train"] * 120 + ["test"] * 40)
     (tmp_path / "large/params.yaml").write_text(PARAMS)
     monkeypatch.chdir(tmp_path / "large")
-    monkeypatch.setattr(probe, "_BATCH", 7)
+    monkeypatch.setattr("sslflow.features.pixels._BATCH", 7)
     found = probe.pixels(dataset, rows, torch.device("cpu")).unflatten(1, (32, 32))
     means = torch.from_numpy(large[rows]).float().view(3, 32, 7, 32, 7).mean(dim=(2, 4))
     torch.testing.assert_close(found, means)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from sslflow import paths
+from sslflow.audit import findings as auditing
+from sslflow.audit.looks import SMALL
 from sslflow.clustering.agreement import agreement
 from sslflow.commands.estimate.bench import Bench
 from sslflow.commands.estimate.clock import taking
@@ -20,6 +23,7 @@ from sslflow.evaluation.finetune import FRACTIONS, finetune
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
 from sslflow.features.extract import extract
+from sslflow.features.pixels import pixels
 from sslflow.features.store import FeatureStore
 from sslflow.networks.starts import RANDOM
 from sslflow.reporting import page
@@ -40,6 +44,26 @@ TUNED = (4, 24)
 """Steps of the two trials whose difference tells what a step of fine-tuning takes."""
 MAPPED = 500
 """Images that are laid out for the measurement, at most."""
+
+
+def audited(bench: Bench) -> Cost:
+    """The features of all images, and comparing them."""
+    cost, dataset, count = bench.begun("audit"), bench.images.dataset, bench.images.counts.images
+    known = lookup(bench.content, "starts")
+    name = next((one for one in lookup(bench.content, "run").get("controls") or () if one in known), "")
+    if name:
+        bench.extract(cost, "the network", count, name)
+    asked = auditing.Audit(**bench.settings({"audit": auditing.Audit})["audit"])
+    looked = min(len(dataset), FITTED)
+    with taking(bench.device) as taken:
+        auditing.audit(
+            dataset, lambda rows: pixels(dataset, rows, bench.device), bench.device, replace(asked, most=looked)
+        )
+    compared = min(count, asked.most)
+    cost.spend("comparing images", taken.seconds * compared / max(1, looked))
+    cost.ram += max(taken.grown, compared * bench.images.dataset.format.channels * SMALL**2 * FLOAT)
+    cost.notes.append("comparing grows with the number of images, from some 20,000 on faster than reckoned")
+    return cost
 
 
 def clustered(bench: Bench, name: str) -> Cost:
@@ -69,7 +93,7 @@ def _features(bench: Bench, name: str, rows: np.ndarray) -> Tensor:
     control."""
     dataset = bench.images.dataset
     if name == "pixels":
-        return probe.pixels(dataset, rows, torch.device("cpu"))
+        return pixels(dataset, rows, torch.device("cpu"))
     if name in names() and (known := _known(bench, name)) is not None:
         return torch.from_numpy(known[rows])
     own = bench.settings({"extract": extract})["extract"]

@@ -69,6 +69,8 @@ def _cost(bench: Bench, stage: str) -> Cost:
     match group:
         case "prepare":
             return images.prepared(bench, bench.images)
+        case "audit":
+            return features.audited(bench)
         case "domains":
             return domains.prepared_pair(bench, item)
         case "clips":

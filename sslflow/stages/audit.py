@@ -1,0 +1,72 @@
+"""audit: near copies, leakage, poor pictures, outliers and doubtful labels of the prepared images."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sslflow import paths
+from sslflow.audit.findings import COLUMNS, Audit, audit
+from sslflow.data.dataset import Dataset
+from sslflow.features.extract import extract
+from sslflow.features.pixels import pixels
+from sslflow.networks.weights import started
+from sslflow.runtime.device import compute
+from sslflow.runtime.files import write_csv, write_json, write_metrics
+from sslflow.settings.params import load, lookup, read
+from sslflow.stages.entry import run
+
+SECTIONS = ("audit", "compute", "extract", "run.controls")
+
+
+def schemas() -> Mapping[str, Callable[..., Any]]:
+    """The sections of params.yaml that this stage reads, and what they configure."""
+    return {"audit": Audit, "compute": compute, "extract": extract}
+
+
+def known_by() -> str:
+    """Whose features are compared: the first of `run.controls` that `starts` names, else `pixels`. They need no
+    training."""
+    controls = lookup(load(), "run").get("controls") or ()
+    return next((name for name in controls if paths.start(str(name)).exists()), "pixels")
+
+
+def main() -> None:
+    settings = read(schemas())
+    device = compute(**settings["compute"])
+    started_at = time.monotonic()
+    dataset, name = Dataset(), known_by()
+    features = features_of(name, dataset, device, settings["extract"])
+    found = audit(dataset, features, device, Audit(**settings["audit"]))
+    for table, header in COLUMNS.items():
+        write_csv(paths.AUDIT / f"{table}.csv", header, found.tables[table])
+    write_json(paths.AUDIT / "audit.json", {"features": name, "said": found.said})
+    write_metrics(paths.metrics("audit"), found.metrics)
+    for line in found.said:
+        print(f"audit  {line}")
+    counts = {table: len(found.tables[table]) for table in ("copies", "looks", "outliers", "suspects")}
+    print(
+        f"audit  {found.metrics['images']} images by {name}: {counts['copies']} pairs of near copies "
+        f"({found.metrics.get('leaked_near', 0)} test images have one among the others), {counts['looks']} odd "
+        f"pictures, {counts['outliers']} outliers, {counts['suspects']} doubtful labels; "
+        f"{time.monotonic() - started_at:.0f} s"
+    )
+
+
+def features_of(
+    name: str, dataset: Dataset, device: torch.device, settings: dict[str, Any]
+) -> Callable[[np.ndarray], Tensor]:
+    """Rows to features `(rows, dim)`: of the weights of that name in `starts`, or pixels."""
+    if name == "pixels":
+        return lambda rows: pixels(dataset, rows, device)
+    encoder = started(name, dataset.format)
+    return lambda rows: torch.from_numpy(extract(encoder, dataset, rows, device, **settings))
+
+
+if __name__ == "__main__":
+    run(main)
