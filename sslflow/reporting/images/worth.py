@@ -90,7 +90,7 @@ def sentence(ours: str, theirs: str, table: Sequence[tuple[int, Needed]], second
         return f"{first}. Not worth it here: it needs no more labels than {ours}."
     worth = f"{saved:,.0f} labels at {prices.label:g} each are {saved * prices.label:,.2f}"
     trained = f"training took {leaderboard.duration(seconds)}, {cost:,.2f} at {prices.hour:g} an hour"
-    pays = f"it pays from {cost / saved:.2g} a label on"
+    pays = f"it pays from {max(cost / saved, 0.0001):.4f} a label on"
     if other.low <= labels:
         return f"{first}, which may be chance: {worth}; {trained}."
     if saved * prices.label <= cost:
