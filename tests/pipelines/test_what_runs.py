@@ -150,4 +150,4 @@ def test_what_is_not_named_is_no_stage(project: Path) -> None:
     assert not groups & {"domains", "adapt", "score", "clips", "pretrain_clips", "inspect_clips", "examine"}
     shutil.copy(ROOT / "recipes" / "videos.yaml", project / "params.yaml")
     groups = {stage.name.partition("@")[0] for stage in plan(folder=project)}
-    assert groups == {"scan", "prepare", "clips", "pretrain_clips", "inspect_clips", "examine", "report"}
+    assert groups == {"scan", "prepare", "audit", "clips", "pretrain_clips", "inspect_clips", "examine", "report"}
