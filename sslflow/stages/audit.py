@@ -15,6 +15,7 @@ from sslflow.audit.findings import COLUMNS, Audit, audit
 from sslflow.data.dataset import Dataset
 from sslflow.features.extract import extract
 from sslflow.features.pixels import pixels
+from sslflow.networks.starts import BUILT_IN
 from sslflow.networks.weights import started
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import write_csv, write_json, write_metrics
@@ -33,7 +34,8 @@ def known_by() -> str:
     """Whose features are compared: the first of `run.controls` that `starts` names, else `pixels`. They need no
     training."""
     controls = lookup(load(), "run").get("controls") or ()
-    return next((name for name in controls if paths.start(str(name)).exists()), "pixels")
+    named = (str(name) for name in controls if name not in BUILT_IN)
+    return next((name for name in named if paths.start(name).exists()), "pixels")
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ import torch
 from sslflow import paths
 from sslflow.audit.findings import COLUMNS
 from sslflow.data.dataset import Dataset
+from sslflow.networks.starts import BUILT_IN, write_start
 from sslflow.reporting.images import audited
 from sslflow.runtime.files import read_csv, read_json, write_json
 from sslflow.stages import audit
@@ -143,6 +144,8 @@ def test_of_too_many_a_sample_is_compared(here: Path, fashion, monkeypatch: pyte
 
 def test_weights_that_exist_are_preferred(here: Path) -> None:
     write_json(here / "params.yaml", {"run": {"controls": ["random", "mine", "pixels"]}})
+    for name in BUILT_IN:
+        write_start(name, None)  # as the stage scan does
     assert audit.known_by() == "pixels"
     write_json(paths.start("mine"), {"weights": "x"})
     assert audit.known_by() == "mine"
