@@ -33,7 +33,7 @@ def test_groups_with_labels_come_last():
     assert int(chosen[1]) < 40
 
 
-@pytest.mark.parametrize("choose", [lambda *a, **k: typical(*a[:2], 0, **k), covering])
+@pytest.mark.parametrize("choose", [lambda rows, budget, known=None: typical(rows, budget, 0, known), covering])
 def test_nothing_twice_nothing_labelled_and_all_where_all_are_asked_for(choose):
     features, known = blobs(10, 5, 5), torch.tensor([0, 3, 12])
     chosen = choose(features, 17, known=known)

@@ -251,6 +251,7 @@ def test_distances_are_taken_image_by_image(answered):
     assert answered.gap("simclr", "scratch", "finetune_1pct").mean == pytest.approx(-0.2)
     assert answered.gap("simclr", "absent", "linear") is None
     alike = Answers([0, 1], np.arange(IMAGES) // 100, FRACTIONS).gap("rotation", "simclr", "linear")
+    assert alike
     assert alike.mean == pytest.approx(0.01)
 
 
