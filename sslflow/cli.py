@@ -135,6 +135,7 @@ def estimate(targets: list[str], jobs: int) -> int:
         starts = startups(planning.seconds)
         from sslflow.commands.estimate import cost
         from sslflow.commands.estimate import stages as measured
+        from sslflow.reporting.leaderboard import duration
 
         found, doubts = measured.costs([stage.name for stage in stages], starts, tell)
     at_once, gpus = machine.shares(jobs)
@@ -148,13 +149,13 @@ def estimate(targets: list[str], jobs: int) -> int:
     )
     for line in cost.table(found, bool(gpus)):
         print(line)
-    print(f"all {len(found)}, {at_once} side by side: about {cost.clock(whole)}", end="")
+    print(f"all {len(found)}, {at_once} side by side: about {duration(whole)}", end="")
     print(f"; {cost.size(sum(one.disk for one in found.values()))} of disk")
     busy = all_of_it.wall / all_of_it.seconds
     if busy > 1.15:
         print(
             f"other programs take this machine's processors now: as long as they do, about {busy:.1f} times as long, "
-            f"{cost.clock(busy * whole)}"
+            f"{duration(busy * whole)}"
         )
     for line in (*cost.notes(found), *doubts):
         print(f"- {line}")

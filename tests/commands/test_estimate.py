@@ -17,12 +17,13 @@ from ruamel.yaml import YAML
 
 from sslflow.commands.estimate import bench, sample, stages, training
 from sslflow.commands.estimate.clock import taking
-from sslflow.commands.estimate.cost import Cost, clock, notes, size, table
+from sslflow.commands.estimate.cost import Cost, notes, size, table
 from sslflow.commands.estimate.startup import LIGHT, NETWORKS, TENSORS, Startup
 from sslflow.data.dataset import Dataset
 from sslflow.methods.images.deepcluster import DeepCluster
 from sslflow.methods.images.rotation import Rotation
 from sslflow.networks.encoder import Encoder
+from sslflow.reporting.leaderboard import duration
 from sslflow.settings.params import load
 from sslflow.training.ingredients import build
 from sslflow.training.method import Method
@@ -193,7 +194,7 @@ def test_the_table() -> None:
 
 
 def test_numbers_in_words() -> None:
-    assert [clock(seconds) for seconds in (4.24, 59.2, 192, 7500, 3 * 86400 + 4 * 3600)] == [
+    assert [duration(seconds) for seconds in (4.24, 59.2, 192, 7500, 3 * 86400 + 4 * 3600)] == [
         "4.2 s", "59 s", "3 min 12 s", "2 h 05 min", "3 d 4 h",
     ]  # fmt: skip
     assert [size(count) for count in (0, 8.2e8, 1.44e9)] == ["–", "820 MB", "1.4 GB"]

@@ -20,6 +20,7 @@ PRICES = Prices(label=0.1, hour=2.0)
         (Needed(120, 80, 150), 1800, ["which may be chance"]),
         (Needed(60, 50, 90), 1800, ["Not worth it here: it needs no more labels than simclr"]),
         (Needed(np.inf, 400, np.inf), 1800, ["with all the labels there are", "Worth it"]),
+        (Needed(np.inf, 80, np.inf), 1800, ["with all the labels there are", "It may be chance"]),
     ],
 )  # fmt: skip
 def test_the_sentence_says_no_more_than_the_interval(needs, seconds, words):

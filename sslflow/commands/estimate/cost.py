@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sslflow.reporting.leaderboard import duration
+
 
 @dataclass
 class Cost:
@@ -48,7 +50,7 @@ def table(costs: Mapping[str, Cost], with_gpu: bool) -> list[str]:
     for name, cost in costs.items():
         gpu = f"{size(cost.gpu):>9}" if with_gpu else ""
         lines.append(
-            f"{name:<{width}}  {clock(cost.seconds):>12}{size(cost.ram):>9}{gpu}{size(cost.disk):>9}  {cost.binds}"
+            f"{name:<{width}}  {duration(cost.seconds):>12}{size(cost.ram):>9}{gpu}{size(cost.disk):>9}  {cost.binds}"
         )
     return lines
 
@@ -71,17 +73,3 @@ def size(count: float) -> str:
     if count < 5e5:
         return "–"
     return f"{count / 1e6:.0f} MB" if count < 1e9 else f"{count / 1e9:.1f} GB"
-
-
-def clock(seconds: float) -> str:
-    """`4.2 s`, `42 s`, `3 min 12 s`, `2 h 05 min`, `3 d 4 h`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"

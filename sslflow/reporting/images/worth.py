@@ -79,8 +79,9 @@ def sentence(ours: str, theirs: str, table: Sequence[tuple[int, Needed]], second
     """Whether training was worth it beside a row, at the largest number of labels at which both can be compared."""
     reached = [one for one in table if math.isfinite(one[1].labels)]
     if not reached:
-        labels = table[-1][0]
-        return f"{theirs}: with all the labels there are it is not as good as {ours} with {labels:,}. Worth it."
+        labels, other = table[0]
+        sure = "Worth it" if other.low > labels else "It may be chance"
+        return f"{theirs}: with all the labels there are it is not as good as {ours} with {labels:,}. {sure}."
     labels, other = reached[-1]
     saved = other.labels - labels
     span = f"{_number(other.low)} to {_number(other.high)}"
