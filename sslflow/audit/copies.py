@@ -23,6 +23,8 @@ USUAL = 8
 """Of those by pixels, the place of the one that is as like it as any other image of its kind is."""
 CLOSER = 0.2
 """A copy differs by less than this share of what an image that is like it by chance does."""
+EMPTY = 1.0
+"""Standard deviation of blurred pixels, of 255 levels, below which nothing is to be compared."""
 SAME = 5e-4
 """Difference below which two pictures are one, whatever the others are like."""
 
@@ -34,8 +36,8 @@ def near_copies(
     """Pairs of places, the smaller first, and how alike they are, the most first: of small uint8 `(n, channels, side,
     side)`, none of the same of the `groups`, none of `blank` ones.
 
-    Alike is the correlation of blurred pixels at the best of nine displacements by a pixel, which neither brightness
-    nor contrast changes. A pair is one of copies from `likeness` on, where its difference is also a fifth, or less, of
+    Alike is the correlation of blurred pixels at the best of nine displacements by a pixel, which neither brightness,
+    tint nor contrast changes. A pair is one of copies from `likeness` on, where its difference is also a fifth, or less, of
     that from each to the ninth nearest by pixels: images of one kind may all be alike, and are no copies. Candidates
     are the nearest by a few blurred pixels, by the strengths of their longest waves, which no displacement changes, and
     by `features` `(n, dim)`.
@@ -90,24 +92,33 @@ def _alike(images: Tensor, places: Tensor) -> Tensor:
     windows = [np.s_[..., down : down + inner, right : right + inner] for down in range(3) for right in range(3)]
     blurred = torch.cat([_blurred(block).half() for block in images.split(BLOCK)])
     lengths = torch.cat([_lengths(block.float(), windows) for block in blurred.split(BLOCK)])
+    empty = lengths.amin(dim=1) < EMPTY * (inner * inner) ** 0.5
     best = []
     for start in range(0, len(images), BLOCK):
         here, own = places[start : start + BLOCK], blurred[start : start + BLOCK].float()
         # A vector of mean zero does not see the mean of what it is multiplied with.
-        middle = _centred(own[..., 1:-1, 1:-1]).view(*own.shape[:2], inner, inner)
+        middle = own[..., 1:-1, 1:-1] - own[..., 1:-1, 1:-1].mean(dim=(2, 3), keepdim=True)
+        middle = F.normalize(middle.flatten(1), dim=1).view(*own.shape[:2], inner, inner)
         moved = torch.zeros(len(own), len(windows), *own.shape[1:])
         for number, window in enumerate(windows):
             moved[:, number][window] = middle
         others = blurred[here.flatten()].float().view(*here.shape, -1)
         products = moved.flatten(2) @ others.transpose(1, 2)
-        best.append((products / lengths[here].transpose(1, 2)).amax(dim=1))
+        alike = products / lengths[here].transpose(1, 2)
+        # Where nothing is within the border, or nearly nothing, there is nothing to compare.
+        alike[empty[start : start + BLOCK]] = 0
+        best.append(alike.masked_fill(empty[here][:, None], 0).amax(dim=1))
     return torch.cat(best).clamp_max(1.0)
 
 
 def _lengths(images: Tensor, windows: Sequence[Any]) -> Tensor:
-    """Of each image's windows as vectors, less their mean: `(n, windows)`."""
+    """Of each image's windows as vectors, each channel less its mean: `(n, windows)`."""
     return torch.stack(
-        [images[one].flatten(1).std(dim=1, correction=0) * images[one][0].numel() ** 0.5 for one in windows], dim=1
+        [
+            images[one].var(dim=(2, 3), correction=0).sum(dim=1).sqrt() * images[one][0, 0].numel() ** 0.5
+            for one in windows
+        ],
+        dim=1,
     ).clamp_min(1e-6)
 
 

@@ -32,6 +32,15 @@ COLUMNS = {
     "classes": ("class", TRAIN, TEST, POOL),
 }
 """Of each table."""
+MIXED = {
+    "grey": "are grey",
+    "coloured": "have colours",
+    "enlarged": "are smaller than data.image_size and were enlarged",
+    "odd shape": "are more than twice as wide or high as is usual",
+}
+"""What is said of kinds that make a set a mixed one, where they are many."""
+USUAL = 0.1
+"""Share of the images from which on that is so."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +62,7 @@ class Found:
     """By name, with `COLUMNS`."""
     metrics: dict[str, float] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
-    """What could not be looked at, and why."""
+    """What could not be looked at, and why; what is so of many images."""
 
 
 def audit(dataset: Dataset, features: Callable[[np.ndarray], Tensor], device: torch.device, asked: Audit) -> Found:
@@ -73,10 +82,18 @@ def audit(dataset: Dataset, features: Callable[[np.ndarray], Tensor], device: to
     looks, small = survey(dataset, rows)
     widths, heights = (dataset.column(name, rows) for name in ("width", "height"))
     stand_out = odd(looks, widths, heights, dataset.format.size, dataset.format.channels)
-    found.tables["looks"] = [
-        (*_image(dataset, rows[one.place]), one.kind, f"{one.value:.4g}", f"{one.usual:.4g}") for one in stand_out
+    kinds = Counter(one.kind for one in stand_out)
+    found.metrics |= {kind.replace(" ", "_"): count for kind, count in kinds.items()}
+    mixed = {kind for kind, count in kinds.items() if kind in MIXED and count > max(1, USUAL * len(rows))}
+    found.said += [
+        f"{kinds[kind]:,} of {len(rows):,} images {MIXED[kind]}: the set is mixed, and they are not listed one by one."
+        for kind in sorted(mixed)
     ]
-    found.metrics |= {kind.replace(" ", "_"): count for kind, count in Counter(one.kind for one in stand_out).items()}
+    found.tables["looks"] = [
+        (*_image(dataset, rows[one.place]), one.kind, f"{one.value:.4g}", f"{one.usual:.4g}")
+        for one in stand_out
+        if one.kind not in mixed
+    ]
     found.metrics["sizes"] = len(set(zip(widths.tolist(), heights.tolist(), strict=True)))
     known, finite = reduced(features, rows)
     if not finite.all():

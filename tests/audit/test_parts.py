@@ -73,6 +73,23 @@ def test_images_of_one_group_and_blank_ones_are_no_copies() -> None:
     assert not [pair for pair in pairs_of(both, groups) if pair[1] >= 52]
 
 
+def test_what_only_differs_at_its_border_is_not_one_picture() -> None:
+    """Within the border both are white, and of what is left by rounding everything may be made."""
+    rng = np.random.default_rng(0)
+    images = np.concatenate([first_images(40)[0], np.full((2, 1, 28, 28), 255, np.uint8)])
+    images[40, 0, 0], images[41, 0, 27] = rng.integers(0, 255, (2, 28))
+    assert (40, 41) not in pairs_of(images)
+
+
+def test_two_plain_colours_do_not_make_copies() -> None:
+    """Red with a few marks is as far from red with others as white with marks from white with others."""
+    rng = np.random.default_rng(0)
+    grey, _ = first_images(40)
+    images = np.concatenate([grey, rng.integers(0, 60, (2, 1, 28, 28), dtype=np.uint8)]).repeat(3, axis=1)
+    images[40:, 0] = 230
+    assert (40, 41) not in pairs_of(images)
+
+
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_very_few_images(count: int) -> None:
     images, _ = first_images(3)

@@ -111,6 +111,17 @@ def test_what_cannot_be_looked_at_is_said_and_the_rest_is_there(
     assert audited.section(dataset) is not None
 
 
+def test_a_mixed_set_is_one_sentence(here: Path, fashion) -> None:
+    """Images without colour are listed where they are few, and counted where they are many."""
+    images = np.repeat(fashion[0][:100], 3, axis=1)
+    images[:60, 0] = images[:60, 0] // 2 + 100
+    look(here, images, fashion[1][:100], ["train"] * 100)
+    (said,) = [line for line in read_json(paths.AUDIT / "audit.json")["said"] if "grey" in line]
+    assert said == "40 of 100 images are grey: the set is mixed, and they are not listed one by one."
+    assert not [line for line in table("looks") if line["kind"] == "grey"]
+    assert read_json(paths.metrics("audit"))["grey"] == 40
+
+
 def test_no_images(here: Path, fashion) -> None:
     from sslflow.ingest.images.prepare import _nothing
 
