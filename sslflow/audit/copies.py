@@ -37,10 +37,10 @@ def near_copies(
     side)`, none of the same of the `groups`, none of `blank` ones.
 
     Alike is the correlation of blurred pixels at the best of nine displacements by a pixel, which neither brightness,
-    tint nor contrast changes. A pair is one of copies from `likeness` on, where its difference is also a fifth, or less, of
-    that from each to the ninth nearest by pixels: images of one kind may all be alike, and are no copies. Candidates
-    are the nearest by a few blurred pixels, by the strengths of their longest waves, which no displacement changes, and
-    by `features` `(n, dim)`.
+    tint nor contrast changes. A pair is one of copies from `likeness` on, where its difference is also a fifth, or
+    less, of that from each to the ninth nearest by pixels: images of one kind may all be alike, and are no copies.
+    Candidates are the nearest by a few blurred pixels, by the strengths of their longest waves, which no displacement
+    changes, and by `features` `(n, dim)`.
     """
     if len(images) < 2:
         return []
