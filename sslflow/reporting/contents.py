@@ -32,6 +32,6 @@ SECTIONS = (
     Section("views", "What each method does", "views.html.j2", "views"),
     Section("audiovisual", "Picture and sound", "clips.html.j2", "heard", open=True),
     Section("adaptation", "Adaptation to another domain", "adaptation.html.j2", "adapted", open=True),
-    Section("origin", "How it was made", "origin.html.j2", "versions"),
+    Section("origin", "How it was made", "origin.html.j2", "card"),
 )
 """In the order in which a reader asks: what came of it, can I believe it, what does it look like, how was it made."""

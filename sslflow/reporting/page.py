@@ -44,8 +44,6 @@ class Run:
     """Labelled fractions of fine-tuning, the main one first."""
     params: dict[str, Any]
     """All settings, as they stand in the file."""
-    sections: Sequence[str]
-    """Which of the settings are shown."""
 
 
 def render(
@@ -54,6 +52,7 @@ def render(
     dataset: Dataset,
     answers: Answers,
     prices: worth.Prices,
+    card: dict[str, Any],
     so_far: SoFar | None = None,
     *,
     seed: Natural = 0,
@@ -103,11 +102,9 @@ def render(
         ],
         "clusters": _clusters(run),
         "confusion": confusion.confusion((paths.predictions(best, one) for one in run.seeds), dataset.classes),
-        "settings": origin.settings_text(run.params, run.sections, run.methods),
+        "card": card,
+        "settings": origin.settings_text(card["params"]),
         "weights": origin.weights(run.params.get("starts") or {}),
-        "versions": origin.versions(),
-        "commit": origin.commit(),
-        "durations": [*origin.durations(run.methods, run.seeds), *adaptations.durations, *correspondences.durations],
     }
     shown = [one for one in contents.SECTIONS if content[one.content]]
     return _template("report.html.j2").render(style="report.css.j2", sections=shown, **content)
