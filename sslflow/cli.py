@@ -44,6 +44,7 @@ def main() -> int:
     cleaned = commands.add_parser("clean", help="remove what methods and seeds that are no longer run have left behind")
     cleaned.add_argument("--yes", action="store_true", help="do it; without, only say what would be removed")
 
+    arguments.of_compare(commands)
     arguments.of_adapt(commands)
     arguments.of_av(commands)
     arguments.of_uses(commands)
@@ -70,6 +71,8 @@ def main() -> int:
             adapt(asked)
         elif asked.command == "av":
             listen(asked)
+        elif asked.command == "compare":
+            compare(asked)
         elif asked.command in ("embed", "search", "select", "export"):
             from sslflow.commands.use import carry_out
 
@@ -267,6 +270,14 @@ def listen(asked: argparse.Namespace) -> None:
     found = use.search_folder(asked.folder, asked.model, device, tell, **wanted)
     for row in found.to_pylist():
         print(f"{row['score']:6.3f}  {row['start']:8.2f} s  {row['video']}")
+
+
+def compare(asked: argparse.Namespace) -> None:
+    """Print runs side by side."""
+    from pipelines.revisions import fetch
+    from sslflow.commands.compare import compare as side_by_side
+
+    print(side_by_side(asked.runs, fetch, as_json=asked.json))
 
 
 def clean(sure: bool) -> None:

@@ -9,6 +9,13 @@ Commands = Any
 """What argparse's `add_subparsers` gives, which has no public type."""
 
 
+def of_compare(commands: Commands) -> None:
+    """The command that sets runs side by side."""
+    compared = commands.add_parser("compare", help="two or more runs: what differs in them, and whether scores do")
+    compared.add_argument("runs", nargs="+", metavar="run", help="a project's folder, a git revision or an experiment")
+    compared.add_argument("--json", action="store_true", help="for programs")
+
+
 def of_adapt(commands: Commands) -> None:
     """The command that carries classes over from one folder to another."""
     adapted = commands.add_parser(

@@ -48,6 +48,10 @@ class Answers:
         found = self._read(name, seed, metric)
         return None if found is None else found[1]
 
+    def answered(self, name: str, seed: int, metric: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Rows of the test images that a run was asked about, and as `right` for each; None where that isn't there."""
+        return self._read(name, seed, metric)
+
     def _read_right(self, name: str, seed: int, metric: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Rows of the test images, and 1.0 for each that is right."""
         where = paths.tuned if metric.startswith("finetune") else paths.predictions

@@ -56,11 +56,16 @@ def commit() -> str:
     return f"{head} with changes" if head and changed else head
 
 
-def settings_text(params: dict[str, Any], sections: Iterable[str], methods: Sequence[str]) -> str:
-    """The sections named as YAML, of the methods only those that are run."""
+def settings(params: dict[str, Any], sections: Iterable[str], methods: Sequence[str]) -> dict[str, Any]:
+    """The sections named, of the methods only those that are run."""
     chosen = {name: params[name] for name in sections if params.get(name)}
     if "methods" in chosen:
         chosen["methods"] = {name: chosen["methods"][name] for name in methods if name in chosen["methods"]}
+    return chosen
+
+
+def settings_text(chosen: dict[str, Any]) -> str:
+    """Settings as YAML."""
     text = io.StringIO()
     yaml = YAML(typ="safe")
     yaml.default_flow_style = False

@@ -15,7 +15,7 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.drawing.embedded import sheet
 from sslflow.features.store import FeatureStore
-from sslflow.reporting import curves, leaderboard, origin, story, verdicts
+from sslflow.reporting import contents, curves, leaderboard, origin, story, verdicts
 from sslflow.reporting.adaptation import section as adaptation
 from sslflow.reporting.adaptation.gains import Adaptations
 from sslflow.reporting.answers import Answers
@@ -44,8 +44,6 @@ class Run:
     """Labelled fractions of fine-tuning, the main one first."""
     params: dict[str, Any]
     """All settings, as they stand in the file."""
-    sections: Sequence[str]
-    """Which of the settings are shown."""
 
 
 def render(
@@ -54,6 +52,7 @@ def render(
     dataset: Dataset,
     answers: Answers,
     prices: worth.Prices,
+    card: dict[str, Any],
     so_far: SoFar | None = None,
     *,
     seed: Natural = 0,
@@ -74,45 +73,41 @@ def render(
     asked = neighbours.queries(dataset, queries, seed)
     adaptations = Adaptations(run.params, run.seeds)
     correspondences = Correspondences(run.params, run.seeds)
-    return _template("report.html.j2").render(
-        style="report.css.j2",
-        so_far=so_far,
-        script="report.js.j2",
-        adapted=adaptation.section(adaptations, adapter, map_images, seed),
-        adaptation="adaptation.html.j2",
-        heard=audiovisual.section(correspondences, clip_method, seed),
-        audiovisual="clips.html.j2",
-        headline=story.headline(board, run.methods, dataset.labelled, answers),
-        remarks=[
+    content = {
+        "so_far": so_far,
+        "adapted": adaptation.section(adaptations, adapter, map_images, seed),
+        "heard": audiovisual.section(correspondences, clip_method, seed),
+        "headline": story.headline(board, run.methods, dataset.labelled, answers),
+        "remarks": [
             *story.remarks(board, run.methods, run.fractions, dataset.labelled, answers),
             *_few(run, board, dataset),
         ],
-        absent=story.absent(board, run.methods, run.seeds),
-        measured=story.labelled(board),
-        labelled=dataset.labelled,
-        run=run,
-        best=best,
-        table=_table(run, board),
-        worth=worth.section(board, answers, dataset, best, prices),
-        data=_data(run, dataset),
-        audited=audited.section(dataset) if run.methods else None,
-        curves=[(method, curves.charts(method, run.seeds)) for method in run.methods],
-        verdicts=verdicts.collect(run.methods, run.seeds),
-        views=_views(run),
-        map=maps,
-        neighbours=[
+        "absent": story.absent(board, run.methods, run.seeds),
+        "measured": story.labelled(board),
+        "labelled": dataset.labelled,
+        "run": run,
+        "best": best,
+        "table": _table(run, board) if run.methods else None,
+        "worth": worth.section(board, answers, dataset, best, prices),
+        "data": _data(run, dataset) if run.methods else None,
+        "audited": audited.section(dataset) if run.methods else None,
+        "curves": [(method, curves.charts(method, run.seeds)) for method in run.methods],
+        "verdicts": verdicts.collect(run.methods, run.seeds),
+        "views": _views(run),
+        "map": maps,
+        "neighbours": [
             (method, neighbours.table(dataset, features, asked, neighbour_count))
             for method in run.methods
             if (features := _features(run, dataset, method)) is not None
         ],
-        clusters=_clusters(run),
-        confusion=confusion.confusion((paths.predictions(best, one) for one in run.seeds), dataset.classes),
-        settings=origin.settings_text(run.params, run.sections, run.methods),
-        weights=origin.weights(run.params.get("starts") or {}),
-        versions=origin.versions(),
-        commit=origin.commit(),
-        durations=[*origin.durations(run.methods, run.seeds), *adaptations.durations, *correspondences.durations],
-    )
+        "clusters": _clusters(run),
+        "confusion": confusion.confusion((paths.predictions(best, one) for one in run.seeds), dataset.classes),
+        "card": card,
+        "settings": origin.settings_text(card["params"]),
+        "weights": origin.weights(run.params.get("starts") or {}),
+    }
+    shown = [one for one in contents.SECTIONS if content[one.content]]
+    return _template("report.html.j2").render(style="report.css.j2", sections=shown, **content)
 
 
 def render_waiting(so_far: SoFar) -> str:
@@ -261,8 +256,8 @@ def _cluster_of(run: Run, method: str, rows: np.ndarray) -> list[int]:
     return atlas.clusters(table["row"].to_numpy(), table["cluster"].to_numpy(), rows)
 
 
-def _clusters(run: Run) -> dict[str, Any]:
-    """A line of numbers for each run, and the sheet of each method's first seed."""
+def _clusters(run: Run) -> dict[str, Any] | None:
+    """A line of numbers for each run, and the sheet of each method's first seed; None where there is neither."""
     lines = []
     for method in run.methods:
         for seed in run.seeds:
@@ -275,5 +270,7 @@ def _clusters(run: Run) -> dict[str, Any]:
         for method in run.methods
         if (picture := sheet(paths.pseudolabels(method, run.seeds[0]) / "clusters.png"))
     ]
+    if not (lines or sheets):
+        return None
     agreement = {key: title for key, title in AGREEMENT.items() if any(key in line for line in lines)}
     return {"lines": lines, "sheets": sheets, "agreement": agreement}

@@ -8,7 +8,7 @@ from typing import Any
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
-from sslflow.reporting import leaderboard
+from sslflow.reporting import card, leaderboard, origin
 from sslflow.reporting.adaptation.gains import Adaptations
 from sslflow.reporting.answers import Answers
 from sslflow.reporting.clips.results import Correspondences
@@ -30,6 +30,7 @@ SHOWN = (
     "train",
     "views",
     "methods",
+    "pretrain",
     "extract",
     "pseudolabel",
     "probe",
@@ -77,17 +78,22 @@ def make(file: Path, so_far: SoFar | None = None) -> None:
     begun = {name: lookup(params, f"methods.{name}.start", over="start").get("weights", "random") for name in methods}
     board = leaderboard.compared(board, answers, begun)
     leaderboard.write_board(board)
-    for method, score in Adaptations(params, seeds).means().items():
+    adaptations, correspondences = Adaptations(params, seeds), Correspondences(params, seeds)
+    for method, score in adaptations.means().items():
         leaderboard.write_scores(f"adapt-{method}", {"adaptation": score})
-    for task in Correspondences(params, seeds).tasks():
+    for task in correspondences.tasks():
         leaderboard.write_scores(f"clips-{task.method}", {"clips": task.accuracy.mean})
     points = merge(methods, seeds, paths.ARTIFACTS / "curves.csv")
+    durations = [*origin.durations(methods, seeds), *adaptations.durations, *correspondences.durations]
+    facts = card.card(methods, seeds, origin.settings(params, SHOWN, methods), dataset, durations)
+    card.write(paths.REPORT, facts, dataset)
     page = render(
-        Run(methods, seeds, fractions, params, SHOWN),
+        Run(methods, seeds, fractions, params),
         board,
         dataset,
         answers,
         Prices(**settings["report.prices"]),
+        facts,
         so_far,
         **settings["report"],
     )

@@ -150,7 +150,7 @@ def test_hostile_names_stay_text(folder):
         file.replace(paths.PREPARED / file.name)
     write_csv(paths.PREPARED / "quarantine.csv", ["path", "reason"], [[HOSTILE, f"broken: {HOSTILE}"]])
     page = made()
-    assert len(page.all("script")) == 2
+    assert len(page.all("script")) == 3
     assert not any("onerror" in attributes or "https" in attributes.get("src", "") for _, attributes in page.tags)
     assert not page.all("b")
     data = json.loads(next(script for script in page.scripts if script.startswith("{")))
