@@ -1,4 +1,4 @@
-"""Pseudo-labels: K-means on features, as the settings ask for it, of as many clusters as there are classes or points."""
+"""Pseudo-labels: K-means on features, with as many clusters as there are classes, or points."""
 
 from __future__ import annotations
 

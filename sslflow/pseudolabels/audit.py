@@ -99,8 +99,8 @@ def audit(
     seed: int,
     asked: AuditClusters,
 ) -> Found:
-    """Look at the pseudo-labels of the first of `runs`, of a method's seeds, whose `features`, `(n, dim)`, are given and
-    of which there were to be so many `clusters`; `settings` are those that made them."""
+    """Look at the pseudo-labels of the first of `runs`, of a method's seeds: its `features` are `(n, dim)`, its `clusters`
+    so many, and `settings` made them."""
     found = Found()
     good = torch.cat([chunk.isfinite().all(dim=1) for chunk in features.split(4096)]).cpu().numpy()
     fitted = dataset.pretraining_rows[good[dataset.pretraining_rows]]
@@ -150,7 +150,7 @@ def _confidence(known: Known) -> tuple[np.ndarray, np.ndarray]:
     [−1, 1], `(n,)`, NaN where features are not finite; and the other one's number."""
     centre = _centre(known)
     sizes = np.bincount(known.cluster[known.fitted], minlength=known.clusters)
-    own = torch.from_numpy(known.cluster).to(known.features.device)
+    own = torch.from_numpy(known.cluster.astype(np.int64)).to(known.features.device)
     means = torch.zeros(known.clusters, known.features.shape[1], device=known.features.device)
     for rows in np.array_split(known.fitted, -(-len(known.fitted) // 4096)):
         means.index_add_(0, own[rows], prepared(known.features[rows], known.metric, centre))
@@ -219,7 +219,7 @@ def _clusters(
     shares = filled / filled.sum()
     even = float(-(shares * np.log(shares)).sum() / np.log(len(filled))) if len(filled) > 1 else 1.0
     rows = known.fitted[permutation(len(known.fitted), seed, "silhouette").numpy()[: asked.sample]]
-    cluster = torch.from_numpy(known.cluster).to(known.features.device)
+    cluster = torch.from_numpy(known.cluster.astype(np.int64)).to(known.features.device)
     centre = _centre(known)
     points = prepared(known.features[rows], known.metric, centre)
     distances = (1 - points @ points.T).clamp_(min=0) if known.metric == "cosine" else torch.cdist(points, points)
@@ -231,8 +231,10 @@ def _clusters(
     same = {number: other for pair in apart.one for number, other in (pair, pair[::-1])}
     for number in range(known.clusters):
         own, mine = known.cluster[rows] == number, known.cluster == number
-        over = [np.nanmean([one.overlap[number] for one in kind]) if kind and sizes[number] else np.nan
-                for kind in (seeds, rounds)]  # fmt: skip
+        over = [
+            float(np.mean([one.overlap[number] for one in kind])) if kind and sizes[number] else np.nan
+            for kind in (seeds, rounds)
+        ]
         said = [
             words
             for words, true in {
@@ -245,8 +247,8 @@ def _clusters(
         ]
         found.tables["clusters"].append((
             number, int(sizes[number]), _number(sizes[number] / sizes.sum()), _class(known.dataset, names[number]),
-            _number(purity[number]), _number(each[own].mean() if own.any() else np.nan),
-            _number(np.nanmean(sure[mine]) if np.isfinite(sure[mine]).any() else np.nan), *map(_number, over),
+            _number(purity[number]), _number(float(each[own].mean()) if own.any() else np.nan),
+            _number(float(np.nanmean(sure[mine])) if np.isfinite(sure[mine]).any() else np.nan), *map(_number, over),
             _number(apart.halves[number]), int(apart.nearest[number]), _number(apart.apart[number]), "; ".join(said),
         ))  # fmt: skip
     found.metrics |= {

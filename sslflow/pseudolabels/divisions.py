@@ -1,4 +1,4 @@
-"""Clusters that hold two kinds, and pairs of clusters that are one: by what clusters of the same images are usually like.
+"""Clusters that hold two kinds, and pairs of clusters that are one.
 
 Each cluster is halved by K-means. What lies between two halves of one cluster, and what between two clusters that are
 neighbours, measures the other: halves that are as far apart as neighbours are look like two clusters, neighbours that

@@ -14,6 +14,8 @@ from sslflow.runtime.rng import permutation
 
 STABLE = 0.6
 """Adjusted Rand index of two halves' clusterings from which on a number of clusters is a property of the images."""
+WELL_APART = 0.5
+"""Silhouette from which on clusters are taken for real ones (Kaufman and Rousseeuw 1990)."""
 EACH = 20
 """Images for each cluster, at least, or a number isn't tried."""
 SPLITS = 2
@@ -92,13 +94,22 @@ def _calinski_harabasz(points: Tensor, cluster: Tensor) -> float:
 
 
 def suggested(found: list[Tried]) -> tuple[int, str]:
-    """A number of clusters and the reason in a sentence; 0 where the criteria disagree or the number is no property of
-    the images: two criteria at least must be best at it or at its neighbour on the grid, and it must be stable."""
+    """A number of clusters and the reason in a sentence; 0 where there is none that stands out.
+
+    Two criteria at least must be best at it or at its neighbour on the grid, and it must be stable. What is best at the
+    first or the last number that was tried has no peak, and counts only at two clusters that lie well apart.
+    """
     if len(found) < 2:
         return 0, "There are too few images, or too few that differ, to compare numbers of clusters."
     best = {name: max(range(len(found)), key=lambda place: getattr(found[place], name)) for name in CRITERIA}
     said = ", ".join(f"{CRITERIA[name]} is best at {found[place].clusters}" for name, place in best.items())
-    votes = {place: [name for name, own in best.items() if abs(own - place) <= 1] for place in best.values()}
+    peaks = {name: place for name, place in best.items() if _is_peak(found, place)}
+    votes = {place: [name for name, own in peaks.items() if abs(own - place) <= 1] for place in peaks.values()}
+    if len(peaks) < 2:
+        return 0, (
+            f"No clear number of clusters: {said}. Most of these are at the end of what was tried: to these criteria the "
+            "images lie in no groups, but change by degrees."
+        )
     place = max(votes, key=lambda one: (len(votes[one]), found[one].stability))
     if len(votes[place]) < 2:
         return 0, f"No clear number of clusters: the criteria disagree; {said}."
@@ -112,3 +123,9 @@ def suggested(found: list[Tried]) -> tuple[int, str]:
         f"{found[place].clusters} clusters: {together} agree on it, or on its neighbour that was tried, and two halves "
         f"of the images come to the same clusters (adjusted Rand index {found[place].stability:.2f}); {said}."
     )
+
+
+def _is_peak(found: list[Tried], place: int) -> bool:
+    """Whether there is less on both sides, or two clusters that lie well apart."""
+    apart = found[place].clusters == 2 and found[place].silhouette >= WELL_APART
+    return apart or 0 < place < len(found) - 1

@@ -21,8 +21,8 @@ class Alike:
 
 
 def alike(first: np.ndarray, other: np.ndarray, clusters: int) -> Alike:
-    """Compare cluster numbers, int `(n,)` each; those of the first are below `clusters`. One cluster of the other stands
-    for each of the first, at most, so that as many images as can be are in both (Hungarian method)."""
+    """Compare cluster numbers, int `(n,)` each; those of the first are below `clusters`. One of the other's stands for
+    each of the first, at most, so that as many images as can be are in both (Hungarian method)."""
     from scipy.optimize import linear_sum_assignment
     from sklearn.metrics import normalized_mutual_info_score  # a second to load, which no check of settings needs
 

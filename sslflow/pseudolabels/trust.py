@@ -60,7 +60,7 @@ def told_apart(confidence: np.ndarray, right: np.ndarray) -> float:
 def right_by_others(
     cluster: np.ndarray, labels: np.ndarray, groups: np.ndarray, clusters: int, classes: int
 ) -> np.ndarray:
-    """Of each row of a small labelled sample, whether its cluster is rightly named by the sample's rows of other groups,
+    """Whether each row of a small labelled sample is in a cluster that the sample's rows of other groups name rightly,
     bool `(m,)`; one without any is not."""
     table = votes(cluster, labels, clusters, classes)
     right = np.zeros(len(cluster), dtype=bool)

@@ -32,6 +32,7 @@ SHOWN = (
     "methods",
     "extract",
     "pseudolabel",
+    "audit_clusters",
     "probe",
     "finetune",
     "domains",
