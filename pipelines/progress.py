@@ -42,6 +42,7 @@ WEIGHTS = {
     "inspect": 6,
     "extract": 8,
     "pseudolabel": 8,
+    "audit_clusters": 13,
     "probe": 12,
     "probe_control": 30,
     "finetune": 14,

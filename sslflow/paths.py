@@ -37,7 +37,8 @@ MAKERS = {
         "audit": "audit",
         "views": "preview",
         "features": "extract",
-        "pseudolabels": "pseudolabel",
+        **dict.fromkeys(("pseudolabels", "clusterings"), "pseudolabel"),
+        "clusters": "audit_clusters",
         **dict.fromkeys(("predictions", "few"), "probe"),
         "tuned": "finetune",
         "adapted": "adapt",
@@ -122,6 +123,17 @@ def features(method: str, seed: int) -> Path:
 def pseudolabels(method: str, seed: int) -> Path:
     """The folder with the clusters of a run's features."""
     return ARTIFACTS / "pseudolabels" / run_name(method, seed)
+
+
+def clustering(method: str, seed: int) -> Path:
+    """Cluster and confidence of all images by a run: one of the files of a method's seeds, which are compared,
+    Parquet."""
+    return ARTIFACTS / "clusterings" / method / f"{seed}.parquet"
+
+
+def clusters(method: str) -> Path:
+    """The folder with what the audit of a method's pseudo-labels has found."""
+    return ARTIFACTS / "clusters" / method
 
 
 def adapted(method: str, seed: int) -> Path:

@@ -17,6 +17,7 @@ LAYERS = (
     "stages",
     "reporting",
     "audit",
+    "pseudolabels",
     "examination",
     "evaluation",
     "methods",

@@ -183,7 +183,8 @@ def test_outs_are_where_places_says(tmp_path: Path) -> None:
     known |= {place(*one, paths.OF_CLIPS) for place in judged for one in heard}
     known |= {place for one in heard for place in (paths.examined(*one), paths.clip_encoder(*one, "picture").parent)}
     known |= {paths.adapted(*one) for one in adapted}
-    known |= {paths.views(method) for method in run["methods"]}
+    known |= {place(method) for place in (paths.views, paths.clusters) for method in run["methods"]}
+    known |= {paths.clustering(*one) for one in images}
     known |= {paths.domains(name) for name in params["domains"]} | {paths.clips(name) for name in params["clips"]}
     items = {paths.run_name(*one) for one in images + controls + heard + adapted}
     items |= {*run["methods"], *params["domains"], *params["clips"], ""}

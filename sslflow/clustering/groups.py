@@ -90,11 +90,13 @@ def discover(
 
 
 def silhouette(distances: Tensor, labels: Tensor) -> float:
-    """Mean silhouette of groups `labels`, int64 `(n,)`, two or more, by the table of distances `(n, n)`.
+    """Mean silhouette of groups `labels`, int64 `(n,)`, two or more, by the table of distances `(n, n)`."""
+    return float(silhouettes(distances, labels).mean())
 
-    Of each row: how much nearer, on average, the rows of its own group are than those of the nearest other one, as a
-    share of the larger; 0 for a row that is alone in its group.
-    """
+
+def silhouettes(distances: Tensor, labels: Tensor) -> Tensor:
+    """Silhouette of each row, float64 `(n,)`, in [−1, 1]: how much nearer, on average, the rows of its own group are
+    than those of the nearest other one, as a share of the larger; 0 for a row that is alone in its group."""
     members = F.one_hot(labels).to(distances.dtype)
     sizes = members.sum(dim=0)
     sums = distances @ members
@@ -102,8 +104,7 @@ def silhouette(distances: Tensor, labels: Tensor) -> float:
     # A number without rows is no group, and a row's own group is no other one.
     others = (sums / sizes.clamp(min=1)).masked_fill((members > 0) | (sizes == 0), torch.inf).amin(dim=1)
     larger = torch.maximum(own, others)
-    shares = torch.where((sizes[labels] > 1) & (larger > 0), (others - own) / larger, 0.0)
-    return float(shares.double().mean())
+    return torch.where((sizes[labels] > 1) & (larger > 0), (others - own) / larger, 0.0).double()
 
 
 def _some(rows: Tensor, seed: int, name: str) -> Tensor:

@@ -16,6 +16,7 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.normalise import Normalise
 from sslflow.data.splits import TEST
 from sslflow.evaluation.labels import labelled_subset, shares
+from sslflow.evaluation.named import PseudoLabels, labelled_by
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.runtime.rng import derive, permutation
@@ -43,6 +44,8 @@ class Tuned:
     """Classes of the labelled test images, looked at once, after the last step."""
     accuracy: float
     """Share of these that are right."""
+    pseudolabels: int = 0
+    """Images beside these that were trained on with the label of their cluster."""
 
 
 class Classifier(nn.Module):
@@ -67,6 +70,7 @@ def finetune(
     device: torch.device,
     seed: int,
     from_scratch: bool = False,
+    pseudo: PseudoLabels | None = None,
     *,
     fractions: tuple[Share, ...] = FRACTIONS,
     epochs: Count = 10,
@@ -79,6 +83,7 @@ def finetune(
     warmup: Fraction = 0.1,
     shift: Fraction = 0.04,
     flip: Fraction = 0.5,
+    pseudolabels_above: Fraction = 1.0,
     precision: Precision = "fp32",
     memory_format: MemoryFormat = "channels_last",
 ) -> Iterator[Tuned]:
@@ -93,6 +98,10 @@ def finetune(
     must give) under the same labels, steps and views. Its learning rate is `scratch_lr`: random weights have far
     to go, and with the small `encoder_lr`, which keeps what was learnt in pretraining, they would hardly move and
     be a control that anything beats.
+
+    Where `pseudo` is given, each cluster is named by the majority of the chosen images in it, and images to pretrain on
+    whose confidence is above `pseudolabels_above` (1: none) are trained on as well: each batch holds as many of them as
+    of labelled images, and they count as much. Labelled images, steps and rates are as without.
 
     Raises `ValueError` where there are no labels or the loss becomes NaN or infinite.
     """
@@ -116,18 +125,29 @@ def finetune(
         ]
         updates = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
         labels = torch.from_numpy(dataset.labels[rows])
+        more, called = np.empty(0, np.int64), labels[:0]
+        if pseudo is not None and pseudolabels_above < 1:
+            known = dataset.labels[rows]
+            more, names = labelled_by(
+                pseudo, dataset.pretraining_rows, rows, known, len(dataset.classes), pseudolabels_above
+            )
+            called = torch.from_numpy(names)
         losses = torch.zeros(steps, device=device)
         model.train()
         for step in range(steps):
             epoch, number = divmod(step, per_epoch)
             chosen = permutation(len(rows), seed, "finetune", "order", epoch)[number * size : (number + 1) * size]
+            batch, answers = rows[chosen.numpy()], labels[chosen]
+            if len(more):
+                beside = _in_turn(len(more), step, size, seed)
+                batch, answers = np.concatenate([batch, more[beside.numpy()]]), torch.cat([answers, called[beside]])
             torch.manual_seed(derive(seed, "finetune", "step", step))
-            (seen,) = views(dataset.read(rows[chosen.numpy()]).to(device))
+            (seen,) = views(dataset.read(batch).to(device))
             for group in updates.param_groups:
                 group["lr"] = group["peak"] * warmup_cosine(step, steps, warmup)
             with autocast(device, precision):
                 logits = model(seen.contiguous(memory_format=layout(memory_format)))
-            loss = F.cross_entropy(logits.float(), labels[chosen].to(device))
+            loss = F.cross_entropy(logits.float(), answers.to(device))
             updates.zero_grad()
             loss.backward()
             updates.step()
@@ -142,9 +162,15 @@ def finetune(
         test = dataset.labelled_rows(TEST)
         predicted = _predicted(model, dataset, test, device, batch_size, precision, memory_format)
         accuracy = float((predicted == dataset.labels[test]).mean())
-        yield Tuned(
-            used, len(rows), steps, float(losses[-max(1, steps // 10) :].mean()), tuple(predicted.tolist()), accuracy
-        )
+        last = float(losses[-max(1, steps // 10) :].mean())
+        yield Tuned(used, len(rows), steps, last, tuple(predicted.tolist()), accuracy, len(more))
+
+
+def _in_turn(count: int, step: int, size: int, seed: int) -> Tensor:
+    """Which of `count` images a step sees, int64 `(size,)`: all of them in a random order, then again in another."""
+    first, last = step * size // count, ((step + 1) * size - 1) // count
+    orders = torch.cat([permutation(count, seed, "finetune", "beside", turn) for turn in range(first, last + 1)])
+    return orders[step * size - first * count :][:size]
 
 
 def metric_name(fraction: float) -> str:

@@ -26,6 +26,7 @@ SECTIONS = (
     Section("map", "Map of the features", "map.html.j2", "map", open=True),
     Section("neighbours", "Nearest neighbours", "neighbours.html.j2", "neighbours"),
     Section("clusters", "Clusters", "clusters.html.j2", "clusters"),
+    Section("pseudolabels", "Can pseudo-labels be trusted?", "pseudolabels.html.j2", "pseudolabels"),
     Section("confusion", "Confusion", "confusion.html.j2", "confusion"),
     Section("verdict", "Verdict on each training", "verdict.html.j2", "verdicts"),
     Section("curves", "Training curves", "curves.html.j2", "curves"),

@@ -21,7 +21,7 @@ from sslflow.reporting.adaptation.gains import Adaptations
 from sslflow.reporting.answers import Answers
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
-from sslflow.reporting.images import atlas, audited, confusion, neighbours, worth
+from sslflow.reporting.images import atlas, audited, confusion, neighbours, pseudolabels, worth
 from sslflow.reporting.so_far import SoFar
 from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
@@ -101,6 +101,7 @@ def render(
             if (features := _features(run, dataset, method)) is not None
         ],
         "clusters": _clusters(run),
+        "pseudolabels": pseudolabels.section(run.methods, best),
         "confusion": confusion.confusion((paths.predictions(best, one) for one in run.seeds), dataset.classes),
         "card": card,
         "settings": origin.settings_text(card["params"]),

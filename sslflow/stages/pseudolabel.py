@@ -14,18 +14,18 @@ from torch import Tensor
 
 from sslflow import paths
 from sslflow.clustering.agreement import agreement
-from sslflow.clustering.kmeans import Clustering, Metric, TooFewPointsError, assign, kmeans
+from sslflow.clustering.confidence import confidence
+from sslflow.clustering.kmeans import Metric, assign
+from sslflow.clustering.pseudo import fit
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TRAIN
 from sslflow.drawing.contact_sheet import contact_sheet
 from sslflow.features.store import FeatureStore
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_csv, write_metrics
-from sslflow.settings.params import Count, Natural, NonNegative, read
+from sslflow.settings.params import read
 from sslflow.stages.entry import run
 
-WITHOUT_CLASSES = 10
-"""Clusters where neither the settings nor classes say how many."""
 BLOCK = 65_536
 """Rows that are read from the disk at a time."""
 SHOWN, NEAREST, LEAST_SURE, THUMBNAIL = 20, 10, 6, 56
@@ -35,36 +35,6 @@ SHOWN, NEAREST, LEAST_SURE, THUMBNAIL = 20, 10, 6, 56
 def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
     """The sections of params.yaml that this stage reads, and what they configure."""
     return {"compute": compute, "pseudolabel": fit}
-
-
-def fit(
-    features: Tensor,
-    seed: int,
-    classes: int,
-    *,
-    clusters: Natural = 0,
-    metric: Metric = "cosine",
-    restarts: Count = 4,
-    iterations: Count = 100,
-    tolerance: NonNegative = 1e-6,
-    minibatch_above: Count = 200_000,
-    batch_size: Count = 8192,
-) -> tuple[Clustering, Metric]:
-    """K-means with as many clusters as there are classes (10 without classes) where `clusters` is 0, or with as many as
-    there are distinct features where these are fewer; a line says so. The metric comes back with the clustering."""
-    wanted = clusters or classes or WITHOUT_CLASSES
-
-    def attempt(count: int) -> Clustering:
-        return kmeans(
-            features, seed, clusters=count, metric=metric, restarts=restarts, iterations=iterations,
-            tolerance=tolerance, minibatch_above=minibatch_above, batch_size=batch_size,
-        )  # fmt: skip
-
-    try:
-        return attempt(wanted), metric
-    except TooFewPointsError as error:
-        print(f"pseudolabel  {error.distinct} distinct features: {error.distinct} clusters instead of {wanted}")
-        return attempt(error.distinct), metric
 
 
 def main(method: str, seed: int) -> None:
@@ -85,6 +55,14 @@ def main(method: str, seed: int) -> None:
     columns = {"row": np.arange(len(dataset)), "cluster": cluster, "distance": distance, "margin": margin}
     with replacing(folder / "labels.parquet") as temporary:
         pq.write_table(pa.table(columns), temporary)
+    together = paths.clustering(method, seed)
+    with replacing(together) as temporary:
+        pq.write_table(
+            pa.table(
+                {"cluster": cluster, "confidence": confidence(*map(torch.from_numpy, (distance, margin))).numpy()}
+            ),
+            temporary,
+        )
     with replacing(folder / "centroids.npy") as temporary, temporary.open("wb") as handle:
         np.save(handle, clustering.centroids.cpu().numpy())
     majority = majorities(dataset, cluster, len(clustering.centroids)) if classes else {}

@@ -33,6 +33,7 @@ SHOWN = (
     "pretrain",
     "extract",
     "pseudolabel",
+    "audit_clusters",
     "probe",
     "finetune",
     "domains",

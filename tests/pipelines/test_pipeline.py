@@ -24,6 +24,7 @@ from sslflow import paths
 from sslflow.settings.params import load
 from sslflow.stages import (
     audit,
+    audit_clusters,
     extract,
     finetune,
     inspect,
@@ -219,6 +220,7 @@ def test_a_folder_without_labels_goes_through_the_stages_to_the_report(
         preview.main("simclr")
         for stage in (pretrain, inspect, extract, pseudolabel, probe, finetune):
             stage.main("simclr", 3)
+        audit_clusters.main("simclr")
         for control in ("random", "pixels"):
             probe.main(control, 3)
         finetune.main("scratch", 3)

@@ -74,7 +74,9 @@ def set_to(*overrides: str) -> Callable[[Path], object]:
     return lambda folder: apply_overrides(folder / "params.yaml", list(overrides))
 
 
-OF_A_METHOD = dict.fromkeys(("preview", "pretrain", "inspect", "extract", "pseudolabel", "probe", "finetune"), 1)
+OF_A_METHOD = dict.fromkeys(
+    ("preview", "pretrain", "inspect", "extract", "pseudolabel", "audit_clusters", "probe", "finetune"), 1
+)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ from sslflow.features.extract import extract
 from sslflow.features.pixels import pixels
 from sslflow.features.store import FeatureStore
 from sslflow.networks.starts import RANDOM
+from sslflow.pseudolabels.audit import ROUND_ROWS, AuditClusters
+from sslflow.pseudolabels.numbers import grid, tried
 from sslflow.reporting import page
 from sslflow.reporting.images import atlas
 from sslflow.settings.params import lookup, schema
@@ -85,6 +87,26 @@ def clustered(bench: Bench, name: str) -> Cost:
         cost.spend("starting", bench.rates["agreement",])
     cost.ram += 3 * sample.counts.pretraining * features.shape[1] * FLOAT
     cost.notes.append("as many iterations as on features of the little that was trained to measure")
+    return cost
+
+
+def clusters_audited(bench: Bench, name: str) -> Cost:
+    """K-means in other rounds and with other numbers of clusters, and comparing images."""
+    cost, sample = bench.begun("audit_clusters"), bench.images
+    rows = sample.dataset.pretraining_rows[:FITTED]
+    features = _features(bench, name, rows).to(bench.device)
+    settings = bench.settings({"audit_clusters": AuditClusters, "pseudolabel": pseudolabel.fit})
+    asked, own = AuditClusters(**settings["audit_clusters"]), settings["pseudolabel"]
+    classes = sample.counts.classes if sample.counts.labelled else 0
+    with taking(bench.device) as taken:
+        clustering, metric = pseudolabel.fit(features, 0, classes, **own)
+    above = min(sample.counts.pretraining, ROUND_ROWS) / max(1, len(rows))
+    cost.spend("K-means", asked.rounds * taken.seconds * max(1.0, above))
+    with taking(bench.device) as trying:
+        tried(features, grid(len(features), len(clustering.centroids)), 0, metric)
+    compared = min(asked.sample, sample.counts.pretraining)
+    cost.spend("numbers of clusters", trying.seconds * max(1.0, compared / max(1, len(rows))))
+    cost.ram += 4 * sample.counts.images * features.shape[1] * FLOAT + 3 * compared**2 * FLOAT
     return cost
 
 

@@ -38,7 +38,7 @@ def costs(
     return found, doubts
 
 
-NAMED = ("domains", "clips", "preview")
+NAMED = ("domains", "clips", "preview", "audit_clusters")
 """Groups of stages whose items are names alone."""
 
 
@@ -83,6 +83,8 @@ def _cost(bench: Bench, stage: str) -> Cost:
             return images.extracted(bench, run)
         case "pseudolabel":
             return features.clustered(bench, run)
+        case "audit_clusters":
+            return features.clusters_audited(bench, item)
         case "probe" | "probe_control":
             return features.probed(bench, run)
         case "finetune":

@@ -20,7 +20,7 @@ LOADED = {
 """Three kinds of stages by what they load, each with all of the one before: without torch, with it, with timm, too."""
 KIND = {
     **dict.fromkeys(("scan", "prepare", "domains", "clips"), LIGHT),
-    **dict.fromkeys(("pseudolabel", "score", "report"), TENSORS),
+    **dict.fromkeys(("pseudolabel", "audit_clusters", "score", "report"), TENSORS),
 }
 
 

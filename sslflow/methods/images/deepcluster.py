@@ -8,16 +8,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sslflow.clustering.confidence import confidence as confidence_of
 from sslflow.clustering.kmeans import Clustering, TooFewPointsError, assign, kmeans
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.distributed import all_reduce_sum
-from sslflow.settings.params import Count
+from sslflow.settings.params import Below, Count
 from sslflow.training.method import Batch, Choices, Losses, Method, Pool
 from sslflow.training.pictures import typical
 from sslflow.views.images import TwoViews
 
 SHARPNESS = 6.0
 """Largest score, about, that the classifier gives to a cluster before it has learnt anything."""
+LEFT_OUT = -1
+"""In place of a cluster."""
 
 
 class DeepCluster(Method):
@@ -28,23 +31,31 @@ class DeepCluster(Method):
     a small data set has too few steps to find them again.
 
     Settings: `clusters`, how many; `directions`, the most of a PCA that K-means sees, with equal variance; `every`,
-    epochs from one clustering to the next.
+    epochs from one clustering to the next; `confidence`: images that are less sure of their cluster (`confidence` in
+    sslflow/clustering) are left out until the next clustering, 0: none. Raises `ValueError` where all would be.
     """
 
     Views = TwoViews
     additive = True
 
     assignments: Tensor
+    """Cluster of each image, int64 `(images,)`; LEFT_OUT of those that are not learnt from."""
     epochs: Tensor
     nmi: Tensor
 
     def __init__(
-        self, encoder: Encoder, *, clusters: Count = 10_000, directions: Count = 256, every: Count = 1
+        self,
+        encoder: Encoder,
+        *,
+        clusters: Count = 10_000,
+        directions: Count = 256,
+        every: Count = 1,
+        confidence: Below = 0.0,
     ) -> None:
         super().__init__()
         self.encoder = encoder
         self.norm, self.classifier = nn.BatchNorm1d(encoder.dim, affine=False), nn.Linear(encoder.dim, clusters)
-        self.directions, self.every = directions, every
+        self.directions, self.every, self.confidence = directions, every, confidence
         self.register_buffer("assignments", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("epochs", torch.tensor(0))
         self.register_buffer("nmi", torch.tensor(0.0))
@@ -62,10 +73,18 @@ class DeepCluster(Method):
         points = (features - mean.float()) @ directions
         centroids = cluster(points, self.classifier.out_features, pool.seed).centroids
         found = torch.zeros(pool.size, dtype=torch.int64, device=features.device)
-        found[pool.mine] = assign(points, centroids)[0]
+        nearest, distance, margin = assign(points, centroids)
+        sure = confidence_of(distance, margin)
+        found[pool.mine] = nearest.where(sure >= self.confidence, LEFT_OUT)
         all_reduce_sum(found)
-        if len(self.assignments):
-            self.nmi = mutual_information(self.assignments, found)
+        kept = found >= 0
+        if not kept.any():
+            raise ValueError(
+                f"methods.deepcluster.confidence: {self.confidence:g} leaves out all images, whose confidence is "
+                f"{float(sure.mean()):.3f} on average; take less, or 0 for all images"
+            )
+        if len(self.assignments) and (both := kept & (self.assignments >= 0)).any():
+            self.nmi = mutual_information(self.assignments[both], found[both])
         self.assignments = found
 
         # The score of a cluster is the product of the image's point and the centroid, in terms of normalised features.
@@ -78,6 +97,7 @@ class DeepCluster(Method):
         """As many images of each cluster, drawn so that images of one are seen equally often: else a classifier that
         knows the largest cluster only would do well."""
         shuffled = torch.randperm(size, generator=numbers)
+        shuffled = shuffled[self.assignments.cpu()[shuffled] >= 0]
         clusters = self.assignments.cpu()[shuffled]
         counts = clusters.bincount()
         starts, filled = counts.cumsum(0) - counts, counts.nonzero()[:, 0]
@@ -92,7 +112,8 @@ class DeepCluster(Method):
         clusters = self.assignments[batch.rows].repeat(len(batch.views))
         accuracy = (logits.argmax(dim=1) == clusters).float().mean()
         # Clusters are seen equally often, but those that K-means left empty never.
-        filled = torch.zeros(logits.shape[1], device=logits.device).index_fill_(0, self.assignments, 1.0).sum()
+        there = self.assignments[self.assignments >= 0]
+        filled = torch.zeros(logits.shape[1], device=logits.device).index_fill_(0, there, 1.0).sum()
         return {
             "loss": F.cross_entropy(logits, clusters),
             "accuracy": accuracy,
