@@ -1,8 +1,8 @@
 """Do self-supervised features suffer less from classes of different sizes? `python -m benchmarks.imbalance`.
 
 Each row is trained on a long-tailed set and on a balanced one of as many images, drawn anew with each seed; a linear
-classifier on its frozen features is fitted on the same balanced labelled set for both, and once more on what the row was
-trained on. What has been measured with the same settings is not measured again; a run that was stopped resumes.
+classifier on its frozen features is fitted on the same balanced labelled set for both, and once more on what the row
+was trained on. What has been measured with the same settings is not measured again; a run that was stopped resumes.
 `--table docs/imbalance.md` writes the tables. Nothing is chosen by test images: settings are those of
 recipes/full.yaml, but for the number of epochs.
 """
@@ -68,12 +68,6 @@ PROBES = {"balanced": "the same balanced labelled images for all", "own": "the i
 WEIGHTS = "package:efficientnet-lite0"
 IMAGES_SEEN = 60_000
 CONTINUED_EPOCHS = 4
-CODE = """
-import importlib, sys
-for stage in sys.argv[1].split():
-    importlib.import_module(f"sslflow.stages.{stage}").main(*sys.argv[2:3], *map(int, sys.argv[3:]))
-"""
-"""Runs the stages named by the first argument."""
 
 
 @dataclass(frozen=True)
@@ -203,8 +197,9 @@ def run(job: Job) -> None:
     result: dict[str, Any] = {"key": key(job)}
     own = Dataset[ImageFormat](images(job.data, job.kind, job.seed))
     if row.method:
-        _stages(job, *(["scan"] if row.continued else []))
-        _stages(job, "pretrain", row.method, str(job.seed))
+        if row.continued:
+            _stage(job, "scan")
+        _stage(job, "pretrain", row.method, str(job.seed))
         result["seconds"] = read_json(job.folder / paths.metrics("pretrain", f"{row.method}-{job.seed}"))["seconds"]
         encoder = load_encoder(job.folder / paths.encoder(row.method, job.seed))
     else:
@@ -240,15 +235,12 @@ def _features(encoder: Encoder, dataset: Dataset[ImageFormat], rows: np.ndarray,
     return torch.from_numpy(extract(encoder, dataset, rows, torch.device("cpu"), **settings["extract"]))
 
 
-def _stages(job: Job, *command: str) -> None:
-    """Run a stage in the job's folder; none where none is named."""
-    if not command:
-        return
-    log = job.folder / "logs" / f"{command[0]}.txt"
+def _stage(job: Job, stage: str, *arguments: str) -> None:
+    log = job.folder / "logs" / f"{stage}.txt"
     log.parent.mkdir(exist_ok=True)
     with log.open("w") as handle:
         ended = subprocess.run(
-            [sys.executable, "-c", CODE, *command],
+            [sys.executable, "-m", f"sslflow.stages.{stage}", *arguments],
             cwd=job.folder,
             stdout=handle,
             stderr=subprocess.STDOUT,

@@ -80,7 +80,7 @@ def gap_over_classes(values: np.ndarray, actual: np.ndarray, groups: np.ndarray,
 
 
 def spread_terms(right: np.ndarray, actual: np.ndarray, classes: list[int]) -> np.ndarray:
-    """Of right answers `(…, n)`: values whose plain mean is the standard deviation of the classes' accuracies, likewise.
+    """Of right answers `(…, n)`: values whose plain mean is the standard deviation of the classes' accuracies.
 
     It is 0 where features tell all classes equally well, which Kang and others (ICLR 2021) call a balanced feature
     space; of classes with few test images it is too large by what these leave to chance."""
