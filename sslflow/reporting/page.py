@@ -21,7 +21,7 @@ from sslflow.reporting.adaptation.gains import Adaptations
 from sslflow.reporting.answers import Answers
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
-from sslflow.reporting.images import atlas, audited, confusion, neighbours, worth
+from sslflow.reporting.images import atlas, audited, confusion, imbalance, neighbours, worth
 from sslflow.reporting.so_far import SoFar
 from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
@@ -94,6 +94,7 @@ def render(
         best=best,
         table=_table(run, board),
         worth=worth.section(board, answers, dataset, best, prices),
+        imbalance=imbalance.section(board, answers, dataset, best),
         data=_data(run, dataset),
         audited=audited.section(dataset) if run.methods else None,
         curves=[(method, curves.charts(method, run.seeds)) for method in run.methods],

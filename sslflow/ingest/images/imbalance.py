@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import TypeGuard
 
 from sslflow.data.splits import NO_LABEL, TRAIN, placed
 from sslflow.ingest.records import Item, Record, Source, escape
@@ -69,7 +70,7 @@ def profile(sizes: Mapping[str, int], factor: float, seed: int) -> dict[str, int
 
 def train_sizes(source: Source) -> dict[int, int]:
     """Label → number of images to train on."""
-    counts = Counter(item.label for item in source.records() if _counts(item))
+    counts = Counter(item.label for item in source.records() if _is_trained_on(item))
     return {label: counts[label] for label in sorted(counts)}
 
 
@@ -78,7 +79,7 @@ def subset(source: Source, targets: Mapping[int, int], seed: int) -> Source:
     seed are a part of more. Labels that are not named lose all."""
     names: defaultdict[int, list[str]] = defaultdict(list)
     for item in source.records():
-        if _counts(item):
+        if _is_trained_on(item):
             names[item.label].append(item.name)
     kept = {
         label: set(sorted(own, key=lambda name: placed(seed, USE, name))[: targets.get(label, 0)])
@@ -87,11 +88,11 @@ def subset(source: Source, targets: Mapping[int, int], seed: int) -> Source:
 
     def records() -> Iterator[Item]:
         for item in source.records():
-            if not _counts(item) or item.name in kept[item.label]:
+            if not _is_trained_on(item) or item.name in kept[item.label]:
                 yield item
 
     return replace(source, records=records)
 
 
-def _counts(item: Item) -> bool:
+def _is_trained_on(item: Item) -> TypeGuard[Record]:
     return isinstance(item, Record) and item.split == TRAIN and item.label != NO_LABEL
