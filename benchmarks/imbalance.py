@@ -1,9 +1,9 @@
 """Do self-supervised features suffer less from classes of different sizes? `python -m benchmarks.imbalance`.
 
-Each row is trained on a long-tailed set and on a balanced one of as many images, drawn anew with each seed; a linear
-classifier on its frozen features is fitted on the same balanced labelled set for both, and once more on what the row
-was trained on. What has been measured with the same settings is not measured again; a run that was stopped resumes.
-`--table docs/imbalance.md` writes the tables. Nothing is chosen by test images: settings are those of
+Each row is trained on a long-tailed set and on a balanced one of as many images; a linear classifier on its frozen
+features is fitted on balanced labelled images that neither holds, and once more on what the row was trained on. All of
+these are drawn anew with each seed. What has been measured with the same settings is not measured again; a run that was
+stopped resumes. `--table docs/imbalance.md` writes the tables. Nothing is chosen by test images: settings are those of
 recipes/full.yaml, but for the number of epochs.
 """
 
@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -36,14 +37,14 @@ from benchmarks.tables import replace_table
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ImageFormat
-from sslflow.data.splits import TEST, TRAIN
+from sslflow.data.splits import TEST, TRAIN, placed
 from sslflow.evaluation.intervals import Interval, crossed
 from sslflow.evaluation.linear import fit_linear
 from sslflow.evaluation.shots import GROUPS, class_weights, linear_terms, shots, spread_terms
 from sslflow.features.extract import extract
 from sslflow.ingest.images.imbalance import profile, subset, train_sizes
 from sslflow.ingest.images.prepare import prepare
-from sslflow.ingest.records import Record, Source
+from sslflow.ingest.records import Item, Record, Source
 from sslflow.networks.encoder import Encoder, load_encoder
 from sslflow.networks.starts import Start
 from sslflow.networks.weights import given
@@ -62,9 +63,15 @@ SIDES = {"fashion": 56, "emoji": 64}
 """Pixels to which images are brought for the weights."""
 LEFT_OUT = {"emoji": ("Component",)}
 """Classes with too few images for a balanced set: this one has 12."""
+HELD_OUT = {"fashion": 200, "emoji": 60}
+"""Labelled images of each class for the classifier, which no row is trained on: supervised features know the labels of
+what they have seen."""
 FACTOR = 100.0
 KINDS = ("long-tailed", "balanced")
-PROBES = {"balanced": "the same balanced labelled images for all", "own": "the images that the row was trained on"}
+PROBES = {
+    "held_out": "balanced labelled images that no row was trained on",
+    "own": "the images that the row was trained on",
+}
 WEIGHTS = "package:efficientnet-lite0"
 IMAGES_SEEN = 60_000
 CONTINUED_EPOCHS = 4
@@ -110,29 +117,56 @@ class Job:
 
 
 def images(data: str, kind: str, seed: int) -> Path:
-    """The prepared folder with the images of a kind: `long-tailed`, `balanced`, or `probe`, as many of every class as
-    the smallest has."""
+    """The prepared folder with the images of a kind: `long-tailed`, `balanced`, or `probe`."""
     folder = WORK / "prepared" / f"{data}-{kind}-{seed}"
 
     def part(source: Source) -> Source:
         source = _without(source, LEFT_OUT.get(data, ()))
-        sizes = {source.classes[label]: size for label, size in train_sizes(source).items()}
-        tail = profile(sizes, FACTOR, seed)
-        if kind == "balanced":
-            # The classes that the long tail leaves the fewest images get what the division leaves over.
-            each, over = divmod(sum(tail.values()), len(sizes))
-            tail = {name: each + (place < over) for place, name in enumerate(sorted(tail, key=tail.__getitem__))}
+        held = _held_out(source, HELD_OUT[data], seed)
         if kind == "probe":
-            tail = dict.fromkeys(sizes, min(sizes.values()))
-        if any(tail[name] > sizes[name] for name in sizes):
-            raise ValueError(f"{data}: a class has fewer images than a balanced set needs")
-        return subset(source, {label: tail[name] for label, name in enumerate(source.classes) if name in tail}, seed)
+            return _trained_on(source, lambda name: name in held)
+        rest = _trained_on(source, lambda name: name not in held)
+        sizes = {source.classes[label]: size for label, size in train_sizes(rest).items()}
+        shares = sum(FACTOR ** (-rank / (len(sizes) - 1)) for rank in range(len(sizes)))
+        # With a larger class than this the smallest has too few for a balanced set of as many images.
+        most = int(min(sizes.values()) * len(sizes) / shares)
+        chosen = profile({name: min(size, most) for name, size in sizes.items()}, FACTOR, seed)
+        if kind == "balanced":
+            each, over = divmod(sum(chosen.values()), len(sizes))
+            ordered = sorted(sizes, key=sizes.__getitem__, reverse=True)
+            chosen = {name: each + (place < over) for place, name in enumerate(ordered)}
+        return subset(rest, {source.classes.index(name): count for name, count in chosen.items()}, seed)
 
     def build() -> None:
         prepare(folder, lambda line: None, part=part, **SETS[data], workers=1)
 
-    make(folder, [SETS[data], LEFT_OUT.get(data), FACTOR, kind, seed], ("data", "ingest"), build)
+    make(folder, [SETS[data], LEFT_OUT.get(data), HELD_OUT[data], FACTOR, kind, seed], ("data", "ingest"), build)
     return folder
+
+
+def _held_out(source: Source, each: int, seed: int) -> set[str]:
+    """Names of `each` images to train on of every class, or a few more: groups, in an order drawn by `seed`, stay
+    whole."""
+    groups: defaultdict[tuple[int, str], list[str]] = defaultdict(list)
+    for item in source.records():
+        if isinstance(item, Record) and item.split == TRAIN:
+            groups[item.label, item.group or item.name].append(item.name)
+    held: defaultdict[int, list[str]] = defaultdict(list)
+    for label, group in sorted(groups, key=lambda one: placed(seed, "held out", one[1])):
+        if len(held[label]) < each:
+            held[label] += groups[label, group]
+    return {name for names in held.values() for name in names}
+
+
+def _trained_on(source: Source, wanted: Callable[[str], bool]) -> Source:
+    """The source with those images to train on whose names are wanted."""
+
+    def records() -> Iterator[Item]:
+        for item in source.records():
+            if not isinstance(item, Record) or item.split != TRAIN or wanted(item.name):
+                yield item
+
+    return replace(source, records=records)
 
 
 def _without(source: Source, classes: tuple[str, ...]) -> Source:
@@ -140,7 +174,7 @@ def _without(source: Source, classes: tuple[str, ...]) -> Source:
     kept = [label for label in range(len(source.classes)) if label not in gone]
     number = {label: place for place, label in enumerate(kept)}
 
-    def records() -> Iterator[Any]:
+    def records() -> Iterator[Item]:
         for item in source.records():
             if not isinstance(item, Record):
                 yield item
@@ -179,7 +213,7 @@ def key(job: Job) -> str:
     params, row = load(job.folder / "params.yaml"), ROWS[job.row]
     content: list[Any] = [job.data, job.kind, job.row, job.seed, params["starts"]]
     content += [params[section] for section in ("encoder", "extract", "probe", "start", "train", "views")]
-    for folder in (images(job.data, job.kind, job.seed), images(job.data, "probe", 0)):
+    for folder in (images(job.data, job.kind, job.seed), images(job.data, "probe", job.seed)):
         content.append(sha256(folder / "manifest.parquet"))
     content += [lookup(params, f"methods.{row.method}"), code_of(row.method)] if row.method else []
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
@@ -205,9 +239,9 @@ def run(job: Job) -> None:
     else:
         encoder = given(Start(weights=WEIGHTS, side=SIDES[job.data]), own.format)
     settings = load(job.folder / "params.yaml")
-    shared = Dataset[ImageFormat](images(job.data, "probe", 0))
+    shared = Dataset[ImageFormat](images(job.data, "probe", job.seed))
     shared.format = own.format  # the encoder's images are normalised as those that it was trained on
-    for probe, dataset in (("balanced", shared), ("own", own)):
+    for probe, dataset in (("held_out", shared), ("own", own)):
         rows = dataset.labelled_rows(TRAIN)
         fitted = fit_linear(
             _features(encoder, dataset, rows, settings),
@@ -225,7 +259,7 @@ def run(job: Job) -> None:
         shutil.rmtree(job.folder / folder, ignore_errors=True)
     write_json(job.result, result)
     print(
-        f"{job.data}  {job.kind}  {job.row}  seed {job.seed}  validation {100 * result['balanced_validation']:.1f} %  "
+        f"{job.data}  {job.kind}  {job.row}  seed {job.seed}  validation {100 * result['held_out_validation']:.1f} %  "
         f"{time.monotonic() - began:.0f} s",
         flush=True,
     )
@@ -265,10 +299,10 @@ class Truth:
 @cache
 def truth(data: str, seeds: tuple[int, ...]) -> Truth:
     """What the test images are."""
-    shared, found, sizes = Dataset[ImageFormat](images(data, "probe", 0)), {}, {}
+    shared, found, sizes = Dataset[ImageFormat](images(data, "probe", seeds[0])), {}, {}
     rows = shared.labelled_rows(TEST)
     for seed in seeds:
-        for kind in KINDS:
+        for kind in (*KINDS, "probe"):
             own = Dataset[ImageFormat](images(data, kind, seed))
             assert np.array_equal(own.column("path", own.labelled_rows(TEST)), shared.column("path", rows))
             counts = np.bincount(own.labels[own.labelled_rows(TRAIN)], minlength=len(own.classes)).tolist()

@@ -179,18 +179,9 @@ def _nothing(folder: Path, channels: int, size: int) -> dict[str, int]:
         form = ImageFormat(channels, size, (0.5,) * channels, (0.5,) * channels)
         counts = dict.fromkeys((TRAIN, TEST, POOL), 0)
         write_json(temporary / "dataset.json", {**described(form, ()), "counts": counts, "warnings": []})
-    names = (
-        "classes",
-        "quarantined",
-        "duplicates",
-        "leaked",
-        "label_conflicts",
-        "other_files",
-        "left_out",
-        "thinned",
-        "passed_over",
-    )
-    return {"images": 0, **counts, **dict.fromkeys(names, 0)}
+    found = ("classes", "quarantined", "duplicates", "leaked", "label_conflicts")
+    missing = ("other_files", "left_out", "thinned", "passed_over")
+    return {"images": 0, **counts, **dict.fromkeys((*found, *missing), 0)}
 
 
 @dataclass
