@@ -82,7 +82,7 @@ def _said(
         sure = "" if gap.sure else ", which may be chance"
         said.append(
             f"{100 * abs(gap.mean):.1f} points {'above' if gap.mean >= 0 else 'below'} "
-            f"{leaderboard.row_title(board, other)} (95 %: {_span(gap)}{sure})"
+            f"{leaderboard.row_title(board, other)} (95 %: {100 * gap.low:+.1f} to {100 * gap.high:+.1f}{sure})"
         )
     return [f"In the classes with the fewest images {best} is {'; '.join(said)}."] if said else []
 
