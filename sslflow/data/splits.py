@@ -29,10 +29,11 @@ def held_out(names: Sequence[str], labels: Sequence[int] | np.ndarray, fraction:
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         count = min(max(round(fraction * len(members)), 1), len(members) - 1) if fraction > 0 else 0
-        chosen += sorted(members, key=lambda row: _place(seed, names[int(row)]))[:count]
+        chosen += sorted(members, key=lambda row: placed(seed, "split", names[int(row)]))[:count]
     return np.asarray(sorted(chosen), dtype=np.int64)
 
 
-def _place(seed: int, name: str) -> bytes:
+def placed(seed: int, use: str, name: str) -> bytes:
+    """By what a name is sorted into the order that is drawn for a use, such as `split`."""
     name = unicodedata.normalize("NFC", name)
-    return hashlib.sha256(f"{seed} split {name}".encode("utf-8", "surrogateescape")).digest()
+    return hashlib.sha256(f"{seed} {use} {name}".encode("utf-8", "surrogateescape")).digest()

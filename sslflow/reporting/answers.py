@@ -26,13 +26,25 @@ class Answers:
 
     def over(self, name: str, metric: str) -> Interval | None:
         """A row's accuracy, over its seeds and the test images; None where the answers aren't there."""
+        found = self.of_seeds(name, metric)
+        return crossed(found[1], self.groups[found[0]]) if found else None
+
+    def of_seeds(self, name: str, metric: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Rows of the test images, and which of them each seed got right, 1.0 or 0.0 `(seeds, n)`; None where the
+        answers aren't there, or are about different images."""
         found = [one for seed in self.seeds if (one := self._read(name, seed, metric)) is not None]
         if not found or any(not np.array_equal(rows, found[0][0]) for rows, _ in found):
             return None
-        return crossed(np.stack([right for _, right in found]), self.groups[found[0][0]])
+        return found[0][0], np.stack([right for _, right in found])
 
     def gap(self, name: str, other: str, metric: str) -> Interval | None:
         """By how much one row's accuracy is above another's, image by image on the seeds that both have."""
+        found = self.differences(name, other, metric)
+        return crossed(found[1], self.groups[found[0]]) if found else None
+
+    def differences(self, name: str, other: str, metric: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """Rows of the test images, and by how much one row got each of them more right than another, on the seeds that
+        both have, `(seeds, n)`; None as in `of_seeds`."""
         pairs = [
             (ours, theirs)
             for seed in self.seeds
@@ -41,7 +53,7 @@ class Answers:
         rows = [part[0] for pair in pairs for part in pair]
         if not rows or any(not np.array_equal(one, rows[0]) for one in rows):
             return None
-        return crossed(np.stack([ours[1] - theirs[1] for ours, theirs in pairs]), self.groups[rows[0]])
+        return rows[0], np.stack([ours[1] - theirs[1] for ours, theirs in pairs])
 
     def right(self, name: str, seed: int, metric: str) -> np.ndarray | None:
         """Whether a run got each of the test images right, 1.0 or 0.0 `(n,)`; None where its answers aren't there."""

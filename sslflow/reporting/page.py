@@ -21,7 +21,7 @@ from sslflow.reporting.adaptation.gains import Adaptations
 from sslflow.reporting.answers import Answers
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
-from sslflow.reporting.images import atlas, audited, confusion, neighbours, pseudolabels, worth
+from sslflow.reporting.images import atlas, audited, confusion, imbalance, neighbours, pseudolabels, worth
 from sslflow.reporting.so_far import SoFar
 from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
@@ -89,6 +89,7 @@ def render(
         "best": best,
         "table": _table(run, board) if run.methods else None,
         "worth": worth.section(board, answers, dataset, best, prices),
+        "imbalance": imbalance.section(board, answers, dataset, best),
         "data": _data(run, dataset) if run.methods else None,
         "audited": audited.section(dataset) if run.methods else None,
         "curves": [(method, curves.charts(method, run.seeds)) for method in run.methods],
@@ -173,6 +174,7 @@ def _data(run: Run, dataset: Dataset) -> dict[str, Any]:
     facts = read_json(file) if file.exists() else {}
     told = {"duplicates": "exact duplicates", "label_conflicts": "images whose exact double has another label"}
     told |= {"passed_over": "hidden files and files made by a system passed over"} if facts.get("passed_over") else {}
+    told |= {"thinned": "labelled images left out by data.imbalance"} if facts.get("thinned") else {}
     counts = np.bincount(dataset.labels[dataset.labels >= 0], minlength=len(dataset.classes)).tolist()
     return {
         "images": len(dataset),

@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from annotated_types import Ge
 
 from sslflow.data.classes import counted, hardly_differing, lacking, shown, summary
 from sslflow.data.formats import ImageFormat, described
 from sslflow.data.splits import POOL, TEST, TRAIN, Split
 from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, decode
 from sslflow.ingest.images.examine import Examined, cores, examine_all
+from sslflow.ingest.images.imbalance import long_tailed
 from sslflow.ingest.images.kinds import READ
 from sslflow.ingest.images.layout import Words
 from sslflow.ingest.images.losses import Losses
@@ -33,6 +35,7 @@ from sslflow.runtime.files import write_csv, write_json
 from sslflow.runtime.folders import replacing_folder
 from sslflow.settings.params import Count, Fraction, Natural
 
+AtLeastOne = Annotated[float, Ge(1)]
 Duplicates = Literal["keep", "drop"]
 
 COLUMNS = (("width", pa.int32()), ("height", pa.int32()), ("sha256", pa.string()), ("pixels", pa.string()))
@@ -66,6 +69,7 @@ def prepare(
     channels: Literal[1, 3],
     seed: Natural = 0,
     test_fraction: Fraction = 0.2,
+    imbalance: AtLeastOne = 1.0,
     label: EmojiLabel = "category",
     fit: Fit = "crop",
     background: Background = "white",
@@ -93,6 +97,9 @@ def prepare(
         words = Words(place="data.probe_path", unlabelled="")
         probe = open_source(probe_source, probe_path, seed=seed, test_fraction=test_fraction, label=label, words=words)
         images = combine(images, probe)
+    thinned = 0
+    if imbalance > 1 and not images.doubt:
+        images, thinned = long_tailed(images, imbalance, seed)
     images = part(images)
     warnings: list[str] = []
 
@@ -156,6 +163,7 @@ def prepare(
         "label_conflicts": conflicts,
         "other_files": book.other_files,
         "left_out": book.losses.left_out,
+        "thinned": thinned,
         "passed_over": sum(one.files for one in book.passed),
     }
 
@@ -171,17 +179,9 @@ def _nothing(folder: Path, channels: int, size: int) -> dict[str, int]:
         form = ImageFormat(channels, size, (0.5,) * channels, (0.5,) * channels)
         counts = dict.fromkeys((TRAIN, TEST, POOL), 0)
         write_json(temporary / "dataset.json", {**described(form, ()), "counts": counts, "warnings": []})
-    names = (
-        "classes",
-        "quarantined",
-        "duplicates",
-        "leaked",
-        "label_conflicts",
-        "other_files",
-        "left_out",
-        "passed_over",
-    )
-    return {"images": 0, **counts, **dict.fromkeys(names, 0)}
+    found = ("classes", "quarantined", "duplicates", "leaked", "label_conflicts")
+    missing = ("other_files", "left_out", "thinned", "passed_over")
+    return {"images": 0, **counts, **dict.fromkeys((*found, *missing), 0)}
 
 
 @dataclass
