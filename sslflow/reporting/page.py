@@ -18,7 +18,7 @@ from sslflow.features.store import FeatureStore
 from sslflow.reporting import curves, leaderboard, origin, story, verdicts
 from sslflow.reporting.adaptation import section as adaptation
 from sslflow.reporting.adaptation.gains import Adaptations
-from sslflow.reporting.answers import Answers
+from sslflow.reporting.answers import RETRIEVAL, Answers
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.images import atlas, audited, confusion, neighbours, worth
@@ -92,7 +92,9 @@ def render(
         labelled=dataset.labelled,
         run=run,
         best=best,
-        table=_table(run, board),
+        table=_table(run, board, leaderboard.main_metrics(board)),
+        retrieved=_table(run, board, [metric for metric in leaderboard.metric_names(board) if metric in RETRIEVAL]),
+        retrieval="retrieval.html.j2",
         worth=worth.section(board, answers, dataset, best, prices),
         data=_data(run, dataset),
         audited=audited.section(dataset) if run.methods else None,
@@ -132,8 +134,7 @@ def _template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
-    metrics = leaderboard.metric_names(board)
+def _table(run: Run, board: leaderboard.Board, metrics: Sequence[str]) -> dict[str, Any]:
     best = {metric: leaderboard.best(board, metric) for metric in metrics}
     main = run.fractions[0] if run.fractions else None
     return {
@@ -150,6 +151,7 @@ def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
                 ],
             }
             for name in leaderboard.order(board)
+            if any(metric in board[name] for metric in metrics)
         ],
     }
 
