@@ -20,8 +20,8 @@ from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import Count, Natural
 
 Fit = tuple[str, str, int, int]
-"""`linear`, `knn` or `finetune`; `each` or `share`; with `each` the labels of a class, with `share` all labels; number of the
-draw."""
+"""`linear`, `knn` or `finetune`; `each` or `share`; with `each` the labels of a class, with `share` all labels; number
+of the draw."""
 Share = Annotated[float, Gt(0), Le(1)]
 
 
@@ -59,10 +59,10 @@ def read_tuned(file: Path) -> tuple[np.ndarray, dict[Fit, np.ndarray]]:
     """What `read_few` gives, of encoders fine-tuned on a few labels of every class; empty where there are none."""
     table = read_csv(file) if file.exists() else []
     names = [name for name in (table[0] if table else ()) if name.startswith("each ")]
-    right = {name: np.array([one[name] == one["actual"] for one in table]) for name in names}
-    found: dict[Fit, np.ndarray] = {
-        ("finetune", "each", *map(int, name.split()[1:])): answers for name, answers in right.items()
-    }
+    found: dict[Fit, np.ndarray] = {}
+    for name in names:
+        _, each, draw = name.split()
+        found["finetune", "each", int(each), int(draw)] = np.array([one[name] == one["actual"] for one in table])
     return np.array([int(one["row"]) for one in table], dtype=np.int64), found
 
 

@@ -95,9 +95,9 @@ def finetune(
 
     The images chosen depend on the seed alone, so every method meets the same ones; a smaller share is part of a larger
     one. AdamW, `lr` for the classifier and `encoder_lr` for the encoder, warm-up and cosine; `epochs` over the chosen
-    images, but `min_steps` at least; `shift` and `flip` as in `CropView`. With a `layer_decay` below 1 each layer of the
-    encoder, as timm counts them, learns with so much of the rate of the layer above it (arXiv:2106.08254). Nothing is
-    chosen by a look at test images.
+    images, but `min_steps` at least; `shift` and `flip` as in `CropView`. With a `layer_decay` below 1 each layer of
+    the encoder, as timm counts them, learns with so much of the rate of the layer above it (arXiv:2106.08254). Nothing
+    is chosen by a look at test images.
 
     `from_scratch` is the control that pretraining has to beat: an encoder with random weights (which `make_encoder`
     must give) under the same labels, steps and views. Its learning rate is `scratch_lr`: random weights have far

@@ -29,8 +29,8 @@ def find_same(bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: 
     """What each query finds in the bank, ranked by cosine: average precision over the whole ranking, and recall at k as
     in metric learning (arXiv:1511.06452).
 
-    `bank` and `queries` are features `(n, dim)` on one device, labels int64 `(n,)`. Images at the same distance stand in
-    every order with the same probability, and each number is the mean over these (as in McSherry and Najork 2008):
+    `bank` and `queries` are features `(n, dim)` on one device, labels int64 `(n,)`. Images at the same distance stand
+    in every order with the same probability, and each number is the mean over these (McSherry and Najork 2008):
     features that are all alike are as good as chance. A query of a class that the bank has none of finds nothing: 0.
     """
     bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)

@@ -16,7 +16,7 @@ RAPL = Path("/sys/class/powercap")
 JOULES = 3600
 """In a watt-hour."""
 LOOKED_EVERY = 60.0
-"""Seconds from one look at the counters to the next: those of processors begin again at 0, the busiest after minutes."""
+"""Seconds between looks at the counters: those of processors begin again at 0, the busiest after some minutes."""
 
 Number = Callable[[], int]
 
@@ -36,9 +36,9 @@ class Counter:
 
 
 class Meter:
-    """Energy from the time it is made on, of the processors with their memory and of the GPU that computes, with whatever
-    else runs on these. Nothing is known where the device's own counter can't be read, nor where several processes share
-    the work: a part would pass for the whole."""
+    """Energy from the time it is made on, of the processors with their memory and of the GPU that computes, with
+    whatever else runs on these. Nothing is known where the device's own counter can't be read, nor where several
+    processes share the work: a part would pass for the whole."""
 
     def __init__(self, device: torch.device, rapl: Path = RAPL) -> None:
         self._counters = counters(device, rapl)
@@ -76,7 +76,7 @@ class Meter:
 
 
 def added(earlier: Mapping[str, float] | None, now: Mapping[str, float]) -> dict[str, float]:
-    """Joules of an `earlier` process, None where there was none, and of this one; empty where one of them is not known."""
+    """Joules of an `earlier` process, None where there was none, and of this one; empty where either is not known."""
     if earlier is None:
         return dict(now)
     return {kind: earlier[kind] + joules for kind, joules in now.items()} if earlier.keys() == now.keys() else {}

@@ -1,5 +1,5 @@
-"""finetune NAME SEED: an encoder fine-tuned on shares of the labels, or on a few of every class: that of a method's run,
-with random weights (`scratch`), or with weights that `starts` names."""
+"""finetune NAME SEED: an encoder fine-tuned on shares of the labels, or on a few of every class: that of a method's
+run, with random weights (`scratch`), or with weights that `starts` names."""
 
 from __future__ import annotations
 

@@ -59,8 +59,9 @@ class Moment:
 
 
 class Run:
-    """A training, and what is known of it: `curve`, a row for each moment, and `seconds` and `joules` by kind of device,
-    where they are counted, which hold those of earlier processes too. A run that was stopped resumes from its last checkpoint and ends with the same bits."""
+    """A training, and what is known of it: `curve`, a row for each moment, `seconds`, and `joules` by kind of device,
+    where they are counted; both hold those of earlier processes too. A run that was stopped resumes from its last
+    checkpoint and ends with the same bits."""
 
     def __init__(
         self,
@@ -163,7 +164,8 @@ class Run:
         return ValueError(f"{self.name}, seed {self.seed}: {what}; {advice}; {kept}")
 
     def metrics(self, rows: int, what: str) -> Row:
-        """The last row of the curve, the run's seconds, its energy where it is known, and how many of the `rows`, which are `what`, a second."""
+        """The last row of the curve, the run's seconds, its energy where it is known, and how many of the `rows`, which
+        are `what`, a second."""
         last = self.curve[-1]
         rate = last["step"] * self.batch_size / max(self.seconds, 1e-9)
         seen = {what: float(rows), f"{what}_per_second": rate}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,7 +156,8 @@ def test_layers_have_rates_of_their_own_in_pretrained_encoders_alone(dataset):
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny", "mobilenetv3_small_050"])
 def test_every_parameter_is_in_one_layer_and_the_topmost_learns_at_the_full_rate(name):
-    network = Encoder(3, 32, name=name, **({"width": 32, "depth": 3, "patch_size": 8} if "vit" in name else {})).network
+    small: Any = {"width": 32, "depth": 3, "patch_size": 8} if "vit" in name else {}
+    network = Encoder(3, 32, None, name=name, **small).network
     layers = layers_of(network, 0.5)
     found = [id(parameter) for layer, _ in layers for parameter in layer]
     assert sorted(found) == sorted(id(parameter) for parameter in network.parameters())
@@ -197,7 +199,7 @@ def test_without_labels_or_with_a_single_one_there_is_nothing_to_do(tmp_path, fa
     with pytest.raises(ValueError, match="needs labelled images"):
         tune(write_dataset(tmp_path / "a", images[:10], np.full(10, -1), splits))
     single = write_dataset(tmp_path / "b", images[:10], np.zeros(10, np.int64), splits)
-    with pytest.raises(ValueError, match="fractions: 0.01 of the labels is a single image"):
+    with pytest.raises(ValueError, match=r"fractions: 0\.01 of the labels is a single image"):
         tune(single, fractions=(0.01,))
     with pytest.raises(ValueError, match="each: 1 of every class, of which there is one, is a single image"):
         tune(single, each=(1,), fractions=(1.0,))

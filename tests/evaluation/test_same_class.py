@@ -12,7 +12,9 @@ from sslflow.evaluation import same_class
 from sslflow.evaluation.same_class import find_same
 
 
-def made(bank: int = 60, queries: int = 17, classes: int = 4, dim: int = 5) -> tuple[torch.Tensor, ...]:
+def made(
+    bank: int = 60, queries: int = 17, classes: int = 4, dim: int = 5
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     draw = torch.Generator().manual_seed(3)
     labels = [torch.randint(classes, (count,), generator=draw) for count in (bank, queries)]
     features = [torch.randn(count, dim, generator=draw) for count in (bank, queries)]
@@ -69,7 +71,7 @@ def test_features_that_are_all_alike_are_as_good_as_chance_in_whatever_order_ima
 
 
 def test_a_table_in_parts_is_the_same():
-    whole, parts = find_same(*made()), find_same(*made(), cells=130)
+    whole, parts = find_same(*made()), find_same(*made(), 130)
     assert (whole.average_precision == parts.average_precision).all()
     assert all((whole.recall[depth] == parts.recall[depth]).all() for depth in same_class.DEPTHS)
 

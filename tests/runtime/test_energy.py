@@ -59,14 +59,10 @@ def test_the_counters_are_looked_at_while_nobody_asks(rapl, monkeypatch):
 @pytest.mark.parametrize("content", [None, "", "no number"])
 @pytest.mark.parametrize("later", [False, True])
 def test_what_cannot_be_read_is_not_known_and_never_0(rapl, content, later):
-    def spoil() -> None:
-        file = rapl / "intel-rapl:1/energy_uj"
-        file.unlink() if content is None else write_text(file, content)
-
-    if not later:
-        spoil()
     meter = Meter(CPU, rapl)
-    spoil() if later and content is not None else (rapl / "intel-rapl:1/energy_uj").unlink(missing_ok=True)
+    file = rapl / "intel-rapl:1/energy_uj"
+    file.unlink() if content is None else write_text(file, content)
+    meter = meter if later else Meter(CPU, rapl)
     assert meter.read() == {} == watt_hours(meter.read())
 
 

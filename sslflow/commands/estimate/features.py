@@ -133,8 +133,8 @@ def probed(bench: Bench, name: str) -> Cost:
 
 
 def _fits(bench: Bench, name: str) -> tuple[float, float, float, int]:
-    """Seconds an image to train on of the linear classifier, of a fit on very few, and a pair of kNN and retrieval; the width of the
-    features."""
+    """Seconds an image to train on of the linear classifier, of a fit on very few, and a pair of kNN and retrieval; the
+    width of the features."""
     key = ("fit", name)
     if (*key, "linear") not in bench.rates:
         dataset, settings = bench.images.dataset, bench.settings(probe.schemas())

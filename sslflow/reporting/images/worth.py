@@ -29,8 +29,8 @@ NAME = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """What a `label` costs, an `hour` of the device, and a `kwh` beside the hour, where the energy of training is known;
-    all in the same money."""
+    """What a `label` costs, an `hour` of the device, and a `kwh` beside the hour, where the energy of training is
+    known; all in the same money."""
 
     label: NonNegative = 0.05
     hour: NonNegative = 1.0
@@ -254,7 +254,7 @@ def few_of_each(board: leaderboard.Board, rows: Sequence[Row], answers: Answers)
 
 
 def _tuned(name: str, answers: Answers) -> dict[tuple[str, int], str]:
-    """Accuracies after fine-tuning on a few labels of every class, over the seeds that have them for the same images."""
+    """Accuracies after fine-tuning on a few labels of every class; none where seeds have them for different images."""
     read = [read_tuned(paths.tuned(name.removeprefix(START), seed)) for seed in answers.seeds]
     read = [one for one in read if one[1]]
     if not read or any(not np.array_equal(rows, read[0][0]) or own.keys() != read[0][1].keys() for rows, own in read):
