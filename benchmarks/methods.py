@@ -3,6 +3,8 @@
 Each run is the pipeline's own: the stages pretrain, extract and probe in a folder of their own under work/benchmarks.
 What has been measured with the same settings and the same file of its method is not measured again (`--fresh` does);
 a run that was stopped resumes. `--table docs/benchmarks.md` writes the table. `--images` shows more images, or fewer.
+`--held-out` tries the settings that were once compared on test images again, on a part of the training images that
+neither pretraining nor the probes see; the test images are left out altogether.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from ruamel.yaml import YAML
 
@@ -33,10 +37,13 @@ from benchmarks.kept import make
 from benchmarks.tables import replace_table
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.data.splits import TEST, TRAIN
 from sslflow.evaluation.intervals import crossed
+from sslflow.evaluation.linear import stratified
 from sslflow.ingest.images.prepare import prepare
 from sslflow.networks.starts import Start, write_start
-from sslflow.runtime.files import read_csv, read_json, sha256, write_json
+from sslflow.runtime.files import read_csv, read_json, replacing, sha256, write_json
+from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import load, lookup
 from sslflow.training.method import names
 
@@ -56,7 +63,24 @@ ENCODERS: dict[str, dict[str, Any]] = {
 ON_VIT = ("mae", "ibot", "dinov2", "ijepa", "dino", "moco_v3")
 ONLY_VIT = ("mae", "ibot", "dinov2", "ijepa")
 ONLY_COLOUR = ("colorization",)
-VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"simclr, decoupled": ("simclr", {"decoupled": True})}
+FOR_PHOTOGRAPHS = {"crop": {"smallest": 0.2}, "colour": {"brightness": 0.4, "contrast": 0.4}, "blur": {"p": 0.5}}
+TRIED: dict[str, tuple[str, dict[str, Any]]] = {
+    "rotation, batches of 128": ("rotation", {"train": {"batch_size": 128, "lr": 2e-3}}),
+    "simclr, views of photographs": (
+        "simclr",
+        {"projector": [128, 64], "train": {"lr": 2e-3}, "views": FOR_PHOTOGRAPHS},
+    ),
+    "barlow_twins, views of photographs": (
+        "barlow_twins",
+        {"projector": [256, 256], "train": {"lr": 2e-3}, "views": FOR_PHOTOGRAPHS},
+    ),
+    "barlow_twins, batches of 128": (
+        "barlow_twins",
+        {"projector": [256, 128], "redundancy": 1e-2, "train": {"batch_size": 128, "lr": 2e-3}},
+    ),
+}
+"""Settings of earlier recipes, which today's were chosen above with test images in sight."""
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {"simclr, decoupled": ("simclr", {"decoupled": True}), **TRIED}
 """Rows of a method with other settings."""
 TEACHER = {"weights": "package:efficientnet-lite0", "side": 64}
 """Which weights `distillation` learns from."""
@@ -65,13 +89,17 @@ TRIED_ON_TEST = {"fashion": ("rotation", "simclr", "barlow_twins")}
 """Methods whose settings were once tried out on a set's test images: their rows flatter."""
 FAMILIES = {
     "pretext": ("rotation", "context_prediction", "jigsaw", "colorization", "inpainting", "denoising", "autoencoder"),
-    "contrastive": ("simclr", *VARIANTS, "diet", "moco_v2", "moco_v3", "densecl", "nnclr"),
+    "contrastive": ("simclr", "simclr, decoupled", "diet", "moco_v2", "moco_v3", "densecl", "nnclr"),
     "non-contrastive": ("byol", "barlow_twins", "vicreg", "lejepa", "simsiam", "dino"),
     "masked": ("mae", "ibot", "dinov2", "ijepa"),
     "clustering": ("deepcluster", "swav"),
     "from a teacher": ("distillation",),
 }
 METHODS = [method for family in FAMILIES.values() for method in family]
+HELD_OUT = {"fashion-held-out": "fashion"}
+"""Sets in which a part of the training images is tested on, and the test images are in no split."""
+CHOICES = sorted(["rotation", "simclr", "barlow_twins", *TRIED])
+SHARE_HELD_OUT = 1 / 6
 
 
 @dataclass(frozen=True)
@@ -109,7 +137,7 @@ def jobs(sets: list[str], encoders: list[str], methods: list[str], seeds: list[i
     for seed in seeds:
         for data in sets:
             for method in methods:
-                if method in ONLY_COLOUR and SETS[data]["channels"] != 3:
+                if method in ONLY_COLOUR and SETS[HELD_OUT.get(data, data)]["channels"] != 3:
                     continue
                 if method not in ONLY_VIT and "resnet" in encoders:
                     found.append(Job(data, "resnet", method, seed, images))
@@ -123,7 +151,8 @@ def make_folder(job: Job) -> None:
     folder, data = job.folder, job.data
     folder.mkdir(parents=True, exist_ok=True)
     prepared = WORK / "prepared" / data
-    make(prepared, SETS[data], ("data", "ingest"), lambda: prepare(prepared, print, **SETS[data]))
+    settings = SETS[HELD_OUT.get(data, data)]
+    make(prepared, [data, settings], ("data", "ingest"), lambda: _prepare(prepared, data, settings))
     link = folder / paths.PREPARED
     link.parent.mkdir(exist_ok=True)
     if not link.exists():
@@ -137,7 +166,8 @@ def make_folder(job: Job) -> None:
         train = {**lookup(params, f"methods.{name}.train"), "epochs": max(1, round(job.images / images))}
         params["methods"][name] = {**block, "train": train}
     if job.row in VARIANTS:
-        params["methods"][job.method] |= VARIANTS[job.row][1]
+        own = lookup({"over": params["methods"][job.method], "own": VARIANTS[job.row][1]}, "own", over="over")
+        params["methods"][job.method] = own
     params["starts"], params["start"]["teacher"] = {"teacher": TEACHER}, "teacher"
     with contextlib.chdir(folder):
         write_start("teacher", Start(**TEACHER))
@@ -145,11 +175,32 @@ def make_folder(job: Job) -> None:
         YAML(typ="safe").dump(params, handle)
 
 
+def _prepare(folder: Path, data: str, settings: dict[str, Any]) -> None:
+    prepare(folder, print, **settings)
+    if data in HELD_OUT:
+        hold_out(folder / "manifest.parquet", SHARE_HELD_OUT)
+
+
+def hold_out(manifest: Path, share: float) -> None:
+    """Make a share of the training images of each class the test images, groups whole, and leave out those there
+    were."""
+    table = read_parquet(manifest)
+    split, labels = table["split"].to_numpy(zero_copy_only=False).astype(object), table["label"].to_numpy()
+    train = np.flatnonzero(split == TRAIN)
+    groups = np.unique(table["group"].to_numpy(zero_copy_only=False)[train], return_inverse=True)[1]
+    asked = stratified(torch.from_numpy(labels[train]), share, 0, torch.from_numpy(groups))
+    split[split == TEST] = "left out"
+    split[train[asked.numpy()]] = TEST
+    with replacing(manifest) as temporary:
+        pq.write_table(table.set_column(table.column_names.index("split"), "split", pa.array(split)), temporary)
+
+
 def key(job: Job) -> str:
     """Changes when the run's settings or the code of its method do, comments and docstrings left out."""
     params = load(job.folder / "params.yaml")
     images = sha256(job.folder / paths.PREPARED / "manifest.parquet")
-    content: list[Any] = [job.data, job.method, job.seed, SETS[job.data], images, params["encoder"], params["probe"]]
+    settings = SETS[HELD_OUT.get(job.data, job.data)]
+    content: list[Any] = [job.data, job.method, job.seed, settings, images, params["encoder"], params["probe"]]
     if job.method in names():
         block = f"methods.{job.method}"
         shared = [lookup(params, f"{block}.{part}", over=part) for part in ("train", "views")]
@@ -242,7 +293,7 @@ def table(sets: list[str], seeds: list[int], images: int) -> Iterator[str]:
         for encoder in ENCODERS:
             rows = {
                 method: found
-                for method in (*METHODS, *CONTROLS)
+                for method in (*(CHOICES if data in HELD_OUT else METHODS), *CONTROLS)
                 if (found := list(_found(data, encoder, method, seeds, images)))
             }
             if rows:
@@ -316,9 +367,12 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--images", type=int, default=IMAGES_SEEN, help="images seen in a run, over its epochs")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side, one thread each")
+    parser.add_argument("--held-out", action="store_true", help="settings tried on test images, tried again without")
     parser.add_argument("--fresh", action="store_true", help="measure again what has been measured")
     parser.add_argument("--table", type=Path, help="write the tables to this file, between its marks")
     asked = parser.parse_args()
+    if asked.held_out:
+        asked.sets, asked.encoders, asked.methods = list(HELD_OUT), ["resnet"], ["random", "pixels", *CHOICES]
     methods = [name for name in asked.methods if name in (*CONTROLS, *VARIANTS, *names())]
     wanted = jobs(asked.sets, asked.encoders, methods, asked.seeds, asked.images)
     for job in {job.folder: job for job in wanted}.values():
@@ -337,6 +391,7 @@ def main() -> None:
     print(lines)
     if asked.table:
         name = "methods" if asked.images == IMAGES_SEEN else f"methods, {asked.images} images"
+        name = "held out" if asked.held_out else name
         replace_table(asked.table, name, lines)
     raise SystemExit(1 if failed else 0)
 

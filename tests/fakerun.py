@@ -114,10 +114,10 @@ def few(name: str, seed: int, labels: np.ndarray, rows: np.ndarray, classes: Seq
     write_few(paths.few(name, seed), rows, actual, fits)
     predicted = [(label + (number % every == 0)) % len(classes) for number, label in enumerate(actual)]
     lines = [
-        [row, classes[one], classes[guess], classes[guess]]
+        [row, classes[one], classes[guess], classes[guess], 0.5 + 0.2 * (guess == one)]
         for row, one, guess in zip(rows, actual, predicted, strict=True)
     ]
-    write_csv(paths.predictions(name, seed), ["row", "actual", "predicted", "neighbours"], lines)
+    write_csv(paths.predictions(name, seed), ["row", "actual", "predicted", "neighbours", "map"], lines)
 
 
 def whole(methods: Sequence[str], seeds: Sequence[int], classes: Sequence[str], counts: dict[str, int]) -> np.ndarray:
@@ -137,11 +137,20 @@ def whole(methods: Sequence[str], seeds: Sequence[int], classes: Sequence[str], 
             clusters(method, seed, labels)
             few(method, seed, labels, test, classes, 5)
             metrics("pretrain", method, seed, rankme=30.0 + seed, seconds=90.0, loss=1.0, feature_std=0.3)
-            metrics("probe", method, seed, linear=0.85 - 0.05 * place + 0.01 * seed, knn=0.8, seconds=3.0)
+            metrics(
+                "probe",
+                method,
+                seed,
+                linear=0.85 - 0.05 * place + 0.01 * seed,
+                knn=0.8,
+                map=0.6,
+                recall1=0.7,
+                seconds=3.0,
+            )
             metrics("finetune", method, seed, finetune_10pct=0.88, finetune_1pct=0.7 + 0.02 * seed)
     for seed in seeds:
         few("random", seed, labels, test, classes, 4)
-        metrics("probe", "random", seed, linear=0.7, knn=0.6)
+        metrics("probe", "random", seed, linear=0.7, knn=0.6, map=0.5, recall1=0.6)
         metrics("probe", "pixels", seed, linear=0.75, knn=0.72)
         metrics("finetune", "scratch", seed, finetune_10pct=0.8, finetune_1pct=0.6)
     return labels

@@ -15,13 +15,13 @@ from annotated_types import Gt, Le
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TRAIN
 from sslflow.evaluation.labels import labelled_subset, some_of_each
-from sslflow.runtime.files import replacing
+from sslflow.runtime.files import read_csv, replacing
 from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import Count, Natural
 
 Fit = tuple[str, str, int, int]
-"""`linear` or `knn`; `each` or `share`; with `each` the labels of a class, with `share` all labels; number of the
-draw."""
+"""`linear`, `knn` or `finetune`; `each` or `share`; with `each` the labels of a class, with `share` all labels; number
+of the draw."""
 Share = Annotated[float, Gt(0), Le(1)]
 
 
@@ -48,6 +48,22 @@ def draws_of(dataset: Dataset, few: Few) -> Iterator[tuple[str, int, int, np.nda
         for size, rows in sorted(shares.items()):
             if size < everything:
                 yield "share", size, draw, rows
+
+
+def few_name(each: int, draw: int) -> str:
+    """How the answers of an encoder that was fine-tuned on so many labels of every class are called in its table."""
+    return f"each {each} {draw}"
+
+
+def read_tuned(file: Path) -> tuple[np.ndarray, dict[Fit, np.ndarray]]:
+    """What `read_few` gives, of encoders fine-tuned on a few labels of every class; empty where there are none."""
+    table = read_csv(file) if file.exists() else []
+    names = [name for name in (table[0] if table else ()) if name.startswith("each ")]
+    found: dict[Fit, np.ndarray] = {}
+    for name in names:
+        _, each, draw = name.split()
+        found["finetune", "each", int(each), int(draw)] = np.array([one[name] == one["actual"] for one in table])
+    return np.array([int(one["row"]) for one in table], dtype=np.int64), found
 
 
 def write_few(file: Path, rows: np.ndarray, actual: np.ndarray, answers: Mapping[Fit, np.ndarray]) -> None:

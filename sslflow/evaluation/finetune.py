@@ -9,29 +9,29 @@ from typing import Annotated
 import numpy as np
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from sslflow.data.dataset import Dataset
 from sslflow.data.normalise import Normalise
-from sslflow.data.splits import TEST
+from sslflow.data.splits import TEST, TRAIN
+from sslflow.evaluation.efficiency import Few, Share, draws_of
 from sslflow.evaluation.labels import labelled_subset, shares
 from sslflow.evaluation.named import PseudoLabels, labelled_by
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.runtime.rng import derive, permutation
 from sslflow.settings.params import Count, Fraction, NonNegative, Rate
-from sslflow.training.optim import warmup_cosine
+from sslflow.training.optim import layers_of, warmup_cosine
 from sslflow.views.images import CropView
 
-Share = Annotated[float, Gt(0), Le(1)]
-
 FRACTIONS = (0.1, 0.01)
+DRAWS = 3
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What came of one share of the labels."""
+    """What came of one share of the labels, or of a few labels of every class."""
 
     fraction: float
     """Share of the labels that was really used, to two digits: one of each class at least, and whole images."""
@@ -44,6 +44,10 @@ class Tuned:
     """Classes of the labelled test images, looked at once, after the last step."""
     accuracy: float
     """Share of these that are right."""
+    each: int = 0
+    """Labels of every class; 0 where a share of all was asked for."""
+    draw: int = 0
+    """Number of the draw of these."""
     pseudolabels: int = 0
     """Images beside these that were trained on with the label of their cluster."""
 
@@ -73,12 +77,15 @@ def finetune(
     pseudo: PseudoLabels | None = None,
     *,
     fractions: tuple[Share, ...] = FRACTIONS,
+    each: tuple[Count, ...] = (),
+    draws: Count = DRAWS,
     epochs: Count = 10,
     min_steps: Count = 200,
     batch_size: Annotated[int, Ge(2)] = 32,
     lr: Rate = 3e-3,
     encoder_lr: Rate = 1e-3,
     scratch_lr: Rate = 1e-2,
+    layer_decay: Share = 1.0,
     weight_decay: NonNegative = 1e-2,
     warmup: Fraction = 0.1,
     shift: Fraction = 0.04,
@@ -88,16 +95,19 @@ def finetune(
     memory_format: MemoryFormat = "channels_last",
 ) -> Iterator[Tuned]:
     """Fine-tune a fresh encoder on each of the `fractions` of the labelled training images, and test it; one that comes
-    to the same images as an earlier one is left out.
+    to the same images as an earlier one is left out. Then, for each number in `each`, on so many labels of every class,
+    in so many `draws` of images: those that the probes on few labels are fitted on.
 
     The images chosen depend on the seed alone, so every method meets the same ones; a smaller share is part of a larger
     one. AdamW, `lr` for the classifier and `encoder_lr` for the encoder, warm-up and cosine; `epochs` over the chosen
-    images, but `min_steps` at least; `shift` and `flip` as in `CropView`. Nothing is chosen by a look at test images.
+    images, but `min_steps` at least; `shift` and `flip` as in `CropView`. With a `layer_decay` below 1 each layer of
+    the encoder, as timm counts them, learns with so much of the rate of the layer above it (arXiv:2106.08254). Nothing
+    is chosen by a look at test images.
 
     `from_scratch` is the control that pretraining has to beat: an encoder with random weights (which `make_encoder`
     must give) under the same labels, steps and views. Its learning rate is `scratch_lr`: random weights have far
     to go, and with the small `encoder_lr`, which keeps what was learnt in pretraining, they would hardly move and
-    be a control that anything beats.
+    be a control that anything beats; nor do its layers differ in their rates.
 
     Where `pseudo` is given, each cluster is named by the majority of the chosen images in it, and images to pretrain on
     whose confidence is above `pseudolabels_above` (1: none) are trained on as well: each batch holds as many of them as
@@ -107,10 +117,17 @@ def finetune(
     """
     if not dataset.labelled:
         raise ValueError("fine-tuning needs labelled images to train on and to test on, and there are none")
-    for used, fraction in shares(dataset, fractions).items():
-        rows = labelled_subset(dataset, fraction, seed)
+    everything = len(dataset.labelled_rows(TRAIN))
+    asked = [
+        (f"finetune.fractions: {fraction:g} of the labels", labelled_subset(dataset, fraction, seed), used, 0, 0)
+        for used, fraction in shares(dataset, fractions).items()
+    ]
+    for _, number, draw, rows in draws_of(dataset, Few(each=each, shares=(), draws=draws)):
+        said = f"finetune.each: {number} of every class, of which there is one,"
+        asked.append((said, rows, float(f"{len(rows) / everything:.2g}"), number, draw))
+    for said, rows, used, of_each, draw in asked:
         if len(rows) < 2:
-            raise ValueError(f"finetune.fractions: {fraction:g} of the labels is a single image; take a larger share")
+            raise ValueError(f"{said} is a single image; take more labels")
         torch.manual_seed(derive(seed, "finetune"))
         model = Classifier(make_encoder(), len(dataset.classes))
         place(model, device, memory_format)
@@ -119,10 +136,13 @@ def finetune(
         per_epoch = max(1, len(rows) // batch_size)
         size = min(batch_size, len(rows))
         steps = max(epochs * per_epoch, min_steps)
-        groups = [
-            {"params": model.encoder.parameters(), "peak": scratch_lr if from_scratch else encoder_lr},
-            {"params": model.head.parameters(), "peak": lr},
-        ]
+        groups = [{"params": model.head.parameters(), "peak": lr}]
+        if from_scratch or layer_decay == 1:
+            rate = scratch_lr if from_scratch else encoder_lr
+            groups.insert(0, {"params": model.encoder.parameters(), "peak": rate})
+        else:
+            layers = layers_of(model.encoder.network, layer_decay)
+            groups += [{"params": layer, "peak": encoder_lr * scale} for layer, scale in layers]
         updates = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
         labels = torch.from_numpy(dataset.labels[rows])
         more, called = np.empty(0, np.int64), labels[:0]
@@ -147,11 +167,11 @@ def finetune(
                 group["lr"] = group["peak"] * warmup_cosine(step, steps, warmup)
             with autocast(device, precision):
                 logits = model(seen.contiguous(memory_format=layout(memory_format)))
-            loss = F.cross_entropy(logits.float(), answers.to(device))
+            error = F.cross_entropy(logits.float(), answers.to(device))
             updates.zero_grad()
-            loss.backward()
+            error.backward()
             updates.step()
-            losses[step] = loss.detach()
+            losses[step] = error.detach()
         if not losses.isfinite().all():
             bad = int((~losses.isfinite()).nonzero()[0]) + 1
             rate = "scratch_lr" if from_scratch else "encoder_lr"
@@ -162,8 +182,10 @@ def finetune(
         test = dataset.labelled_rows(TEST)
         predicted = _predicted(model, dataset, test, device, batch_size, precision, memory_format)
         accuracy = float((predicted == dataset.labels[test]).mean())
-        last = float(losses[-max(1, steps // 10) :].mean())
-        yield Tuned(used, len(rows), steps, last, tuple(predicted.tolist()), accuracy, len(more))
+        loss = float(losses[-max(1, steps // 10) :].mean())
+        yield Tuned(
+            used, len(rows), steps, loss, tuple(predicted.tolist()), accuracy, of_each, draw, pseudolabels=len(more)
+        )
 
 
 def _in_turn(count: int, step: int, size: int, seed: int) -> Tensor:

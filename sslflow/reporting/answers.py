@@ -13,6 +13,8 @@ from sslflow.runtime.files import read_csv
 
 START = "start "
 """Before the name of weights that exist, in the key of their row."""
+RETRIEVAL = ("map", "recall1", "recall5")
+"""Metrics that are no share of right answers, but a mean over queries."""
 
 
 class Answers:
@@ -21,7 +23,12 @@ class Answers:
 
     def __init__(self, seeds: Sequence[int], groups: np.ndarray, fractions: Sequence[float] = ()) -> None:
         self.seeds, self.groups = seeds, groups
-        self.columns = {"linear": "predicted", "knn": "neighbours", **tuned_columns(fractions)}
+        self.columns = {
+            "linear": "predicted",
+            "knn": "neighbours",
+            **{metric: metric for metric in RETRIEVAL},
+            **tuned_columns(fractions),
+        }
         self._read = cache(self._read_right)
 
     def over(self, name: str, metric: str) -> Interval | None:
@@ -65,13 +72,15 @@ class Answers:
         return self._read(name, seed, metric)
 
     def _read_right(self, name: str, seed: int, metric: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """Rows of the test images, and 1.0 for each that is right."""
+        """Rows of the test images, and 1.0 for each that is right, or what it finds as a query."""
         where = paths.tuned if metric.startswith("finetune") else paths.predictions
         file, column = where(name.removeprefix(START), seed), self.columns.get(metric, "")
         answers = read_csv(file) if file.exists() else []
         if not answers or column not in answers[0]:
             return None
         rows = np.array([int(one["row"]) for one in answers])
+        if metric in RETRIEVAL:
+            return rows, np.array([float(one[column]) for one in answers])
         return rows, np.array([float(one[column] == one["actual"]) for one in answers])
 
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sslflow import paths
-from sslflow.reporting.answers import START, Answers, fraction_name, tuned_columns
+from sslflow.reporting.amounts import duration, percent
+from sslflow.reporting.answers import RETRIEVAL, START, Answers, fraction_name, tuned_columns
 from sslflow.runtime.files import read_json, write_csv, write_json, write_metrics
 
 Summary = dict[str, float]
@@ -25,9 +26,15 @@ CONTROLS = {
     "scratch": "from scratch",
     "supervised": "supervised, all labels",
 }
+COSTS = ("pretrain_seconds", "pretrain_wh")
+ASIDE = ("recall1", "recall5")
+"""Metrics that stand in a table of their own, so that the leaderboard can be read."""
 TITLES = {
     "linear": "linear",
     "knn": "kNN",
+    "map": "mAP",
+    "recall1": "R@1",
+    "recall5": "R@5",
     "finetune": "fine-tuned",
     "rankme": "RankMe",
     "pretrain_seconds": "pretraining",
@@ -62,8 +69,8 @@ def collect(
     read.
     """
     tuned = {file: shown for shown, file in tuned_columns(fractions).items()}
-    probed = {"linear": "linear", "knn": "knn"}
-    trained = {"rankme": "rankme", "seconds": "pretrain_seconds"}
+    probed = {metric: metric for metric in ("linear", "knn", *RETRIEVAL)}
+    trained = {"rankme": "rankme", "seconds": "pretrain_seconds", "energy_wh": "pretrain_wh"}
     board = {
         method: {
             **_summaries("probe", method, seeds, probed),
@@ -121,8 +128,9 @@ def write_board(board: Board, file: Path = paths.LEADERBOARD) -> None:
     paths.SCORES.mkdir(parents=True, exist_ok=True)
     labelled = any(is_accuracy(metric) for row in board.values() for metric in row)
     for name, row in board.items():
-        shown = {metric: cell["mean"] for metric, cell in row.items() if is_accuracy(metric) == labelled}
-        write_scores(name, {metric: mean for metric, mean in shown.items() if metric != "pretrain_seconds"})
+        own = {metric: cell for metric, cell in row.items() if metric not in ASIDE}
+        shown = {metric: cell["mean"] for metric, cell in own.items() if is_accuracy(metric) == labelled}
+        write_scores(name, {metric: mean for metric, mean in shown.items() if metric not in COSTS})
     columns = metric_names(board)
     header = ["name", *(f"{column}_{part}" for column in columns for part in PARTS)]
     rows = (
@@ -167,8 +175,13 @@ def metric_names(board: Board) -> list[str]:
         (metric for metric in present if metric.startswith("finetune_")),
         key=lambda metric: -float(metric.removeprefix("finetune_").removesuffix("pct")),
     )
-    shown = ["linear", "knn", "finetune", *smaller, "rankme", "pretrain_seconds"]
+    shown = ["linear", "knn", *RETRIEVAL, "finetune", *smaller, "rankme", "pretrain_seconds"]
     return [metric for metric in shown if metric in present]
+
+
+def main_metrics(board: Board) -> list[str]:
+    """Those of the metrics that stand in the leaderboard itself."""
+    return [metric for metric in metric_names(board) if metric not in ASIDE]
 
 
 def best(board: Board, metric: str) -> set[str]:
@@ -193,8 +206,8 @@ def _top(board: Board, metric: str, answers: Answers) -> set[str]:
 
 
 def is_accuracy(metric: str) -> bool:
-    """Whether a metric is a share of images, shown in percent."""
-    return metric in ("linear", "knn") or metric.startswith("finetune")
+    """Whether a metric is a mean over test images of what lies between 0 and 1, shown in percent."""
+    return metric in ("linear", "knn", *RETRIEVAL) or metric.startswith("finetune")
 
 
 def title(metric: str, first_fraction: float | None = None) -> str:
@@ -228,25 +241,6 @@ def trusted(summary: Summary | None) -> str:
     return said
 
 
-def percent(share: float) -> str:
-    """`84.1`; all and none are said where they are meant, and not where they are nearly so."""
-    return f"{min(max(100 * share, 0.1), 99.9) if 0 < share < 1 else 100 * share:.1f}"
-
-
-def duration(seconds: float) -> str:
-    """`0.4 s`, `42 s`, `3 min 12 s`, `2 h 05 min`, `3 d 4 h`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 48 * 3600:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"
-
-
 def seeds_of(row: dict[str, Summary]) -> str:
     """Over how many seeds a row was measured: `2`, or `1–2` where some of its numbers rest on fewer."""
     counts = {int(summary["n"]) for summary in row.values()}
@@ -257,7 +251,7 @@ def leaderboard_text(board: Board) -> str:
     """The board as an aligned plain-text table with a line that tells how to read it, for a terminal or a log."""
     if not board:
         return "leaderboard: nothing has been measured yet"
-    metrics = metric_names(board)
+    metrics = main_metrics(board)
     best_rows = {metric: best(board, metric) for metric in metrics}
     table = [["", *(title(metric) + " " for metric in metrics), "seeds"]]
     for name in order(board):
@@ -274,10 +268,11 @@ def leaderboard_text(board: Board) -> str:
     return "\n".join(["leaderboard", *lines, rule, _legend(metrics, methods < len(board))])
 
 
-def _legend(metrics: Iterable[str], controls: bool) -> str:
+def _legend(metrics: Sequence[str], controls: bool) -> str:
     if not any(map(is_accuracy, metrics)):
         return "no accuracies: without labels they can't be measured; RankMe: directions that the features use"
-    words = "accuracy in % on the test images, mean ± standard deviation over the seeds"
+    found = "accuracy, and mAP of retrieval," if "map" in metrics else "accuracy"
+    words = f"{found} in % on the test images, mean ± standard deviation over the seeds"
     words += "; below the dots: the controls to beat" if controls else ""
     return f"{words}\n* best, or so near to it that chance of seeds and test images may explain the difference"
 

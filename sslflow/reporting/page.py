@@ -18,7 +18,7 @@ from sslflow.features.store import FeatureStore
 from sslflow.reporting import contents, curves, leaderboard, origin, story, verdicts
 from sslflow.reporting.adaptation import section as adaptation
 from sslflow.reporting.adaptation.gains import Adaptations
-from sslflow.reporting.answers import Answers
+from sslflow.reporting.answers import RETRIEVAL, Answers
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.images import atlas, audited, confusion, imbalance, neighbours, pseudolabels, worth
@@ -87,7 +87,8 @@ def render(
         "labelled": dataset.labelled,
         "run": run,
         "best": best,
-        "table": _table(run, board) if run.methods else None,
+        "table": _table(run, board, leaderboard.main_metrics(board)) if run.methods else None,
+        "retrieved": _table(run, board, [metric for metric in leaderboard.metric_names(board) if metric in RETRIEVAL]),
         "worth": worth.section(board, answers, dataset, best, prices),
         "imbalance": imbalance.section(board, answers, dataset, best),
         "data": _data(run, dataset) if run.methods else None,
@@ -129,8 +130,7 @@ def _template(name: str) -> jinja2.Template:
     return environment.get_template(name)
 
 
-def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
-    metrics = leaderboard.metric_names(board)
+def _table(run: Run, board: leaderboard.Board, metrics: Sequence[str]) -> dict[str, Any]:
     best = {metric: leaderboard.best(board, metric) for metric in metrics}
     main = run.fractions[0] if run.fractions else None
     return {
@@ -147,6 +147,7 @@ def _table(run: Run, board: leaderboard.Board) -> dict[str, Any]:
                 ],
             }
             for name in leaderboard.order(board)
+            if any(metric in board[name] for metric in metrics)
         ],
     }
 

@@ -11,7 +11,7 @@ from sslflow.reporting.leaderboard import (
     Summary,
     is_accuracy,
     is_control,
-    metric_names,
+    main_metrics,
     order,
     percent,
     row_title,
@@ -154,7 +154,7 @@ def absent(board: Board, methods: Sequence[str], seeds: Sequence[int]) -> list[s
     """Which of the methods' numbers rest on fewer runs than were asked for."""
     found = []
     for method in methods:
-        for metric in metric_names(board):
+        for metric in main_metrics(board):
             measured = int(board.get(method, {}).get(metric, {"n": 0})["n"])
             if measured < len(seeds):
                 found.append(f"{method}, {title(metric)}: {measured} of {len(seeds)} seeds")

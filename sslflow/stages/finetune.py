@@ -1,8 +1,9 @@
-"""finetune NAME SEED: an encoder fine-tuned on shares of the labels: that of a method's run, with random weights
-(`scratch`), or with weights that `starts` names."""
+"""finetune NAME SEED: an encoder fine-tuned on shares of the labels, or on a few of every class: that of a method's
+run, with random weights (`scratch`), or with weights that `starts` names."""
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -13,12 +14,14 @@ from sslflow import paths
 from sslflow.clustering.confidence import confidence
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
+from sslflow.evaluation.efficiency import few_name
 from sslflow.evaluation.finetune import FRACTIONS, finetune, metric_name
 from sslflow.evaluation.labels import shares
 from sslflow.evaluation.named import PseudoLabels
 from sslflow.networks.encoder import Encoder, load_encoder
 from sslflow.networks.weights import started
 from sslflow.runtime.device import compute
+from sslflow.runtime.energy import Meter, watt_hours
 from sslflow.runtime.files import write_csv, write_metrics
 from sslflow.runtime.rng import derive
 from sslflow.runtime.tables import read_parquet
@@ -27,7 +30,7 @@ from sslflow.stages.entry import run
 
 SCRATCH, SUPERVISED = "scratch", "supervised"
 COLUMNS = ("row", "actual")
-"""Of the table of predictions, before one for each share of the labels."""
+"""Of the table of predictions, before one for each share of the labels, and for each draw of a few of every class."""
 
 
 def schemas() -> Mapping[str, Callable[..., Any]]:
@@ -63,6 +66,7 @@ def main(method: str, seed: int) -> None:
         return Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"])
 
     metrics: dict[str, float] = {}
+    few: dict[int, list[float]] = {}
     test = dataset.labelled_rows(TEST)
     columns: dict[str, list[Any]] = dict(
         zip(COLUMNS, (test.tolist(), _names(dataset, dataset.labels[test])), strict=True)
@@ -73,20 +77,27 @@ def main(method: str, seed: int) -> None:
         print(
             f"finetune {name}  {100 * fraction:g} % of the labels would be the same images as another share: left out"
         )
-    began = time.monotonic()
     pseudo = pseudolabels(method, seed, len(dataset)) if settings["finetune"].get("pseudolabels_above", 1) < 1 else None
+    began, meter = time.monotonic(), Meter(device)
     for tuned in finetune(make_encoder, dataset, device, seed, method == SCRATCH, pseudo, **settings["finetune"]):
-        metric = metric_name(tuned.fraction)
-        metrics.setdefault("first_fraction", tuned.fraction)
+        metric = few_name(tuned.each, tuned.draw) if tuned.each else metric_name(tuned.fraction)
         columns[metric] = _names(dataset, tuned.predicted)
-        metrics |= {metric: tuned.accuracy, f"labels_{metric}": tuned.labels, f"loss_{metric}": tuned.loss}
-        labels, accuracy = f"{tuned.labels} labels ({100 * tuned.fraction:g} %)", f"{100 * tuned.accuracy:.1f} %"
+        if tuned.each:
+            few.setdefault(tuned.each, []).append(tuned.accuracy)
+        else:
+            metrics.setdefault("first_fraction", tuned.fraction)
+            metrics |= {metric: tuned.accuracy, f"labels_{metric}": tuned.labels, f"loss_{metric}": tuned.loss}
+        share = f"{tuned.each} a class, draw {tuned.draw}" if tuned.each else f"{100 * tuned.fraction:g} %"
+        labels, accuracy = f"{tuned.labels} labels ({share})", f"{100 * tuned.accuracy:.1f} %"
         if pseudo is not None:
             metrics[f"pseudolabels_{metric}"] = tuned.pseudolabels
             labels += f" and {tuned.pseudolabels} pseudo-labels"
         print(f"finetune {name}  {labels}, {tuned.steps} steps: test accuracy {accuracy}", flush=True)
+    for number in set(settings["finetune"].get("each", ())).difference(few):
+        print(f"finetune {name}  {number} labels of every class would be all there are: left out")
+    metrics |= {f"finetune_each_{number}": statistics.fmean(found) for number, found in few.items()}
     write_csv(answers, list(columns), zip(*columns.values(), strict=True))
-    write_metrics(file, {**metrics, "seconds": time.monotonic() - began})
+    write_metrics(file, {**metrics, "seconds": time.monotonic() - began, **watt_hours(meter.read())})
 
 
 def pseudolabels(method: str, seed: int, images: int) -> PseudoLabels | None:

@@ -17,6 +17,7 @@ from sslflow.data.splits import TEST, TRAIN
 from sslflow.evaluation.efficiency import Few, Fit, draws_of, write_few
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
+from sslflow.evaluation.same_class import find_same
 from sslflow.features.extract import extract
 from sslflow.features.pixels import PIXELS, pixels
 from sslflow.features.store import FeatureStore
@@ -30,7 +31,8 @@ from sslflow.settings.params import Count, Positive, read
 from sslflow.stages.entry import run
 
 COLUMNS = ("row", "actual", "predicted", "neighbours")
-"""Of the table of predictions: by the linear classifier, and by the nearest neighbours."""
+"""Of the table of predictions: by the linear classifier, and by the nearest neighbours. What each test image finds as a
+query follows, in columns named as the metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +84,12 @@ def main(name: str, seed: int) -> None:
     x_test, y_test = features(test), torch.from_numpy(dataset.labels[test]).to(device)
     predicted = fitted.predict(x_test)
     neighbours = knn_predict(x_train, y_train, x_test, classes, **settings["probe.knn"])
+    same = find_same(x_train, y_train, x_test, y_test)
+    retrieved = {"map": same.average_precision, **{f"recall{depth}": hits for depth, hits in same.recall.items()}}
     metrics = {
         "linear": _accuracy(predicted, y_test),
         "knn": _accuracy(neighbours, y_test),
+        **{metric: float(each.mean()) for metric, each in retrieved.items()},
         "linear_train": _accuracy(fitted.predict(x_train), y_train),
         "linear_validation": fitted.validation_accuracy,
         "regularisation": fitted.regularisation,
@@ -96,9 +101,10 @@ def main(name: str, seed: int) -> None:
     if name == "pixels" and dataset.format.size > PIXELS:
         metrics["side"] = PIXELS
     names = [dataset.classes[number] for number in range(classes)]
-    rows = zip(test.tolist(), y_test.tolist(), predicted.tolist(), neighbours.tolist(), strict=True)
-    table = [(row, *(names[number] for number in numbers)) for row, *numbers in rows]
-    write_csv(paths.predictions(name, seed), COLUMNS, table)
+    answers = ([names[number] for number in told.tolist()] for told in (y_test, predicted, neighbours))
+    queries = ([f"{value:.6g}" for value in each] for each in retrieved.values())
+    table = zip(test.tolist(), *answers, *queries, strict=True)
+    write_csv(paths.predictions(name, seed), (*COLUMNS, *retrieved), table)
     few: dict[Fit, np.ndarray] = {}
     for way, labels, draw, chosen in draws_of(dataset, Few(**settings["probe.few"])):
         at = torch.from_numpy(np.searchsorted(train, chosen)).to(device)

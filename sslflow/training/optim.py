@@ -56,6 +56,15 @@ def make_optimizer(
     return Lars(groups, lr=lr, momentum=momentum)  # pyright: ignore[reportArgumentType]  (timm's default is an integer)
 
 
+def layers_of(network: nn.Module, layer_decay: float) -> list[tuple[list[nn.Parameter], float]]:
+    """The trainable parameters of a timm network in groups, each with the factor on its rate: 1 for the topmost layer,
+    `layer_decay` times as much for each below."""
+    from timm.optim import param_groups_layer_decay  # pyright: ignore[reportPrivateImportUsage]
+
+    groups = param_groups_layer_decay(network, layer_decay=layer_decay)
+    return [(group["params"], group["lr_scale"]) for group in groups]
+
+
 def warmup_cosine(step: int, steps: int, warmup: float) -> float:
     """Factor on the learning rate at `step` of `steps`: linear over the first `warmup` share, then half a cosine
     towards 0."""

@@ -18,6 +18,7 @@ from sslflow.features.extract import NotFinite
 from sslflow.progress import Progress
 from sslflow.runtime.checkpoint import Checkpoint, fingerprint
 from sslflow.runtime.distributed import from_first, rank, world_size
+from sslflow.runtime.energy import Meter, added, watt_hours
 from sslflow.runtime.files import write_csv, write_json
 from sslflow.settings.params import Count, Positive
 from sslflow.training.epochs import UnfitBatch
@@ -58,8 +59,9 @@ class Moment:
 
 
 class Run:
-    """A training, and what is known of it: `curve`, a row for each moment, and `seconds`, which count those of earlier
-    processes too. A run that was stopped resumes from its last checkpoint and ends with the same bits."""
+    """A training, and what is known of it: `curve`, a row for each moment, `seconds`, and `joules` by kind of device,
+    where they are counted; both hold those of earlier processes too. A run that was stopped resumes from its last
+    checkpoint and ends with the same bits."""
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class Run:
         self._state = from_first(self.checkpoint.load() if rank() == 0 else None, device)
         self.curve: list[Row] = self._state["curve"] if self._state else []
         self.seconds: float = self._state["seconds"] if self._state else 0.0
+        self.joules: dict[str, float] = {}
         self.noted: dict[str, Any] = self._state["noted"] if self._state else {}
         """What the caller wants a checkpoint to hold besides."""
         self.batch_size = 0
@@ -104,6 +107,7 @@ class Run:
         self.batch_size = min(settings["batch_size"], len(rows))
         started = saved = time.monotonic()
         earlier, progress, warned, shown = self.seconds, None, False, -math.inf
+        meter, taken = Meter(self.device), state.get("joules", {}) if state else None
         try:
             for step in fit(method, views, dataset, self.device, self.seed, state, rows, **settings):
                 moment = None
@@ -132,15 +136,16 @@ class Run:
                         self._show(method, step)
                         shown = now
                 if now - saved > self.journal.checkpoint_seconds:
-                    self.checkpoint.save(
-                        {**step.state(), "curve": self.curve, "seconds": self.seconds, "noted": self.noted}
-                    )
+                    known = {"curve": self.curve, "seconds": self.seconds, "noted": self.noted}
+                    self.checkpoint.save({**step.state(), **known, "joules": added(taken, meter.read())})
                     saved = now
         except UnfitBatch as error:
             raise ValueError(f"{section}.batch_size: {error}") from None
         except NonFiniteLoss as error:
             raise self._broken(str(error), section) from None
         finally:
+            self.joules = added(taken, meter.read())
+            meter.stop()
             if progress:
                 progress.close()
 
@@ -159,10 +164,12 @@ class Run:
         return ValueError(f"{self.name}, seed {self.seed}: {what}; {advice}; {kept}")
 
     def metrics(self, rows: int, what: str) -> Row:
-        """The last row of the curve, the run's seconds, and how many of the `rows`, which are `what`, a second."""
+        """The last row of the curve, the run's seconds, its energy where it is known, and how many of the `rows`, which
+        are `what`, a second."""
         last = self.curve[-1]
         rate = last["step"] * self.batch_size / max(self.seconds, 1e-9)
-        return {**last, "seconds": self.seconds, what: float(rows), f"{what}_per_second": rate}
+        seen = {what: float(rows), f"{what}_per_second": rate}
+        return {**last, "seconds": self.seconds, **watt_hours(self.joules), **seen}
 
     def write_curve(self, file: Path) -> None:
         """The curve as CSV."""

@@ -14,7 +14,7 @@ from sslflow.reporting.leaderboard import (
     START,
     Board,
     is_accuracy,
-    metric_names,
+    main_metrics,
     order,
     percent,
     row_title,
@@ -159,7 +159,7 @@ def _scores(encoder: ImageEncoder) -> Iterator[str]:
     if not board:
         yield "When this was written there was no leaderboard of its features here: `sslflow run`, then export again."
         return
-    metrics = [metric for metric in metric_names(board) if is_accuracy(metric) or metric == "rankme"]
+    metrics = [metric for metric in main_metrics(board) if is_accuracy(metric) or metric == "rankme"]
     yield f"Accuracy in % on the test images, mean ± standard deviation over seeds; this is seed {seed}."
     yield ""
     yield f"| | {' | '.join(title(metric) for metric in metrics)} | seeds |"

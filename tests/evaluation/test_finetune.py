@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from sslflow.evaluation.finetune import Tuned, finetune, metric_name
 from sslflow.evaluation.labels import labelled_subset, shares
 from sslflow.networks.encoder import Encoder
 from sslflow.reporting.leaderboard import fraction_name
+from sslflow.training.optim import layers_of
 from tests.conftest import write_dataset
 
 CPU = torch.device("cpu")
@@ -57,23 +59,29 @@ def test_images_without_a_label_are_left_out(tmp_path, fashion):
     assert tuned.accuracy * asked == pytest.approx(round(tuned.accuracy * asked))
 
 
-def test_the_arithmetic_is_that_of_a_loop_written_anew(dataset):
+@pytest.mark.parametrize("decay", [1.0, 0.5])
+def test_the_arithmetic_is_that_of_a_loop_written_anew(dataset, decay):
     """The whole subset in each step and no augmentation: then nothing is random but the encoder."""
     rates = {"lr": 3e-2, "encoder_lr": 2e-3, "weight_decay": 0.1, "warmup": 0.25}
     whole = {"fractions": (0.3,), "min_steps": 8, "batch_size": 500, "shift": 0.0, "flip": 0.0}
-    (tuned,) = tune(dataset, **{**rates, **whole})
+    (tuned,) = tune(dataset, **{**rates, **whole}, layer_decay=decay)
 
     rows = labelled_subset(dataset, 0.3, 0)
     images = (dataset.read(rows)["images"].float() / 255 - dataset.format.mean[0]) / dataset.format.std[0]
     network = encoder().train()
     weight = torch.zeros(10, network.dim, requires_grad=True)
     bias = torch.zeros(10, requires_grad=True)
-    slow = torch.optim.AdamW(network.parameters(), weight_decay=0.1)
+    layers = [[], [], [], [], []]
+    for name, parameter in network.network.named_parameters():
+        layers[int(name[5]) if name.startswith("layer") else 0].append(parameter)
+    slow = torch.optim.AdamW([{"params": layer} for layer in layers], weight_decay=0.1)
     fast = torch.optim.AdamW([weight, bias], weight_decay=0.1)
     loss = torch.zeros(())
     for step in range(8):
         course = (step + 1) / 2 if step < 2 else (1 + math.cos(math.pi * (step - 2) / 6)) / 2
-        slow.param_groups[0]["lr"], fast.param_groups[0]["lr"] = 2e-3 * course, 3e-2 * course
+        for depth, group in enumerate(reversed(slow.param_groups)):
+            group["lr"] = 2e-3 * decay**depth * course
+        fast.param_groups[0]["lr"] = 3e-2 * course
         features = network(images)
         features = (features - features.mean(0)) / (features.var(0, correction=0) + 1e-5).sqrt()
         loss = F.cross_entropy(features @ weight.T + bias, torch.from_numpy(dataset.labels[rows]))
@@ -140,6 +148,35 @@ def test_the_control_differs_by_its_rate_alone(dataset):
     assert tune(dataset, scratch=True, encoder_lr=1e-3, scratch_lr=5e-3) != tuned
 
 
+def test_layers_have_rates_of_their_own_in_pretrained_encoders_alone(dataset):
+    tuned = tune(dataset, layer_decay=0.5)
+    assert tuned != tune(dataset) == tune(dataset, layer_decay=1.0)
+    assert tune(dataset, scratch=True, layer_decay=0.5) == tune(dataset, scratch=True)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "vit_tiny", "mobilenetv3_small_050"])
+def test_every_parameter_is_in_one_layer_and_the_topmost_learns_at_the_full_rate(name):
+    small: Any = {"width": 32, "depth": 3, "patch_size": 8} if "vit" in name else {}
+    network = Encoder(3, 32, None, name=name, **small).network
+    layers = layers_of(network, 0.5)
+    found = [id(parameter) for layer, _ in layers for parameter in layer]
+    assert sorted(found) == sorted(id(parameter) for parameter in network.parameters())
+    assert len({scale for _, scale in layers}) >= 4
+    assert max(scale for _, scale in layers) == 1
+    scales = {id(parameter): scale for layer, scale in layers for parameter in layer}
+    order = [scales[id(parameter)] for parameter in network.parameters() if parameter.ndim > 1]
+    assert order == sorted(order), "from the input on each layer learns no slower than the one below it"
+
+
+def test_a_few_labels_of_every_class_are_those_of_the_probes(dataset):
+    *few, share = reversed(tune(dataset, each=(1, 2, 500), draws=2))
+    assert (share.each, share.fraction) == (0, 0.25)
+    assert sorted((one.each, one.draw, one.labels) for one in few) == [(1, 0, 10), (1, 1, 10), (2, 0, 20), (2, 1, 20)]
+    first, second = (one for one in few if one.each == 1)
+    assert first.predicted != second.predicted
+    assert [tuned for tuned in tune(dataset, each=(1,), draws=1) if tuned.each] == [second]
+
+
 def test_few_labels_still_get_their_steps(dataset):
     assert [t.steps for t in tune(dataset, fractions=(1.0, 0.1), epochs=2, min_steps=5, batch_size=16)] == [14, 5]
 
@@ -161,8 +198,11 @@ def test_without_labels_or_with_a_single_one_there_is_nothing_to_do(tmp_path, fa
     splits = ["train"] * 8 + ["test"] * 2
     with pytest.raises(ValueError, match="needs labelled images"):
         tune(write_dataset(tmp_path / "a", images[:10], np.full(10, -1), splits))
-    with pytest.raises(ValueError, match="a single image"):
-        tune(write_dataset(tmp_path / "b", images[:10], np.zeros(10, np.int64), splits), fractions=(0.01,))
+    single = write_dataset(tmp_path / "b", images[:10], np.zeros(10, np.int64), splits)
+    with pytest.raises(ValueError, match=r"fractions: 0\.01 of the labels is a single image"):
+        tune(single, fractions=(0.01,))
+    with pytest.raises(ValueError, match="each: 1 of every class, of which there is one, is a single image"):
+        tune(single, each=(1,), fractions=(1.0,))
 
 
 @pytest.mark.parametrize("fraction", [1.0, 0.1, 0.07, 0.01, 0.005])

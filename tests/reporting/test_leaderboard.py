@@ -17,6 +17,7 @@ from sslflow.reporting.leaderboard import (
     duration,
     fractions_of,
     leaderboard_text,
+    metric_names,
     order,
     percent,
     row_title,
@@ -253,6 +254,26 @@ def test_distances_are_taken_image_by_image(answered):
     alike = Answers([0, 1], np.arange(IMAGES) // 100, FRACTIONS).gap("rotation", "simclr", "linear")
     assert alike
     assert alike.mean == pytest.approx(0.01)
+
+
+def test_retrieval_is_compared_query_by_query_as_answers_are(answered):
+    for name, shift in (("simclr", 0.2), ("random", 0.1)):
+        for seed in (0, 1):
+            values = [f"{shift + 0.6 * (row % 2) + 0.001 * (row % 7):.6g}" for row in range(IMAGES)]
+            names = ["row", "actual", "predicted", "neighbours", "map"]
+            columns = zip(range(IMAGES), *[["cat"] * IMAGES] * 3, values, strict=True)
+            write_csv(paths.predictions(name, seed), names, columns)
+            metrics("probe", name, seed, linear=1.0, knn=1.0, map=float(np.mean(list(map(float, values)))), recall1=0.5)
+    answered = Answers([0, 1], np.arange(IMAGES), FRACTIONS)
+    board = compared(collect(["simclr"], [0, 1], FRACTIONS), answered, {})
+    cell = board["simclr"]["map"]
+    assert cell["low"] < cell["mean"] < cell["high"]
+    assert cell["mean"] == pytest.approx(0.503, abs=1e-4)
+    assert (cell["above_low"], cell["above"], cell["above_high"]) == pytest.approx((0.1, 0.1, 0.1), abs=1e-6)
+    assert cell["top"] == 1
+    assert "mAP" in leaderboard_text(board)
+    assert "R@1" not in leaderboard_text(board), "it stands aside"
+    assert "recall1" in metric_names(board)
 
 
 def test_seeds_that_one_row_lacks_are_left_out_and_other_test_images_are_not_compared(answered):

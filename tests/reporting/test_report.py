@@ -94,6 +94,8 @@ def test_whole(folder, capsys):
     assert "Fine-tuned with 10 % of the labels it reaches 88.0 %, 8.0 points above training from scratch" in headings
     for words in (
         "fine-tuned 1 %",
+        "Retrieval: does an image find others of its class?",
+        "R@1",
         "3 exact duplicates",
         f"3 classes: {', '.join(f'{name} {(labels == number).sum()}' for number, name in enumerate(CLASSES))}.",
         "nothing to test on of 1 of 3 classes: <owl>",

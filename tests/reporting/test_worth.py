@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sslflow.evaluation.savings import Needed
-from sslflow.reporting.images.worth import Prices, apart, sentence, spaced
+from sslflow.reporting.images.worth import Prices, apart, energy_sentence, sentence, spaced
 
 PRICES = Prices(label=0.1, hour=2.0)
 
@@ -33,6 +33,20 @@ def test_the_sentence_says_no_more_than_the_interval(needs, seconds, words):
 def test_the_largest_number_of_labels_that_can_be_compared_is_told():
     table = [(10, Needed(20, 15, 25)), (100, Needed(300, 200, 400)), (1000, Needed(np.inf, np.inf, np.inf))]
     assert "with 100 labels it needs 300" in sentence("simclr", "raw pixels", table, 60.0, PRICES)
+
+
+def test_energy_costs_where_it_was_read_and_has_a_price():
+    table, priced = [(100, Needed(300, 250, 380))], Prices(label=0.1, hour=2.0, kwh=0.5)
+    said = sentence("simclr", "raw pixels", table, 1800, priced, 3000.0)
+    assert "1.00 at 2 an hour, and 3,000.0 Wh, 1.50 at 0.5 a kWh; it pays from 0.0125 a label on" in said
+    for prices, energy in ((PRICES, 3000.0), (priced, None)):
+        assert "Wh" not in sentence("simclr", "raw pixels", table, 1800, prices, energy)
+    assert "Not worth it here" in sentence("simclr", "raw pixels", table, 1800, priced, 4e7)
+
+
+def test_energy_that_was_not_read_is_said_to_be_so():
+    assert "not read" in energy_sentence(None)
+    assert "0.0 Wh" in energy_sentence(0.0)
 
 
 def test_names_beside_lines_do_not_stand_on_one_another():

@@ -1,6 +1,7 @@
 """The stages probe and finetune, from files to files, on a few real images."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.evaluation.efficiency import read_tuned
 from sslflow.features.extract import write_features
 from sslflow.networks.encoder import Encoder, save_encoder
 from sslflow.runtime.files import read_json, sha256
@@ -67,6 +69,9 @@ def test_the_probe_says_what_it_found(project, name):
     assert found["linear"] > 0.25
     assert found["knn"] > 0.25
     assert found["regularisation"] in (1.0, 0.1, 0.01)
+    for metric in ("map", "recall1", "recall5"):
+        assert found[metric] == pytest.approx(np.mean([float(line[metric]) for line in table]), abs=1e-6)
+    assert 0.2 < found["map"] < found["recall1"] < found["recall5"] < 1
 
 
 def test_large_images_are_averaged_for_the_control_and_small_ones_are_not(tmp_path, fashion, monkeypatch):
@@ -121,7 +126,7 @@ def test_what_test_labels_say_is_not_heard(tmp_path, fashion, monkeypatch, proje
     after = metrics("probe", "simclr")
     assert [line["predicted"] for line in predictions("simclr")] == [line["predicted"] for line in table]
     changed = {name for name in before if before[name] != after[name]}
-    assert changed == {"linear", "knn"}
+    assert changed == {"linear", "knn", "map", "recall1", "recall5"}
 
 
 def test_an_encoder_that_is_not_the_one_of_the_features_is_an_error(project):
@@ -147,6 +152,19 @@ def test_fine_tuning_says_what_it_found(project, name):
     assert 0 <= found["finetune_10pct"] <= 1
     assert 0 <= found["finetune_50pct"] <= 1
     assert found["labels_finetune_50pct"] > found["labels_finetune_10pct"] >= 10
+
+
+def test_fine_tuning_on_a_few_labels_of_every_class_keeps_what_each_draw_answers(project, capsys):
+    few = "finetune: {fractions: [0.5], each: [1, 100], draws: 2, epochs: 1, min_steps: 3, batch_size: 16}"
+    text = Path("params.yaml").read_text().splitlines()
+    Path("params.yaml").write_text("\n".join([*text[:-1], few]))
+    finetune.main("scratch", 0)
+    found = metrics("finetune", "scratch")
+    rows, right = read_tuned(paths.tuned("scratch", 0))
+    assert rows.tolist() == project.rows("test").tolist()
+    assert set(right) == {("finetune", "each", 1, 0), ("finetune", "each", 1, 1)}
+    assert found["finetune_each_1"] == pytest.approx(np.mean(list(right.values())))
+    assert "100 labels of every class would be all there are" in capsys.readouterr().out
 
 
 def test_without_labels_both_say_so_and_write_what_dvc_waits_for(tmp_path, fashion, monkeypatch, capsys):

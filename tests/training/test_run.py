@@ -15,7 +15,8 @@ from sslflow.methods.images.simclr import SimCLR
 from sslflow.methods.images.supervised import Supervised
 from sslflow.networks.encoder import Encoder
 from sslflow.reporting.running import training
-from sslflow.runtime.files import sha256
+from sslflow.runtime.energy import Meter
+from sslflow.runtime.files import sha256, write_text
 from sslflow.training.ingredients import build, ingredients, of_images
 from sslflow.training.method import Batch, Losses, Method
 from sslflow.training.run import Journal, Run
@@ -52,6 +53,22 @@ def test_rows_are_due_before_the_first_step_every_so_many_and_after_the_last(dat
     assert metrics["images_per_second"] == pytest.approx(360 / metrics["seconds"])
     run.write_curve(Path("curve.csv"))
     assert Path("curve.csv").read_text().count("\n") == 7
+
+
+def test_energy_is_told_where_it_is_counted_and_nothing_where_it_is_not(dataset, monkeypatch, tmp_path):
+    rapl = tmp_path / "rapl"
+    for name, text in (("name", "package-0"), ("max_energy_range_uj", "9000000"), ("energy_uj", "0")):
+        write_text(rapl / "intel-rapl:0" / name, text)
+    monkeypatch.setattr("sslflow.training.run.Meter", lambda device: Meter(device, rapl))
+    method = SimCLR(encoder(), projector=(8,))
+    run = Run("test", "x", 0, Journal(log_every=2), CPU, [])
+    rows = dataset.pretraining_rows
+    for moment in run.train(method, method.Views(dataset.format), dataset, rows, "here", **TRAIN):
+        write_text(rapl / "intel-rapl:0/energy_uj", str(600_000 * moment.step))
+    assert run.curve[-1]["step"] == 12
+    assert run.metrics(120, "images")["energy_wh"] == pytest.approx(0.002)
+    (rapl / "intel-rapl:0/energy_uj").unlink()
+    assert "energy_wh" not in ran(method, dataset, "y", **TRAIN).metrics(120, "images")
 
 
 def test_who_looks_on_is_shown_the_curve_until_the_run_has_ended(dataset, monkeypatch):

@@ -19,9 +19,10 @@ from sslflow.commands.estimate.cost import Cost
 from sslflow.commands.estimate.images import FLOAT
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.evaluation.efficiency import Few
-from sslflow.evaluation.finetune import FRACTIONS, finetune
+from sslflow.evaluation.finetune import DRAWS, FRACTIONS, finetune
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
+from sslflow.evaluation.same_class import find_same
 from sslflow.features.extract import extract
 from sslflow.features.pixels import pixels
 from sslflow.features.store import FeatureStore
@@ -142,7 +143,7 @@ def probed(bench: Bench, name: str) -> Cost:
         bench.extract(cost, "the network", counts.train + counts.test, name)
     fit, small, near, dim = _fits(bench, name)
     cost.spend("the linear classifier", fit * counts.train)
-    cost.spend("kNN", near * counts.train * counts.test)
+    cost.spend("kNN and retrieval", near * counts.train * counts.test)
     few = Few(**bench.settings(probe.schemas())["probe.few"])
     # On few labels a fit takes as long as its iterations, however few images they see.
     fits = (len(few.each) + len(few.shares)) * few.draws
@@ -154,8 +155,8 @@ def probed(bench: Bench, name: str) -> Cost:
 
 
 def _fits(bench: Bench, name: str) -> tuple[float, float, float, int]:
-    """Seconds an image to train on of the linear classifier, of a fit on very few, and a pair of kNN; the width of the
-    features."""
+    """Seconds an image to train on of the linear classifier, of a fit on very few, and a pair of kNN and retrieval; the
+    width of the features."""
     key = ("fit", name)
     if (*key, "linear") not in bench.rates:
         dataset, settings = bench.images.dataset, bench.settings(probe.schemas())
@@ -164,7 +165,7 @@ def _fits(bench: Bench, name: str) -> tuple[float, float, float, int]:
             rows = dataset.labelled_rows(split)
             rows = rows[np.linspace(0, len(rows) - 1, min(most, len(rows))).astype(int)]
             parts += [_features(bench, name, rows).to(bench.device), torch.from_numpy(dataset.labels[rows])]
-        x, y, x_test, _ = parts
+        x, y, x_test, y_test = parts
         y, classes = y.to(bench.device), len(dataset.classes)
         with taking(bench.device) as fitted:
             fit_linear(x, y, classes, 0, **settings["probe.linear"])
@@ -172,6 +173,7 @@ def _fits(bench: Bench, name: str) -> tuple[float, float, float, int]:
             fit_linear(x[:FEW], y[:FEW], classes, 0, **settings["probe.linear"])
         with taking(bench.device) as near:
             knn_predict(x, y, x_test, classes, **settings["probe.knn"])
+            find_same(x, y, x_test, y_test.to(bench.device))
         bench.rates[*key, "linear"] = fitted.seconds / len(x)
         bench.rates[*key, "small"] = small.seconds
         bench.rates[*key, "near"] = near.seconds / len(x) / len(x_test)
@@ -191,8 +193,11 @@ def tuned(bench: Bench, name: str) -> Cost:
     weights = bench.start(name) if name in names() else RANDOM if name == finetuning.SCRATCH else name
     step, test, grown = _tuning(bench, weights, settings)
     batch = settings.get("batch_size", 32)
-    for fraction in settings.get("fractions", FRACTIONS):
-        labels = max(sample.counts.classes, round(fraction * sample.counts.train))
+    counts = [
+        max(sample.counts.classes, round(one * sample.counts.train)) for one in settings.get("fractions", FRACTIONS)
+    ]
+    counts += [sample.counts.classes * one for one in settings.get("each", ())] * settings.get("draws", DRAWS)
+    for labels in counts:
         steps = max(settings.get("epochs", 10) * max(1, labels // batch), settings.get("min_steps", 200))
         cost.spend("the network's steps", steps * step)
         cost.spend("testing", sample.counts.test * test)
@@ -204,7 +209,7 @@ def _tuning(bench: Bench, weights: str, settings: dict[str, Any]) -> tuple[float
     """Seconds of a step and of an image that is tested, and bytes."""
     key, dataset = ("tuning", weights), bench.images.dataset
     if (*key, "step") not in bench.rates:
-        own = {**settings, "fractions": (1e-6,), "epochs": 1}
+        own = {**settings, "fractions": (1e-6,), "each": (), "epochs": 1}
         times, grown = [], 0
         for steps in TUNED:
             with taking(bench.device) as taken:

@@ -14,7 +14,7 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TRAIN
 from sslflow.drawing.svg import colour
-from sslflow.evaluation.efficiency import Fit, read_few
+from sslflow.evaluation.efficiency import Fit, read_few, read_tuned
 from sslflow.evaluation.intervals import crossed
 from sslflow.evaluation.savings import Curve, Needed, needed
 from sslflow.reporting import leaderboard
@@ -29,10 +29,12 @@ NAME = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Prices:
-    """What a `label` costs, and an `hour` of the device, both in the same money."""
+    """What a `label` costs, an `hour` of the device, and a `kwh` beside the hour, where the energy of training is
+    known; all in the same money."""
 
     label: NonNegative = 0.05
     hour: NonNegative = 1.0
+    kwh: NonNegative = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,26 +59,36 @@ def section(
         return None
     method = next((row for row in found if row.name == best), None)
     others = [row for row in found if leaderboard.is_control(row.name)]
-    tables, said = [], []
+    tables, said, energy = [], [], None
     if method:
         seconds = board[best].get("pretrain_seconds", {}).get("mean", 0.0)
+        energy = board[best].get("pretrain_wh", {}).get("mean")
         for other in others:
             if np.array_equal(other.rows, method.rows):
                 table = _needs(method, other, answers)
                 tables.append((other.title, table))
-                said.append(sentence(method.title, other.title, table, seconds, prices))
+                said.append(sentence(method.title, other.title, table, seconds, prices, energy))
     return {
         "chart": chart(found, answers),
         "others": [title for title, _ in tables],
         "lines": lines(tables),
-        "each": few_of_each(found, answers),
+        "each": few_of_each(board, found, answers),
         "said": said,
         "method": method.title if method else "",
+        "energy": energy_sentence(energy),
     }
 
 
-def sentence(ours: str, theirs: str, table: Sequence[tuple[int, Needed]], seconds: float, prices: Prices) -> str:
-    """Whether training was worth it beside a row, at the largest number of labels at which both can be compared."""
+def sentence(
+    ours: str,
+    theirs: str,
+    table: Sequence[tuple[int, Needed]],
+    seconds: float,
+    prices: Prices,
+    energy: float | None = None,
+) -> str:
+    """Whether training was worth it beside a row, at the largest number of labels at which both can be compared;
+    `energy`: that of training, in watt-hours, where it is known."""
     reached = [one for one in table if math.isfinite(one[1].labels)]
     if not reached:
         labels, other = table[0]
@@ -86,17 +98,29 @@ def sentence(ours: str, theirs: str, table: Sequence[tuple[int, Needed]], second
     saved = other.labels - labels
     span = f"{_number(other.low)} to {_number(other.high)}"
     first = f"{theirs}: for what {ours} does with {labels:,} labels it needs {_number(other.labels)} ({span})"
-    cost = seconds / 3600 * prices.hour
+    power = (energy or 0.0) / 1000 * prices.kwh
+    cost = seconds / 3600 * prices.hour + power
     if other.high <= labels or saved <= 0:
         return f"{first}. Not worth it here: it needs no more labels than {ours}."
     worth = f"{saved:,.0f} labels at {prices.label:g} each are {saved * prices.label:,.2f}"
-    trained = f"training took {leaderboard.duration(seconds)}, {cost:,.2f} at {prices.hour:g} an hour"
+    trained = f"training took {leaderboard.duration(seconds)}, {cost - power:,.2f} at {prices.hour:g} an hour"
+    if energy is not None and prices.kwh:
+        trained += f", and {energy:,.1f} Wh, {power:,.2f} at {prices.kwh:g} a kWh"
     pays = f"it pays from {max(cost / saved, 0.0001):.4f} a label on"
     if other.low <= labels:
         return f"{first}, which may be chance: {worth}; {trained}."
     if saved * prices.label <= cost:
         return f"{first}. Not worth it here: {worth}; {trained}; {pays}."
     return f"{first}. Worth it: {worth}; {trained}; {pays}."
+
+
+def energy_sentence(energy: float | None) -> str:
+    """How much energy training took, in watt-hours, or that nobody knows."""
+    if energy is None:
+        return (
+            "Energy of training: not read, since this machine counts none, or lets nobody but root read its counters."
+        )
+    return f"Energy of training: {energy:,.1f} Wh a run, of the processors and GPU that it ran on, with all else there."
 
 
 def chart(rows: Sequence[Row], answers: Answers) -> Markup:
@@ -207,17 +231,37 @@ def _needs(method: Row, other: Row, answers: Answers) -> list[tuple[int, Needed]
     ]
 
 
-def few_of_each(rows: Sequence[Row], answers: Answers) -> dict[str, Any]:
-    """Accuracies with a few labels of every class, in percent with their 95 % interval: the heads of the columns, and a
-    line for each row."""
-    kinds = sorted({kind for row in rows for kind in row.each}, key=lambda kind: (kind[0] != "linear", kind[1]))
+def few_of_each(board: leaderboard.Board, rows: Sequence[Row], answers: Answers) -> dict[str, Any]:
+    """Accuracies with a few labels of every class, in percent with their 95 % interval, of probes and of encoders that
+    were fine-tuned on them: the heads of the columns, and a line for each row."""
+    probed = {row.name: row for row in rows}
+    found: dict[str, dict[tuple[str, int], str]] = {}
+    for name in leaderboard.order(board):
+        cells = {}
+        if row := probed.get(name):
+            cells = {kind: _spread(right, answers.groups[row.rows]) for kind, right in row.each.items()}
+        if cells := {**cells, **_tuned(name, answers)}:
+            found[name] = cells
+    places = ("linear", "knn", "finetune")
+    kinds = sorted({kind for cells in found.values() for kind in cells}, key=lambda kind: (places.index(kind[0]), kind))
     return {
         "heads": [f"{leaderboard.title(probe)}, {number} a class" for probe, number in kinds],
         "lines": [
-            (row.title, [_spread(row.each[kind], answers.groups[row.rows]) for kind in kinds if kind in row.each])
-            for row in rows
+            (leaderboard.row_title(board, name), [cells.get(kind, "–") for kind in kinds])
+            for name, cells in found.items()
         ],
     }
+
+
+def _tuned(name: str, answers: Answers) -> dict[tuple[str, int], str]:
+    """Accuracies after fine-tuning on a few labels of every class; none where seeds have them for different images."""
+    read = [read_tuned(paths.tuned(name.removeprefix(START), seed)) for seed in answers.seeds]
+    read = [one for one in read if one[1]]
+    if not read or any(not np.array_equal(rows, read[0][0]) or own.keys() != read[0][1].keys() for rows, own in read):
+        return {}
+    found, groups = [own for _, own in read], answers.groups[read[0][0]]
+    numbers = _numbers(found[0], "finetune", "each")
+    return {("finetune", number): _spread(_stacked(found, "finetune", "each", number), groups) for number in numbers}
 
 
 def _spread(right: np.ndarray, groups: np.ndarray) -> str:
