@@ -56,6 +56,7 @@ CPU = torch.device("cpu")
 FORMATS: dict[str, dict[str, Any]] = {
     "digits": {"image_size": 28, "channels": 1},
     "emoji": {"image_size": 32, "channels": 3},
+    "fashion": {"image_size": 28, "channels": 1},
 }
 LITE0 = "lite0"
 GIVEN = Start(weights="package:efficientnet-lite0", side=96)
@@ -64,6 +65,7 @@ GIVEN_SIZE = 64
 PRETRAINING: dict[str, dict[str, Any]] = {
     "digits": {"train": {"epochs": 24}, "views": {"flip": 0.0}},
     "emoji": {"train": {"epochs": 11}, "views": {}},
+    "fashion": {"train": {"epochs": 6}, "views": {}},
 }
 PAIRS = {
     "digits": ("samples:digits/clean", "samples:digits/photo"),
@@ -139,7 +141,9 @@ def pretrained(family: str, seed: int) -> Path:
     """The encoder of a seed, by the stage pretrain on all images of the sample, without labels."""
     folder, file = WORK / family, encoder_file(family, seed)
     prepared, sample = folder / "data/prepared", f"samples:{family}"
-    made_of = [FORMATS[family], PRETRAINING[family], sha256(ROOT / "recipes/full.yaml")]
+    params = load(ROOT / "recipes/full.yaml")
+    made_of = [FORMATS[family], PRETRAINING[family], *(params[name] for name in ("encoder", "train", "views"))]
+    made_of.append(lookup(params, "methods.simclr"))
     make(
         prepared,
         FORMATS[family],

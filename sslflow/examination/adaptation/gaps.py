@@ -12,7 +12,7 @@ from sslflow.evaluation.intervals import Interval, resampled
 
 MARGIN = 0.01
 """One point: where the whole interval is nearer to 0 than this, two methods are level."""
-Score = Literal["main", "unk", "os_star", "auroc"]
+Score = Literal["main", "unk", "os_star"]
 Verdict = Literal["better", "worse", "level", "may be chance"]
 
 
@@ -23,7 +23,7 @@ class Decided:
     right: np.ndarray
     """Whether the decision is the true class, bool; of unknown images, it means nothing."""
     rejected: np.ndarray
-    unknownness: np.ndarray
+    """Whether it was judged unknown, bool."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def gap(score: Score, truth: Truth, ours: Sequence[Decided], theirs: Sequence[De
     interval for other images alone.
     """
     known, unknown = bool(truth.known.any()), not truth.known.all()
-    needed = {"main": known or unknown, "unk": unknown, "os_star": known, "auroc": known and unknown}
+    needed = {"main": known or unknown, "unk": unknown, "os_star": known}
     if not ours or not needed[score]:
         return None
 
@@ -75,8 +75,6 @@ def _scores(score: Score, truth: Truth, made: Decided, times: np.ndarray) -> np.
     """The score `(draws,)` where each image counts so many times, `(draws, n)`; NaN where it isn't defined."""
     known = truth.known
     with np.errstate(invalid="ignore", divide="ignore"):
-        if score == "auroc":
-            return _auroc(known, made.unknownness, times)
         unk = times[:, ~known] @ made.rejected[~known] / times[:, ~known].sum(axis=1)
         if score == "unk" or not known.any():
             return unk
@@ -94,13 +92,3 @@ def _over_classes(actual: np.ndarray, right: np.ndarray, times: np.ndarray) -> n
     drawn = times @ classes
     shares = np.divide(times @ (classes * right[:, None]), drawn, out=np.zeros_like(drawn), where=drawn > 0)
     return shares.sum(axis=1) / (drawn > 0).sum(axis=1)
-
-
-def _auroc(known: np.ndarray, unknownness: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """How often an unknown image looks more unknown than a known one, equals counting half, `(draws,)`."""
-    order = np.argsort(unknownness, kind="stable")
-    starts = np.flatnonzero(np.diff(unknownness[order], prepend=-np.inf))
-    ours = np.add.reduceat(times[:, order] * known[order], starts, axis=1)
-    theirs = np.add.reduceat(times[:, order] * ~known[order], starts, axis=1)
-    below = np.cumsum(ours, axis=1) - ours / 2
-    return (theirs * below).sum(axis=1) / (ours.sum(axis=1) * theirs.sum(axis=1))
