@@ -30,7 +30,7 @@ from sslflow.data.formats import ImageFormat
 from sslflow.examination.adaptation.open_set import open_set_scores
 from sslflow.features.extract import extract
 from sslflow.ingest.images.prepare import prepare
-from sslflow.methods.adaptation.gated_dance import GatedDANCE
+from sslflow.methods.adaptation.gated_dance import GatedDANCE, Unknown
 from sslflow.networks.encoder import load_encoder
 from sslflow.runtime.files import read_json, write_json
 from sslflow.runtime.rng import derive, permutation
@@ -49,7 +49,7 @@ TRAINED_UNDER = ("slight", "medium")
 CENTRE: dict[str, Any] = {"margin": 0.17, "first": 0.5, "neighbours": 6}
 TRAINED: dict[str, tuple[float, ...]] = {"margin": (0.1, 0.25), "first": (0.0, 0.25, 0.75)}
 NEIGHBOURS = (1, 3, 12)
-TOLD = {"cda": "none", "pda": "none", "oda": "some", "opda": "some"}
+TOLD: dict[str, Unknown] = {"cda": "none", "pda": "none", "oda": "some", "opda": "some"}
 """Where the gate is unsure, margin, first and neighbours have no effect."""
 CODE = ("adaptation", "methods/adaptation", "examination/adaptation")
 
@@ -102,7 +102,8 @@ def trained(place: Place) -> list[dict[str, Any]]:
     def measure() -> Iterator[dict[str, Any]]:
         for task in tasks(place, 1):
             scores: dict[tuple[str, float], float] = {}
-            for name, value in [("", 0.0), *((name, value) for name in TRAINED for value in TRAINED[name])]:
+            tried = [(name, value) for name, values in TRAINED.items() for value in values]
+            for name, value in [("", 0.0), *tried]:
                 if name == "margin" and not task.open:
                     continue
                 own = {**CENTRE, **({name: value} if name else {})}
@@ -150,7 +151,7 @@ def _kept(kind: str, place: Place, made_of: list[Any], measure: Callable[[], Ite
 
 def seen_table(places: list[Place]) -> Iterator[str]:
     """A row for each source: what the gate sees where nothing and where something is unknown, and bars by it."""
-    yield "| source | evidence, nothing unknown | something unknown | bars by this source | entropy | told apart (AUC) |"
+    yield "| source | evidence, nothing unknown | something unknown | bars by it | entropy | told apart (AUC) |"
     yield "|---|---|---|---|---|---|"
     found = {place: seen(place) for place in places}
     for source in SOURCES:
@@ -159,7 +160,9 @@ def seen_table(places: list[Place]) -> Iterator[str]:
             continue
         closed, opened = ([row["evidence"] for row in rows if row["open"] == kind] for kind in (False, True))
         bars = bars_by(closed, opened)
-        ranges = [f"{min(part):.2f} to {max(part):.2f}, median {statistics.median(part):.2f}" for part in (closed, opened)]
+        ranges = [
+            f"{min(part):.2f} to {max(part):.2f}, median {statistics.median(part):.2f}" for part in (closed, opened)
+        ]
         auc = statistics.fmean((a > b) + (a == b) / 2 for a in opened for b in closed)
         entropy = statistics.fmean(row["entropy"] for row in rows)
         yield f"| {source} | {' | '.join(ranges)} | {bars.closed:.2f}, {bars.open:.2f} | {entropy:.2f} | {auc:.2f} |"

@@ -38,7 +38,7 @@ class Bars:
     """Of the evidence: from `open` on something is unknown; below `closed` nothing is, where the target's mean entropy
     is also below `CERTAIN`."""
 
-    open: float = 1.3
+    open: float = 1.5
     closed: float = 0.15
 
 
@@ -62,7 +62,13 @@ class Finding:
 
 
 def look_for_unknown(
-    source: Tensor, labels: Tensor, target: Tensor, classes: int, temperature: float, neighbours: int, bars: Bars = Bars()
+    source: Tensor,
+    labels: Tensor,
+    target: Tensor,
+    classes: int,
+    temperature: float,
+    neighbours: int,
+    bars: Bars = Bars(),
 ) -> Finding:
     """Judge by features of the source `(m, dim)` with their `labels` `(m,)` and of the target `(n, dim)`.
 

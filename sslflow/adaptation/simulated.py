@@ -123,21 +123,31 @@ def bars_of_source(
         for draw in range(DRAWS):
             for task in simulated(features, shifted, labels, draw):
                 if task.enough:
-                    seen = look_for_unknown(task.source, task.labels, task.target, task.classes, temperature, neighbours)
+                    seen = look_for_unknown(
+                        task.source, task.labels, task.target, task.classes, temperature, neighbours
+                    )
                     found[task.open].append(seen.evidence)
     return bars_by(found[False], found[True]) if found[False] and found[True] else None
 
 
 @torch.no_grad()
 def shifted_features(
-    encoder: Encoder, dataset: Dataset[ImageFormat], rows: np.ndarray, device: torch.device, shift: str, batch_size: int = 256
+    encoder: Encoder,
+    dataset: Dataset[ImageFormat],
+    rows: np.ndarray,
+    device: torch.device,
+    shift: str,
+    batch_size: int = 256,
 ) -> Tensor:
     """Features `(n, dim)` of the rows under the views of `SHIFTS[shift]`, normalised as a domain of their own."""
     views = TwoViews(dataset.format, **SHIFTS[shift]).to(device)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         seen = torch.cat(
-            [views(dataset.read(part).to(device))[0] for part in np.split(rows, range(batch_size, len(rows), batch_size))]
+            [
+                views(dataset.read(part).to(device))[0]
+                for part in np.split(rows, range(batch_size, len(rows), batch_size))
+            ]
         )
     axes = (0, 2, 3)
     seen = (seen - seen.mean(dim=axes, keepdim=True)) / seen.std(dim=axes, keepdim=True).clamp_min(1e-6)

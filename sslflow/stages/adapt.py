@@ -48,12 +48,13 @@ CHECKPOINT_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is adapted: the pair of `domains`, for each of the `settings` of which classes they share, from each of
-    the `starts`: `pretrained`, an encoder of the method `start`, or where `weights` is not empty that of this name in
-    the section `starts`, or of the file of this name; and `random`; with `frozen` on features that were computed once.
+    """What is adapted: the pair of `domains`, for each of the `settings` of which classes they share, from each of the
+    `starts`: `pretrained`, an encoder of the method `start`, or where `weights` is not empty that of this name in the
+    section `starts`, or of the file of this name; and `random`; with `frozen` on features that were computed once.
     `bars: source` chooses the bars of a method that asks whether anything is unknown on tasks made of the source alone,
-    in place of those in its block; `given` takes these. `split` is the file that says what the settings are; where it is empty, that of the sample. Where the encoder is
-    trained, the loss of the pretraining method `companion` is added, times `companion_weight`; 0: none."""
+    in place of those in its block; `given` takes these. `split` is the file that says what the settings are; where it
+    is empty, that of the sample. Where the encoder is trained, the loss of the pretraining method `companion` is added,
+    times `companion_weight`; 0: none."""
 
     domains: str = ""
     settings: Annotated[tuple[str, ...], MinLen(1)] = ("as_is",)
@@ -186,8 +187,8 @@ def _bars(encoder: Encoder, task: Task, own: dict[str, Any], device: torch.devic
     found = bars_of_source(encoder, task.source, task.source_rows, task.source_labels, device, **asked)
     if found is None:
         print(
-            f"adapt: adapt.bars is source, but {len(task.source_rows)} images of {len(task.classes)} classes are too few "
-            f"to leave classes out ({FEWEST_CLASSES} classes are needed); the bars given are taken",
+            f"adapt: adapt.bars is source, but {len(task.source_rows)} images of {len(task.classes)} classes are too "
+            f"few to leave classes out ({FEWEST_CLASSES} classes are needed); the bars given are taken",
             flush=True,
         )
         return {}

@@ -59,7 +59,7 @@ class GatedDANCE(Adapter):
         neighbours: Count = 6,
         first: Fraction = 0.5,
         unknown: Unknown = "maybe",
-        open: NonNegative = 1.3,
+        open: NonNegative = 1.5,
         closed: NonNegative = 0.15,
     ) -> None:
         super().__init__(body, dim, classes, targets)
@@ -67,7 +67,9 @@ class GatedDANCE(Adapter):
         self.temperature, self.weight, self.margin = temperature, weight, margin
         self.neighbours, self.first = neighbours, first
         if closed > open:
-            raise ValueError(f"gated_dance: closed is {closed:g}, open {open:g}: expected closed at most as high as open")
+            raise ValueError(
+                f"gated_dance: closed is {closed:g}, open {open:g}: expected closed at most as high as open"
+            )
         self.unknown, self.bars = unknown, Bars(open, closed)
         self.register_buffer("seen", torch.full((3,), torch.nan))
 
