@@ -283,8 +283,8 @@ def _advice(runs: Adaptations) -> Iterator[str]:
         )
     if runs.asks:
         yield (
-            "If you know whether the target holds images of unknown classes, say so, as adapt_methods.gated_dance.unknown "
-            "(none or some): it need not be guessed then."
+            "If you know whether the target holds images of unknown classes, say so, as "
+            "adapt_methods.gated_dance.unknown (none or some): it need not be guessed then."
         )
 
 
