@@ -23,16 +23,23 @@ from sslflow.networks.heads import Prototypes
 
 FEWEST = 10
 """Images without which there is no telling one kind from two: two for each of the five numbers of the mixture."""
-OPEN = 1.3
-"""Evidence from which something is unknown; set with labels in view, see decision 14."""
-CLOSED = 0.15
-"""Evidence below which nothing is, where the target's mean entropy is also below `CERTAIN`."""
 CERTAIN = 0.25
+"""Mean entropy of the target, as a share of the largest, above which features are too weak to say that nothing is
+unknown."""
 SURE = 0.02
 """The source's mean entropy counts as at least this: a ratio of next to nothing to next to nothing says nothing."""
 STEPS = 100
 BATCH = 36
 RATE = 0.03
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Of the evidence: from `open` on something is unknown; below `closed` nothing is, where the target's mean entropy
+    is also below `CERTAIN`."""
+
+    open: float = 1.5
+    closed: float = 0.15
 
 
 class Openness(IntEnum):
@@ -55,7 +62,13 @@ class Finding:
 
 
 def look_for_unknown(
-    source: Tensor, labels: Tensor, target: Tensor, classes: int, temperature: float, neighbours: int
+    source: Tensor,
+    labels: Tensor,
+    target: Tensor,
+    classes: int,
+    temperature: float,
+    neighbours: int,
+    bars: Bars = Bars(),
 ) -> Finding:
     """Judge by features of the source `(m, dim)` with their `labels` `(m,)` and of the target `(n, dim)`.
 
@@ -76,9 +89,9 @@ def look_for_unknown(
         two_kinds = evidence(entropy_share(smooth), without_best(smooth))
         found = two_kinds * float(entropy.mean() / ours.mean().clamp_min(SURE))
     mean = float(entropy.mean())
-    if found >= OPEN:
+    if found >= bars.open:
         return Finding(Openness.OPEN, found, mean)
-    closed = found < CLOSED and mean < CERTAIN
+    closed = found < bars.closed and mean < CERTAIN
     return Finding(Openness.CLOSED if closed else Openness.UNSURE, found, mean)
 
 

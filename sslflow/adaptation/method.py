@@ -62,6 +62,9 @@ class Adapter(nn.Module, ABC):
     domain_norm: bool = False
     """Whether, when judging, BatchNorm takes the statistics of the domain that is judged."""
 
+    gated: bool = False
+    """Whether it has the settings `open` and `closed`, bars of the evidence that something is unknown."""
+
     def __init__(self, body: nn.Module, dim: int, classes: int, targets: int) -> None:
         super().__init__()
         self.body, self.classifier = body, Prototypes(dim, classes)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+DRAWS = 300
+"""Samples of a bootstrap: the error of its standard error is 4 %."""
+CHUNK = 4_000_000
+"""Numbers that a bootstrap holds at a time."""
 Z95 = 1.959963984540054
 
 
@@ -44,6 +49,41 @@ def crossed(values: np.ndarray, groups: np.ndarray) -> Interval:
     sums = sums if len(sums) > 1 else own
     freedom = max(1, len(sums) - 1)
     parts.append((float((sums**2).sum()) / len(own) ** 2 * len(sums) / freedom, freedom))
+    return _together(mean, parts)
+
+
+def resampled(
+    statistic: Callable[[np.ndarray], np.ndarray], groups: np.ndarray, draws: int = DRAWS, seed: int = 0
+) -> Interval:
+    """As `crossed`, for a statistic that is no mean, or for the difference of two: its mean over seeds, and its 95 %
+    interval for other seeds and things alike.
+
+    `statistic` takes how often each of the things counts, `(draws, n)`, and gives its value for each seed, `(draws,
+    seeds)`; a sample for which it isn't defined, NaN, is left out. Things of one of the `groups`, int `(n,)`, are drawn
+    together, with replacement; seeds, of which there are few, aren't drawn: their variance is that of their values.
+    """
+    number = np.unique(groups, return_inverse=True)[1]
+    number = number if number.max(initial=0) else np.arange(len(groups))
+    count = int(number.max(initial=0)) + 1
+    every = np.asarray(statistic(np.ones((1, len(groups)))), dtype=np.float64)[0]
+    numbers, means = np.random.default_rng(seed), []
+    for size in _chunks(draws, max(1, CHUNK // len(groups))):
+        taken = numbers.multinomial(count, np.full(count, 1 / count), size=size)
+        means.append(np.asarray(statistic(taken[:, number].astype(np.float64))).mean(axis=1))
+    means = np.concatenate(means)
+    means = means[np.isfinite(means)]
+    parts = [(float(means.var(ddof=1)) * count / max(1, count - 1) if len(means) > 1 else 0.0, max(1, count - 1))]
+    if len(every) > 1:
+        parts.append((float(every.var(ddof=1)) / len(every), len(every) - 1))
+    return _together(float(every.mean()), parts)
+
+
+def _chunks(total: int, size: int) -> list[int]:
+    return [min(size, total - start) for start in range(0, total, size)]
+
+
+def _together(mean: float, parts: Sequence[tuple[float, int]]) -> Interval:
+    """The interval around a mean whose variances, each with its degrees of freedom, are added."""
     variance = sum(part for part, _ in parts)
     if not variance:
         return Interval(mean, mean, mean)

@@ -21,6 +21,7 @@ from sslflow.adaptation.auxiliary import Companion, require_companion
 from sslflow.adaptation.inputs import frozen_inputs, image_inputs
 from sslflow.adaptation.loop import adapt, judge, judged_features
 from sslflow.adaptation.method import Judged
+from sslflow.adaptation.simulated import FEWEST_CLASSES, bars_of_source
 from sslflow.adaptation.task import SETTINGS, UNKNOWN, Task, open_task, target_answers
 from sslflow.adaptation.unknown_groups import unknown_groups
 from sslflow.features.extract import extract
@@ -47,11 +48,13 @@ CHECKPOINT_SECONDS = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is adapted: the pair of `domains`, for each of the `settings` of which classes they share, from each of
-    the `starts`: `pretrained`, an encoder of the method `start`, or where `weights` is not empty that of this name in
-    the section `starts`, or of the file of this name; and `random`; with `frozen` on features that were computed once.
-    `split` is the file that says what the settings are; where it is empty, that of the sample. Where the encoder is
-    trained, the loss of the pretraining method `companion` is added, times `companion_weight`; 0: none."""
+    """What is adapted: the pair of `domains`, for each of the `settings` of which classes they share, from each of the
+    `starts`: `pretrained`, an encoder of the method `start`, or where `weights` is not empty that of this name in the
+    section `starts`, or of the file of this name; and `random`; with `frozen` on features that were computed once.
+    `bars: source` chooses the bars of a method that asks whether anything is unknown on tasks made of the source alone,
+    in place of those in its block; `given` takes these. `split` is the file that says what the settings are; where it
+    is empty, that of the sample. Where the encoder is trained, the loss of the pretraining method `companion` is added,
+    times `companion_weight`; 0: none."""
 
     domains: str = ""
     settings: Annotated[tuple[str, ...], MinLen(1)] = ("as_is",)
@@ -60,6 +63,7 @@ class Plan:
     weights: str = ""
     starts: Annotated[tuple[Start, ...], MinLen(1)] = ("pretrained", "random")
     frozen: bool = True
+    bars: Literal["given", "source"] = "given"
     companion: str = "simclr"
     companion_weight: NonNegative = 0.0
 
@@ -151,8 +155,11 @@ def _adapted(
         source, target, body = frozen_inputs(encoder, task, device, settings=settings["extract"])
     else:
         source, target, body = image_inputs(encoder, task, device, settings=settings["adapt.views"])
+    adapted_by, own = adapter.find(name), settings[f"adapt_methods.{name}"]
+    if plan.bars == "source" and adapted_by.gated:
+        own = {**own, **_bars(encoder, task, own, device)}
     torch.manual_seed(derive(seed, "adapter"))
-    model = adapter.find(name)(body, encoder.dim, len(task.classes), target.size, **settings[f"adapt_methods.{name}"])
+    model = adapted_by(body, encoder.dim, len(task.classes), target.size, **own)
     checkpoint = None if plan.frozen else _checkpoint(name, seed, setting, start, plan, settings, device)
     companion = None
     if plan.companion_weight:
@@ -172,6 +179,21 @@ def _adapted(
     before = judged_features(model, source)
     judged, features = judge(model, target)
     return Outcome(judged, features, before, weights)
+
+
+def _bars(encoder: Encoder, task: Task, own: dict[str, Any], device: torch.device) -> dict[str, float]:
+    """The bars by the source alone, as settings; none where it is too small to make tasks of."""
+    asked = {name: own[name] for name in ("temperature", "neighbours") if name in own}
+    found = bars_of_source(encoder, task.source, task.source_rows, task.source_labels, device, **asked)
+    if found is None:
+        print(
+            f"adapt: adapt.bars is source, but {len(task.source_rows)} images of {len(task.classes)} classes are too "
+            f"few to leave classes out ({FEWEST_CLASSES} classes are needed); the bars given are taken",
+            flush=True,
+        )
+        return {}
+    print(f"adapt: bars by the source: open from {found.open:.2f}, closed below {found.closed:.2f}", flush=True)
+    return {"open": found.open, "closed": found.closed}
 
 
 def _encoder(start: Start, seed: int, task: Task, plan: Plan, settings: dict[str, Any]) -> Encoder:

@@ -12,11 +12,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from sslflow import paths
-from sslflow.adaptation.task import open_task
+from sslflow.adaptation.task import open_task, target_answers
 from sslflow.data.dataset import Dataset
 from sslflow.drawing.svg import Points, histograms, scatter
-from sslflow.reporting.adaptation import decisions, gains
+from sslflow.examination.adaptation.scores import adaptation_scores
+from sslflow.reporting.adaptation import decisions
 from sslflow.runtime.files import write_json
+from sslflow.stages import score
 from tests.reporting.test_report import HOSTILE, Page, made
 
 PARAMS = """
@@ -41,15 +43,25 @@ def project(methods: str = "source_only, gated_dance", target: tuple[str, ...] =
 
 
 def adapted(
-    method: str, seed: int = 0, name: str = "as_is-pretrained", threshold: float = 0.5, **scores: float
+    method: str,
+    seed: int = 0,
+    name: str = "as_is-pretrained",
+    threshold: float = 0.5,
+    right: float = 0.0,
+    draw: int = 7,
+    **scores: float,
 ) -> None:
     """A run: the first half of the images is kept, the rest rejected in three groups; at other thresholds all or
-    nothing."""
+    nothing. Of a share `right` of the images, the same ones for all seeds, the truth is found out."""
     target = Dataset(DOMAINS / "target")
     source = Dataset(DOMAINS / "source")
     unknownness = np.linspace(0.01, 0.99, COUNT, dtype=np.float32)
     rejected = unknownness > threshold
     nearest = [source.classes[row % 2] for row in range(COUNT)]
+    actual = ["" if label < 0 else target.classes[label] for label in target.labels]
+    for row in np.flatnonzero(np.random.default_rng(draw).random(COUNT) < right):
+        rejected[row], unknownness[row] = actual[row] not in SOURCE, actual[row] not in SOURCE
+        nearest[row] = nearest[row] if rejected[row] else actual[row]
     columns = {
         "path": target.column("path"),
         "predicted": ["unknown" if no else kind for no, kind in zip(rejected, nearest, strict=True)],
@@ -57,16 +69,16 @@ def adapted(
         "confidence": 1 - unknownness,
         "unknownness": unknownness,
         "group": np.where(rejected, np.arange(COUNT) % 3, -1),
-        "actual": ["" if label < 0 else target.classes[label] for label in target.labels],
+        "actual": actual,
     }
     file = paths.adapted(method, seed) / f"{name}.parquet"
     file.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), file)
-    draw = np.random.default_rng(seed)
+    numbers = np.random.default_rng(seed)
     tensors = {
-        "source": draw.normal(size=(50, 8)).astype(np.float16),
+        "source": numbers.normal(size=(50, 8)).astype(np.float16),
         "source_labels": source.labels.astype(np.int64),
-        "target": draw.normal(size=(COUNT, 8)).astype(np.float16),
+        "target": numbers.normal(size=(COUNT, 8)).astype(np.float16),
         "threshold": np.array([threshold], dtype=np.float32),
     }
     save_file(tensors, file.with_suffix(".safetensors"))
@@ -86,7 +98,7 @@ def words(page: Page) -> str:
 
 
 def cells(page: Page) -> list[str]:
-    return [a["class"] for a in page.all("small")]
+    return [a.get("class", "") for a in page.all("small")]
 
 
 @pytest.fixture(autouse=True)
@@ -95,38 +107,48 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+def judged(method: str, seed: int, right: float, draw: int = 7) -> dict[str, float]:
+    """A run with the scores that its decisions have."""
+    adapted(method, seed, right=right, draw=draw)
+    task, file = open_task(DOMAINS), paths.adapted(method, seed) / "as_is-pretrained.parquet"
+    found = adaptation_scores(score.decisions(file, task), target_answers(DOMAINS))
+    fakerun.metrics("score", method, seed, seconds=2.0, **{f"as_is_pretrained_{key}": found[key] for key in found})
+    return found
+
+
 def test_table_sentences_and_one_run_to_look_at():
     project("source_only, dance, gated_dance")
-    for seed, base in ((0, 0.5), (1, 0.6)):
-        scored("source_only", seed, base)
-        scored("dance", seed, base - 0.1, unk=0.5)
-        scored("gated_dance", seed, base + 0.1 + 0.1 * seed, unk=0.9)
+    found = {
+        method: [judged(method, seed, right) for seed in (0, 1)][-1]
+        for method, right in (("source_only", 0.5), ("dance", 0.0), ("gated_dance", 0.95))
+    }
     page = made()
     told = words(page)
+    above = 100 * (found["gated_dance"]["h"] - found["source_only"]["h"])
+    below = 100 * (found["source_only"]["h"] - found["dance"]["h"])
     for said in (
         "gated_dance is at least level with doing nothing here.",
-        "dance: worse in as_is (−10.0 points from pretrained weights).",
-        "gated_dance: better in as_is (+15.0 points from pretrained weights).",
+        f"dance: worse in as_is: −{below:.1f} (−",
+        f"gated_dance: better in as_is: +{above:.1f} (+",
         "all classes as they are; the score is H",
-        "source_only55.0 ± 7.1",
-        "gated_dance70.0 ± 14.1▲ +15.0 (better)",
-        "dance45.0 ± 7.1▼ −10.0 (worse)50.0 ± 0.0 +0.0 (level)",
+        f"source_only{100 * found['source_only']['h']:.1f} ± 0.0",
+        f"gated_dance{100 * found['gated_dance']['h']:.1f} ± 0.0▲ +{above:.1f} (+",
+        "over seeds and target images",
+        "say so, as adapt_methods.gated_dance.unknown",
         "best threshold*",
         "One run to look at: gated_dance-0, from pretrained weights",
-        "as_is: 40 of 80 target images rejected",
+        "of 80 target images rejected",
         "Known, recognised",
-        "Unknown, but given a class",
         "not of the source's classes",
     ):
         assert said in told, said
-    assert cells(page).count("worse") == 2
-    assert cells(page).count("better") == 3
+    assert min(cells(page).count("worse"), cells(page).count("better")) >= 2
     assert [a["class"] for a in page.all("svg") if "class" in a] == ["scatter", "scatter"]
     assert "rejected above 0.50" in told
     assert "adaptgated_dance-12.0 s" in page.text.replace("\n", "")
     assert "#adaptation" in [a["href"] for a in page.all("a")]
     groups = [a["alt"] for a in page.all("img") if a["alt"].startswith("Group ")]
-    assert [alt.partition(":")[0] for alt in groups] == ["Group 1", "Group 0", "Group 2"], "of 14, 13 and 13"
+    assert sorted(alt.partition(":")[0] for alt in groups) == ["Group 0", "Group 1", "Group 2"]
     for attributes in page.all("img"):
         assert attributes["src"].startswith("data:image/webp;base64,")
 
@@ -297,19 +319,52 @@ def test_settings_of_a_split_file_each_have_their_look():
     assert "as_is from pretrained" not in told
 
 
-@pytest.mark.parametrize(
-    ("differences", "verdict"),
-    [
-        ([0.02, 0.01], "better"),
-        ([-0.02, -0.01], "worse"),
-        ([0.2, -0.001], "level"),
-        ([0.004], "level"),
-        ([-0.006], "worse"),
-        ([0.0, 0.0], "level"),
-    ],
-)
-def test_better_and_worse_take_half_a_point_and_all_seeds(differences, verdict):
-    assert gains.judge(differences) == verdict
+def test_a_small_difference_among_few_images_may_be_chance():
+    project()
+    judged("source_only", 0, 0.5)
+    judged("gated_dance", 0, 0.5, draw=8)
+    told = words(made())
+    assert "gated_dance: nowhere worse than doing nothing by more than chance may explain." in told
+    assert "gated_dance: a difference that may be chance in as_is: " in told
+    assert "at least level" not in told
+
+
+def test_the_same_decisions_are_level():
+    project()
+    for method in ("source_only", "gated_dance"):
+        for seed in (0, 1):
+            judged(method, seed, 0.5)
+    told = words(made())
+    assert "gated_dance is at least level with doing nothing here." in told
+    assert "gated_dance: level in as_is: +0.0 (+0.0 to +0.0) points" in told
+
+
+def test_one_seed_is_said():
+    project()
+    params = paths.ARTIFACTS.parent / "params.yaml"
+    params.write_text(params.read_text().replace("seeds: [0, 1]", "seeds: [0]"))
+    for method, right in (("source_only", 0.9), ("gated_dance", 0.0)):
+        judged(method, 0, right)
+    told = words(made())
+    assert "Each method is worse than doing nothing here." in told
+    assert "over target images; with one seed, what another would give isn't known" in told
+
+
+def test_fewer_unknown_images_rejected_is_said():
+    """Half of the unknown images less, twice as many of the known ones right."""
+    project()
+    judged("source_only", 0, 0.5)
+    judged("gated_dance", 0, 0.5)
+    file = paths.adapted("gated_dance", 0) / "as_is-pretrained.parquet"
+    rows = pq.read_table(file).to_pylist()
+    for number, row in enumerate(rows):
+        if row["actual"] in SOURCE:
+            row |= {"predicted": row["actual"], "group": -1}
+        elif number % 2:
+            row |= {"predicted": row["nearest_class"], "group": -1}
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    told = words(made())
+    assert "Fewer unknown images are rejected than by source_only (gated_dance in as_is)" in told
 
 
 def test_bars_stand_for_square_roots_of_counts():

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sslflow.adaptation.has_unknown import CERTAIN, Openness, look_for_unknown
+from sslflow.adaptation.has_unknown import CERTAIN, Bars, Finding, Openness, look_for_unknown
 from sslflow.adaptation.memory import Memory, averaged, entropy_separation, neighbourhood_entropy
 from sslflow.adaptation.method import Adapter, Judged, Losses, Pair, entropy_share
 from sslflow.adaptation.threshold import HALF, NOTHING, best_expected, without_best
 from sslflow.settings.params import Count, Fraction, NonNegative, Positive
+
+Unknown = Literal["maybe", "none", "some"]
+TOLD = {"none": Openness.CLOSED, "some": Openness.OPEN}
 
 
 class GatedDANCE(Adapter):
@@ -28,12 +32,16 @@ class GatedDANCE(Adapter):
     class is what its nearest neighbours in the target agree on, unless the features are too weak for that: where the
     question has no answer and most classes are uncertain.
 
+    Where somebody knows the answer, `unknown` says so, and the question isn't asked: `none` or `some` of the target's
+    images are of classes that the source lacks; `maybe`: ask.
+
     Settings: `temperature`, by which cosines are divided; `weight` of the terms on the target; `margin` around half of
     the largest entropy in which an entropy is left alone, as a share of the largest; `neighbours` whose classes are
-    averaged, the image included; `first`.
+    averaged, the image included; `first`; `open` and `closed`, between which evidence leaves the question open.
     """
 
     domain_norm = True
+    gated = True
 
     seen: Tensor
     """Which `Openness` was found, with how much evidence, and the mean entropy; NaN before."""
@@ -50,16 +58,28 @@ class GatedDANCE(Adapter):
         margin: Fraction = 0.17,
         neighbours: Count = 6,
         first: Fraction = 0.5,
+        unknown: Unknown = "maybe",
+        open: NonNegative = 1.5,
+        closed: NonNegative = 0.15,
     ) -> None:
         super().__init__(body, dim, classes, targets)
         self.memory = Memory(targets, dim)
         self.temperature, self.weight, self.margin = temperature, weight, margin
         self.neighbours, self.first = neighbours, first
+        if closed > open:
+            raise ValueError(
+                f"gated_dance: closed is {closed:g}, open {open:g}: expected closed at most as high as open"
+            )
+        self.unknown, self.bars = unknown, Bars(open, closed)
         self.register_buffer("seen", torch.full((3,), torch.nan))
 
     def start(self, source: Tensor, labels: Tensor, target: Tensor) -> None:
         self.memory.put(torch.arange(self.targets, device=target.device), target)
-        found = look_for_unknown(source, labels, target, self.classes, self.temperature, self.neighbours)
+        if self.unknown == "maybe":
+            settings = self.classes, self.temperature, self.neighbours, self.bars
+            found = look_for_unknown(source, labels, target, *settings)
+        else:
+            found = Finding(TOLD[self.unknown], 0.0, 0.0)
         self.seen = target.new_tensor([float(found.openness), found.evidence, found.entropy])
 
     def training_step(self, pair: Pair) -> Losses:

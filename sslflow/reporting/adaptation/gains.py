@@ -12,20 +12,27 @@ from typing import Any
 import numpy as np
 
 from sslflow import paths
-from sslflow.adaptation.task import SETTINGS
+from sslflow.adaptation.task import SETTINGS, Task, open_task
+from sslflow.evaluation.intervals import Interval
+from sslflow.examination.adaptation.gaps import MARGIN, Decided, Score, Truth, Verdict, gap, signed, verdict
+from sslflow.reporting.adaptation.decisions import read_decisions
 from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
 
 BASELINE = "source_only"
 """The method that does nothing about the target: the row that others are compared with."""
-LEVEL = 0.005
-"""Half a point: a smaller difference is none."""
 MEANINGS = {
     "as_is": "all classes as they are",
     "cda": "closed set: both domains have the same classes",
     "pda": "partial: the target lacks classes",
     "oda": "open set: the target has unknown classes",
     "opda": "open-partial: the target lacks classes and has unknown ones",
+}
+WORDS: dict[Verdict, str] = {
+    "better": "better",
+    "worse": "worse",
+    "level": "level",
+    "may be chance": "a difference that may be chance",
 }
 STARTS = ("pretrained", "random")
 SCORES = {
@@ -35,18 +42,21 @@ SCORES = {
     "auroc": "AUROC",
     "main_best_threshold": "best threshold",
 }
+COMPARED: tuple[Score, ...] = ("main", "unk", "os_star")
+"""Scores whose distance to the baseline's has an interval."""
 ORACLES = ("main_best_threshold",)
 """Scores of choices that only somebody who knows the target's labels can make."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A number as it is shown, how far it stands from the baseline's, and whether that is `better`, `worse` or
-    `level`; '' where there is nothing to compare with."""
+    """A number as it is shown, how far it stands from the baseline's, and what that means; None where there is nothing
+    to compare with, or no interval."""
 
     words: str
     gap: str = ""
-    verdict: str = ""
+    verdict: Verdict | None = None
+    between: Interval | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +84,9 @@ class Adaptations:
         self.starts = [name for name in plan.get("starts") or STARTS if self._any(f"*-{name}")]
         self.domains = paths.domains(plan.get("domains") or "none")
         self.split = Path(plan["split"]) if plan.get("split") else None
+        own = (params.get("adapt_methods") or {}).get("gated_dance") or {}
+        self.asks = "gated_dance" in self.methods and own.get("unknown", "maybe") == "maybe"
+        """Whether a method had to find out if anything is unknown."""
 
     def _any(self, name: str) -> bool:
         folders = (paths.adapted(method, seed) for method in self.methods for seed in self.seeds)
@@ -136,6 +149,10 @@ class Adaptations:
 
     def blocks(self) -> list[Block]:
         """The table: for each setting and start a row for each method, the baseline first."""
+        return self._blocks
+
+    @cached_property
+    def _blocks(self) -> list[Block]:
         found = []
         for setting in self.settings:
             for start in self.starts:
@@ -152,32 +169,60 @@ class Adaptations:
     def _row(self, method: str, setting: str, start: str) -> dict[str, Cell]:
         own, other = self.scores(method, setting, start), self.scores(BASELINE, setting, start)
         cells = {}
+        between = {} if method == BASELINE else self.gaps(method, setting, start)
         for name in SCORES:
             values = {seed: scores[name] for seed, scores in own.items() if name in scores}
             if values:
                 gaps = [value - other[seed][name] for seed, value in values.items() if name in other.get(seed, {})]
-                words = _percent(list(values.values()))
-                cells[name] = Cell(words) if method == BASELINE or not gaps else Cell(words, _signed(gaps), judge(gaps))
+                words, found = _percent(list(values.values())), between.get(name)
+                if found:
+                    cells[name] = Cell(words, signed(found), verdict(found), found)
+                else:
+                    cells[name] = Cell(words, _signed(gaps) if gaps and method != BASELINE else "")
         groups = [_groups(file) for seed in self.seeds if (file := self.table(method, seed, setting, start)).exists()]
         if groups:
             cells["rejected"] = Cell(_percent([float((column >= 0).mean()) for column in groups]))
             cells["groups"] = Cell(f"{statistics.fmean(int(column.max()) + 1 for column in groups):g}")
         return cells
 
-    def compared(self, method: str) -> Iterator[tuple[str, str, Block]]:
-        """Verdict, gap and block of the method's main score, wherever the baseline has one, too."""
+    def gaps(self, method: str, setting: str, start: str) -> dict[str, Interval]:
+        """By how much a method is above the baseline in each score, with intervals over the seeds that both have and
+        the target's labelled images."""
+        files = [[self.table(name, seed, setting, start) for name in (method, BASELINE)] for seed in self.seeds]
+        read = [[self._made(file, setting) for file in pair] for pair in files if all(file.exists() for file in pair)]
+        if not read or not len(read[0][0][0].known):
+            return {}
+        ours, theirs = ([pair[side][1] for pair in read] for side in (0, 1))
+        found = {name: gap(name, read[0][0][0], ours, theirs) for name in COMPARED}
+        return {name: one for name, one in found.items() if one}
+
+    @cached_property
+    def _read(self) -> dict[Path, tuple[Truth, Decided]]:
+        return {}
+
+    @cached_property
+    def _tasks(self) -> dict[str, Task]:
+        return {setting: open_task(self.domains, setting, self.split) for setting in self.settings}
+
+    def _made(self, file: Path, setting: str) -> tuple[Truth, Decided]:
+        """What is true of the target's labelled images, and what a run decided about them."""
+        if file not in self._read:
+            task = self._tasks[setting]
+            made = read_decisions(file, task)
+            labelled, right = made.labelled, made.predicted == made.actual
+            groups = task.target.groups[task.target_rows]
+            self._read[file] = (
+                Truth(made.known[labelled], made.actual[labelled], groups[labelled]),
+                Decided((right & ~made.rejected)[labelled], made.rejected[labelled]),
+            )
+        return self._read[file]
+
+    def compared(self, method: str) -> Iterator[tuple[Interval, Block]]:
+        """How far the method's main score is above the baseline's, in each block that has both."""
         for block in self.blocks():
             cell = dict(block.rows).get(method, {}).get("main")
-            if cell and cell.verdict:
-                yield cell.verdict, cell.gap, block
-
-
-def judge(gaps: Sequence[float]) -> str:
-    """`better` or `worse` where the mean difference is more than half a point and no seed says otherwise."""
-    mean = statistics.fmean(gaps)
-    if mean > LEVEL and min(gaps) > 0:
-        return "better"
-    return "worse" if mean < -LEVEL and max(gaps) < 0 else "level"
+            if cell and cell.between:
+                yield cell.between, block
 
 
 def columns(blocks: Sequence[Block]) -> dict[str, str]:
@@ -197,27 +242,50 @@ def sentences(runs: Adaptations) -> list[str]:
     compared = {name: found for name, found in compared.items() if found}
     if not compared:
         return [f"Nothing can be compared yet: no other method has run beside {BASELINE}."]
-    safe = [name for name, found in compared.items() if all(verdict != "worse" for verdict, _, _ in found)]
     tried = "in every setting tried" if len({block.setting for block in runs.blocks()}) > 1 else "here"
-    if safe:
-        first = f"{' and '.join(safe)} {'are' if len(safe) > 1 else 'is'} at least level with doing nothing {tried}."
+    level = [name for name, found in compared.items() if all(between.low > -MARGIN for between, _ in found)]
+    unharmed = [name for name, found in compared.items() if all(verdict(between) != "worse" for between, _ in found)]
+    if level:
+        first = f"{' and '.join(level)} {'are' if len(level) > 1 else 'is'} at least level with doing nothing {tried}."
+    elif unharmed:
+        first = f"{' and '.join(unharmed)}: nowhere worse than doing nothing by more than chance may explain."
     else:
-        first = f"No method is at least level with doing nothing {tried}."
-    return [first, *(_sentence(name, found) for name, found in compared.items())]
+        first = f"Each method is worse than doing nothing {'somewhere' if len(runs.settings) > 1 else tried}."
+    return [first, *(_sentence(name, found) for name, found in compared.items()), *_advice(runs)]
 
 
-def _sentence(method: str, found: list[tuple[str, str, Block]]) -> str:
-    """`gated_dance: better in opda (+10.6 points from pretrained weights); …`."""
+def _sentence(method: str, found: list[tuple[Interval, Block]]) -> str:
+    """`gated_dance: better in opda (+10.6 (+4.1 to +17.0) points from pretrained weights); …`."""
     parts = []
-    for verdict in ("better", "worse", "level"):
+    for kind, words in WORDS.items():
         where: dict[str, list[str]] = {}
-        for kind, gap, block in found:
-            if kind == verdict:
-                where.setdefault(block.setting, []).append(f"{gap} points from {block.start} weights")
-        told = [f"{setting} ({', '.join(gaps)})" for setting, gaps in where.items()]
+        for between, block in found:
+            if verdict(between) == kind:
+                where.setdefault(block.setting, []).append(f"{signed(between)} points from {block.start} weights")
+        told = [f"{setting}: {', '.join(gaps)}" for setting, gaps in where.items()]
         if told:
-            parts.append(f"{verdict} in {' and '.join(told)}")
+            parts.append(f"{words} in {' and '.join(told)}")
     return f"{method}: {'; '.join(parts)}."
+
+
+def _advice(runs: Adaptations) -> Iterator[str]:
+    """When to take which, where the table shows that it matters."""
+    less = [
+        f"{method} in {block.setting}"
+        for block in runs.blocks()
+        for method, cells in block.rows
+        if (cell := cells.get("unk")) and cell.verdict == "worse" and cells["main"].verdict != "worse"
+    ]
+    if less:
+        yield (
+            f"Fewer unknown images are rejected than by {BASELINE} ({', '.join(dict.fromkeys(less))}): where a missed "
+            f"one costs more than a known one rejected, take {BASELINE}."
+        )
+    if runs.asks:
+        yield (
+            "If you know whether the target holds images of unknown classes, say so, as "
+            "adapt_methods.gated_dance.unknown (none or some): it need not be guessed then."
+        )
 
 
 def _groups(file: Path) -> np.ndarray:

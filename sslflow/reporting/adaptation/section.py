@@ -10,6 +10,7 @@ from markupsafe import Markup
 from sslflow import paths
 from sslflow.adaptation.task import open_task
 from sslflow.drawing.embedded import Picture
+from sslflow.examination.adaptation.gaps import MARGIN
 from sslflow.reporting.adaptation import gains
 from sslflow.reporting.adaptation.decisions import Decisions, Figure, groups, histogram, read_decisions, samples
 from sslflow.reporting.adaptation.domain_map import Map, maps
@@ -46,6 +47,10 @@ def section(runs: gains.Adaptations, adapter: str, images: int, seed: int) -> di
         "oracles": gains.ORACLES,
         "baseline": gains.BASELINE,
         "meanings": gains.MEANINGS,
+        "margin": f"{100 * MARGIN:g} point of it",
+        "over": "seeds and target images"
+        if len(runs.seeds) > 1
+        else "target images; with one seed, what another would give isn't known",
         "sentences": gains.sentences(runs),
         "origins": runs.origins,
         "scored": any(block.measure for block in blocks),
