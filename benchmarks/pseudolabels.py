@@ -1,9 +1,9 @@
 """What pseudo-labels above a confidence change, on and off: `python -m benchmarks.pseudolabels`.
 
 SimCLR's encoders fine-tuned on few labels, without and with the images that its clusters label; DeepCluster from all
-images and without those that are unsure of their cluster. Each is the pipeline's own, in folders under work/benchmarks, with recipes/full.yaml but
-for `IMAGES_SEEN`. What was measured is not measured again. `--table docs/pseudo-labels.md` writes the tables. Thresholds
-were set before any was measured: test images are looked at once, here.
+images and without those that are unsure of their cluster. Each is the pipeline's own, in folders under work/benchmarks,
+with recipes/full.yaml but for `IMAGES_SEEN`. What was measured is not measured again. `--table docs/pseudo-labels.md`
+writes the table. Thresholds were set before anything was measured: test images are looked at once, here.
 """
 
 from __future__ import annotations

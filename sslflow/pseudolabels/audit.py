@@ -3,90 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from annotated_types import Ge
 from torch import Tensor
 
 from sslflow.clustering.groups import silhouettes
-from sslflow.clustering.kmeans import Metric, assign
-from sslflow.clustering.points import no_centre, prepared
+from sslflow.clustering.kmeans import assign
+from sslflow.clustering.points import prepared
 from sslflow.clustering.pseudo import fit
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import NO_LABEL, TEST, TRAIN
 from sslflow.evaluation.intervals import crossed, interval
 from sslflow.evaluation.named import PseudoLabels, names_of, votes
 from sslflow.pseudolabels.divisions import divisions
+from sslflow.pseudolabels.findings import AuditClusters, Found, Known, class_of, digits
 from sslflow.pseudolabels.numbers import grid, suggested, tried
 from sslflow.pseudolabels.stability import Alike, alike
+from sslflow.pseudolabels.suspects import margins, suspects, to_label
 from sslflow.pseudolabels.trust import calibration_error, reliability, right_by_others, told_apart
 from sslflow.runtime.rng import derive, permutation
-from sslflow.settings.params import Count, Natural
 
-COLUMNS = {
-    "clusters": (
-        "cluster", "size", "share", "class", "purity", "silhouette", "confidence", "over_seeds", "over_rounds",
-        "halves", "nearest", "apart", "found",
-    ),
-    "suspects": ("row", "path", "split", "label", "cluster", "class", "confidence", "stable", "reasons"),
-    "numbers": ("clusters", "silhouette", "calinski_harabasz", "stability"),
-    "reliability": ("confidence", "right", "low", "high", "images"),
-    "to_label": ("path", "label", "cluster"),
-}  # fmt: skip
-"""Of each table; a name of a class is empty where there is none."""
-UNSURE = 0.05
-"""Confidence below which an image is suspected."""
-UNSTABLE = 0.5
-"""Share of the other clusterings that an image must agree with, or it is suspected."""
 DISSOLVES = 0.5
 """Overlap with what stands for it in other rounds below which a cluster is one by chance (Hennig 2007)."""
-CLEAR = 0.5
-"""Share of a cluster's training labels that are of its class, from which on another label is suspicious."""
 ROUND_ROWS = 20_000
 """Images, at most, on which K-means is fitted in another round."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AuditClusters:
-    """K-means is done again `rounds` times; `sample` images are compared with one another; `to_label` random images go
-    into a table to fill in."""
-
-    rounds: Count = 5
-    sample: Annotated[int, Ge(50)] = 2000
-    to_label: Natural = 100
-
-
-@dataclass
-class Found:
-    """What an audit has found."""
-
-    tables: dict[str, list[tuple[Any, ...]]] = field(default_factory=lambda: {name: [] for name in COLUMNS})
-    """By name, with `COLUMNS`."""
-    metrics: dict[str, float] = field(default_factory=dict)
-    said: list[str] = field(default_factory=list)
-    """What could not be looked at, and why."""
-    suggestion: str = ""
-    """How many clusters there should be, and why."""
-
-
-@dataclass(frozen=True)
-class Known:
-    """Features of the images, those that are finite, and their clusters."""
-
-    dataset: Dataset
-    features: Tensor
-    """`(n, dim)`."""
-    good: np.ndarray
-    """Which rows' features are finite, bool `(n,)`."""
-    fitted: np.ndarray
-    """Rows that clusters are made of: never test images."""
-    cluster: np.ndarray
-    """int `(n,)`."""
-    clusters: int
-    metric: Metric
 
 
 @torch.no_grad()
@@ -99,8 +41,8 @@ def audit(
     seed: int,
     asked: AuditClusters,
 ) -> Found:
-    """Look at the pseudo-labels of the first of `runs`, of a method's seeds: its `features` are `(n, dim)`, its `clusters`
-    so many, and `settings` made them."""
+    """Look at the pseudo-labels of the first of `runs`, of a method's seeds: its `features` are `(n, dim)`, there are
+    so many `clusters`, and `settings` made them."""
     found = Found()
     good = torch.cat([chunk.isfinite().all(dim=1) for chunk in features.split(4096)]).cpu().numpy()
     fitted = dataset.pretraining_rows[good[dataset.pretraining_rows]]
@@ -116,18 +58,19 @@ def audit(
         return found
     known = Known(dataset, features, good, fitted, runs[0].cluster, clusters, settings.get("metric", "cosine"))
     names, purity = _names(known, runs[0], found)
-    sure, elsewhere = _confidence(known)
-    seeds = [alike(known.cluster, run.cluster, clusters) for run in runs[1:]]
+    sure, elsewhere = margins(known)
+    seeds = [alike(known.cluster[good], run.cluster[good], clusters) for run in runs[1:]]
     if not seeds:
         found.said.append("There is one seed: stability is that over rounds of K-means alone; run.seeds takes more.")
     rounds = _rounds(known, settings, seed, asked)
     found.metrics |= _alike("seeds", seeds) | _alike("rounds", rounds)
-    stable = np.mean([one.agreed for one in (*seeds, *rounds)], axis=0)
+    stable = np.full(len(dataset), np.nan)
+    stable[good] = np.mean([one.agreed for one in (*seeds, *rounds)], axis=0)
     _clusters(known, names, purity, sure, seeds, rounds, seed, asked, found)
     _numbers(known, seed, asked, found)
     _trust(dataset, runs, seed, asked, found)
-    _suspects(known, names, purity, sure, elsewhere, stable, found)
-    _to_label(known, seed, asked, found)
+    suspects(known, names, purity, sure, elsewhere, stable, found)
+    to_label(known, seed, asked, found)
     return found
 
 
@@ -145,51 +88,16 @@ def _names(known: Known, run: PseudoLabels, found: Found) -> tuple[np.ndarray, n
         return names_of(table), table.max(axis=1) / table.sum(axis=1)
 
 
-def _confidence(known: Known) -> tuple[np.ndarray, np.ndarray]:
-    """How much nearer the mean of each row's own cluster is than the nearest other one, as a share of the larger, in
-    [−1, 1], `(n,)`, NaN where features are not finite; and the other one's number."""
-    centre = _centre(known)
-    sizes = np.bincount(known.cluster[known.fitted], minlength=known.clusters)
-    own = torch.from_numpy(known.cluster.astype(np.int64)).to(known.features.device)
-    means = torch.zeros(known.clusters, known.features.shape[1], device=known.features.device)
-    for rows in np.array_split(known.fitted, -(-len(known.fitted) // 4096)):
-        means.index_add_(0, own[rows], prepared(known.features[rows], known.metric, centre))
-    means /= torch.from_numpy(np.maximum(sizes, 1)).to(means)[:, None]
-    if known.metric == "cosine":
-        means = torch.nn.functional.normalize(means, dim=1)
-    there = torch.from_numpy(sizes > 0).to(means.device)
-    margins, others = [], []
-    for chunk, mine in zip(known.features.split(4096), own.split(4096), strict=True):
-        points = prepared(chunk, known.metric, centre)
-        table = (1 - points @ means.T).clamp_(min=0) if known.metric == "cosine" else torch.cdist(points, means)
-        distance = table.gather(1, mine[:, None])[:, 0]
-        table = table.masked_fill(~there, torch.inf).scatter(1, mine[:, None], torch.inf)
-        nearest, other = table.min(dim=1)
-        larger = torch.maximum(distance, nearest).clamp_min(1e-12)
-        margins.append(torch.where(nearest.isinf(), 0.0, (nearest - distance) / larger))
-        others.append(other)
-    margin = torch.cat(margins).cpu().numpy()
-    return np.where(known.good, margin, np.nan), torch.cat(others).cpu().numpy()
-
-
-def _centre(known: Known) -> Tensor:
-    if known.metric == "cosine":
-        return no_centre(known.features)
-    return known.features[known.fitted].float().mean(dim=0)
-
-
 def _rounds(known: Known, settings: Mapping[str, Any], seed: int, asked: AuditClusters) -> list[Alike]:
     """K-means as it made the pseudo-labels, from other starts."""
     rows = known.fitted
     if len(rows) > ROUND_ROWS:
         rows = np.sort(rows[permutation(len(rows), seed, "rounds").numpy()[:ROUND_ROWS]])
-    part, found = known.features[rows], []
+    part, good, found = known.features[rows], known.features[known.good], []
     for number in range(asked.rounds):
         again, metric = fit(part, derive(seed, "round", number), known.clusters, **{**settings, "clusters": 0})
-        other = np.zeros(len(known.cluster), dtype=np.int64)
-        good = known.features[known.good] if not known.good.all() else known.features
-        other[known.good] = assign(good, again.centroids, metric)[0].cpu().numpy()
-        found.append(alike(known.cluster, other, known.clusters))
+        other = assign(good, again.centroids, metric)[0].cpu().numpy()
+        found.append(alike(known.cluster[known.good], other, known.clusters))
     return found
 
 
@@ -220,7 +128,7 @@ def _clusters(
     even = float(-(shares * np.log(shares)).sum() / np.log(len(filled))) if len(filled) > 1 else 1.0
     rows = known.fitted[permutation(len(known.fitted), seed, "silhouette").numpy()[: asked.sample]]
     cluster = torch.from_numpy(known.cluster.astype(np.int64)).to(known.features.device)
-    centre = _centre(known)
+    centre = known.centre
     points = prepared(known.features[rows], known.metric, centre)
     distances = (1 - points @ points.T).clamp_(min=0) if known.metric == "cosine" else torch.cdist(points, points)
     each = silhouettes(distances.fill_diagonal_(0), cluster[rows]).cpu().numpy()
@@ -246,10 +154,10 @@ def _clusters(
             if true
         ]
         found.tables["clusters"].append((
-            number, int(sizes[number]), _number(sizes[number] / sizes.sum()), _class(known.dataset, names[number]),
-            _number(purity[number]), _number(float(each[own].mean()) if own.any() else np.nan),
-            _number(float(np.nanmean(sure[mine])) if np.isfinite(sure[mine]).any() else np.nan), *map(_number, over),
-            _number(apart.halves[number]), int(apart.nearest[number]), _number(apart.apart[number]), "; ".join(said),
+            number, int(sizes[number]), digits(sizes[number] / sizes.sum()), class_of(known.dataset, names[number]),
+            digits(purity[number]), digits(float(each[own].mean()) if own.any() else np.nan),
+            digits(float(np.nanmean(sure[mine])) if np.isfinite(sure[mine]).any() else np.nan), *map(digits, over),
+            digits(apart.halves[number]), int(apart.nearest[number]), digits(apart.apart[number]), "; ".join(said),
         ))  # fmt: skip
     found.metrics |= {
         "empty": int((sizes == 0).sum()),
@@ -267,7 +175,7 @@ def _numbers(known: Known, seed: int, asked: AuditClusters, found: Found) -> Non
     rows = known.fitted[permutation(len(known.fitted), seed, "numbers").numpy()[: asked.sample]]
     lines = tried(known.features[rows], grid(len(rows), known.clusters), seed, known.metric)
     found.tables["numbers"] = [
-        (one.clusters, _number(one.silhouette), f"{one.calinski_harabasz:.1f}", _number(one.stability)) for one in lines
+        (one.clusters, digits(one.silhouette), f"{one.calinski_harabasz:.1f}", digits(one.stability)) for one in lines
     ]
     found.metrics["suggested"], found.suggestion = suggested(lines)
 
@@ -300,7 +208,7 @@ def _trust(dataset: Dataset, runs: Sequence[PseudoLabels], seed: int, asked: Aud
     sure = np.concatenate([run.confidence[test] for run in runs])
     bins = reliability(sure, right.ravel(), np.tile(groups[test], len(runs)))
     found.tables["reliability"] = [
-        (_number(one.confidence), _number(one.right), _number(one.low), _number(one.high), one.images) for one in bins
+        (digits(one.confidence), digits(one.right), digits(one.low), digits(one.high), one.images) for one in bins
     ]
     surest = sure >= np.median(sure)
     found.metrics |= {
@@ -312,63 +220,3 @@ def _trust(dataset: Dataset, runs: Sequence[PseudoLabels], seed: int, asked: Aud
         "calibration_error": calibration_error(bins),
         "told_apart": told_apart(sure, right.ravel()),
     }
-
-
-def _suspects(
-    known: Known,
-    names: np.ndarray,
-    purity: np.ndarray,
-    sure: np.ndarray,
-    elsewhere: np.ndarray,
-    stable: np.ndarray,
-    found: Found,
-) -> None:
-    """Images whose cluster may be wrong, for whatever reason: what is nearer to another one first, then those with
-    another label, then by rising confidence."""
-    labels, cluster = known.dataset.labels, known.cluster
-    name, clear = names[cluster], purity[cluster] >= CLEAR
-    nearer = known.good & (sure < 0)
-    unsure = known.good & (sure >= 0) & (sure < UNSURE) & (found.metrics["clusters"] - found.metrics["empty"] > 1)
-    other = (labels != NO_LABEL) & (name != NO_LABEL) & (labels != name) & clear
-    wanders = stable < UNSTABLE
-    places = np.flatnonzero(nearer | unsure | other | wanders)
-    order = np.lexsort((np.nan_to_num(sure[places]), ~other[places], ~nearer[places]))
-    paths, splits = (known.dataset.column(column, places) for column in ("path", "split"))
-    for at in order.tolist():
-        row = int(places[at])
-        reasons = {
-            f"nearer to cluster {elsewhere[row]}": nearer[row],
-            "its label is another": other[row],
-            "unsure": unsure[row],
-            "unstable": wanders[row],
-        }
-        found.tables["suspects"].append((
-            row, paths[at], splits[at], _class(known.dataset, labels[row]), int(cluster[row]),
-            _class(known.dataset, name[row]), _number(sure[row]), _number(stable[row]),
-            "; ".join(reason for reason, true in reasons.items() if true),
-        ))  # fmt: skip
-    found.metrics |= {
-        "suspects": len(places),
-        "nearer_to_another": int(nearer.sum()),
-        "unsure": int(unsure.sum()),
-        "another_label": int(other.sum()),
-        "unstable": int(wanders.sum()),
-    }
-
-
-def _to_label(known: Known, seed: int, asked: AuditClusters, found: Found) -> None:
-    """Random images, in random order, whose labels would tell how many pseudo-labels are right; test images are none of
-    them, and of all others each is as likely as another."""
-    rows = known.dataset.pretraining_rows
-    chosen = rows[permutation(len(rows), seed, "to label").numpy()[: asked.to_label]]
-    given = [_class(known.dataset, label) for label in known.dataset.labels[chosen].tolist()]
-    names = known.dataset.column("path", chosen)
-    found.tables["to_label"] = list(zip(names, given, known.cluster[chosen].tolist(), strict=True))
-
-
-def _class(dataset: Dataset, number: int) -> str:
-    return dataset.classes[number] if number != NO_LABEL else ""
-
-
-def _number(value: float) -> str:
-    return f"{value:.4f}" if np.isfinite(value) else ""

@@ -107,8 +107,8 @@ def suggested(found: list[Tried]) -> tuple[int, str]:
     votes = {place: [name for name, own in peaks.items() if abs(own - place) <= 1] for place in peaks.values()}
     if len(peaks) < 2:
         return 0, (
-            f"No clear number of clusters: {said}. Most of these are at the end of what was tried: to these criteria the "
-            "images lie in no groups, but change by degrees."
+            f"No clear number of clusters: {said}. Most of these are at the end of what was tried: to these criteria "
+            "the images lie in no groups, but change by degrees."
         )
     place = max(votes, key=lambda one: (len(votes[one]), found[one].stability))
     if len(votes[place]) < 2:
@@ -118,10 +118,10 @@ def suggested(found: list[Tried]) -> tuple[int, str]:
             f"No clear number of clusters: {said}, but two halves of the images are clustered differently at "
             f"{found[place].clusters} (adjusted Rand index {found[place].stability:.2f}, 1 is the same)."
         )
-    together = " and ".join(CRITERIA[name] for name in votes[place])
+    *most, last = (CRITERIA[name] for name in votes[place])
     return found[place].clusters, (
-        f"{found[place].clusters} clusters: {together} agree on it, or on its neighbour that was tried, and two halves "
-        f"of the images come to the same clusters (adjusted Rand index {found[place].stability:.2f}); {said}."
+        f"{found[place].clusters} clusters: {', '.join(most)} and {last} agree, to a step of what was tried, and two "
+        f"halves of the images come to such clusters (adjusted Rand index {found[place].stability:.2f}); {said}."
     )
 
 

@@ -16,7 +16,8 @@ from sslflow.data.dataset import Dataset
 from sslflow.drawing.contact_sheet import contact_sheet
 from sslflow.evaluation.named import PseudoLabels
 from sslflow.features.store import FeatureStore
-from sslflow.pseudolabels.audit import COLUMNS, AuditClusters, Found, audit
+from sslflow.pseudolabels.audit import audit
+from sslflow.pseudolabels.findings import COLUMNS, AuditClusters, Found
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_csv, write_json, write_metrics
 from sslflow.runtime.tables import read_parquet

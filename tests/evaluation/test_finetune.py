@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 
 from sslflow.data.dataset import Dataset
-from sslflow.evaluation.finetune import Tuned, finetune, metric_name
+from sslflow.evaluation.finetune import Tuned, _in_turn, finetune, metric_name
 from sslflow.evaluation.labels import labelled_subset, shares
+from sslflow.evaluation.named import PseudoLabels, labelled_by
 from sslflow.networks.encoder import Encoder
 from sslflow.reporting.leaderboard import fraction_name
 from sslflow.training.optim import layers_of
@@ -208,6 +209,53 @@ def test_without_labels_or_with_a_single_one_there_is_nothing_to_do(tmp_path, fa
 @pytest.mark.parametrize("fraction", [1.0, 0.1, 0.07, 0.01, 0.005])
 def test_the_leaderboard_knows_the_metric_by_the_same_name(fraction):
     assert metric_name(fraction) == fraction_name(fraction)
+
+
+# Pseudo-labels
+
+
+def clustered(dataset: Dataset) -> PseudoLabels:
+    """Clusters that are the classes; the first images are unsure."""
+    sure = np.where(np.arange(len(dataset)) < 60, 0.2, 0.9)
+    return PseudoLabels(dataset.labels, sure)
+
+
+def test_clusters_are_named_by_the_images_that_are_labelled(dataset):
+    pseudo, labelled = clustered(dataset), labelled_subset(dataset, 0.25, 0)
+    others = dataset.rows("train")
+    rows, names = labelled_by(pseudo, others, labelled, dataset.labels[labelled], 10, 0.5)
+    assert set(rows) == {row for row in others.tolist() if row >= 60} - set(labelled.tolist())
+    assert (names == dataset.labels[rows]).all()
+    everything = labelled_by(pseudo, others, labelled, dataset.labels[labelled], 10, 0.0)[0]
+    assert set(everything) == set(others.tolist()) - set(labelled.tolist())
+    one = labelled[dataset.labels[labelled] == 3]
+    rows, names = labelled_by(pseudo, others, one, dataset.labels[one], 10, 0.0)
+    assert set(names) == {3}, "clusters without a labelled image have no name"
+    tied = PseudoLabels(np.zeros(4, np.int64), np.ones(4))
+    assert labelled_by(tied, np.array([3]), np.array([0, 1]), np.array([5, 2]), 10, 0.5)[1] == [2]
+
+
+def test_without_a_threshold_pseudo_labels_change_no_bit(dataset):
+    assert list(finetune(encoder, dataset, CPU, 0, False, clustered(dataset), **QUICK)) == tune(dataset)
+
+
+def test_sure_pseudo_labels_are_trained_on_beside_the_labels(dataset):
+    asked = {**QUICK, "fractions": (0.1,), "pseudolabels_above": 0.5}
+    (with_them,) = finetune(encoder, dataset, CPU, 0, False, clustered(dataset), **asked)
+    (without,) = tune(dataset, fractions=(0.1,))
+    assert (with_them.labels, with_them.steps) == (without.labels, without.steps)
+    assert 0 < with_them.pseudolabels <= 60
+    assert with_them.predicted != without.predicted
+    (again,) = finetune(encoder, dataset, CPU, 0, False, clustered(dataset), **asked)
+    assert again == with_them
+    (none,) = tune(dataset, fractions=(0.1,), pseudolabels_above=0.5)
+    assert none == without, "a control has no clusters"
+
+
+def test_all_pseudo_labels_are_seen_equally_often():
+    seen = torch.cat([_in_turn(10, step, 4, 0) for step in range(10)])
+    assert seen.bincount().tolist() == [4] * 10
+    assert sorted(seen[:10].tolist()) == list(range(10))
 
 
 # Shares are what they say

@@ -113,6 +113,7 @@ OF_A_METHOD = dict.fromkeys(
             edited("sslflow/evaluation/retrieval.py"),
             {
                 "audit": 1,
+                "audit_clusters": 2,
                 "probe": 2,
                 "probe_control": 3,
                 "finetune": 2,

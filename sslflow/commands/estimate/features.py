@@ -27,7 +27,8 @@ from sslflow.features.extract import extract
 from sslflow.features.pixels import pixels
 from sslflow.features.store import FeatureStore
 from sslflow.networks.starts import RANDOM
-from sslflow.pseudolabels.audit import ROUND_ROWS, AuditClusters
+from sslflow.pseudolabels.audit import ROUND_ROWS
+from sslflow.pseudolabels.findings import AuditClusters
 from sslflow.pseudolabels.numbers import grid, tried
 from sslflow.reporting import page
 from sslflow.reporting.images import atlas

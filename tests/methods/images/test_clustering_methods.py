@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
+from sslflow.clustering.kmeans import assign
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.methods.images.deepcluster import DeepCluster, cluster, moments, mutual_information, whitening
@@ -279,10 +280,10 @@ def test_a_full_queue_balances_the_codes_and_holds_the_latest_rows():
 # DeepCluster
 
 
-def small_deepcluster(clusters: int = 12, every: int = 1, directions: int = 8) -> DeepCluster:
+def small_deepcluster(clusters: int = 12, every: int = 1, directions: int = 8, confidence: float = 0.0) -> DeepCluster:
     torch.manual_seed(0)
     encoder = Encoder(1, 28, name="resnet10", width=4, stem_stride=2)
-    return DeepCluster(encoder, clusters=clusters, directions=directions, every=every)
+    return DeepCluster(encoder, clusters=clusters, directions=directions, every=every, confidence=confidence)
 
 
 def pool_of(features: Tensor, seed: int = 0) -> Pool:
@@ -380,6 +381,54 @@ def test_images_are_clustered_every_few_epochs_by_another_seed():
     assert torch.equal(found[0][1], found[1][1])
     assert not torch.equal(found[1][1], found[2][1])
     assert 0 < float(method.nmi) < 1
+
+
+def as_without_confidence(features: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
+    """Clusters and order of an epoch, written anew, of all images."""
+    mean, covariance = moments(features)
+    points = (features - mean.float()) @ whitening(covariance, 8).float()
+    found = assign(points, cluster(points, clusters, 0).centroids)[0]
+    numbers = torch.Generator().manual_seed(1)
+    shuffled = torch.randperm(len(found), generator=numbers)
+    counts = found[shuffled].bincount()
+    filled, turn = counts.nonzero()[:, 0], torch.arange(len(found))
+    chosen = filled[turn % len(filled)]
+    within = (counts.cumsum(0) - counts)[chosen] + turn // len(filled) % counts[chosen]
+    order = shuffled[found[shuffled].argsort(stable=True)][within]
+    return found, order[torch.randperm(len(found), generator=numbers)]
+
+
+def test_without_a_threshold_everything_is_as_it_was():
+    method = small_deepcluster()
+    features = drawn(90, method.encoder.dim).float()
+    method.start_epoch(pool_of(features))
+    found, order = as_without_confidence(features, 12)
+    assert torch.equal(method.assignments, found)
+    assert torch.equal(method.order(90, torch.Generator().manual_seed(1)), order)
+
+
+def test_images_that_are_unsure_of_their_cluster_are_not_seen():
+    method = small_deepcluster(confidence=0.3, every=1)
+    features = drawn(90, method.encoder.dim).float()
+    method.start_epoch(pool_of(features))
+    found = as_without_confidence(features, 12)[0]
+    kept = method.assignments >= 0
+    assert 5 < int(kept.sum()) < 85
+    assert torch.equal(method.assignments[kept], found[kept])
+    order = method.order(90, torch.Generator().manual_seed(1))
+    assert len(order) == 90
+    assert set(order.tolist()) <= set(kept.nonzero()[:, 0].tolist())
+    images = torch.rand(4, 1, 28, 28)
+    losses = method.training_step(Batch((images, images), order[:4], progress=0.0))
+    assert float(losses["chance_accuracy"]) == pytest.approx(1 / len(found[kept].unique()))
+    method.start_epoch(pool_of(features, seed=1))
+    assert 0 < float(method.nmi) <= 1
+
+
+def test_a_threshold_that_leaves_nothing_is_an_error():
+    method = small_deepcluster(confidence=0.999)
+    with pytest.raises(ValueError, match=r"methods\.deepcluster\.confidence: 0\.999 leaves out all images"):
+        method.start_epoch(pool_of(drawn(90, method.encoder.dim).float()))
 
 
 def test_mutual_information_equals_scikit_learn():
