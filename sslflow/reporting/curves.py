@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from markupsafe import Markup, escape
@@ -22,6 +23,8 @@ SHOWN = {
 }
 WIDTH, HEIGHT = 320, 176
 LEFT, RIGHT, TOP, BOTTOM = 42, 8, 10, 24
+OF_ITS_OWN = ("loss",)
+"""What has another scale with each method."""
 POINTS = 240
 ACROSS, CAPTION = 3, 20
 STYLE = (
@@ -31,6 +34,29 @@ STYLE = (
 """Of a poster, which has no page to take its colours from."""
 
 Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Size of a drawing in pixels, and where its axes end, where that isn't left to the lines in it."""
+
+    width: int = WIDTH
+    height: int = HEIGHT
+    right: float = 0.0
+    span: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Panels:
+    """A quantity: a small drawing for each method that has it, its seeds as lines, all with the same axes."""
+
+    title: str
+    meaning: str
+    drawn: list[tuple[str, Markup]]
+
+
+SMALL = Frame(216, 132)
+"""Of a panel: two fit beside each other on a phone."""
 
 
 def read_curve(file: Path) -> list[dict[str, str]]:
@@ -68,6 +94,27 @@ def drawings(method: str, curves: Mapping[int, list[dict[str, str]]]) -> list[tu
     return drawn
 
 
+def panels(methods: Sequence[str], seeds: Sequence[int], root: Path = paths.ARTIFACTS) -> list[Panels]:
+    """Every quantity that a curve of the methods holds, as small multiples."""
+    curves = {method: {seed: read_curve(paths.curve(method, seed, root)) for seed in seeds} for method in methods}
+    found = []
+    for column, (title, meaning) in SHOWN.items():
+        lines = {
+            method: {seed: line for seed, rows in of_seed.items() if (line := points(rows, column))}
+            for method, of_seed in curves.items()
+        }
+        lines = {method: of_seed for method, of_seed in lines.items() if of_seed}
+        if not lines:
+            continue
+        every = [point for of_seed in lines.values() for line in of_seed.values() for point in line]
+        values = [y for _, y in every]
+        span = None if column in OF_ITS_OWN else (min(values), max(values))
+        frame = replace(SMALL, right=max(x for x, _ in every), span=span)
+        drawn = [(name, line_chart(one, f"{title} of {name} by step", frame)) for name, one in lines.items()]
+        found.append(Panels(title, meaning, drawn))
+    return found
+
+
 def poster(drawn: Sequence[tuple[str, str, Markup]]) -> str:
     """The drawings of `drawings` in one SVG that needs no page around it, three across, each below its title."""
     height, parts = HEIGHT + CAPTION, []
@@ -95,28 +142,29 @@ def points(rows: list[dict[str, str]], column: str) -> Points:
     return [(_mean(x for x, _ in chunk), _mean(y for _, y in chunk)) for chunk in chunks]
 
 
-def line_chart(lines: dict[int, Points], label: str) -> Markup:
+def line_chart(lines: dict[int, Points], label: str, frame: Frame = Frame()) -> Markup:
     """An SVG with a line for each seed; `label` is what a screen reader says, followed by where each line ends."""
-    xs = [x for line in lines.values() for x, _ in line]
-    ys = [y for line in lines.values() for _, y in line]
+    width, height = frame.width, frame.height
+    xs = [frame.right, *(x for line in lines.values() for x, _ in line)]
+    ys = [*(frame.span or ()), *(y for line in lines.values() for _, y in line)]
     x_ticks, y_ticks = [tick for tick in ticks(0, max(xs)) if tick <= max(xs)], ticks(min(ys), max(ys))
     low, high, right = min(y_ticks[0], *ys), max(y_ticks[-1], *ys), max(xs) or 1.0
 
     def place(x: float, y: float) -> tuple[float, float]:
-        across = LEFT + x / right * (WIDTH - LEFT - RIGHT)
-        return across, TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        across = LEFT + x / right * (width - LEFT - RIGHT)
+        return across, TOP + (high - y) / (high - low) * (height - TOP - BOTTOM)
 
     ends = "; ".join(f"seed {seed} ends at {line[-1][1]:.4g}" for seed, line in lines.items())
     words = escape(f"{label}: {ends}")
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{words}">']
+    parts = [f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{words}">']
     for tick in y_ticks:
         _, y = place(0, tick)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{width - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{_number(tick)}</text>')
-    for tick in x_ticks:
+    for tick in x_ticks if width >= WIDTH else (x_ticks[0], x_ticks[-1]):
         x, _ = place(tick, low)
-        anchor = "end" if x > WIDTH - 24 else "middle"
-        parts.append(f'<text x="{x:.1f}" y="{HEIGHT - 7}" text-anchor="{anchor}">{_number(tick)}</text>')
+        anchor = "end" if x > width - 24 else "middle"
+        parts.append(f'<text x="{x:.1f}" y="{height - 7}" text-anchor="{anchor}">{_number(tick)}</text>')
     for number, line in enumerate(lines.values()):
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in line))
         if len(line) == 1:

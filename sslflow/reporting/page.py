@@ -21,14 +21,15 @@ from sslflow.reporting.adaptation.gains import Adaptations
 from sslflow.reporting.answers import RETRIEVAL, Answers
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
-from sslflow.reporting.images import atlas, audited, confusion, imbalance, neighbours, pseudolabels, worth
+from sslflow.reporting.images import atlas, audited, confusion, imbalance, mapped, neighbours, pseudolabels, worth
 from sslflow.reporting.so_far import SoFar
 from sslflow.runtime.files import read_json
-from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import Count, Natural, lookup
 
 FEW = 200
 """Labelled test images below which something is said of how sure accuracies are."""
+ROWS = 16_384
+"""Of features that are looked at in one piece: they may be larger than memory."""
 KNN_K = 20
 """Neighbours of the probe, where its setting is left out."""
 AGREEMENT = {"nmi": "NMI", "ari": "ARI", "accuracy": "accuracy", "purity": "purity"}
@@ -69,7 +70,9 @@ def render(
     seed of each method stands for it.
     """
     best = story.best_method(board, run.methods)
-    maps = _maps(run, dataset, atlas.sample(dataset, map_images, seed), best, seed)
+    audit = audited.section(dataset) if run.methods else None
+    said = verdicts.collect(run.methods, run.seeds)
+    features, broken = _features(run, dataset)
     asked = neighbours.queries(dataset, queries, seed)
     adaptations = Adaptations(run.params, run.seeds)
     correspondences = Correspondences(run.params, run.seeds)
@@ -81,7 +84,9 @@ def render(
         "remarks": [
             *story.remarks(board, run.methods, run.fractions, dataset.labelled, answers),
             *_few(run, board, dataset),
+            *broken,
         ],
+        "alerts": _alerts(audit, said),
         "absent": story.absent(board, run.methods, run.seeds),
         "measured": story.labelled(board),
         "labelled": dataset.labelled,
@@ -92,15 +97,15 @@ def render(
         "worth": worth.section(board, answers, dataset, best, prices),
         "imbalance": imbalance.section(board, answers, dataset, best),
         "data": _data(run, dataset) if run.methods else None,
-        "audited": audited.section(dataset) if run.methods else None,
-        "curves": [(method, curves.charts(method, run.seeds)) for method in run.methods],
-        "verdicts": verdicts.collect(run.methods, run.seeds),
+        "audited": audit,
+        "curves": _curves(run),
+        "verdicts": said,
         "views": _views(run),
-        "map": maps,
+        "map": mapped.section(
+            dataset, atlas.sample(dataset, map_images, seed), features, next(iter(run.seeds), 0), best, seed
+        ),
         "neighbours": [
-            (method, neighbours.table(dataset, features, asked, neighbour_count))
-            for method in run.methods
-            if (features := _features(run, dataset, method)) is not None
+            (method, neighbours.table(dataset, array, asked, neighbour_count)) for method, array in features.items()
         ],
         "clusters": _clusters(run),
         "pseudolabels": pseudolabels.section(run.methods, best),
@@ -150,6 +155,27 @@ def _table(run: Run, board: leaderboard.Board, metrics: Sequence[str]) -> dict[s
             if any(metric in board[name] for metric in metrics)
         ],
     }
+
+
+def _curves(run: Run) -> dict[str, Any] | None:
+    """The small multiples, and the methods that have none of them."""
+    if not run.methods:
+        return None
+    rows = curves.panels(run.methods, run.seeds)
+    drawn = {method for row in rows for method, _ in row.drawn}
+    return {"rows": rows, "missing": [method for method in run.methods if method not in drawn]}
+
+
+def _alerts(audit: audited.Section | None, said: Sequence[tuple[str, list[verdicts.Said]]]) -> list[tuple[str, str]]:
+    """What spoils the numbers: words that stand above them, and the section that tells more."""
+    found = [(f"Leakage. {audit.warning}", "audit")] if audit and audit.warning else []
+    for method, findings in said:
+        found += [
+            (f"Sick. {method} (seed {', '.join(map(str, one.seeds))}): {one.words}", "verdict")
+            for one in findings
+            if one.sick
+        ]
+    return found
 
 
 def _few(run: Run, board: leaderboard.Board, dataset: Dataset) -> list[str]:
@@ -216,48 +242,34 @@ def _rates(run: Run, method: str, measured: dict[str, float]) -> list[tuple[str,
     return lines
 
 
-def _features(run: Run, dataset: Dataset, method: str) -> np.ndarray | None:
-    """Features by the method's first seed, or None where there are none for these images."""
-    folder = paths.features(method, run.seeds[0])
-    if not (folder / "meta.json").exists():
-        return None
-    features = FeatureStore(folder).array
-    if len(features) != len(dataset):
-        raise ValueError(
-            f"{folder}: features of {len(features)} images, but {len(dataset)} are prepared; run `dvc repro`"
+def _features(run: Run, dataset: Dataset) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Features by each method's first seed, where there are some for these images; and what is said of those that
+    can't be shown."""
+    found, said = {}, []
+    for method in run.methods:
+        folder = paths.features(method, run.seeds[0])
+        if not (folder / "meta.json").exists():
+            continue
+        features = FeatureStore(folder).array
+        if len(features) != len(dataset):
+            raise ValueError(
+                f"{folder}: features of {len(features)} images, but {len(dataset)} are prepared; run `dvc repro`"
+            )
+        wrong = sum(
+            int((~np.isfinite(features[start : start + ROWS]).all(axis=1)).sum()) for start in _starts(features)
         )
-    return features
+        if wrong:
+            said.append(
+                f"{method}: the features of {wrong:,} of {len(features):,} images are not finite numbers: it has no "
+                "map and no neighbours here. Its training has diverged; a smaller learning rate, or fp32, may mend it."
+            )
+        else:
+            found[method] = features
+    return found, said
 
 
-def _maps(run: Run, dataset: Dataset, rows: np.ndarray, best: str, seed: int) -> dict[str, Any] | None:
-    """What the map's script draws, the best method first."""
-    found = []
-    for method in sorted(run.methods, key=lambda name: name != best):
-        features = _features(run, dataset, method)
-        if features is not None:
-            places_ = atlas.layout(atlas.embed(np.asarray(features[rows]), seed))
-            found.append({"method": method, "xy": places_, "clusters": _cluster_of(run, method, rows)})
-    if not found:
-        return None
-    picture, columns, cell = atlas.thumbnails(dataset, rows)
-    return {
-        "sprite": picture,
-        "data": {
-            "methods": found,
-            "columns": columns,
-            "cell": cell,
-            "classes": dataset.classes,
-            **atlas.groups(dataset, rows),
-        },
-    }
-
-
-def _cluster_of(run: Run, method: str, rows: np.ndarray) -> list[int]:
-    file = paths.pseudolabels(method, run.seeds[0]) / "labels.parquet"
-    if not file.exists():
-        return []
-    table = read_parquet(file, ["row", "cluster"])
-    return atlas.clusters(table["row"].to_numpy(), table["cluster"].to_numpy(), rows)
+def _starts(features: np.ndarray) -> range:
+    return range(0, len(features), ROWS)
 
 
 def _clusters(run: Run) -> dict[str, Any] | None:

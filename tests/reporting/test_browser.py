@@ -11,9 +11,11 @@ from html import unescape
 from pathlib import Path
 
 import fakerun
+import pyarrow.parquet as pq
 import pytest
 
 from sslflow import paths
+from sslflow.runtime.files import write_csv
 from sslflow.stages import report
 
 CHROMIUM = next(
@@ -63,7 +65,7 @@ addEventListener("load", async () => {
   seen.left = card.hidden;
 
   const buttons = () => [...find("legend").children];
-  seen.legend = buttons().map((button) => button.textContent);
+  seen.legend = buttons().map((button) => button.childNodes[1].textContent);
   seen.one_class = changes(() => buttons()[0].click());
   seen.pressed = buttons().map((button) => button.getAttribute("aria-pressed"));
   seen.only = [...new Set(alone.map(hover).filter(Boolean).map((words) => words[1]))];
@@ -72,13 +74,39 @@ addEventListener("load", async () => {
   seen.points = changes(() => find("pictures").click());
   seen.pictures = changes(() => find("pictures").click());
   choose(find("colour"), "cluster");
-  seen.clusters = buttons().map((button) => button.textContent);
+  seen.clusters = buttons().map((button) => button.childNodes[1].textContent);
   seen.by_split = changes(() => choose(find("colour"), "split"));
-  seen.splits = buttons().map((button) => button.textContent);
+  seen.splits = buttons().map((button) => button.childNodes[1].textContent);
   seen.methods = [...find("method").options].map((option) => option.text);
   seen.other_method = changes(() => choose(find("method"), 1));
   seen.zoomed = changes(() => find("in").click());
   seen.reset = changes(() => find("reset").click());
+  const wheel = (keys) => canvas.dispatchEvent(new WheelEvent("wheel", { deltaY: -50, cancelable: true, ...keys }));
+  const touch = (type, pointerId, clientX) =>
+    canvas.dispatchEvent(new PointerEvent(type, { clientX, clientY: 300, pointerId, pointerType: "touch" }));
+  seen.scrolls_by = !changes(() => { seen.left_to_the_page = wheel({}); });
+  seen.wheeled = changes(() => { seen.taken = !wheel({ ctrlKey: true }); });
+  find("in").click();
+  touch("pointerdown", 7, 300);
+  seen.dragged = changes(() => touch("pointermove", 7, 340));
+  touch("pointerup", 7, 340);
+  find("reset").click();
+  touch("pointerdown", 1, 200);
+  touch("pointerdown", 2, 300);
+  seen.pinched = changes(() => touch("pointermove", 2, 420));
+  touch("pointerup", 1, 200);
+  touch("pointerup", 2, 420);
+  find("reset").click();
+  for (const kind of ["error", "suspicion"]) {
+    choose(find("colour"), kind);
+    seen[kind] = buttons().map((button) => button.childNodes[1].textContent);
+  }
+  const wrong = data.methods[0].answers.findIndex((answer, index) => answer >= 0 && answer !== data.labels[index]);
+  choose(find("method"), 0);
+  canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
+  for (let step = 0; step <= wrong; step++) canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
+  seen.taken_for = [card.querySelector("p").textContent, data.classes[data.methods[0].answers[wrong]]];
+  canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "Escape" }));
   canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight" }));
   seen.by_key = card.hidden ? null : card.querySelector("p").textContent.split("\\n")[0];
   seen.requests = performance.getEntriesByType("resource").map((entry) => entry.name);
@@ -116,10 +144,19 @@ def page(tmp_path_factory) -> str:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("report"))
         Path("params.yaml").write_text(
-            "{run: {methods: [rotation, simclr], seeds: [0], launch: python -m}, report: {map_images: 60, queries: 3},"
+            "{run: {methods: [rotation, simclr], seeds: [0], launch: python -m}, report: {map_images: 120, queries: 3},"
             " finetune: {fractions: [0.1, 0.01]}, data: {}, methods: {}}"
         )
         fakerun.whole(["rotation", "simclr"], [0], CLASSES, {"train": 90, "test": 30})
+        rows = pq.read_table(paths.PREPARED / "manifest.parquet").to_pylist()
+        one = [rows[0]["path"], "train", "boot"]
+        header = ["row", "path", "split", "label"]
+        copies = [[0, *one, 95, rows[95]["path"], "test", "boot", "yes"]]
+        other = ["other_row", "other_path", "other_split", "other_label", "leak"]
+        write_csv(paths.AUDIT / "copies.csv", [*header, *other], copies)
+        write_csv(paths.AUDIT / "suspects.csv", header, [[1, rows[1]["path"], "train", "bag"], [0, *one]])
+        for name in ("looks", "outliers"):
+            write_csv(paths.AUDIT / f"{name}.csv", header, [])
         report.main()
         return (paths.REPORT / "index.html").read_text()
 
@@ -136,8 +173,14 @@ def test_map_answers_and_nothing_is_asked_of_the_network(page, tmp_path):
     assert sorted(seen["legend"]) == sorted(CLASSES)
     assert seen["pressed"] == ["true", "false", "false"]
     assert seen["only"] == [seen["legend"][0]]
-    for act in ("one_class", "all_again", "points", "pictures", "by_split", "other_method", "zoomed", "reset"):
+    told = ("one_class", "all_again", "points", "pictures", "by_split", "other_method", "zoomed", "reset")
+    for act in (*told, "wheeled", "dragged", "pinched"):
         assert seen[act], f"{act}: the map stayed as it was"
+    assert (seen["scrolls_by"], seen["left_to_the_page"], seen["taken"]) == (True, True, True)
+    assert seen["error"] == ["right", "wrong", "not a test image"]
+    assert seen["suspicion"] == ["near copy of a test image", "doubtful label", "nothing"]
+    words, taken_for = seen["taken_for"]
+    assert f"taken for {taken_for}" in words
     assert seen["clusters"] == ["cluster 0", "cluster 1", "cluster 2"]
     assert seen["splits"] == ["train", "test"]
     assert seen["methods"] == ["rotation", "simclr"]

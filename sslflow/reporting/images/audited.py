@@ -68,11 +68,10 @@ def section(dataset: Dataset) -> Section | None:
     if not (file.exists() and measured.exists()):
         return None
     facts, metrics = read_json(file), read_json(measured)
-    tables = {name: read_csv(paths.AUDIT / f"{name}.csv") for name in ("copies", "looks", "outliers", "suspects")}
-    if not all(_is_of(dataset, lines) for lines in tables.values()):
+    if (found := tables(dataset)) is None:
         return None
-    leaks = [line for line in tables["copies"] if line["leak"] == "yes"]
-    others = [line for line in tables["copies"] if line["leak"] == "no"]
+    leaks = [line for line in found["copies"] if line["leak"] == "yes"]
+    others = [line for line in found["copies"] if line["leak"] == "no"]
     leaked = int(metrics.get("leaked_near", 0))
     warning = (
         f"{leaked:,} of the {len(dataset.rows('test')):,} test images look like copies of images to learn from: "
@@ -84,18 +83,27 @@ def section(dataset: Dataset) -> Section | None:
         _pairs(dataset, "near copies of test images", "one to learn from, and the test image that it resembles", leaks),
         _pairs(dataset, "other near copies", "saved again, moved by a little, or of other brightness", others),
     ]
-    for name in dict.fromkeys(line["kind"] for line in tables["looks"]):
-        lines = [line for line in tables["looks"] if line["kind"] == name]
+    for name in dict.fromkeys(line["kind"] for line in found["looks"]):
+        lines = [line for line in found["looks"] if line["kind"] == name]
         words = f"{ABOUT[name]} (usual: {lines[0]['usual']})" if name != "enlarged" else ABOUT[name]
         kinds.append(_singles(dataset, name, words, lines, "{value}"))
     far = "far from their nearest neighbours, by cosine"
-    kinds.append(_singles(dataset, "outliers", far, tables["outliers"], "{distance}"))
+    kinds.append(_singles(dataset, "outliers", far, found["outliers"], "{distance}"))
     told = metrics.get("out_of_fold", 1.0)
     doubt = f"a linear classifier that never saw them is confident of another class; it tells {100 * told:.0f} % right"
     doubt += ", so that most of these are its own mistakes: look at the first" if told < UNSURE else ""
-    kinds.append(_singles(dataset, "doubtful labels", doubt, tables["suspects"], "{label} → {probable}?"))
-    found = [kind for kind in kinds if kind.shown]
-    return Section(warning, found, _balance(), facts["said"], facts["features"])
+    kinds.append(_singles(dataset, "doubtful labels", doubt, found["suspects"], "{label} → {probable}?"))
+    kinds = [kind for kind in kinds if kind.shown]
+    return Section(warning, kinds, _balance(), facts["said"], facts["features"])
+
+
+def tables(dataset: Dataset) -> dict[str, list[dict[str, str]]] | None:
+    """The audit's tables of images; None where it has not been made, or was about others than these."""
+    files = {name: paths.AUDIT / f"{name}.csv" for name in ("copies", "looks", "outliers", "suspects")}
+    if not all(file.exists() for file in files.values()):
+        return None
+    found = {name: read_csv(file) for name, file in files.items()}
+    return found if all(_is_of(dataset, lines) for lines in found.values()) else None
 
 
 def _is_of(dataset: Dataset, lines: Sequence[dict[str, str]]) -> bool:
