@@ -1,9 +1,9 @@
 """Faults planted into pseudo-labels, and what the audit finds of them: `python -m benchmarks.planted`.
 
 Features of SimCLR's encoders of `benchmarks.pseudolabels`, K-means as its defaults are; three draws of each fault. A
-cluster is merged with another, drawn at random or the nearest one; a cluster is split, at random or into the halves that
-K-means finds; 5 % of the images get the number of another cluster; 5 % of the labels are changed; and, without a fault,
-suspects found without any label are compared with what labels call wrong.
+cluster is merged with another, drawn at random or the nearest one; a cluster is split, at random or into the halves
+that K-means finds; 5 % of the images get the number of another cluster; 5 % of the labels are changed; and, without a
+fault, suspects found without any label are compared with what labels call wrong.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def suspected(found: Found, *reasons: str) -> set[int]:
 def merges(
     dataset: Dataset, features: torch.Tensor, run: PseudoLabels, clusters: int, near: bool
 ) -> Iterator[tuple[set[int], set[int]]]:
-    """The merged cluster, and those that are called two in one; without what was called so before."""
+    """The merged cluster, and those that are called two in one."""
     means = torch.stack([features[torch.from_numpy(run.cluster == one)].mean(dim=0) for one in range(clusters)])
     table = torch.cdist(means, means).fill_diagonal_(torch.inf)
     for draw in DRAWS:

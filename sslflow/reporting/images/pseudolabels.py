@@ -76,8 +76,9 @@ def sentences(method: str, metrics: Mapping[str, float]) -> list[str]:
         said.append(f"How many pseudo-labels of {method} are right nobody can say without labels of test images.")
     if "few_accuracy" in metrics:
         said.append(
-            f"From {metrics['few_labels']:,.0f} labels alone, chosen at random, one would have said "
-            f"{_percent(metrics['few_accuracy'])} ({100 * metrics['few_low']:.0f} to {_percent(metrics['few_high'])})."
+            f"From {metrics['few_labels']:,.0f} labels alone, at random and naming the clusters for one another, "
+            f"one would have said {_percent(metrics['few_accuracy'])} ({100 * metrics['few_low']:.0f} to "
+            f"{_percent(metrics['few_high'])})."
         )
     for over, words in (("seeds", "of another seed's encoder"), ("rounds", "of K-means from another start")):
         if f"agreed_over_{over}" in metrics:
@@ -85,6 +86,13 @@ def sentences(method: str, metrics: Mapping[str, float]) -> list[str]:
                 f"{_percent(metrics[f'agreed_over_{over}'])} of the images are in the same cluster {words} "
                 f"(NMI {metrics[f'nmi_over_{over}']:.2f})."
             )
+    if "largest" in metrics:
+        empty = f", {metrics['empty']:,.0f} of them empty" if metrics["empty"] else ""
+        said.append(
+            f"{metrics['clusters']:,.0f} clusters{empty}, of {metrics['smallest']:,.0f} to {metrics['largest']:,.0f} "
+            f"images (evenness {metrics['evenness']:.2f}, 1 is all the same); mean silhouette "
+            f"{metrics['silhouette']:.2f}."
+        )
     if "suspects" in metrics:
         said.append(
             f"{metrics['suspects']:,.0f} of {metrics['images']:,.0f} images are suspected: "
