@@ -25,6 +25,8 @@ FEWEST_CLASSES = 5
 """Of the source, so that with classes left out on either side three are left to tell apart."""
 LEFT_OUT = 0.3
 """Share of the classes that one of the domains lacks."""
+OPEN = ("oda", "opda")
+"""Settings in which the target shows classes that the source lacks."""
 IMAGES = 2000
 """Of the source, at most: with more, bars take longer, and hardly change."""
 DRAWS = 2
@@ -55,12 +57,12 @@ class Simulated:
     @property
     def open(self) -> bool:
         """Whether the target shows classes that the source lacks."""
-        return self.setting in ("oda", "opda")
+        return self.setting in OPEN
 
     @property
     def enough(self) -> bool:
-        """Whether there are as many images as the gate needs."""
-        return min(int(second_half(self.labels).sum()), len(self.target)) >= FEWEST
+        """Whether there are as many classes and images as the gate needs."""
+        return self.classes >= 3 and min(int(second_half(self.labels).sum()), len(self.target)) >= FEWEST
 
     @property
     def classes(self) -> int:
@@ -82,13 +84,16 @@ def simulated(features: Tensor, shifted: Tensor, labels: Tensor, seed: int) -> I
     unknown, absent = order[:apart], order[-apart:]
     for setting in ("cda", "pda", "oda", "opda"):
         ours, theirs = ~half, half
-        if setting in ("oda", "opda"):
+        if setting in OPEN:
             ours = ours & ~torch.isin(labels, unknown)
         if setting in ("pda", "opda"):
             theirs = theirs & ~torch.isin(labels, absent)
-        if not ours.any() or not theirs.any():
+        if not ours.any():
             continue
         held, own = labels[ours].unique(return_inverse=True)
+        theirs = theirs & torch.isin(labels, torch.cat([held, unknown]) if setting in OPEN else held)
+        if not theirs.any():
+            continue
         number = labels.new_full((int(labels.max()) + 1,), UNKNOWN)
         number[held] = torch.arange(len(held), device=labels.device)
         source, target = standardised(features[ours], shifted[theirs])
@@ -141,15 +146,17 @@ def shifted_features(
 ) -> Tensor:
     """Features `(n, dim)` of the rows under the views of `SHIFTS[shift]`, normalised as a domain of their own."""
     views = TwoViews(dataset.format, **SHIFTS[shift]).to(device)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        seen = torch.cat(
-            [
-                views(dataset.read(part).to(device))[0]
-                for part in np.split(rows, range(batch_size, len(rows), batch_size))
-            ]
-        )
-    axes = (0, 2, 3)
-    seen = (seen - seen.mean(dim=axes, keepdim=True)) / seen.std(dim=axes, keepdim=True).clamp_min(1e-6)
     encoder = encoder.eval().to(device)
-    return torch.cat([encoder(part).float() for part in seen.split(batch_size)])
+
+    def batches() -> Iterator[Tensor]:
+        torch.manual_seed(0)
+        for part in np.split(rows, range(batch_size, len(rows), batch_size)):
+            yield views(dataset.read(part).to(device))[0]
+
+    with torch.random.fork_rng(devices=[]):
+        moments = torch.stack(
+            [torch.stack([batch.mean((2, 3)), batch.square().mean((2, 3))]).sum(1) for batch in batches()]
+        )
+        mean, square = (moments.sum(dim=0) / len(rows))[:, None, :, None, None]
+        scale = (square - mean.square()).clamp_min(1e-12).sqrt()
+        return torch.cat([encoder((batch - mean) / scale).float() for batch in batches()])

@@ -15,10 +15,11 @@ from sslflow.adaptation import method as adapter
 from sslflow.adaptation.has_unknown import Openness, evidence, look_for_unknown, second_half
 from sslflow.adaptation.memory import Memory, averaged, entropy_separation, neighbourhood_entropy
 from sslflow.adaptation.method import Adapter, Pair, entropy_share
-from sslflow.adaptation.task import Answers
+from sslflow.adaptation.task import UNKNOWN, Answers
 from sslflow.adaptation.threshold import NOTHING, best_expected, without_best
 from sslflow.adaptation.unknown_groups import unknown_groups
 from sslflow.examination.adaptation.scores import Decisions, adaptation_scores
+from sslflow.methods.adaptation import gated_dance
 from sslflow.methods.adaptation.dance import DANCE
 from sslflow.methods.adaptation.gated_dance import GatedDANCE
 from sslflow.methods.adaptation.ovanet import OVANet, answer_entropy, hard_one_vs_all
@@ -291,6 +292,23 @@ def test_gated_dance_does_what_it_saw_reason_for(openness, terms):
     judged = method.judge(target)
     expected = judged.notes["expected_threshold"]
     assert judged.threshold == [NOTHING, max(expected, 0.5), expected][openness]
+
+
+@pytest.mark.parametrize(("unknown", "openness"), [("none", Openness.CLOSED), ("some", Openness.OPEN)])
+def test_what_is_known_of_unknown_classes_need_not_be_found_out(unknown, openness, monkeypatch):
+    monkeypatch.setattr(gated_dance, "look_for_unknown", None)
+    torch.manual_seed(0)
+    source, labels, target, _ = domains()
+    method = GatedDANCE(Layer(), 6, 4, len(target), unknown=unknown)
+    method.start(source, labels, target)
+    judged = method.judge(target)
+    assert judged.notes["openness"] == openness
+    assert bool((judged.decisions == UNKNOWN).any()) == (unknown == "some")
+
+
+def test_bars_in_the_wrong_order_are_refused():
+    with pytest.raises(ValueError, match=r"closed is 0\.9, open 0\.5: expected closed at most as high as open"):
+        GatedDANCE(Layer(), 6, 4, 8, open=0.5, closed=0.9)
 
 
 def wide(unknown: bool, strength: float = 8.0) -> tuple[Tensor, Tensor, Tensor]:

@@ -127,6 +127,18 @@ def test_nineteen_of_twenty_intervals_hold_the_mean(seeds, of_seeds, groups):
     assert held >= 0.93 * 400
 
 
+@pytest.mark.parametrize("sources", [5, 8])
+def test_intervals_over_few_sources_hold_the_share_as_often_as_they_say(sources):
+    """Twenty answers of each source, which knows more or less than others."""
+    numbers, held = np.random.default_rng(0), 0
+    groups = np.repeat(np.arange(sources), 20)
+    for _ in range(1000):
+        right = numbers.random(len(groups)) < numbers.beta(6, 4, sources)[groups]
+        low, high = interval(right, groups)
+        held += low <= 0.6 <= high
+    assert held >= 0.93 * 1000
+
+
 def test_interval_of_one_seed_over_independent_answers_is_the_textbook_s():
     values = np.random.default_rng(0).normal(size=(1, 30))
     low, high = stats.t.interval(0.95, 29, values.mean(), values.std(ddof=1) / 30**0.5)

@@ -322,7 +322,7 @@ def test_settings_of_a_split_file_each_have_their_look():
 def test_a_small_difference_among_few_images_may_be_chance():
     project()
     judged("source_only", 0, 0.5)
-    judged("gated_dance", 0, 0.5, draw=8)
+    judged("gated_dance", 0, 0.5, draw=14)
     told = words(made())
     assert "gated_dance: nowhere worse than doing nothing by more than chance may explain." in told
     assert "gated_dance: a difference that may be chance in as_is: " in told

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import json
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from sslflow import paths
 from sslflow.adaptation.inputs import frozen_inputs, image_inputs
 from sslflow.adaptation.task import open_task, target_answers
 from sslflow.ingest.domains import default_split, prepare_domains
+from sslflow.methods.adaptation.gated_dance import GatedDANCE
 from sslflow.methods.adaptation.source_only import SourceOnly
 from sslflow.networks.encoder import Encoder, save_encoder
 from sslflow.networks.starts import Start, write_start
@@ -216,6 +220,37 @@ def test_a_run_that_was_stopped_is_not_resumed_with_another_encoder(project, mon
     anew = ran(project)
     del anew["seconds"], after_another_run["seconds"]
     assert after_another_run == anew
+
+
+def test_bars_by_the_source_are_those_that_are_used(project, capsys, monkeypatch):
+    given = []
+    make = GatedDANCE.__init__
+
+    def made(self, *args, **settings):
+        given.append(settings)
+        make(self, *args, **settings)
+
+    monkeypatch.setattr(GatedDANCE, "__init__", functools.wraps(make)(made))
+    project["adapt"] |= {"bars": "source", "settings": ["as_is"]}
+    ran(project)
+    opened, closed = re.search(
+        r"bars by the source: open from (.*), closed below (.*)", capsys.readouterr().out
+    ).groups()
+    assert given[0]["open"] == pytest.approx(float(opened), abs=0.006)
+    assert given[0]["closed"] == pytest.approx(float(closed), abs=0.006)
+    ran(project, "source_only")
+    assert "bars by the source" not in capsys.readouterr().out
+
+
+def test_a_source_of_too_few_classes_takes_the_bars_that_are_given_and_says_so(project, capsys, tmp_path):
+    split = read_json(default_split("samples:digits/clean", "samples:digits/photo", "category"))
+    split["settings"]["opda"]["source"] = split["settings"]["opda"]["source"][:4]
+    (tmp_path / "split.json").write_text(json.dumps(split))
+    project["adapt"] |= {"bars": "source", "split": "split.json"}
+    ran(project)
+    said = capsys.readouterr().out
+    assert "images of 4 classes are too few to leave classes out (5 classes are needed)" in said
+    assert "the bars given are taken" in said
 
 
 def test_what_is_wrong_is_said(project):
