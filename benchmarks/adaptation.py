@@ -29,7 +29,7 @@ import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 
-from benchmarks.kept import make
+from benchmarks.kept import code_of, commit, make, note, other_code
 from benchmarks.tables import replace_table
 from sslflow.adaptation import method as adapter
 from sslflow.adaptation.inputs import Domain, Residual, frozen_inputs, image_inputs, of_features, standardised
@@ -216,7 +216,8 @@ def kept_inputs(run: Run, task: Task) -> tuple[Domain, Domain, Residual, int]:
 
 
 def key(run: Run) -> str:
-    """Changes when the settings, the code of adaptation, the images or the encoder do."""
+    """Changes when the settings, the code of adaptation, the images or the encoder do. What other code below adaptation
+    has made is kept, and said below the table."""
     files = [file for room in CODE for file in sorted((ROOT / "sslflow" / room).glob("*.py"))]
     files += [run.domains / domain / "manifest.parquet" for domain in ("source", "target")]
     if run.start == LITE0:
@@ -225,6 +226,11 @@ def key(run: Run) -> str:
         files.append(encoder)
     content = [astuple(run), settings(), [sha256(file) for file in files]]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def code(method: str) -> dict[str, str]:
+    """The code that a run reaches today."""
+    return code_of(("adapt", "score"), f"sslflow.methods.adaptation.{method}")
 
 
 def measured(run: Run) -> dict[str, Any] | None:
@@ -261,7 +267,8 @@ def measure(run: Run) -> Run:
     seconds = time.process_time() - begun
     kept = {"decisions": judged.decisions, "actual": answers.labels}
     save_file({name: part.contiguous() for name, part in kept.items()}, run.result.with_suffix(".safetensors"))
-    write_json(run.result, {"key": key(run), "seconds": seconds, **scores, "notes": judged.notes})
+    made = {"commit": commit(), "code": code(run.method)}
+    write_json(run.result, {"key": key(run), "seconds": seconds, **scores, "notes": judged.notes, **made})
     return run
 
 
@@ -305,6 +312,11 @@ def table(found: list[Run]) -> Iterator[str]:
             cells += [_spread(here, setting, "gated_dance", name) for name in SHOWN]
             yield f"| {setting} | {' | '.join(cells)} |"
         yield from ("", *_compared(here), "", f"Tuned where: {PART[here[0].family]}.")
+        yield from note({name: _others([run for run in here if run.method == name]) for name in methods})
+
+
+def _others(found: list[Run]) -> list[str]:
+    return [other_code(done, code(run.method)) for run in found if (done := measured(run))]
 
 
 def _values(found: list[Run], setting: str, method: str, score: str) -> list[float]:

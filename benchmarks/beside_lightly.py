@@ -37,7 +37,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from benchmarks.kept import make
+from benchmarks.kept import code_of, commit, make, note, other_code
 from benchmarks.methods import ENCODERS
 from benchmarks.tables import replace_table
 from sslflow.data.dataset import Dataset
@@ -311,6 +311,11 @@ def result_file(name: str, side: str, seed: int) -> Path:
     return WORK / f"{name}-{side}-{seed}-{derive(0, content):016x}.json"
 
 
+def code(name: str) -> dict[str, str]:
+    """The code of ours that a method reaches today."""
+    return code_of(("pretrain", "probe"), f"sslflow.methods.images.{name}")
+
+
 def accuracy(name: str, side: str, seed: int) -> dict[str, float]:
     """Train one side, probe it, keep the result."""
     file = result_file(name, side, seed)
@@ -334,7 +339,7 @@ def accuracy(name: str, side: str, seed: int) -> dict[str, float]:
         "knn": float((knn_predict(x_train, y_train, x_test, classes) == y_test).float().mean()),
         "seconds": seconds,
     }
-    write_json(file, found)
+    write_json(file, {**found, "commit": commit(), "code": code(name)})
     print(f"{name} {side} {seed}: linear {100 * found['linear']:.1f} %, {seconds:.0f} s", flush=True)
     return found
 
@@ -368,6 +373,10 @@ def table(methods: list[str], seeds: list[int], speeds: dict[str, tuple[float, f
     pairs = [f"{metric}, {side}" for metric in ("linear", "kNN", "img/s") for side in SIDES]
     yield f"| | {' | '.join(pairs)} | ratio |"
     yield f"|---|{'---|' * len(pairs)}---|"
+    others = {
+        name: [other_code(read_json(result_file(name, side, seed)), code(name)) for side in SIDES for seed in seeds]
+        for name in methods
+    }
     for name in methods:
         cells = []
         for metric in ("linear", "knn"):
@@ -376,7 +385,9 @@ def table(methods: list[str], seeds: list[int], speeds: dict[str, tuple[float, f
                 spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
                 cells.append(f"{statistics.fmean(values):.1f}{spread}")
         fast, slow, ratio = speeds[name]
-        yield f"| {name} | {' | '.join(cells)} | {fast:.0f} | {slow:.0f} | {ratio:.1f} |"
+        mark = " ‡" if any(others[name]) else ""
+        yield f"| {name}{mark} | {' | '.join(cells)} | {fast:.0f} | {slow:.0f} | {ratio:.1f} |"
+    yield from note(others)
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ neither pretraining nor the probes see; the test images are left out altogether.
 from __future__ import annotations
 
 import argparse
-import ast
 import contextlib
 import datetime
 import hashlib
@@ -33,7 +32,7 @@ import pyarrow.parquet as pq
 import torch
 from ruamel.yaml import YAML
 
-from benchmarks.kept import make
+from benchmarks.kept import code_of, commit, make, note, other_code, plain
 from benchmarks.tables import replace_table
 from sslflow import paths
 from sslflow.data.dataset import Dataset
@@ -96,7 +95,7 @@ FAMILIES = {
     "from a teacher": ("distillation",),
 }
 METHODS = [method for family in FAMILIES.values() for method in family]
-HELD_OUT = {"fashion-held-out": "fashion"}
+HELD_OUT = {"fashion-held-out": "fashion", "emoji-held-out": "emoji"}
 """Sets in which a part of the training images is tested on, and the test images are in no split."""
 CHOICES = sorted(["rotation", "simclr", "barlow_twins", *TRIED])
 SHARE_HELD_OUT = 1 / 6
@@ -196,7 +195,8 @@ def hold_out(manifest: Path, share: float) -> None:
 
 
 def key(job: Job) -> str:
-    """Changes when the run's settings or the code of its method do, comments and docstrings left out."""
+    """Changes when the run's settings or the code of its method do, comments and docstrings left out. What other code
+    than today's has made below the method is kept, and marked in the table."""
     params = load(job.folder / "params.yaml")
     images = sha256(job.folder / paths.PREPARED / "manifest.parquet")
     settings = SETS[HELD_OUT.get(job.data, job.data)]
@@ -204,30 +204,23 @@ def key(job: Job) -> str:
     if job.method in names():
         block = f"methods.{job.method}"
         shared = [lookup(params, f"{block}.{part}", over=part) for part in ("train", "views")]
-        content += [code_of(job.method), lookup(params, block), *shared]
+        content += [plain(ROOT / f"sslflow/methods/images/{job.method}.py"), lookup(params, block), *shared]
     if job.method == "distillation":
         content.append(TEACHER)
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def code_of(method: str) -> str:
-    """The code of a method for images, comments and docstrings left out."""
-    tree = ast.parse((ROOT / f"sslflow/methods/images/{method}.py").read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list):
-            node.body = [one for one in body if not _is_words(one)]  # pyright: ignore[reportAttributeAccessIssue]
-    return ast.dump(tree)
-
-
-def _is_words(node: ast.AST) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def measured(job: Job) -> dict[str, Any] | None:
     """The result, where it was measured with the present settings."""
     found = read_json(job.result) if job.result.exists() else None
     return found if found and found["key"] == key(job) else None
+
+
+def code(job: Job) -> dict[str, str]:
+    """The code that the run reaches today."""
+    trained = job.method not in ("random", "pixels")
+    stages = ("pretrain", "extract", "probe") if trained else ("probe",)
+    return code_of(stages, *([f"sslflow.methods.images.{job.method}"] if trained else []))
 
 
 def sick(job: Job) -> list[str]:
@@ -248,9 +241,7 @@ def run(job: Job) -> None:
     _stage(job, "probe")
     probed = read_json(job.folder / paths.metrics("probe", title))
     result |= {name: probed[name] for name in ("linear", "knn", "linear_validation", "converged")}
-    result["commit"] = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    result |= {"commit": commit(), "code": code(job)}
     shutil.rmtree(job.folder / paths.features(job.method, job.seed), ignore_errors=True)
     job.result.parent.mkdir(exist_ok=True)
     write_json(job.result, result)
@@ -308,7 +299,8 @@ def _found(data: str, encoder: str, method: str, seeds: list[int], images: int) 
             answers = read_csv(job.folder / paths.predictions(job.method, job.seed))
             right = np.array([one["predicted"] == one["actual"] for one in answers], dtype=np.float64)
             rows = np.array([int(one["row"]) for one in answers])
-            yield {**done, "findings": sick(job), "seed": seed, "right": right, "rows": rows}
+            other = other_code(done, code(job))
+            yield {**done, "findings": sick(job), "seed": seed, "right": right, "rows": rows, "other": other}
 
 
 def _words(settings: dict[str, Any]) -> str:
@@ -326,6 +318,7 @@ def _rows(data: str, rows: dict[str, list[dict[str, Any]]], groups: np.ndarray) 
     for method, found in rows.items():
         name = f"*{method}*" if method in CONTROLS else method
         name += " †" if method in tried else ""
+        name += " ‡" if any(one["other"] for one in found) else ""
         cells = [str(len(found)), _spread(found, "linear", 100), _spread(found, "knn", 100)]
         cells += [_spread(found, "rankme", 1), _mean(found, "seconds"), _mean(found, "memory")]
         for control in ("random", "pixels"):
@@ -336,6 +329,7 @@ def _rows(data: str, rows: dict[str, list[dict[str, Any]]], groups: np.ndarray) 
         yield f"| {name} | {' | '.join(cells)} |"
     if tried:
         yield from ("", "† Its settings were once tried out on these test images: the row flatters.")
+    yield from note({method: [one["other"] for one in found] for method, found in rows.items()})
 
 
 def _spread(found: list[dict[str, Any]], metric: str, scale: float) -> str:
@@ -369,15 +363,20 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs side by side, one thread each")
     parser.add_argument("--held-out", action="store_true", help="settings tried on test images, tried again without")
     parser.add_argument("--fresh", action="store_true", help="measure again what has been measured")
+    parser.add_argument("--changed", action="store_true", help="measure again what other code than today's has made")
     parser.add_argument("--table", type=Path, help="write the tables to this file, between its marks")
     asked = parser.parse_args()
     if asked.held_out:
-        asked.sets, asked.encoders, asked.methods = list(HELD_OUT), ["resnet"], ["random", "pixels", *CHOICES]
+        asked.sets, asked.encoders, asked.methods = ["fashion-held-out"], ["resnet"], ["random", "pixels", *CHOICES]
     methods = [name for name in asked.methods if name in (*CONTROLS, *VARIANTS, *names())]
     wanted = jobs(asked.sets, asked.encoders, methods, asked.seeds, asked.images)
     for job in {job.folder: job for job in wanted}.values():
         make_folder(job)
-    missing = [job for job in wanted if asked.fresh or measured(job) is None]
+    missing = [
+        job
+        for job in wanted
+        if asked.fresh or not (done := measured(job)) or (asked.changed and other_code(done, code(job)))
+    ]
     print(f"{len(wanted)} runs, {len(missing)} to measure", flush=True)
     failed = 0
     with ThreadPoolExecutor(asked.jobs) as workers:

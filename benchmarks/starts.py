@@ -29,8 +29,7 @@ import numpy as np
 import torch
 from ruamel.yaml import YAML
 
-from benchmarks.kept import make
-from benchmarks.methods import code_of
+from benchmarks.kept import code_of, commit, make, note, other_code, plain
 from benchmarks.tables import replace_table
 from sslflow import paths
 from sslflow.data.dataset import Dataset
@@ -147,8 +146,19 @@ def key(job: Job) -> str:
     params, row = load(job.folder / "params.yaml"), ROWS[job.row]
     content: list[Any] = [job.data, job.row, job.seed, SETS[job.data], params["starts"]]
     content += [params[section] for section in ("encoder", "extract", "probe", "finetune", "start", "train", "views")]
-    content += [lookup(params, f"methods.{row.method}"), code_of(row.method)] if row.method else []
+    content += [lookup(params, f"methods.{row.method}"), plain(_file(row.method))] if row.method else []
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def _file(method: str) -> Path:
+    return ROOT / f"sslflow/methods/images/{method}.py"
+
+
+def code(row: str) -> dict[str, str]:
+    """The code that a row's runs reach today."""
+    method = ROWS[row].method
+    stages = [*STAGES[0 if method else 2 :], *(["finetune"] if row in TUNED else [])]
+    return code_of(stages, *([f"sslflow.methods.images.{method}"] if method else []))
 
 
 def measured(job: Job) -> dict[str, Any] | None:
@@ -159,7 +169,8 @@ def measured(job: Job) -> dict[str, Any] | None:
 
 def run(job: Job) -> None:
     """Train and probe one job, and write its result."""
-    title, result = paths.run_name(job.name, job.seed), {"key": key(job)}
+    title = paths.run_name(job.name, job.seed)
+    result: dict[str, Any] = {"key": key(job)}
     _stages(job, *STAGES[0 if ROWS[job.row].method else 2 :], *(["finetune"] if job.row in TUNED else []))
     if ROWS[job.row].method:
         trained = read_json(job.folder / paths.metrics("pretrain", title))
@@ -175,6 +186,7 @@ def run(job: Job) -> None:
     if job.row in TUNED:
         tuned = read_json(job.folder / paths.metrics("finetune", title))
         result |= {name: value for name, value in tuned.items() if name.startswith("finetune_")}
+    result |= {"commit": commit(), "code": code(job.row)}
     shutil.rmtree(job.folder / paths.features(job.name, job.seed), ignore_errors=True)
     job.result.parent.mkdir(exist_ok=True)
     write_json(job.result, result)
@@ -243,7 +255,9 @@ def table(sets: list[str], seeds: list[int]) -> Iterator[str]:
             course = [[knn[0] for knn in watched], [max(knn) for knn in watched], [knn[-1] for knn in watched]]
             cells.append(", ".join(f"{100 * statistics.fmean(part):.1f}" for part in course if part))
             cells += [_spread(done, f"finetune_{share}pct") for share in ("10", "1")]
-            yield f"| {row} | {' | '.join(cells)} |"
+            mark = " ‡" if any(other_code(one, code(row)) for one in done) else ""
+            yield f"| {row}{mark} | {' | '.join(cells)} |"
+        yield from note({row: [other_code(one, code(row)) for one in done] for row, done in found.items()})
 
 
 def _spread(done: list[dict[str, Any]], measure: str) -> str:
