@@ -23,7 +23,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -116,32 +116,35 @@ class Job:
         return self.folder / "result.json"
 
 
+@cache
 def images(data: str, kind: str, seed: int) -> Path:
     """The prepared folder with the images of a kind: `long-tailed`, `balanced`, or `probe`."""
     folder = WORK / "prepared" / f"{data}-{kind}-{seed}"
 
-    def part(source: Source) -> Source:
-        source = _without(source, LEFT_OUT.get(data, ()))
-        held = _held_out(source, HELD_OUT[data], seed)
-        if kind == "probe":
-            return _trained_on(source, lambda name: name in held)
-        rest = _trained_on(source, lambda name: name not in held)
-        sizes = {source.classes[label]: size for label, size in train_sizes(rest).items()}
-        shares = sum(FACTOR ** (-rank / (len(sizes) - 1)) for rank in range(len(sizes)))
-        # With a larger class than this the smallest has too few for a balanced set of as many images.
-        most = int(min(sizes.values()) * len(sizes) / shares)
-        chosen = profile({name: min(size, most) for name, size in sizes.items()}, FACTOR, seed)
-        if kind == "balanced":
-            each, over = divmod(sum(chosen.values()), len(sizes))
-            ordered = sorted(sizes, key=sizes.__getitem__, reverse=True)
-            chosen = {name: each + (place < over) for place, name in enumerate(ordered)}
-        return subset(rest, {source.classes.index(name): count for name, count in chosen.items()}, seed)
-
     def build() -> None:
-        prepare(folder, lambda line: None, part=part, **SETS[data], workers=1)
+        prepare(folder, lambda line: None, part=partial(cut, data=data, kind=kind, seed=seed), **SETS[data], workers=1)
 
     make(folder, [SETS[data], LEFT_OUT.get(data), HELD_OUT[data], FACTOR, kind, seed], ("data", "ingest"), build)
     return folder
+
+
+def cut(source: Source, data: str, kind: str, seed: int) -> Source:
+    """What a kind of images has of a source to train on."""
+    source = _without(source, LEFT_OUT.get(data, ()))
+    held = _held_out(source, HELD_OUT[data], seed)
+    if kind == "probe":
+        return _trained_on(source, lambda name: name in held)
+    rest = _trained_on(source, lambda name: name not in held)
+    sizes = {source.classes[label]: size for label, size in train_sizes(rest).items()}
+    shares = sum(FACTOR ** (-rank / (len(sizes) - 1)) for rank in range(len(sizes)))
+    # With a larger class than this the smallest has too few for a balanced set of as many images.
+    most = int(min(sizes.values()) * len(sizes) / shares)
+    chosen = profile({name: min(size, most) for name, size in sizes.items()}, FACTOR, seed)
+    if kind == "balanced":
+        each, over = divmod(sum(chosen.values()), len(sizes))
+        ordered = sorted(sizes, key=sizes.__getitem__, reverse=True)
+        chosen = {name: each + (place < over) for place, name in enumerate(ordered)}
+    return subset(rest, {source.classes.index(name): count for name, count in chosen.items()}, seed)
 
 
 def _held_out(source: Source, each: int, seed: int) -> set[str]:

@@ -85,6 +85,7 @@ def test_a_folder_as_people_have_them(tmp_path):
         "label_conflicts": 0,
         "other_files": 1,
         "left_out": 0,
+        "thinned": 0,
         "passed_over": 0,
     }
     listed = {unescape(row["path"]): row["reason"] for row in table(dataset.folder / "quarantine.csv")}
