@@ -39,9 +39,9 @@ def looked(dataset: Dataset, features: torch.Tensor, run: PseudoLabels, cluster:
     return audit(dataset, features, [PseudoLabels(cluster, run.confidence)], clusters, load()["pseudolabel"], 0, ASKED)
 
 
-def flagged(found: Found, word: str) -> set[int]:
-    """Clusters of which the audit says so."""
-    return {line[0] for line in found.tables["clusters"] if word in line[-1]}
+def flagged(found: Found, *words: str) -> set[int]:
+    """Clusters of which the audit says one of these."""
+    return {line[0] for line in found.tables["clusters"] if any(word in line[-1] for word in words)}
 
 
 def suspected(found: Found, *reasons: str) -> set[int]:
@@ -52,14 +52,14 @@ def suspected(found: Found, *reasons: str) -> set[int]:
 def merges(
     dataset: Dataset, features: torch.Tensor, run: PseudoLabels, clusters: int, near: bool
 ) -> Iterator[tuple[set[int], set[int]]]:
-    """The merged cluster, and those that are called two in one."""
+    """The merged cluster, and those that are called two in one or aren't found again."""
     means = torch.stack([features[torch.from_numpy(run.cluster == one)].mean(dim=0) for one in range(clusters)])
     table = torch.cdist(means, means).fill_diagonal_(torch.inf)
     for draw in DRAWS:
         order = np.random.default_rng(draw).permutation(clusters)
         a, b = int(order[0]), int(table[order[0]].argmin()) if near else int(order[1])
         cluster = np.where(run.cluster == b, a, run.cluster)
-        yield {a}, flagged(looked(dataset, features, run, cluster, clusters), "two in one")
+        yield {a}, flagged(looked(dataset, features, run, cluster, clusters), "two in one", "not found again")
 
 
 def splits(

@@ -27,8 +27,8 @@ from sslflow.runtime.rng import derive, permutation
 
 DISSOLVES = 0.5
 """Overlap with what stands for it in other rounds below which a cluster is one by chance (Hennig 2007)."""
-ROUND_ROWS = 20_000
-"""Images, at most, on which K-means is fitted in another round."""
+ROUND_ROWS = 10_000
+"""Images, at most, on which K-means is fitted in another round, and whose clusters are halved."""
 
 
 @torch.no_grad()
@@ -90,15 +90,18 @@ def _names(known: Known, run: PseudoLabels, found: Found) -> tuple[np.ndarray, n
 
 def _rounds(known: Known, settings: Mapping[str, Any], seed: int, asked: AuditClusters) -> list[Alike]:
     """K-means as it made the pseudo-labels, from other starts."""
-    rows = known.fitted
-    if len(rows) > ROUND_ROWS:
-        rows = np.sort(rows[permutation(len(rows), seed, "rounds").numpy()[:ROUND_ROWS]])
-    part, good, found = known.features[rows], known.features[known.good], []
+    part = known.features[_some(known, seed)]
+    good, found = known.features if known.good.all() else known.features[known.good], []
     for number in range(asked.rounds):
         again, metric = fit(part, derive(seed, "round", number), known.clusters, **{**settings, "clusters": 0})
         other = assign(good, again.centroids, metric)[0].cpu().numpy()
         found.append(alike(known.cluster[known.good], other, known.clusters))
     return found
+
+
+def _some(known: Known, seed: int) -> np.ndarray:
+    """Rows that clusters are made of, so many at most."""
+    return np.sort(known.fitted[permutation(len(known.fitted), seed, "rounds").numpy()[:ROUND_ROWS]])
 
 
 def _alike(over: str, found: Sequence[Alike]) -> dict[str, float]:
@@ -134,8 +137,8 @@ def _clusters(
     each = silhouettes(distances.fill_diagonal_(0), cluster[rows]).cpu().numpy()
     if len(filled) < 2:
         found.said.append("There is one cluster: neither silhouette nor confidence say anything.")
-    everything = torch.cat([prepared(part, known.metric, centre) for part in known.features[known.fitted].split(4096)])
-    apart = divisions(everything, cluster[known.fitted], known.clusters, seed)
+    some = _some(known, seed)
+    apart = divisions(prepared(known.features[some], known.metric, centre), cluster[some], known.clusters, seed)
     same = {number: other for pair in apart.one for number, other in (pair, pair[::-1])}
     for number in range(known.clusters):
         own, mine = known.cluster[rows] == number, known.cluster == number

@@ -74,7 +74,13 @@ def costs(*names: str) -> tuple[dict[str, Cost], list[str]]:
 
 def test_every_stage_for_images_has_a_cost(folder: Path) -> None:
     settings()
-    run = ["pseudolabel@rotation-0", "probe@rotation-0", "probe_control@random-0", "finetune@rotation-0"]
+    run = [
+        "pseudolabel@rotation-0",
+        "audit_clusters@rotation",
+        "probe@rotation-0",
+        "probe_control@random-0",
+        "finetune@rotation-0",
+    ]
     before = {file for file in folder.rglob("*") if file.is_file()}
     found, doubts = costs(*TRAINED, *run, "finetune_control@scratch-0", "preview@rotation", "audit", "report")
     assert all(cost.seconds > 1.0 and cost.ram >= STARTS[LIGHT].ram for cost in found.values())
