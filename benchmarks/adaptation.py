@@ -84,8 +84,8 @@ TOLD = "gated_dance, told"
 METHODS = ("source_only", "dance", "ovanet", "gated_dance", TOLD)
 KNOWN = {"cda": "none", "pda": "none", "oda": "some", "opda": "some"}
 PART = {
-    "digits": "the target's labels were in view when `margin`, `first` and `neighbours` of `gated_dance` were set first; "
-    "its bars are those of other sources",
+    "digits": "the target's labels were in view when `margin`, `first` and `neighbours` of `gated_dance` were set; its "
+    "bars are by other sources",
     "emoji": "its sources, with their labels, had a part in the bars of `gated_dance`; no label of a target had",
 }
 """What had a part in the choice of settings."""

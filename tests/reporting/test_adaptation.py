@@ -88,7 +88,7 @@ def adapted(
 
 def scored(method: str, seed: int, h: float, unk: float = 0.5) -> None:
     rest = {"os_star": 0.7, "auroc": 0.8, "main_best_threshold": h + 0.1}
-    adapted(method, seed, "as_is-pretrained", 0.5, h=h, main=h, unk=unk, **rest)
+    adapted(method, seed, "as_is-pretrained", 0.5, 0.0, 7, h=h, main=h, unk=unk, **rest)
 
 
 def words(page: Page) -> str:

@@ -233,9 +233,9 @@ def test_bars_by_the_source_are_those_that_are_used(project, capsys, monkeypatch
     monkeypatch.setattr(GatedDANCE, "__init__", functools.wraps(make)(made))
     project["adapt"] |= {"bars": "source", "settings": ["as_is"]}
     ran(project)
-    opened, closed = re.search(
-        r"bars by the source: open from (.*), closed below (.*)", capsys.readouterr().out
-    ).groups()
+    said = re.search(r"bars by the source: open from (.*), closed below (.*)", capsys.readouterr().out)
+    assert said is not None
+    opened, closed = said.groups()
     assert given[0]["open"] == pytest.approx(float(opened), abs=0.006)
     assert given[0]["closed"] == pytest.approx(float(closed), abs=0.006)
     ran(project, "source_only")
@@ -243,7 +243,9 @@ def test_bars_by_the_source_are_those_that_are_used(project, capsys, monkeypatch
 
 
 def test_a_source_of_too_few_classes_takes_the_bars_that_are_given_and_says_so(project, capsys, tmp_path):
-    split = read_json(default_split("samples:digits/clean", "samples:digits/photo", "category"))
+    shipped = default_split("samples:digits/clean", "samples:digits/photo", "category")
+    assert shipped is not None
+    split = read_json(shipped)
     split["settings"]["opda"]["source"] = split["settings"]["opda"]["source"][:4]
     (tmp_path / "split.json").write_text(json.dumps(split))
     project["adapt"] |= {"bars": "source", "split": "split.json"}

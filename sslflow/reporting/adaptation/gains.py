@@ -1,4 +1,4 @@
-"""What each adaptation method reached beside doing nothing: a table over settings, and the same in plain words."""
+"""What each adaptation method reached beside doing nothing: a table over settings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from sslflow import paths
 from sslflow.adaptation.task import SETTINGS, Task, open_task
 from sslflow.evaluation.intervals import Interval
-from sslflow.examination.adaptation.gaps import MARGIN, Decided, Score, Truth, Verdict, gap, signed, verdict
+from sslflow.examination.adaptation.gaps import Decided, Score, Truth, Verdict, gap, signed, verdict
 from sslflow.reporting.adaptation.decisions import read_decisions
 from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
@@ -27,12 +27,6 @@ MEANINGS = {
     "pda": "partial: the target lacks classes",
     "oda": "open set: the target has unknown classes",
     "opda": "open-partial: the target lacks classes and has unknown ones",
-}
-WORDS: dict[Verdict, str] = {
-    "better": "better",
-    "worse": "worse",
-    "level": "level",
-    "may be chance": "a difference that may be chance",
 }
 STARTS = ("pretrained", "random")
 SCORES = {
@@ -230,62 +224,6 @@ def columns(blocks: Sequence[Block]) -> dict[str, str]:
     titles = SCORES | {"rejected": "rejected", "groups": "groups"}
     order = [*(name for name in titles if name not in ORACLES), *ORACLES]
     return {name: titles[name] for name in order if any(name in cells for block in blocks for _, cells in block.rows)}
-
-
-def sentences(runs: Adaptations) -> list[str]:
-    """Where each method is better or worse than doing nothing; first, whether one is nowhere worse."""
-    if not any(runs.scores(method, block.setting, block.start) for block in runs.blocks() for method in runs.methods):
-        return ["The target has no labels: what is rejected and how it is grouped can be looked at, not measured."]
-    if BASELINE not in runs.methods:
-        return [f"Whether it is better than doing nothing can't be told: add {BASELINE} to run.adapt_methods."]
-    compared = {name: list(runs.compared(name)) for name in runs.methods if name != BASELINE}
-    compared = {name: found for name, found in compared.items() if found}
-    if not compared:
-        return [f"Nothing can be compared yet: no other method has run beside {BASELINE}."]
-    tried = "in every setting tried" if len({block.setting for block in runs.blocks()}) > 1 else "here"
-    level = [name for name, found in compared.items() if all(between.low > -MARGIN for between, _ in found)]
-    unharmed = [name for name, found in compared.items() if all(verdict(between) != "worse" for between, _ in found)]
-    if level:
-        first = f"{' and '.join(level)} {'are' if len(level) > 1 else 'is'} at least level with doing nothing {tried}."
-    elif unharmed:
-        first = f"{' and '.join(unharmed)}: nowhere worse than doing nothing by more than chance may explain."
-    else:
-        first = f"Each method is worse than doing nothing {'somewhere' if len(runs.settings) > 1 else tried}."
-    return [first, *(_sentence(name, found) for name, found in compared.items()), *_advice(runs)]
-
-
-def _sentence(method: str, found: list[tuple[Interval, Block]]) -> str:
-    """`gated_dance: better in opda (+10.6 (+4.1 to +17.0) points from pretrained weights); …`."""
-    parts = []
-    for kind, words in WORDS.items():
-        where: dict[str, list[str]] = {}
-        for between, block in found:
-            if verdict(between) == kind:
-                where.setdefault(block.setting, []).append(f"{signed(between)} points from {block.start} weights")
-        told = [f"{setting}: {', '.join(gaps)}" for setting, gaps in where.items()]
-        if told:
-            parts.append(f"{words} in {' and '.join(told)}")
-    return f"{method}: {'; '.join(parts)}."
-
-
-def _advice(runs: Adaptations) -> Iterator[str]:
-    """When to take which, where the table shows that it matters."""
-    less = [
-        f"{method} in {block.setting}"
-        for block in runs.blocks()
-        for method, cells in block.rows
-        if (cell := cells.get("unk")) and cell.verdict == "worse" and cells["main"].verdict != "worse"
-    ]
-    if less:
-        yield (
-            f"Fewer unknown images are rejected than by {BASELINE} ({', '.join(dict.fromkeys(less))}): where a missed "
-            f"one costs more than a known one rejected, take {BASELINE}."
-        )
-    if runs.asks:
-        yield (
-            "If you know whether the target holds images of unknown classes, say so, as "
-            "adapt_methods.gated_dance.unknown (none or some): it need not be guessed then."
-        )
 
 
 def _groups(file: Path) -> np.ndarray:

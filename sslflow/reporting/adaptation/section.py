@@ -11,7 +11,7 @@ from sslflow import paths
 from sslflow.adaptation.task import open_task
 from sslflow.drawing.embedded import Picture
 from sslflow.examination.adaptation.gaps import MARGIN
-from sslflow.reporting.adaptation import gains
+from sslflow.reporting.adaptation import gains, words
 from sslflow.reporting.adaptation.decisions import Decisions, Figure, groups, histogram, read_decisions, samples
 from sslflow.reporting.adaptation.domain_map import Map, maps
 from sslflow.runtime.tables import read_safetensors
@@ -51,7 +51,7 @@ def section(runs: gains.Adaptations, adapter: str, images: int, seed: int) -> di
         "over": "seeds and target images"
         if len(runs.seeds) > 1
         else "target images; with one seed, what another would give isn't known",
-        "sentences": gains.sentences(runs),
+        "sentences": words.sentences(runs),
         "origins": runs.origins,
         "scored": any(block.measure for block in blocks),
         "looks": [found for name in runs.settings if (found := _look(runs, method, name, images, seed))],
