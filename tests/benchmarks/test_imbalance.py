@@ -90,7 +90,7 @@ def test_the_verdict_is_that_of_the_interval(supervised, simclr, verdict):
         for name, few in (("supervised", supervised), ("simclr", simclr))
     }
     (said,) = _compared(gaps, "simclr", KNOWN)
-    assert f": {verdict}." in said
+    assert f" points, {verdict}. In classes" in said
 
 
 def test_one_seed_is_called_one_and_no_seed_says_nothing():
