@@ -412,10 +412,11 @@ def _compared(gaps: dict[str, dict[str, dict[int, np.ndarray]]], row: str, known
     verdict = "not shown here: the interval holds 0"
     if told.sure:
         verdict = "reproduced" if told.low > 0 else "not holding here: it is the other way round"
-    once = "; one seed, whose chance the interval can't know" if len(seeds) == 1 else ""
+    if len(seeds) == 1:
+        verdict = "no answer yet: one seed, whose chance the interval can't know"
     yield (
-        f"Supervised features lose {_signed(told)} points more than those of {row}: {verdict}{once}. In classes with "
-        f"few images {_signed(both['few'])}, in relative gaps {_signed(both['relative'])} %."
+        f"Gap of supervised features less that of {row}: {_signed(told)} points, {verdict}. In classes with few "
+        f"images: {_signed(both['few'])} points; of relative gaps: {_signed(both['relative'])} %."
     )
 
 

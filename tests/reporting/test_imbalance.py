@@ -15,7 +15,8 @@ from sslflow.data.dataset import Dataset
 from sslflow.reporting import leaderboard
 from sslflow.reporting.answers import Answers
 from sslflow.reporting.images.imbalance import section
-from sslflow.runtime.files import write_csv
+from sslflow.runtime.files import write_csv, write_metrics
+from sslflow.stages import report
 
 CLASSES = ("boot", "bag", "<b>coat</b>", "sock")
 TESTED = 10
@@ -90,6 +91,23 @@ def test_classes_of_about_one_size_need_no_section(board, trained):
     dataset = prepared(trained)
     answered("simclr", dataset, [9, 8, 6, 7])
     assert section(board, Answers([0], dataset.groups), dataset, "simclr") is None
+
+
+def test_the_page_shows_the_section_and_names_of_classes_stay_text(board):
+    dataset = prepared([60, 30, 12, 5])
+    answered("simclr", dataset, [9, 8, 6, 7])
+    answered("random", dataset, [9, 7, 6, 1])
+    write_metrics(paths.metrics("prepare"), {"thinned": 133})
+    (paths.ARTIFACTS.parent / "params.yaml").write_text(
+        "run: {methods: [simclr], seeds: [0], launch: python -m}\nmethods: {simclr: {}}\nreport: {}\n"
+    )
+    report.main()
+    page = (paths.REPORT / "index.html").read_text()
+    assert '<a href="#imbalance">Large and small classes</a>' in page
+    assert "factor of 12.0" in page
+    assert "bag, &lt;b&gt;coat&lt;/b&gt;" in page
+    assert "<b>coat</b>" not in page.split("<script")[0]
+    assert "133 labelled images left out by data.imbalance" in page
 
 
 def test_without_answers_there_is_nothing_to_say(board):
