@@ -1,5 +1,4 @@
-"""`sslflow`: what would run and why, run it, list methods, check settings, clear away leftovers; and to use what there
-is on folders of your own."""
+"""`sslflow`: what would run, run it, check settings, compare runs; use what there is on folders of your own."""
 
 from __future__ import annotations
 
@@ -275,9 +274,9 @@ def listen(asked: argparse.Namespace) -> None:
 def compare(asked: argparse.Namespace) -> None:
     """Print runs side by side."""
     from pipelines.revisions import fetch
-    from sslflow.commands.compare import compare as side_by_side
+    from sslflow.commands import compare as command
 
-    print(side_by_side(asked.runs, fetch, as_json=asked.json))
+    print(command.compare(asked.runs, fetch, as_json=asked.json))
 
 
 def clean(sure: bool) -> None:

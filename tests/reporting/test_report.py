@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import fakerun
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from sslflow import paths
@@ -108,7 +109,7 @@ def test_whole(folder, capsys):
         assert words in headings
     identities = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     links = [attributes["href"] for attributes in page.all("a")]
-    assert len(links) == 11
+    assert len(links) == 12
     assert all(link.startswith("#") and link[1:] in identities for link in links)
     assert len(page.all("svg")) == 1 + 2 * 3
     pictures = [attributes["alt"] for attributes in page.all("img")]
@@ -214,6 +215,98 @@ def test_labelled_but_not_probed(folder):
     page = made()
     assert "1 method, not probed yet." in page.text
     assert "No labels" not in page.text
+
+
+def test_no_method_has_finished(folder):
+    params("simclr, rotation", "0, 1")
+    fakerun.dataset(paths.PREPARED, {"train": 20, "test": 4}, CLASSES)
+    page = made()
+    assert "2 methods, not probed yet." in page.text
+    assert "Nothing has been measured yet." in page.text
+    assert "No curve was written." in page.text
+    assert json.loads((paths.REPORT / "run.json").read_text())["methods"] == ["simclr", "rotation"]
+
+
+def test_one_class_and_a_test_set_without_images(folder):
+    params("simclr", "0")
+    labels = fakerun.dataset(paths.PREPARED, {"train": 20}, ("boot",))
+    fakerun.features("simclr", 0, labels)
+    fakerun.metrics("probe", "simclr", 0)
+    write_csv(paths.predictions("simclr", 0), ["row", "actual", "predicted", "neighbours"], [])
+    page = made()
+    assert "No labels" in page.text, "none that anything could be measured by"
+    assert "Nearest neighbours" in page.text
+    data = json.loads(next(script for script in page.scripts if script.startswith("{")))
+    assert (data["classes"], data["methods"][0]["answers"]) == (["boot"], [])
+    assert (paths.REPORT / "test_images.csv").read_text() == "row,path,sha256,label,group\n"
+
+
+def test_features_that_are_no_numbers_are_told_and_the_others_shown(folder):
+    params("simclr, rotation", "0")
+    fakerun.whole(["simclr", "rotation"], [0], CLASSES, {"train": 40, "test": 10})
+    file = paths.features("simclr", 0) / "features.npy"
+    features = np.load(file)
+    features[[3, 7], 2] = np.nan, np.inf
+    np.save(file, features)
+    page = made()
+    assert "simclr: the features of 2 of 50 images are not finite numbers" in page.text
+    data = json.loads(next(script for script in page.scripts if script.startswith("{")))
+    assert [method["method"] for method in data["methods"]] == ["rotation"]
+
+
+def test_what_spoils_the_numbers_stands_above_them(folder):
+    params("rotation, simclr", "0, 1")
+    fakerun.whole(["rotation", "simclr"], [0, 1], CLASSES, {"train": 40, "test": 10})
+    text = made().text
+    assert text.index("Sick. simclr (seed 1): It is flat.") < text.rindex("Leaderboard")
+
+
+def test_the_map_knows_errors_and_clusters(folder):
+    params("simclr", "0")
+    labels = fakerun.whole(["simclr"], [0], CLASSES, {"train": 30, "test": 30})
+    page = made()
+    data = json.loads(next(script for script in page.scripts if script.startswith("{")))
+    (method,) = data["methods"]
+    assert method["answers"][:30] == [-1] * 30
+    wrong = [answer != label for answer, label in zip(method["answers"][30:], labels[30:], strict=True)]
+    assert wrong == [number % 5 == 0 for number in range(30)]
+    assert (data["suspicions"], method["clusters"]) == ([], labels.tolist())
+
+
+def test_the_run_card_says_what_the_numbers_rest_on(folder):
+    params("simclr", "0, 1")
+    labels = fakerun.whole(["simclr"], [0, 1], CLASSES, {"train": 40, "test": 10})
+    page = made()
+    card = json.loads((paths.REPORT / "run.json").read_text())
+    assert (card["methods"], card["seeds"], card["data"]["images"]) == (["simclr"], [0, 1], 50)
+    assert card["params"]["methods"] == {"simclr": {"temperature": 0.2}}
+    assert {"stage": "pretrain", "run": "simclr-1", "seconds": 90.0} in card["seconds"]
+    assert card["machine"]["cores"] >= 1
+    assert card["data"]["sha256"][:12] in page.text
+    with (paths.REPORT / "test_images.csv").open() as handle:
+        rows = list(csv.DictReader(handle))
+    assert [row["label"] for row in rows] == [CLASSES[label] for label in labels[40:]]
+    manifest = pq.read_table(paths.PREPARED / "manifest.parquet")
+    other = ["1", *manifest["sha256"].to_pylist()[1:]]
+    place = manifest.schema.get_field_index("sha256")
+    pq.write_table(manifest.set_column(place, "sha256", [other]), paths.PREPARED / "manifest.parquet")
+    report.main()
+    assert json.loads((paths.REPORT / "run.json").read_text())["data"]["sha256"] != card["data"]["sha256"]
+
+
+def test_panels_of_a_quantity_share_their_axes(folder):
+    for method, steps in (("a", 10), ("b", 20)):
+        for seed in (0, 1):
+            fakerun.curve(method, seed, steps=steps)
+    found = {row.title: row for row in curves.panels(["a", "b", "c"], [0, 1])}
+    rows = {
+        title: [re.findall(r'text-anchor="(?:end|middle)">(.*?)<', one) for _, one in row.drawn]
+        for title, row in found.items()
+    }
+    assert [name for name, _ in found["RankMe"].drawn] == ["a", "b"]
+    assert rows["RankMe"][0] == rows["RankMe"][1]
+    assert rows["Loss"][0][-1] == rows["Loss"][1][-1] == "20"
+    assert found["RankMe"].drawn[0][1].count("<polyline") == 2
 
 
 def test_what_other_runs_left_is_not_looked_at(folder):
