@@ -3,7 +3,8 @@
 SimCLR's encoders fine-tuned on few labels, without and with the images that its clusters label; DeepCluster from all
 images and without those that are unsure of their cluster. Each is the pipeline's own, in folders under work/benchmarks,
 with recipes/full.yaml but for `IMAGES_SEEN`. What was measured is not measured again. `--table docs/pseudo-labels.md`
-writes the table. Thresholds were set before anything was measured: test images are looked at once, here.
+writes the table. Thresholds were set by confidences and training labels of the demo: test images are looked at once,
+here.
 """
 
 from __future__ import annotations
