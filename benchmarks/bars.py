@@ -45,7 +45,7 @@ SOURCES = {
 }
 """Digits have no part: on them it can be seen how the bars do elsewhere."""
 DRAWS = 2
-TRAINED_UNDER = ("slight", "medium")
+TRAINED_UNDER = ("medium",)
 CENTRE: dict[str, Any] = {"margin": 0.17, "first": 0.5, "neighbours": 6}
 TRAINED: dict[str, tuple[float, ...]] = {"margin": (0.1, 0.25), "first": (0.0, 0.25, 0.75)}
 NEIGHBOURS = (1, 3, 12)
