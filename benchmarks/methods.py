@@ -274,11 +274,11 @@ def _stage(job: Job, stage: str) -> tuple[float, float]:
 def table(sets: list[str], seeds: list[int], images: int) -> Iterator[str]:
     """The tables in Markdown, one for each data set."""
     now = datetime.datetime.now(datetime.UTC).date()
+    tested = "held-out training" if set(sets) <= HELD_OUT.keys() else "test"
     yield (
         f"{platform.machine()}, {os.cpu_count()} cores, one thread a run, {_device()}, Python "
         f"{platform.python_version()}, torch {torch.__version__}; {now}. {images:,} images seen, up to "
-        f"{len(seeds)} seeds: mean ± standard "
-        "deviation, accuracy on the test images in %."
+        f"{len(seeds)} seeds: mean ± standard deviation, accuracy on the {tested} images in %."
     )
     for data in sets:
         for encoder in ENCODERS:

@@ -84,6 +84,9 @@ def test_whole(folder, capsys):
     write_csv(paths.PREPARED / "quarantine.csv", ["path", "reason"], [["a.jpg", "truncated"]])
     facts = read_json(paths.PREPARED / "dataset.json")
     write_json(paths.PREPARED / "dataset.json", facts | {"warnings": ["nothing to test on of 1 of 3 classes: <owl>"]})
+    for seed in (0, 1):
+        answers = [[row, "bag", "bag" if row % 2 else "boot", "bag"] for row in range(90, 120)]
+        write_csv(paths.tuned("scratch", seed), ["row", "actual", "each 1 0", "each 1 1"], answers)
     page = made()
 
     headings = " ".join(page.text.split())
@@ -95,6 +98,9 @@ def test_whole(folder, capsys):
     assert "Fine-tuned with 10 % of the labels it reaches 88.0 %, 8.0 points above training from scratch" in headings
     for words in (
         "fine-tuned 1 %",
+        "fine-tuned, 1 a class",
+        "from scratch–75.0 (",
+        "Energy of training: not read",
         "Retrieval: does an image find others of its class?",
         "R@1",
         "3 exact duplicates",

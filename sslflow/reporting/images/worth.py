@@ -118,7 +118,8 @@ def energy_sentence(energy: float | None) -> str:
     """How much energy training took, in watt-hours, or that nobody knows."""
     if energy is None:
         return (
-            "Energy of training: not read, since this machine counts none, or lets nobody but root read its counters."
+            "Energy of training: not read. The machine counts none, its counters are for root alone, or several "
+            "processes shared the work."
         )
     return f"Energy of training: {energy:,.1f} Wh a run, of the processors and GPU that it ran on, with all else there."
 
