@@ -47,12 +47,13 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The commit of the project's folder, marked where files differ from it; '' outside git."""
+    """The commit of the project's folder, marked where code or data differ from it; '' outside git."""
     if shutil.which("git") is None:
         return ""
     head = _git("rev-parse", "--short=12", "HEAD")
-    # dvc.lock changes with every stage that runs, before anyone can commit it.
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!dvc.lock")
+    # Settings stand in the card, and what stages write changes with every run, before anyone can commit it.
+    rest = (":!dvc.lock", f":!{paths.ARTIFACTS}", ":!params.yaml")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *rest)
     return f"{head} with changes" if head and changed else head
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
 from html.parser import HTMLParser
 
 import fakerun
@@ -14,7 +15,7 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.drawing.embedded import sprite
 from sslflow.ingest.images.prepare import prepare
-from sslflow.reporting import curves, story
+from sslflow.reporting import curves, origin, story
 from sslflow.reporting.images import atlas, neighbours
 from sslflow.reporting.images.confusion import confusion
 from sslflow.runtime.files import read_json, write_csv, write_json
@@ -298,6 +299,21 @@ def test_the_run_card_says_what_the_numbers_rest_on(folder):
     pq.write_table(manifest.set_column(place, "sha256", [other]), paths.PREPARED / "manifest.parquet")
     report.main()
     assert json.loads((paths.REPORT / "run.json").read_text())["data"]["sha256"] != card["data"]["sha256"]
+
+
+def test_code_has_changed_where_more_than_settings_and_results_have(folder):
+    author = [f"-c user.{key}={value}" for key, value in (("name", "a"), ("email", "a@b.c"))]
+    git = ["git", *" ".join(author).split()]
+    (folder / "artifacts").mkdir()
+    for name in ("params.yaml", "code.py", "dvc.lock", "artifacts/curves.csv"):
+        (folder / name).write_text("1")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
+        subprocess.run([*git, *command], check=True, capture_output=True)
+    for name in ("params.yaml", "dvc.lock", "artifacts/curves.csv"):
+        (folder / name).write_text("2")
+    assert re.fullmatch("[0-9a-f]{12}", origin.commit())
+    (folder / "code.py").write_text("2")
+    assert origin.commit().endswith(" with changes")
 
 
 def test_panels_of_a_quantity_share_their_axes(folder):
