@@ -133,8 +133,10 @@ def _gap(summary: Summary, control: Summary, name: str, between: Interval | None
     gap = summary["mean"] - control["mean"]
     if round(100 * gap, 1) == 0:
         return f"level with {name}"
-    said = f"{_points(gap, between)} {'above' if gap > 0 else 'below'} {name}"
-    return said if not between or between.sure else f"{said}, which may be chance,"
+    points = _points(gap, between)
+    if between and not between.sure:
+        points = f"{points[:-1]}: may be chance)"
+    return f"{points} {'above' if gap > 0 else 'below'} {name}"
 
 
 def _points(gap: float, between: Interval | None) -> str:

@@ -64,7 +64,7 @@ def card(encoder: ImageEncoder, to: Format, file: Path, code: str, apart: float)
     ]
     if run := facts.get("run"):
         settings: Mapping[str, Any] = run["settings"]
-        text = settings_text(dict(settings), settings, []).strip()
+        text = settings_text(dict(settings)).strip()
         parts += ["## Settings", f"Those of params.yaml that the run read:\n\n```yaml\n{text}\n```"]
     return "\n\n".join(parts) + "\n"
 
