@@ -95,9 +95,11 @@ def main(method: str, seed: int) -> None:
         print(f"finetune {name}  {labels}, {tuned.steps} steps: test accuracy {accuracy}", flush=True)
     for number in set(settings["finetune"].get("each", ())).difference(few):
         print(f"finetune {name}  {number} labels of every class would be all there are: left out")
+    energy = watt_hours(meter.read())
+    meter.stop()
     metrics |= {f"finetune_each_{number}": statistics.fmean(found) for number, found in few.items()}
     write_csv(answers, list(columns), zip(*columns.values(), strict=True))
-    write_metrics(file, {**metrics, "seconds": time.monotonic() - began, **watt_hours(meter.read())})
+    write_metrics(file, {**metrics, "seconds": time.monotonic() - began, **energy})
 
 
 def pseudolabels(method: str, seed: int, images: int) -> PseudoLabels | None:

@@ -1,5 +1,6 @@
 """Energy as the machine counts it, on a folder of counters that is made up."""
 
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_the_energy_of_a_gpu_is_known_by_its_own_counter_alone(rapl, monkeypatch
     cuda = torch.device("cuda")
     monkeypatch.setattr(energy, "graphics", lambda device: None)
     assert Meter(cuda, rapl).read() == {}, "the processors' part would pass for all"
-    counts = iter([1000, 8200])
+    counts = chain([1000], repeat(8200))
     monkeypatch.setattr(energy, "graphics", lambda device: energy.Counter("gpu", lambda: next(counts), 1e-3))
     assert watt_hours(Meter(cuda, rapl).read()) == pytest.approx({"energy_wh": 0.002, "energy_gpu_wh": 0.002})
 

@@ -12,7 +12,7 @@ NOTE = "† Its settings were once tried out on these test images: the row flatt
 
 def test_rows_of_what_was_tried_out_on_test_images_are_marked():
     images = np.arange(6)
-    one = {"linear": 0.8, "knn": 0.7, "findings": [], "seed": 0, "right": np.ones(6), "rows": images}
+    one = {"linear": 0.8, "knn": 0.7, "findings": [], "seed": 0, "right": np.ones(6), "rows": images, "other": ""}
     rows = {name: [one] for name in ("rotation", "byol", "random")}
     marked = list(_rows("fashion", rows, images))
     names = [line.split(" | ")[0] for line in marked if line.startswith("| ")][1:]
@@ -35,7 +35,8 @@ def test_distances_count_seeds_and_test_images():
     images = np.arange(100)
     rows = {
         name: [
-            {"linear": 0.5, "knn": 0.5, "findings": [], "seed": seed, "right": right, "rows": images} for seed in (0, 1)
+            {"linear": 0.5, "knn": 0.5, "findings": [], "seed": seed, "right": right, "rows": images, "other": ""}
+            for seed in (0, 1)
         ]
         for name, right in (("byol", (images < 60) * 1.0), ("random", (images < 50) * 1.0))
     }
