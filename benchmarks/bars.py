@@ -27,6 +27,7 @@ from sslflow.adaptation.loop import adapt, judge
 from sslflow.adaptation.simulated import IMAGES, SHIFTS, Simulated, bars_by, shifted_features, simulated
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ImageFormat
+from sslflow.evaluation.intervals import crossed
 from sslflow.examination.adaptation.open_set import open_set_scores
 from sslflow.features.extract import extract
 from sslflow.ingest.images.prepare import prepare
@@ -169,7 +170,7 @@ def seen_table(places: list[Place]) -> Iterator[str]:
 
 
 def trained_table(places: list[Place]) -> Iterator[str]:
-    """A row for each value: by how much it is better than the value in use, in points, with the standard error over
+    """A row for each value: by how much it is better than the value in use, in points, with the 95 % interval over
     sources."""
     every = [{**row, "source": place.source} for place in places for row in trained(place)]
     yield "| | nothing unknown | something unknown |"
@@ -181,9 +182,9 @@ def trained_table(places: list[Place]) -> Iterator[str]:
             for row in every:
                 if (row["name"], row["value"]) == (name, value) and row["setting"] in settings:
                     means[row["source"]].append(100 * row["gain"])
-            values = [statistics.fmean(one) for one in means.values()]
-            error = f" ± {statistics.stdev(values) / len(values) ** 0.5:.1f}" if len(values) > 1 else ""
-            cells.append(f"{statistics.fmean(values):+.1f}{error}" if values else "")
+            values = np.array([statistics.fmean(one) for one in means.values()])
+            told = crossed(values, np.arange(len(values))) if len(values) > 1 else None
+            cells.append(f"{told.mean:+.1f} ({told.low:+.1f} to {told.high:+.1f})" if told else "")
         yield f"| {name} {value:g} instead of {CENTRE[name]:g} | {' | '.join(cells)} |"
 
 
