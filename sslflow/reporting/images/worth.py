@@ -275,7 +275,9 @@ def _number(labels: float) -> str:
 
 
 def shown(needs: Needed) -> str:
-    """`1,210 (890 to 1,700)`."""
+    """`1,210 (890 to 1,700)`; `more than all` where that is so of the whole interval."""
+    if not math.isfinite(needs.low):
+        return _number(needs.low)
     return f"{_number(needs.labels)} ({_number(needs.low)} to {_number(needs.high)})"
 
 
