@@ -153,10 +153,8 @@ def _rows(found: Survey, host: Host, content: Mapping[str, Any]) -> Iterator[Val
         yield Value("run.methods", [name for name in run["methods"] if name != "distillation"], missing)
     for key in ("controls", "tuned_controls"):
         rows = [name for name in run[key] if host.weights or name not in names]
-        if not found.labels.classes:
-            yield Value(f"run.{key}", [], "no labels to score by")
-        else:
-            yield Value(f"run.{key}", rows, "rows to beat" if host.weights else missing)
+        why = "rows to beat" if found.labels.classes else "rows to beat once there are labels (data.labels)"
+        yield Value(f"run.{key}", rows, why if host.weights else missing)
 
 
 def _start(found: Survey, host: Host, recipe: str, size: int) -> Iterator[Value]:

@@ -42,8 +42,8 @@ def read_labels(file: Path) -> dict[str, str]:
 
 
 def with_labels(source: Source, labels: Mapping[str, str], file: Path, seed: int, test_fraction: float) -> Source:
-    """The images of a source without labels, those that the table names to train on and to test on, the others as a
-    pool. `test_fraction` of each class are tested on, as in class folders. Raises `ValueError` where the table names
+    """The images of a source without labels: those that the table names, to train on and to test on, and as a pool all
+    others and, where there are others, those to train on as well. `test_fraction` of each class are tested on, as in class folders. Raises `ValueError` where the table names
     images that the source doesn't have, or the source has labels of its own."""
     if source.classes:
         raise ValueError(
@@ -71,7 +71,9 @@ def with_labels(source: Source, labels: Mapping[str, str], file: Path, seed: int
             for item in items:
                 if isinstance(item, Record) and item.name in chosen:
                     yield Record(item.name, split, item.picture, known[item.name], item.group)
-        yield from (item for item in items if not (isinstance(item, Record) and item.name in known))
+        for item in items:
+            if not isinstance(item, Record) or (item.name not in tested and len(known) < len(there)):
+                yield item
 
     note = f"{file}: labels of {len(known):,} of {len(there):,} images, {len(tested):,} of them to test on"
     return Source(classes, records, (*source.notes, note))

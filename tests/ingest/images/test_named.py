@@ -44,13 +44,21 @@ def test_some_images_of_a_folder_get_their_labels_and_the_rest_stays_a_pool(raw,
         raw, table(raw, *rows, "11.png,", f"{NAMES[12]},NaN", encoding=encoding), test_fraction=0.4
     )
     assert tuple(dataset.classes) == CLASSES
-    assert len(dataset.rows(POOL)) == 14
+    assert len(dataset.rows(POOL)) == 20, "an image to train on by probes is learnt from as well"
     assert len(dataset.labelled_rows(TEST)) == 4
     assert len(dataset.labelled_rows(TRAIN)) == 6
-    for row, path in enumerate(dataset.column("path")):
-        wanted = NAMES.index(path) % 2 if NAMES.index(path) < 10 else -1
+    for row, (path, split) in enumerate(zip(dataset.column("path"), dataset.column("split"), strict=True)):
+        wanted = NAMES.index(path) % 2 if NAMES.index(path) < 10 and split != POOL else -1
         assert dataset.labels[row] == wanted
+    tested = set(dataset.column("path", dataset.rows(TEST)))
+    assert tested.isdisjoint(dataset.column("path", dataset.rows(POOL)))
     assert any("labels of 10 of 24 images, 4 of them to test on" in line for line in said)
+
+
+def test_where_every_image_has_a_label_there_is_no_pool(raw):
+    dataset, _ = prepared(raw, table(raw, *(f"{name},{CLASSES[row % 2]}" for row, name in enumerate(NAMES))))
+    assert not len(dataset.rows(POOL))
+    assert len(dataset.pretraining_rows) == len(dataset.rows(TRAIN)) == len(NAMES) - len(dataset.rows(TEST))
 
 
 @pytest.mark.parametrize(
