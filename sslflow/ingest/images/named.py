@@ -43,8 +43,9 @@ def read_labels(file: Path) -> dict[str, str]:
 
 def with_labels(source: Source, labels: Mapping[str, str], file: Path, seed: int, test_fraction: float) -> Source:
     """The images of a source without labels: those that the table names, to train on and to test on, and as a pool all
-    others and, where there are others, those to train on as well. `test_fraction` of each class are tested on, as in class folders. Raises `ValueError` where the table names
-    images that the source doesn't have, or the source has labels of its own."""
+    others and, where there are others, those to train on as well. `test_fraction` of each class are tested on, as in
+    class folders. Raises `ValueError` where the table names images that the source doesn't have, or the source has
+    labels of its own."""
     if source.classes:
         raise ValueError(
             "data.labels is for images without labels of their own: set data.source to folder, or leave it ''"

@@ -237,7 +237,7 @@ def _keep_or_drop(item: Examined, book: _Book, writer: ShardWriter) -> None:
     key = bytes.fromhex(item.pixels_hash)
     tested = book.first[TEST].get(key)
     row = tested if tested is not None else book.first[item.split].get(key)
-    book.losses.add(item, repeated=row is not None)
+    book.losses.add(item, repeated=row is not None or (item.split == POOL and key in book.first[TRAIN]))
     dropped = row is not None and book.drop
     added = None if dropped else writer.add({"images": item.decoded.pixels}, _columns(item))
     if row is not None:

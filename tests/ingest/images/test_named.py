@@ -52,6 +52,7 @@ def test_some_images_of_a_folder_get_their_labels_and_the_rest_stays_a_pool(raw,
         assert dataset.labels[row] == wanted
     tested = set(dataset.column("path", dataset.rows(TEST)))
     assert tested.isdisjoint(dataset.column("path", dataset.rows(POOL)))
+    assert not [line for line in said if "look like another" in line], "it is the same picture"
     assert any("labels of 10 of 24 images, 4 of them to test on" in line for line in said)
 
 
