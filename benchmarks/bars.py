@@ -27,7 +27,6 @@ from sslflow.adaptation.loop import adapt, judge
 from sslflow.adaptation.simulated import IMAGES, SHIFTS, Simulated, bars_by, shifted_features, simulated
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ImageFormat
-from sslflow.evaluation.intervals import crossed
 from sslflow.examination.adaptation.open_set import open_set_scores
 from sslflow.features.extract import extract
 from sslflow.ingest.images.prepare import prepare
@@ -170,8 +169,8 @@ def seen_table(places: list[Place]) -> Iterator[str]:
 
 
 def trained_table(places: list[Place]) -> Iterator[str]:
-    """A row for each value: by how much it is better than the value in use, in points, with the 95 % interval over
-    sources."""
+    """A row for each value: by how much it is better than the value in use, in points, and the range over
+    sources, which share drawings and encoders."""
     every = [{**row, "source": place.source} for place in places for row in trained(place)]
     yield "| | nothing unknown | something unknown |"
     yield "|---|---|---|"
@@ -183,8 +182,7 @@ def trained_table(places: list[Place]) -> Iterator[str]:
                 if (row["name"], row["value"]) == (name, value) and row["setting"] in settings:
                     means[row["source"]].append(100 * row["gain"])
             values = np.array([statistics.fmean(one) for one in means.values()])
-            told = crossed(values, np.arange(len(values))) if len(values) > 1 else None
-            cells.append(f"{told.mean:+.1f} ({told.low:+.1f} to {told.high:+.1f})" if told else "")
+            cells.append(f"{values.mean():+.1f} ({values.min():+.1f} to {values.max():+.1f})" if len(values) else "")
         yield f"| {name} {value:g} instead of {CENTRE[name]:g} | {' | '.join(cells)} |"
 
 

@@ -148,9 +148,10 @@ def finetune(
         more, called = np.empty(0, np.int64), labels[:0]
         if pseudo is not None and pseudolabels_above < 1:
             known = dataset.labels[rows]
-            more, names = labelled_by(
-                pseudo, dataset.pretraining_rows, rows, known, len(dataset.classes), pseudolabels_above
-            )
+            # A picture that is trained on with its label may be in the pool as well.
+            paths = dataset.column("path")
+            others = dataset.pretraining_rows[~np.isin(paths[dataset.pretraining_rows], paths[rows])]
+            more, names = labelled_by(pseudo, others, rows, known, len(dataset.classes), pseudolabels_above)
             called = torch.from_numpy(names)
         losses = torch.zeros(steps, device=device)
         model.train()

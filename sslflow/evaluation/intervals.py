@@ -35,7 +35,9 @@ def crossed(values: np.ndarray, groups: np.ndarray) -> Interval:
     The variances of the mean over each axis and over groups are added, which counts what is particular to one seed and
     group twice, and t's quantile for their degrees of freedom together (Satterthwaite) is taken; the interval is never
     shorter than that of one of the parts alone, so that two seeds or five groups don't look sure. An axis of one tells
-    nothing of others alike; with one group the interval is for other things of that group, each on its own.
+    nothing of others alike; with one group the interval is for other things of that group, each on its own. Where all
+    values are the same, it is as wide as Wilson's for answers that are all right: ten of ten are not sure to be
+    followed by another.
     """
     values = np.asarray(values, dtype=np.float64)
     mean = float(values.mean())
@@ -49,7 +51,13 @@ def crossed(values: np.ndarray, groups: np.ndarray) -> Interval:
     sums = sums if len(sums) > 1 else own
     freedom = max(1, len(sums) - 1)
     parts.append((float((sums**2).sum()) / len(own) ** 2 * len(sums) / freedom, freedom))
-    return _together(mean, parts)
+    return _together(mean, parts, len(sums))
+
+
+def of_share(values: np.ndarray, groups: np.ndarray) -> Interval:
+    """`crossed` of values in [0, 1], whose interval ends there."""
+    found = crossed(values, groups)
+    return Interval(found.mean, max(0.0, found.low), min(1.0, found.high))
 
 
 def resampled(
@@ -75,18 +83,20 @@ def resampled(
     parts = [(float(means.var(ddof=1)) * count / max(1, count - 1) if len(means) > 1 else 0.0, max(1, count - 1))]
     if len(every) > 1:
         parts.append((float(every.var(ddof=1)) / len(every), len(every) - 1))
-    return _together(float(every.mean()), parts)
+    return _together(float(every.mean()), parts, count)
 
 
 def _chunks(total: int, size: int) -> list[int]:
     return [min(size, total - start) for start in range(0, total, size)]
 
 
-def _together(mean: float, parts: Sequence[tuple[float, int]]) -> Interval:
-    """The interval around a mean whose variances, each with its degrees of freedom, are added."""
+def _together(mean: float, parts: Sequence[tuple[float, int]], things: int) -> Interval:
+    """The interval around a mean whose variances, each with its degrees of freedom, are added; where there are none,
+    as far as Wilson's is from 1 for so many `things` that are all right."""
     variance = sum(part for part, _ in parts)
     if not variance:
-        return Interval(mean, mean, mean)
+        half = 1 - wilson(1.0, things)[0]
+        return Interval(mean, mean - half, mean + half)
     from scipy.special import stdtrit  # half a second to load, which no check of settings needs
 
     together = variance**2 / sum(part**2 / freedom for part, freedom in parts)

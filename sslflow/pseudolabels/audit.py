@@ -15,7 +15,7 @@ from sslflow.clustering.points import prepared
 from sslflow.clustering.pseudo import fit
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import NO_LABEL, TEST, TRAIN
-from sslflow.evaluation.intervals import crossed, interval
+from sslflow.evaluation.intervals import interval, of_share
 from sslflow.evaluation.named import PseudoLabels, names_of, votes
 from sslflow.pseudolabels.divisions import divisions
 from sslflow.pseudolabels.findings import AuditClusters, Found, Known, class_of, digits
@@ -207,7 +207,7 @@ def _trust(dataset: Dataset, runs: Sequence[PseudoLabels], seed: int, asked: Aud
             for run in runs
         ]
     )
-    told = crossed(right, groups[test])
+    told = of_share(right, groups[test])
     sure = np.concatenate([run.confidence[test] for run in runs])
     bins = reliability(sure, right.ravel(), np.tile(groups[test], len(runs)))
     found.tables["reliability"] = [
@@ -217,8 +217,8 @@ def _trust(dataset: Dataset, runs: Sequence[PseudoLabels], seed: int, asked: Aud
     found.metrics |= {
         "tested": len(test),
         "accuracy": told.mean,
-        "accuracy_low": max(0.0, told.low),
-        "accuracy_high": min(1.0, told.high),
+        "accuracy_low": told.low,
+        "accuracy_high": told.high,
         "surest_half": float(right.ravel()[surest].mean()),
         "calibration_error": calibration_error(bins),
         "told_apart": told_apart(sure, right.ravel()),

@@ -8,7 +8,7 @@ from functools import cache
 import numpy as np
 
 from sslflow import paths
-from sslflow.evaluation.intervals import Interval, crossed
+from sslflow.evaluation.intervals import Interval, crossed, of_share
 from sslflow.runtime.files import read_csv
 
 START = "start "
@@ -34,7 +34,7 @@ class Answers:
     def over(self, name: str, metric: str) -> Interval | None:
         """A row's accuracy, over its seeds and the test images; None where the answers aren't there."""
         found = self.of_seeds(name, metric)
-        return crossed(found[1], self.groups[found[0]]) if found else None
+        return of_share(found[1], self.groups[found[0]]) if found else None
 
     def of_seeds(self, name: str, metric: str) -> tuple[np.ndarray, np.ndarray] | None:
         """Rows of the test images, and which of them each seed got right, 1.0 or 0.0 `(seeds, n)`; None where the

@@ -58,7 +58,10 @@ def headline(board: Board, methods: Sequence[str], has_labels: bool, answers: An
         gaps.append(_gap(summary, board[control][metric], told, between))
     said = first + (f", {' and '.join(gaps)}." if gaps else ".")
     if starts and board[starts[0]][metric]["mean"] > summary["mean"]:
-        said += f" Nothing that was trained here is better than {starts[0].removeprefix(START)}: take that."
+        between, name = answers.gap(best, starts[0], metric) if answers else None, starts[0].removeprefix(START)
+        if between and not between.sure:
+            return f"{said} Nothing trained here is surely better than {name}, which needs no training: take that."
+        said += f" Nothing that was trained here is better than {name}: take that."
     return said
 
 
@@ -90,7 +93,7 @@ def remarks(
         if control and board[name]["linear"]["mean"] <= control["mean"]:
             sentences.append(
                 f"Beware: {name} does not beat random weights ({_percent(board[name]['linear'])} against "
-                f"{_percent(control)}); its training added nothing that a linear classifier can use."
+                f"{_percent(control)}): nothing that a linear classifier can use was seen to be learnt."
             )
     return sentences
 
@@ -99,20 +102,19 @@ def _lead(board: Board, first: str, second: str, answers: Answers | None) -> str
     """How far the best stands above the next, and whether that is more than chance, by the seeds that both have."""
     top, next_ = board[first]["linear"], board[second]["linear"]
     seeds = min(top["n"], next_["n"])
-    gap = top["mean"] - next_["mean"]
+    between = answers.gap(first, second, "linear") if answers else None
+    gap = between.mean if between else top["mean"] - next_["mean"]
     if round(100 * gap, 1) == 0:
         return f"{first} and {second} are level."
-    between = answers.gap(first, second, "linear") if answers else None
-    sentence = f"{first} stands {_points(gap, between)} above {second}, "
+    sentence = f"{first} stands {_points(gap, between)} {'above' if gap > 0 else 'below'} {second}, "
     if between and not between.sure:
         return sentence + "which may be chance."
     if seeds == 1:
         return sentence + "with one seed: more seeds would tell whether that is chance."
     if not between and gap <= top["std"] + next_["std"]:
         return sentence + "which is within the spread of the seeds."
-    if seeds == 2:
-        return sentence + "more than two seeds differ; two tell little about their spread."
-    return sentence + ("more than chance explains." if between else "more than the seeds differ among themselves.")
+    more = "more than chance explains" if between else "more than the seeds differ among themselves"
+    return sentence + more + (", by two seeds, which tell little of their spread." if seeds == 2 else ".")
 
 
 def _tuning(board: Board, best: str, fractions: Sequence[float], answers: Answers | None) -> list[str]:
@@ -130,7 +132,7 @@ def _tuning(board: Board, best: str, fractions: Sequence[float], answers: Answer
 
 
 def _gap(summary: Summary, control: Summary, name: str, between: Interval | None) -> str:
-    gap = summary["mean"] - control["mean"]
+    gap = between.mean if between else summary["mean"] - control["mean"]
     if round(100 * gap, 1) == 0:
         return f"level with {name}"
     points = _points(gap, between)

@@ -14,7 +14,7 @@ from scipy import stats
 from sslflow.audiovisual.maps import cosine_maps, enlarged, without_each_cell
 from sslflow.audiovisual.method import find
 from sslflow.audiovisual.windows import Windows
-from sslflow.evaluation.intervals import crossed, interval, standard_error, wilson
+from sslflow.evaluation.intervals import crossed, interval, of_share, resampled, standard_error, wilson
 from sslflow.evaluation.linear import fit_linear
 from sslflow.evaluation.retrieval import chance, retrieval
 from sslflow.examination.clips import exam as exams
@@ -137,6 +137,19 @@ def test_intervals_over_few_sources_hold_the_share_as_often_as_they_say(sources)
         low, high = interval(right, groups)
         held += low <= 0.6 <= high
     assert held >= 0.93 * 1000
+
+
+@pytest.mark.parametrize(("seeds", "things"), [(1, 1), (1, 12), (3, 12), (2, 400)])
+def test_answers_that_are_all_the_same_are_not_sure_of_others(seeds, things):
+    """Twelve right answers of twelve are as certain as Wilson's interval says, and a tie of few is no tie."""
+    told = of_share(np.ones((seeds, things)), np.arange(things))
+    assert told.high == told.mean == 1
+    assert told.low == pytest.approx(wilson(1.0, things)[0])
+    tie = crossed(np.zeros((seeds, things)), np.arange(things))
+    assert not tie.sure
+    assert (tie.high < 0.01) == (things == 400)
+    drawn = resampled(lambda times: np.zeros((len(times), seeds)), np.arange(things))
+    assert (drawn.low, drawn.high) == pytest.approx((tie.low, tie.high))
 
 
 def test_interval_of_one_seed_over_independent_answers_is_the_textbook_s():

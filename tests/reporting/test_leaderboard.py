@@ -186,7 +186,7 @@ def test_words():
     ]
 
 
-@pytest.mark.parametrize(("seeds", "words"), [(1, "with one seed"), (2, "two tell little"), (3, "among themselves")])
+@pytest.mark.parametrize(("seeds", "words"), [(1, "with one seed"), (2, "which tell little"), (3, "among themselves")])
 def test_a_lead_is_said_as_surely_as_the_seeds_allow(seeds, words):
     board = {
         name: {"linear": {"mean": mean, "std": 0.001, "n": seeds}} for name, mean in (("simclr", 0.8), ("byol", 0.7))

@@ -19,7 +19,7 @@ PRICES = Prices(label=0.1, hour=2.0)
         (Needed(300, 250, 380), 180_000, ["Not worth it here", "pays from 0.5000 a label on"]),
         (Needed(120, 80, 150), 1800, ["which may be chance"]),
         (Needed(60, 50, 90), 1800, ["Not worth it here: it needs no more labels than simclr"]),
-        (Needed(np.inf, 400, np.inf), 1800, ["with all the labels there are", "Worth it"]),
+        (Needed(np.inf, 400, np.inf), 1800, ["with all the labels there are", "No number of labels here replaces it"]),
         (Needed(np.inf, 80, np.inf), 1800, ["with all the labels there are", "It may be chance"]),
     ],
 )  # fmt: skip

@@ -15,7 +15,7 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TRAIN
 from sslflow.drawing.svg import colour
 from sslflow.evaluation.efficiency import Fit, read_few, read_tuned
-from sslflow.evaluation.intervals import crossed
+from sslflow.evaluation.intervals import of_share
 from sslflow.evaluation.savings import Curve, Needed, needed
 from sslflow.reporting import leaderboard
 from sslflow.reporting.answers import START, Answers
@@ -92,7 +92,7 @@ def sentence(
     reached = [one for one in table if math.isfinite(one[1].labels)]
     if not reached:
         labels, other = table[0]
-        sure = "Worth it" if other.low > labels else "It may be chance"
+        sure = "No number of labels here replaces it" if other.low > labels else "It may be chance"
         return f"{theirs}: with all the labels there are it is not as good as {ours} with {labels:,}. {sure}."
     labels, other = reached[-1]
     saved = other.labels - labels
@@ -128,7 +128,7 @@ def chart(rows: Sequence[Row], answers: Answers) -> Markup:
     """Accuracy by number of labels, which grows by factors; a line and its 95 % intervals for each row."""
     points = {
         row.title: [
-            (labels, crossed(right, answers.groups[row.rows]))
+            (labels, of_share(right, answers.groups[row.rows]))
             for labels, right in zip(row.curve.labels, row.curve.right, strict=True)
         ]
         for row in rows
@@ -266,8 +266,8 @@ def _tuned(name: str, answers: Answers) -> dict[tuple[str, int], str]:
 
 
 def _spread(right: np.ndarray, groups: np.ndarray) -> str:
-    told = crossed(right, groups)
-    return f"{100 * told.mean:.1f} ({100 * max(0.0, told.low):.1f} to {100 * min(1.0, told.high):.1f})"
+    told = of_share(right, groups)
+    return f"{100 * told.mean:.1f} ({100 * told.low:.1f} to {100 * told.high:.1f})"
 
 
 def _number(labels: float) -> str:
