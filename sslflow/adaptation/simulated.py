@@ -18,7 +18,9 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ImageFormat
 from sslflow.features.extract import extract
 from sslflow.networks.encoder import Encoder
+from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.runtime.rng import generator, permutation
+from sslflow.settings.params import Count
 from sslflow.views.images import Blur, Colour, Crop, TwoViews
 
 FEWEST_CLASSES = 5
@@ -114,17 +116,18 @@ def bars_of_source(
     labels: Tensor,
     device: torch.device,
     *,
+    settings: Mapping[str, Any],
     temperature: float = 0.05,
     neighbours: int = 6,
 ) -> Bars | None:
-    """The bars of `look_for_unknown` by tasks simulated with a source's `rows` and their `labels` `(n,)`; None where it
-    has too few classes or images to make any."""
+    """The bars of `look_for_unknown` by tasks simulated with a source's `rows` and their `labels` `(n,)`, whose
+    features are worked out with the `settings` of `extract`; None where it has too few classes or images to make any."""
     chosen = permutation(len(rows), 0, "bars")[:IMAGES].sort().values
     rows, labels = rows[chosen.numpy()], labels[chosen].to(device)
-    features = torch.from_numpy(extract(encoder, dataset, rows, device)).to(device)
+    features = torch.from_numpy(extract(encoder, dataset, rows, device, **settings)).to(device)
     found: dict[bool, list[float]] = {True: [], False: []}
     for shift in SHIFTS:
-        shifted = shifted_features(encoder, dataset, rows, device, shift)
+        shifted = shifted_features(encoder, dataset, rows, device, shift, **settings)
         for draw in range(DRAWS):
             for task in simulated(features, shifted, labels, draw):
                 if task.enough:
@@ -142,11 +145,15 @@ def shifted_features(
     rows: np.ndarray,
     device: torch.device,
     shift: str,
-    batch_size: int = 256,
+    *,
+    batch_size: Count = 256,
+    precision: Precision = "fp32",
+    memory_format: MemoryFormat = "channels_last",
 ) -> Tensor:
-    """Features `(n, dim)` of the rows under the views of `SHIFTS[shift]`, normalised as a domain of their own."""
+    """Features `(n, dim)` of the rows under the views of `SHIFTS[shift]`, normalised as a domain of their own; the
+    settings are those of `extract`."""
     views = TwoViews(dataset.format, **SHIFTS[shift]).to(device)
-    encoder = encoder.eval().to(device)
+    place(encoder.eval(), device, memory_format)
 
     def batches() -> Iterator[Tensor]:
         torch.manual_seed(0)
@@ -159,4 +166,9 @@ def shifted_features(
         )
         mean, square = (moments.sum(dim=0) / len(rows))[:, None, :, None, None]
         scale = (square - mean.square()).clamp_min(1e-12).sqrt()
-        return torch.cat([encoder((batch - mean) / scale).float() for batch in batches()])
+        found = []
+        for batch in batches():
+            images = ((batch - mean) / scale).contiguous(memory_format=layout(memory_format))
+            with autocast(device, precision):
+                found.append(encoder(images).float())
+        return torch.cat(found)

@@ -86,6 +86,12 @@ def _opened(name: str) -> Made:
     for row, cells in board.items():
         for metric in filter(is_accuracy, cells):
             of_seed = {seed: one for seed in seeds if (one := answers.answered(row, seed, metric))}
+            for seed, (places, _) in of_seed.items():
+                if not images.keys() >= set(places.tolist()):
+                    raise ValueError(
+                        f"the answers of {row}, seed {seed}, are about other images than {paths.REPORT / IMAGES}, "
+                        "written with the run card, knows; make the report anew: `dvc repro report` in that folder"
+                    )
             found[row, columns.get(metric, metric)] = {
                 seed: {key(images[int(place)]): float(value) for place, value in zip(*one, strict=True)}
                 for seed, one in of_seed.items()

@@ -12,6 +12,8 @@ from torch import Tensor
 DEPTHS = (1, 5)
 CELLS = 2**22
 """Similarities at a time: the table of queries by bank is never whole."""
+ROWS = 4096
+"""Images whose features are checked at a time."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,11 @@ def find_same(bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: 
     `bank` and `queries` are features `(n, dim)` on one device, labels int64 `(n,)`. Images at the same distance stand
     in every order with the same probability, and each number is the mean over these (McSherry and Najork 2008):
     features that are all alike are as good as chance. A query of a class that the bank has none of finds nothing: 0.
+    Raises `ValueError` for features that are not finite.
     """
+    for name, features in {"bank": bank, "queries": queries}.items():
+        if wrong := sum(int((~part.isfinite().all(dim=1)).sum()) for part in features.split(ROWS)):
+            raise ValueError(f"{name}: the features of {wrong} of {len(features)} images are not finite")
     bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
     depths = [depth for depth in DEPTHS if depth < len(bank)]
     precision, recall = [], {depth: [] for depth in depths}

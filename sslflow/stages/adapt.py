@@ -157,7 +157,7 @@ def _adapted(
         source, target, body = image_inputs(encoder, task, device, settings=settings["adapt.views"])
     adapted_by, own = adapter.find(name), settings[f"adapt_methods.{name}"]
     if plan.bars == "source" and adapted_by.gated:
-        own = {**own, **_bars(encoder, task, own, device)}
+        own = {**own, **_bars(encoder, task, own, device, settings["extract"])}
     torch.manual_seed(derive(seed, "adapter"))
     model = adapted_by(body, encoder.dim, len(task.classes), target.size, **own)
     checkpoint = None if plan.frozen else _checkpoint(name, seed, setting, start, plan, settings, device)
@@ -181,10 +181,14 @@ def _adapted(
     return Outcome(judged, features, before, weights)
 
 
-def _bars(encoder: Encoder, task: Task, own: dict[str, Any], device: torch.device) -> dict[str, float]:
+def _bars(
+    encoder: Encoder, task: Task, own: dict[str, Any], device: torch.device, extraction: dict[str, Any]
+) -> dict[str, float]:
     """The bars by the source alone, as settings; none where it is too small to make tasks of."""
     asked = {name: own[name] for name in ("temperature", "neighbours") if name in own}
-    found = bars_of_source(encoder, task.source, task.source_rows, task.source_labels, device, **asked)
+    found = bars_of_source(
+        encoder, task.source, task.source_rows, task.source_labels, device, settings=extraction, **asked
+    )
     if found is None:
         print(
             f"adapt: adapt.bars is source, but {len(task.source_rows)} images of {len(task.classes)} classes are too "

@@ -18,7 +18,7 @@ from sslflow.evaluation.efficiency import Few, Fit, draws_of, write_few
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
 from sslflow.evaluation.same_class import find_same
-from sslflow.features.extract import extract
+from sslflow.features.extract import NotFinite, extract
 from sslflow.features.pixels import PIXELS, pixels
 from sslflow.features.store import FeatureStore
 from sslflow.networks.encoder import Encoder
@@ -72,7 +72,11 @@ def main(name: str, seed: int) -> None:
         write_metrics(paths.metrics("probe", title), {})
         return
 
-    features = _features(name, seed, dataset, device, settings)
+    read_features = _features(name, seed, dataset, device, settings)
+
+    def features(rows: np.ndarray) -> Tensor:
+        return _finite(read_features(rows), rows, dataset)
+
     train, test = (dataset.labelled_rows(split) for split in (TRAIN, TEST))
     x_train, y_train = features(train), torch.from_numpy(dataset.labels[train]).to(device)
     classes = len(dataset.classes)
@@ -144,6 +148,17 @@ def _features(
         return torch.from_numpy(store.array[rows]).to(device)
 
     return read_features
+
+
+def _finite(features: Tensor, rows: np.ndarray, dataset: Dataset) -> Tensor:
+    """The features of these rows. Raises `NotFinite` where some are NaN or infinite, which no probe can use."""
+    wrong = rows[(~torch.cat([part.isfinite().all(dim=1) for part in features.split(4096)])).cpu().numpy()]
+    if len(wrong):
+        raise NotFinite(
+            f"the features of {len(wrong):,} of {len(rows):,} images are NaN or infinite, the first of them those of "
+            f"{dataset.column('path', wrong[:1])[0]}; extract.precision: fp32, or other weights, may know them"
+        )
+    return features
 
 
 def _accuracy(predicted: Tensor, actual: Tensor) -> float:

@@ -128,10 +128,27 @@ def test_bars_of_a_source_are_found_without_a_target_or_said_not_to_be(clean):
     torch.manual_seed(0)
     encoder, rows = Encoder(1, 12, name="resnet10", width=4, stem_stride=2), np.flatnonzero(clean.labels >= 0)[:400]
     labels = torch.from_numpy(clean.labels[rows])
-    found = bars_of_source(encoder, clean, rows, labels, CPU)
+    found = bars_of_source(encoder, clean, rows, labels, CPU, settings={})
     assert found is not None
     assert 0 <= found.closed <= found.open
-    assert found == bars_of_source(encoder, clean, rows, labels, CPU)
-    assert bars_of_source(encoder, clean, rows, labels % 4, CPU) is None
+    assert found == bars_of_source(encoder, clean, rows, labels, CPU, settings={})
+    assert bars_of_source(encoder, clean, rows, labels % 4, CPU, settings={}) is None
     few = np.concatenate([rows[labels.numpy() == number][:1] for number in range(10)])
-    assert bars_of_source(encoder, clean, few, torch.arange(10), CPU) is None
+    assert bars_of_source(encoder, clean, few, torch.arange(10), CPU, settings={}) is None
+
+
+def test_features_of_simulated_tasks_are_worked_out_with_the_settings_of_extract(clean):
+    torch.manual_seed(0)
+    encoder, rows = Encoder(1, 12, name="resnet10", width=4, stem_stride=2), np.flatnonzero(clean.labels >= 0)[:400]
+    seen = []
+    handle = encoder.register_forward_hook(lambda _, inputs, found: seen.append((len(inputs[0]), found.dtype)))
+    settings = {"batch_size": 100, "precision": "bf16"}
+    assert bars_of_source(encoder, clean, rows, torch.from_numpy(clean.labels[rows]), CPU, settings=settings)
+    assert set(seen) == {(100, torch.bfloat16)}
+    handle.remove()
+    exact, rough = (
+        shifted_features(encoder, clean, rows, CPU, "medium", precision=precision) for precision in ("fp32", "bf16")
+    )
+    assert rough.dtype == torch.float32
+    assert not torch.equal(exact, rough)
+    torch.testing.assert_close(exact, rough, rtol=0.1, atol=0.1)

@@ -175,6 +175,13 @@ def test_a_broken_file_is_named(runs: tuple[Path, Path], file: Path) -> None:
         compare([str(one) for one in runs], refuse)
 
 
+def test_answers_about_images_that_the_report_does_not_know_are_refused(runs: tuple[Path, Path]) -> None:
+    rows = read_csv(runs[1] / paths.REPORT / IMAGES)
+    write_csv(runs[1] / paths.REPORT / IMAGES, list(rows[0]), [list(row.values()) for row in rows[:-1]])
+    with pytest.raises(ValueError, match=r"b: the answers of .*, seed 0, are about other images .* report anew"):
+        compare([str(one) for one in runs], refuse)
+
+
 def test_an_empty_board_has_no_scores_yet(runs: tuple[Path, Path]) -> None:
     write_json(runs[1] / paths.LEADERBOARD, {})
     shutil.rmtree(runs[1] / paths.SCORES)

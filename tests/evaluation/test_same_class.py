@@ -76,6 +76,16 @@ def test_a_table_in_parts_is_the_same():
     assert all((whole.recall[depth] == parts.recall[depth]).all() for depth in same_class.DEPTHS)
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize(("place", "name"), [(0, "bank"), (2, "queries")])
+def test_features_that_are_not_finite_are_refused(place, name, value):
+    """Each comparison with one is false, so that it would be found, and would find, for certain."""
+    given = made()
+    given[place][3, 1] = value
+    with pytest.raises(ValueError, match=f"{name}: the features of 1 of {len(given[place])} images are not finite"):
+        find_same(*given)
+
+
 def test_what_the_bank_has_none_of_is_not_found_and_a_small_bank_has_no_depth():
     found = find_same(torch.eye(3), torch.tensor([0, 1, 1]), torch.eye(3), torch.tensor([0, 1, 2]))
     assert found.average_precision == pytest.approx([1, 5 / 6, 0], abs=0.2)

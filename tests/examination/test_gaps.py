@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
 
 from sslflow.adaptation.task import UNKNOWN
 from sslflow.evaluation.intervals import Interval, crossed, resampled
+from sslflow.examination.adaptation import gaps
 from sslflow.examination.adaptation.gaps import MARGIN, Decided, Score, Truth, gap, signed, verdict
 from sslflow.examination.adaptation.open_set import open_set_scores
 
@@ -47,6 +50,30 @@ def test_a_gap_is_the_difference_of_the_scores(unknown):
             assert found.mean == pytest.approx(each[0] - each[1])
             assert found.low < found.mean < found.high
     assert gap("main", of, [], []) is None
+
+
+def test_the_mean_over_classes_is_that_of_a_loop_over_them():
+    numbers = np.random.default_rng(4)
+    of = truth(numbers, 60)
+    made = decided(numbers, of, 0.6)
+    times = numbers.poisson(0.3, (40, 60)).astype(np.float64)
+    expected = []
+    for each in times:
+        own = [each * of.known * (of.actual == number) for number in range(5)]
+        expected.append(np.mean([part @ made.right / part.sum() for part in own if part.any()]))
+    np.testing.assert_allclose(gaps._scores("os_star", of, made, times), expected, rtol=1e-12)
+
+
+def test_many_classes_of_many_images_take_no_table_of_both():
+    numbers, images = np.random.default_rng(5), 40_000
+    of = Truth(np.ones(images, bool), numbers.integers(0, 400, images), np.arange(images))
+    made = Decided(numbers.random(images) < 0.5, np.zeros(images, bool))
+    times = np.ones((2, images))
+    tracemalloc.start()
+    gaps._scores("os_star", of, made, times)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100 * images
 
 
 @pytest.mark.parametrize("groups", [np.arange(300), np.arange(300) // 3, np.zeros(300, int)])

@@ -231,13 +231,23 @@ def test_bars_by_the_source_are_those_that_are_used(project, capsys, monkeypatch
         make(self, *args, **settings)
 
     monkeypatch.setattr(GatedDANCE, "__init__", functools.wraps(make)(made))
+    extraction = []
+    find = adapt.bars_of_source
+
+    def found(*args, settings, **asked):
+        extraction.append(settings)
+        return find(*args, settings=settings, **asked)
+
+    monkeypatch.setattr(adapt, "bars_of_source", found)
     project["adapt"] |= {"bars": "source", "settings": ["as_is"]}
+    project["extract"] = {"batch_size": 100}
     ran(project)
     said = re.search(r"bars by the source: open from (.*), closed below (.*)", capsys.readouterr().out)
     assert said is not None
     opened, closed = said.groups()
     assert given[0]["open"] == pytest.approx(float(opened), abs=0.006)
     assert given[0]["closed"] == pytest.approx(float(closed), abs=0.006)
+    assert extraction == [{"batch_size": 100}]
     ran(project, "source_only")
     assert "bars by the source" not in capsys.readouterr().out
 

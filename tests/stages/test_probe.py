@@ -137,6 +137,18 @@ def test_an_encoder_that_is_not_the_one_of_the_features_is_an_error(project):
     assert not paths.metrics("probe", NAME).exists()
 
 
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_features_that_are_not_finite_end_in_a_line_that_names_the_first_image(project, split):
+    rows = project.rows(split)[[2, 5]]
+    store = np.load(paths.features("simclr", 0) / "features.npy", mmap_mode="r+")
+    store[rows[0], 1], store[rows[1], 0] = np.nan, np.inf
+    store.flush()
+    count, path = len(project.rows(split)), project.column("path", rows[:1])[0]
+    with pytest.raises(ValueError, match=f"features of 2 of {count} images .*{path}; extract.precision: fp32"):
+        probe.main("simclr", 0)
+    assert not paths.metrics("probe", NAME).exists()
+
+
 def test_probing_and_fine_tuning_leave_the_encoder_as_it_is(project):
     file = paths.encoder("simclr", 0)
     before = sha256(file)
