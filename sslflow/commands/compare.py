@@ -14,7 +14,7 @@ import numpy as np
 from sslflow import paths
 from sslflow.commands.made import NEEDED, Made, open_run
 from sslflow.evaluation.intervals import Interval, crossed
-from sslflow.reporting.leaderboard import is_accuracy, order, percent, row_title, title
+from sslflow.reporting.leaderboard import TITLES, is_accuracy, order, percent, row_title, title
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 WIDEST = 40
@@ -203,8 +203,7 @@ def table(runs: Sequence[Made]) -> str:
 
 
 def _title(metric: str) -> str:
-    known = is_accuracy(metric) or metric in ("rankme", "pretrain_seconds")
-    return title(metric) if known else metric
+    return title(metric) if is_accuracy(metric) or metric in TITLES else metric
 
 
 def _shown(metric: str, value: float | None) -> str:
