@@ -28,6 +28,7 @@ from benchmarks.tables import replace_table
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
+from sslflow.evaluation.clustered import pseudolabels
 from sslflow.evaluation.finetune import finetune
 from sslflow.evaluation.intervals import crossed
 from sslflow.networks.encoder import load_encoder
@@ -35,7 +36,6 @@ from sslflow.networks.starts import Start, write_start
 from sslflow.runtime.files import read_csv, read_json, write_json
 from sslflow.settings.params import load
 from sslflow.stages import extract, pretrain, probe, pseudolabel
-from sslflow.stages.finetune import pseudolabels
 
 WORK = Path("work/benchmarks/pseudolabels")
 IMAGES_SEEN = 20_000

@@ -68,8 +68,8 @@ def collect(
     `{"simclr": {"linear": {"mean": 0.84, "std": 0.01, "n": 2}, …}, "start lite0": …, "random": …, "pixels": …,
     "scratch": …}`; `starts` are names of weights that exist. Accuracies are fractions in [0, 1], times seconds,
     energies watt-hours. `finetune` is the first of the labelled `fractions`; `side`, of `pixels`, is what larger images
-    were reduced to. What was not measured (no labels, for example) is absent. Files of methods and seeds that are not named are not
-    read.
+    were reduced to. What was not measured (no labels, for example) is absent. Files of methods and seeds that are not
+    named are not read.
     """
     tuned = {file: shown for shown, file in tuned_columns(fractions).items()}
     probed = {metric: metric for metric in ("linear", "knn", *RETRIEVAL)}
