@@ -22,12 +22,12 @@ from benchmarks.tables import replace_table
 from sslflow import paths
 from sslflow.clustering.kmeans import assign, kmeans
 from sslflow.data.dataset import Dataset
+from sslflow.evaluation.clustered import pseudolabels
 from sslflow.evaluation.named import PseudoLabels, names_of, votes
 from sslflow.features.store import FeatureStore
 from sslflow.pseudolabels.audit import audit
 from sslflow.pseudolabels.findings import AuditClusters, Found
 from sslflow.settings.params import load
-from sslflow.stages.audit_clusters import labels_of
 
 DRAWS = range(3)
 SHARE = 0.05
@@ -107,7 +107,7 @@ def table(sets: list[str]) -> Iterator[str]:
     yield "|---" * 5 + "|"
     for data in sets:
         with contextlib.chdir(trained(data, "simclr", 0)):
-            dataset, run = Dataset(), labels_of("simclr", 0, len(Dataset()))
+            dataset, run = Dataset(), pseudolabels("simclr", 0, len(Dataset()))
             features = torch.from_numpy(np.array(FeatureStore(paths.features("simclr", 0)).array))
             features = torch.nn.functional.normalize(features, dim=1)
             clusters = int(run.cluster.max()) + 1

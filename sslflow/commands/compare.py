@@ -14,7 +14,7 @@ import numpy as np
 from sslflow import paths
 from sslflow.commands.made import NEEDED, Made, open_run
 from sslflow.evaluation.intervals import Interval, crossed
-from sslflow.reporting.leaderboard import is_accuracy, order, percent, row_title, title
+from sslflow.reporting.leaderboard import TITLES, is_accuracy, order, percent, row_title, title
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 WIDEST = 40
@@ -30,7 +30,10 @@ class Gap:
 
     interval: Interval | None = None
     seeds: int = 0
+    """Over which it is: those in common, or the fewer of both runs' where these have none in common."""
     why: str = ""
+    note: str = ""
+    """What is to be known of the interval."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,8 @@ def _place(metric: str) -> tuple[int, str]:
 
 def gap(first: Made, second: Made, row: str, metric: str) -> Gap:
     """How far the second's accuracy is above the first's, over seeds and test images, in pairs. Seeds that both have
-    are compared with each other; where they have none in common, in order."""
+    are compared with each other; where they have none in common, every one with every other, as independent ones:
+    their variances are added."""
     if any(metric not in one.board.get(row, {}) for one in (first, second)):
         return Gap(why=ABSENT)
     if not is_accuracy(metric):
@@ -142,15 +146,20 @@ def gap(first: Made, second: Made, row: str, metric: str) -> Gap:
     for one, answers in ((first, ours), (second, theirs)):
         if not answers:
             return Gap(why=f"no answers of {one.name} on the disk")
-    seeds = sorted(set(ours) & set(theirs))
-    pairs = [(ours[one], theirs[one]) for one in seeds] or list(zip(ours.values(), theirs.values(), strict=False))
-    keys = list(pairs[0][0])
-    if any(set(answers) != set(keys) for pair in pairs for answers in pair):
-        common = len(set(keys) & set(pairs[0][1]))
-        return Gap(why=f"other test images: {common:,} in common of {len(keys):,} and {len(pairs[0][1]):,}")
-    values = np.array([[after[key] - before[key] for key in keys] for before, after in pairs])
+    both = sorted(ours.keys() & theirs.keys())
+    before, after = ([one[seed] for seed in both or one] for one in (ours, theirs))
+    keys = list(before[0])
+    if any(set(answers) != set(keys) for answers in (*before, *after)):
+        common = len(set(keys) & set(after[0]))
+        return Gap(why=f"other test images: {common:,} in common of {len(keys):,} and {len(after[0]):,}")
+    low, high = (np.array([[answers[key] for key in keys] for answers in one]) for one in (before, after))
     groups = np.unique([first.groups[key] for key in keys], return_inverse=True)[1]
-    return Gap(crossed(values, groups), len(pairs))
+    if not both:
+        note = "no seed in common: seeds are taken for independent, only test images are in pairs"
+        return Gap(crossed(high - low[:, None], groups), min(len(low), len(high)), note=note)
+    counts = [int(one.board[row][metric]["n"]) for one in (first, second)]
+    note = f"over seeds in common, {len(both)} of {counts[0]} and {counts[1]}; means are over all of each run"
+    return Gap(crossed(high - low, groups), len(both), note=note if len(both) < max(counts) else "")
 
 
 def in_json(runs: Sequence[Made]) -> str:
@@ -160,7 +169,14 @@ def in_json(runs: Sequence[Made]) -> str:
         if not one.interval:
             return {"why": one.why or "no interval of this score"}
         found = one.interval
-        return {"mean": found.mean, "low": found.low, "high": found.high, "sure": found.sure, "seeds": one.seeds}
+        return {
+            "mean": found.mean,
+            "low": found.low,
+            "high": found.high,
+            "sure": found.sure,
+            "seeds": one.seeds,
+            "note": one.note,
+        }
 
     content = {
         "runs": [one.name for one in runs],
@@ -196,6 +212,8 @@ def table(runs: Sequence[Made]) -> str:
             "accuracy in % on the test images; differences in points, with their 95 % interval over seeds and test",
             "images, in pairs; ~: chance may explain it",
         ]
+    notes = dict.fromkeys((head, gap.note) for one in found for head, gap in zip(heads, one.gaps, strict=True))
+    said += [f"{head}: {note}" for head, note in notes if note]
     seeds = {gap.seeds for one in found for gap in one.gaps if gap.interval}
     if 1 in seeds:
         said.append("with one seed the interval is over test images alone: another seed may differ by more")
@@ -203,8 +221,7 @@ def table(runs: Sequence[Made]) -> str:
 
 
 def _title(metric: str) -> str:
-    known = is_accuracy(metric) or metric in ("rankme", "pretrain_seconds")
-    return title(metric) if known else metric
+    return title(metric) if is_accuracy(metric) or metric in TITLES else metric
 
 
 def _shown(metric: str, value: float | None) -> str:

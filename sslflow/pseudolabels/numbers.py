@@ -10,6 +10,7 @@ from torch import Tensor
 from sslflow.clustering.groups import silhouettes
 from sslflow.clustering.kmeans import Metric, TooFewPointsError, assign, kmeans
 from sslflow.clustering.points import no_centre, prepared
+from sslflow.pseudolabels.criteria import CRITERIA
 from sslflow.runtime.rng import permutation
 
 STABLE = 0.6
@@ -20,11 +21,6 @@ EACH = 20
 """Images for each cluster, at least, or a number isn't tried."""
 SPLITS = 2
 """Divisions of the images into halves that are clustered apart."""
-CRITERIA = {
-    "silhouette": "silhouette",
-    "calinski_harabasz": "Calinski–Harabasz",
-    "stability": "stability",
-}
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ def suggested(found: list[Tried]) -> tuple[int, str]:
     if len(found) < 2:
         return 0, "There are too few images, or too few that differ, to compare numbers of clusters."
     best = {name: max(range(len(found)), key=lambda place: getattr(found[place], name)) for name in CRITERIA}
-    said = ", ".join(f"{CRITERIA[name]} is best at {found[place].clusters}" for name, place in best.items())
+    said = ", ".join(f"{CRITERIA[name][0]} is best at {found[place].clusters}" for name, place in best.items())
     peaks = {name: place for name, place in best.items() if _is_peak(found, place)}
     votes = {place: [name for name, own in peaks.items() if abs(own - place) <= 1] for place in peaks.values()}
     if len(peaks) < 2:
@@ -118,7 +114,7 @@ def suggested(found: list[Tried]) -> tuple[int, str]:
             f"No clear number of clusters: {said}, but two halves of the images are clustered differently at "
             f"{found[place].clusters} (adjusted Rand index {found[place].stability:.2f}, 1 is the same)."
         )
-    *most, last = (CRITERIA[name] for name in votes[place])
+    *most, last = (CRITERIA[name][0] for name in votes[place])
     return found[place].clusters, (
         f"{found[place].clusters} clusters: {', '.join(most)} and {last} agree, to a step of what was tried, and two "
         f"halves of the images come to such clusters (adjusted Rand index {found[place].stability:.2f}); {said}."

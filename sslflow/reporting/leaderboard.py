@@ -26,9 +26,10 @@ CONTROLS = {
     "scratch": "from scratch",
     "supervised": "supervised, all labels",
 }
-COSTS = ("pretrain_seconds", "pretrain_wh")
-ASIDE = ("recall1", "recall5")
-"""Metrics that stand in a table of their own, so that the leaderboard can be read."""
+ENERGY = ("pretrain_wh", "pretrain_gpu_wh")
+COSTS = ("pretrain_seconds", *ENERGY)
+ASIDE = ("recall1", "recall5", *ENERGY)
+"""Metrics that stand elsewhere on the page, so that the leaderboard can be read."""
 TITLES = {
     "linear": "linear",
     "knn": "kNN",
@@ -38,6 +39,8 @@ TITLES = {
     "finetune": "fine-tuned",
     "rankme": "RankMe",
     "pretrain_seconds": "pretraining",
+    "pretrain_wh": "pretraining, Wh",
+    "pretrain_gpu_wh": "pretraining, Wh of the GPU",
 }
 
 
@@ -63,14 +66,15 @@ def collect(
     """Mean, sample standard deviation (0 for one seed) and count of every metric that the runs named have written.
 
     `{"simclr": {"linear": {"mean": 0.84, "std": 0.01, "n": 2}, …}, "start lite0": …, "random": …, "pixels": …,
-    "scratch": …}`; `starts` are names of weights that exist. Accuracies are fractions in [0, 1], times seconds.
-    `finetune` is the first of the labelled `fractions`; `side`, of `pixels`, is what larger images were reduced to.
-    What was not measured (no labels, for example) is absent. Files of methods and seeds that are not named are not
-    read.
+    "scratch": …}`; `starts` are names of weights that exist. Accuracies are fractions in [0, 1], times seconds,
+    energies watt-hours. `finetune` is the first of the labelled `fractions`; `side`, of `pixels`, is what larger images
+    were reduced to. What was not measured (no labels, for example) is absent. Files of methods and seeds that are not
+    named are not read.
     """
     tuned = {file: shown for shown, file in tuned_columns(fractions).items()}
     probed = {metric: metric for metric in ("linear", "knn", *RETRIEVAL)}
-    trained = {"rankme": "rankme", "seconds": "pretrain_seconds", "energy_wh": "pretrain_wh"}
+    energy = dict(zip(("energy_wh", "energy_gpu_wh"), ENERGY, strict=True))
+    trained = {"rankme": "rankme", "seconds": "pretrain_seconds", **energy}
     board = {
         method: {
             **_summaries("probe", method, seeds, probed),
@@ -175,7 +179,7 @@ def metric_names(board: Board) -> list[str]:
         (metric for metric in present if metric.startswith("finetune_")),
         key=lambda metric: -float(metric.removeprefix("finetune_").removesuffix("pct")),
     )
-    shown = ["linear", "knn", *RETRIEVAL, "finetune", *smaller, "rankme", "pretrain_seconds"]
+    shown = ["linear", "knn", *RETRIEVAL, "finetune", *smaller, "rankme", *COSTS]
     return [metric for metric in shown if metric in present]
 
 

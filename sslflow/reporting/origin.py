@@ -80,7 +80,7 @@ def durations(methods: Sequence[str], seeds: Sequence[int]) -> list[tuple[str, s
     prepare = paths.metrics("prepare")
     if prepare.exists() and "seconds" in read_json(prepare):
         found.append(("prepare", "", read_json(prepare)["seconds"]))
-    for stage in ("pretrain", "extract", "pseudolabel", "probe", "finetune"):
+    for stage in ("pretrain", "finetune"):
         for method in methods:
             for seed in seeds:
                 run = paths.run_name(method, seed)

@@ -37,8 +37,8 @@ class Counter:
 
 class Meter:
     """Energy from the time it is made on, of the processors with their memory and of the GPU that computes, with
-    whatever else runs on these. Nothing is known where the device's own counter can't be read, nor where several
-    processes share the work: a part would pass for the whole."""
+    whatever else runs on these. Of the GPU alone, where the processors can't be read; nothing is known where the
+    device's own counter can't be read, nor where several processes share the work."""
 
     def __init__(self, device: torch.device, rapl: Path = RAPL) -> None:
         self._counters = counters(device, rapl)

@@ -14,13 +14,13 @@ from sslflow import paths
 from sslflow.clustering.pseudo import fit
 from sslflow.data.dataset import Dataset
 from sslflow.drawing.contact_sheet import contact_sheet
+from sslflow.evaluation.clustered import pseudolabels
 from sslflow.evaluation.named import PseudoLabels
 from sslflow.features.store import FeatureStore
 from sslflow.pseudolabels.audit import audit
 from sslflow.pseudolabels.findings import COLUMNS, AuditClusters, Found
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_csv, write_json, write_metrics
-from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import load, lookup, read
 from sslflow.stages.entry import run
 
@@ -41,7 +41,7 @@ def main(method: str) -> None:
     dataset = Dataset()
     first, *others = lookup(load(), "run")["seeds"]
     store = FeatureStore(paths.features(method, first))
-    runs = [labels_of(method, seed, len(dataset)) for seed in (first, *others)]
+    runs = [pseudolabels(method, seed, len(dataset)) for seed in (first, *others)]
     if len(store.array) != len(dataset):
         raise ValueError(
             f"{paths.features(method, first)} has {len(store.array)} rows for {len(dataset)} images; "
@@ -67,20 +67,6 @@ def main(method: str) -> None:
         + (f", {100 * again:.0f} % of the images in the same one in other rounds" if again is not None else "")
         + f", {len(found.tables['suspects'])} suspects; {time.monotonic() - began:.0f} s"
     )
-
-
-def labels_of(method: str, seed: int, images: int) -> PseudoLabels:
-    """The pseudo-labels of a run. Raises `ValueError` where they are of other images."""
-    file = paths.clustering(method, seed)
-    if not file.exists():
-        raise ValueError(
-            f"{file} is missing: seed {seed} of {method} is not finished; run `dvc repro pseudolabel`, or leave it out "
-            "of run.seeds"
-        )
-    table = read_parquet(file, ["cluster", "confidence"])
-    if len(table) != images:
-        raise ValueError(f"{file} has {len(table)} rows for {images} images; run `dvc repro pseudolabel`")
-    return PseudoLabels(table["cluster"].to_numpy(), table["confidence"].to_numpy())
 
 
 def sheet_of(dataset: Dataset, run: PseudoLabels, clusters: int, found: Found) -> Image.Image:

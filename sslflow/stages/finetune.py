@@ -11,20 +11,18 @@ from typing import Any
 import torch
 
 from sslflow import paths
-from sslflow.clustering.confidence import confidence
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
+from sslflow.evaluation.clustered import pseudolabels
 from sslflow.evaluation.efficiency import few_name
 from sslflow.evaluation.finetune import FRACTIONS, finetune, metric_name
 from sslflow.evaluation.labels import shares
-from sslflow.evaluation.named import PseudoLabels
 from sslflow.networks.encoder import Encoder, load_encoder
 from sslflow.networks.weights import started
 from sslflow.runtime.device import compute
 from sslflow.runtime.energy import Meter, watt_hours
 from sslflow.runtime.files import write_csv, write_metrics
 from sslflow.runtime.rng import derive
-from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import read
 from sslflow.stages.entry import run
 
@@ -77,7 +75,11 @@ def main(method: str, seed: int) -> None:
         print(
             f"finetune {name}  {100 * fraction:g} % of the labels would be the same images as another share: left out"
         )
-    pseudo = pseudolabels(method, seed, len(dataset)) if settings["finetune"].get("pseudolabels_above", 1) < 1 else None
+    above, control = (
+        settings["finetune"].get("pseudolabels_above", 1),
+        method == SCRATCH or paths.start(method).exists(),
+    )
+    pseudo = pseudolabels(method, seed, len(dataset)) if above < 1 and not control else None
     began, meter = time.monotonic(), Meter(device)
     for tuned in finetune(make_encoder, dataset, device, seed, method == SCRATCH, pseudo, **settings["finetune"]):
         metric = few_name(tuned.each, tuned.draw) if tuned.each else metric_name(tuned.fraction)
@@ -100,20 +102,6 @@ def main(method: str, seed: int) -> None:
     metrics |= {f"finetune_each_{number}": statistics.fmean(found) for number, found in few.items()}
     write_csv(answers, list(columns), zip(*columns.values(), strict=True))
     write_metrics(file, {**metrics, "seconds": time.monotonic() - began, **energy})
-
-
-def pseudolabels(method: str, seed: int, images: int) -> PseudoLabels | None:
-    """The clusters of a run; None for a control, which has none. Raises `ValueError` where they are of other images."""
-    if method == SCRATCH or paths.start(method).exists():
-        return None
-    file = paths.pseudolabels(method, seed) / "labels.parquet"
-    if not file.exists():
-        raise ValueError(f"{file} is missing: finetune.pseudolabels_above needs it; run `dvc repro pseudolabel`")
-    table = read_parquet(file, ["cluster", "distance", "margin"])
-    if len(table) != images:
-        raise ValueError(f"{file} has {len(table)} rows for {images} images; run `dvc repro pseudolabel`")
-    distance, margin = (torch.from_numpy(table[name].to_numpy().copy()) for name in ("distance", "margin"))
-    return PseudoLabels(table["cluster"].to_numpy(), confidence(distance, margin).numpy())
 
 
 def _names(dataset: Dataset, numbers: Iterable[int]) -> list[str]:

@@ -118,6 +118,7 @@ def test_the_difference_is_taken_in_pairs(runs: tuple[Path, Path]) -> None:
         "high": pytest.approx(expected.high),
         "sure": expected.sure,
         "seeds": 2,
+        "note": "",
     }
 
 
@@ -143,13 +144,31 @@ def test_other_shares_of_labels_are_other_scores(runs: tuple[Path, Path]) -> Non
     assert None not in score(runs, "simclr", "finetune_1pct")["means"]
 
 
-def test_other_seeds_are_compared_in_order(runs: tuple[Path, Path]) -> None:
-    change(runs[1], paths.REPORT / CARD, lambda card: card.update(seeds=[7, 8]))
+def test_other_seeds_are_independent_and_test_images_in_pairs(runs: tuple[Path, Path]) -> None:
+    first, second = runs[1].parent / "c", runs[1]
+    shutil.copytree(runs[0] / paths.ARTIFACTS, first / paths.ARTIFACTS)
+    change(second, paths.REPORT / CARD, lambda card: card.update(seeds=[7, 8]))
     for old, new in ((0, 7), (1, 8)):
-        place = runs[1] / paths.predictions("simclr", old)
-        place.rename(runs[1] / paths.predictions("simclr", new))
+        place = second / paths.predictions("simclr", old)
+        place.rename(second / paths.predictions("simclr", new))
+    for seed, right in ((0, 10), (1, 24)):
+        answer(first, seed, right)
+        answer(second, seed + 7, right)
+    (gap,) = score((first, second), "simclr", "linear")["gaps"]
+    assert (gap["mean"], gap["seeds"]) == (pytest.approx(0), 2)
+    assert gap["high"] > 14 / 30, "in pairs by their order they would not differ at all"
+    said = compare([str(first), str(second)], refuse)
+    assert "B − A: no seed in common: seeds are taken for independent, only test images are in pairs" in said
+
+
+def test_seeds_that_one_run_lacks_are_said(runs: tuple[Path, Path]) -> None:
+    note = "over seeds in common, 1 of 2 and 1; means are over all of each run"
+    assert note not in compare([str(one) for one in runs], refuse)
+    change(runs[1], paths.REPORT / CARD, lambda card: card.update(seeds=[1]))
+    change(runs[1], paths.LEADERBOARD, lambda board: board["simclr"]["linear"].update(n=1))
     (gap,) = score(runs, "simclr", "linear")["gaps"]
-    assert (gap["mean"], gap["seeds"]) == (0, 2)
+    assert (gap["seeds"], gap["note"]) == (1, note)
+    assert compare([str(one) for one in runs], refuse).count(f"B − A: {note}") == 1
 
 
 @pytest.mark.parametrize(

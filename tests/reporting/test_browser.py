@@ -178,7 +178,7 @@ def test_map_answers_and_nothing_is_asked_of_the_network(page, tmp_path):
         assert seen[act], f"{act}: the map stayed as it was"
     assert (seen["scrolls_by"], seen["left_to_the_page"], seen["taken"]) == (True, True, True)
     assert seen["error"] == ["right", "wrong", "not a test image"]
-    assert seen["suspicion"] == ["near copy of a test image", "doubtful label", "nothing"]
+    assert seen["suspicion"] == ["copy between training and test", "doubtful label", "nothing"]
     words, taken_for = seen["taken_for"]
     assert f"taken for {taken_for}" in words
     assert seen["clusters"] == ["cluster 0", "cluster 1", "cluster 2"]

@@ -17,11 +17,14 @@ from sslflow.reporting.leaderboard import (
     duration,
     fractions_of,
     leaderboard_text,
+    main_metrics,
     metric_names,
     order,
     percent,
     row_title,
     seeds_of,
+    shown,
+    title,
     write_board,
 )
 from sslflow.reporting.story import headline, remarks
@@ -150,6 +153,21 @@ def test_without_labels_dvc_shows_rankme_and_without_anything_an_empty_folder(tm
     rank, seconds = {"mean": 40.0, "std": 0.0, "n": 1}, {"mean": 9.0, "std": 0.0, "n": 1}
     write_board({"simclr": {"rankme": rank, "pretrain_seconds": seconds}})
     assert scores() == {"simclr": {"rankme": 40.0}}
+
+
+def test_energy_has_columns_in_the_table_of_numbers_and_none_in_the_leaderboard(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    metrics("probe", "simclr", 0, linear=0.5)
+    metrics("pretrain", "simclr", 0, energy_wh=5.0, energy_gpu_wh=4.0)
+    board = collect(["simclr"], [0])
+    write_board(board)
+    assert metric_names(board) == ["linear", "pretrain_wh", "pretrain_gpu_wh"]
+    assert main_metrics(board) == ["linear"]
+    assert (title("pretrain_wh"), shown("pretrain_wh", board["simclr"]["pretrain_wh"])) == ("pretraining, Wh", "5.0")
+    with paths.LEADERBOARD.with_suffix(".csv").open(newline="") as handle:
+        (row,) = csv.DictReader(handle)
+    assert (row["pretrain_wh_mean"], row["pretrain_gpu_wh_mean"]) == ("5.0", "4.0")
+    assert scores() == {"simclr": {"linear": 0.5}}
 
 
 def scores() -> dict[str, dict[str, float]]:

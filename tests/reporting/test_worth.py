@@ -49,6 +49,14 @@ def test_energy_that_was_not_read_is_said_to_be_so():
     assert "0.0 Wh" in energy_sentence(0.0)
 
 
+@pytest.mark.parametrize(
+    ("of_gpu", "words"),
+    [(None, "of the processors that"), (3.0, "of the processors and GPU that"), (5.0, "of the GPU alone (")],
+)
+def test_energy_is_said_to_be_of_what_was_read(of_gpu, words):
+    assert f"5.0 Wh a run, {words}" in energy_sentence(5.0, of_gpu)
+
+
 def test_names_beside_lines_do_not_stand_on_one_another():
     assert apart([50.0, 52.0, 10.0], 12.0) == [50.0, 62.0, 10.0]
     assert spaced([1, 2, 40, 100], float, 30.0) == [2, 40, 100]

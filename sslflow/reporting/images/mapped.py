@@ -13,7 +13,7 @@ from sslflow.reporting.images import atlas, audited
 from sslflow.runtime.files import read_csv
 from sslflow.runtime.tables import read_parquet
 
-SUSPECTED = ("near copy of a test image", "doubtful label", "poor picture", "outlier", "other near copy")
+SUSPECTED = ("copy between training and test", "doubtful label", "poor picture", "outlier", "other near copy")
 """What the audit may hold against an image, the worst first: one of them is its colour."""
 
 

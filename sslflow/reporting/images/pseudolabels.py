@@ -9,16 +9,12 @@ from markupsafe import Markup
 
 from sslflow import paths
 from sslflow.drawing.embedded import Picture, sheet
+from sslflow.pseudolabels.criteria import CRITERIA
 from sslflow.reporting.curves import line_chart
 from sslflow.runtime.files import read_csv, read_json
 
 SIDE, EDGE = 260, 34
 """The reliability diagram, and what stands left of it and below."""
-CRITERIA = {
-    "silhouette": ("Silhouette", "how much nearer an image's own cluster is than the next; more is better"),
-    "calinski_harabasz": ("Calinski–Harabasz", "variance between clusters by that within; more is better"),
-    "stability": ("Stability", "two halves of the images, clustered apart: 1 is the same clusters, 0 chance"),
-}
 
 
 @dataclass(frozen=True)
@@ -112,10 +108,10 @@ def _criteria(method: str, lines: Sequence[Mapping[str, str]]) -> list[tuple[str
     if len(lines) < 2:
         return []
     return [
-        (title, meaning, line_chart(
-            {0: [(float(line["clusters"]), float(line[name])) for line in lines]}, f"{title} by clusters, {method}"
+        (f"{called[0].upper()}{called[1:]}", meaning, line_chart(
+            {0: [(float(line["clusters"]), float(line[name])) for line in lines]}, f"{called} by clusters, {method}"
         ))
-        for name, (title, meaning) in CRITERIA.items()
+        for name, (called, meaning) in CRITERIA.items()
     ]  # fmt: skip
 
 

@@ -59,10 +59,10 @@ def section(
         return None
     method = next((row for row in found if row.name == best), None)
     others = [row for row in found if leaderboard.is_control(row.name)]
-    tables, said, energy = [], [], None
+    tables, said, energy, of_gpu = [], [], None, None
     if method:
         seconds = board[best].get("pretrain_seconds", {}).get("mean", 0.0)
-        energy = board[best].get("pretrain_wh", {}).get("mean")
+        energy, of_gpu = (board[best].get(metric, {}).get("mean") for metric in leaderboard.ENERGY)
         for other in others:
             if np.array_equal(other.rows, method.rows):
                 table = _needs(method, other, answers)
@@ -75,7 +75,7 @@ def section(
         "each": few_of_each(board, found, answers),
         "said": said,
         "method": method.title if method else "",
-        "energy": energy_sentence(energy),
+        "energy": energy_sentence(energy, of_gpu),
     }
 
 
@@ -114,14 +114,17 @@ def sentence(
     return f"{first}. Worth it: {worth}; {trained}; {pays}."
 
 
-def energy_sentence(energy: float | None) -> str:
-    """How much energy training took, in watt-hours, or that nobody knows."""
+def energy_sentence(energy: float | None, of_gpu: float | None = None) -> str:
+    """How much energy training took, in watt-hours, and of what it is, or that nobody knows; `of_gpu`: the GPU's part,
+    where there is one."""
     if energy is None:
         return (
             "Energy of training: not read. The machine counts none, its counters are for root alone, or several "
             "processes shared the work."
         )
-    return f"Energy of training: {energy:,.1f} Wh a run, of the processors and GPU that it ran on, with all else there."
+    processors = "the processors that it ran on" if of_gpu is None else "the processors and GPU that it ran on"
+    source = "the GPU alone (what the processors took can't be read)" if of_gpu == energy else processors
+    return f"Energy of training: {energy:,.1f} Wh a run, of {source}, with all else there."
 
 
 def chart(rows: Sequence[Row], answers: Answers) -> Markup:
