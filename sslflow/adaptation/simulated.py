@@ -121,7 +121,8 @@ def bars_of_source(
     neighbours: int = 6,
 ) -> Bars | None:
     """The bars of `look_for_unknown` by tasks simulated with a source's `rows` and their `labels` `(n,)`, whose
-    features are worked out with the `settings` of `extract`; None where it has too few classes or images to make any."""
+    features are worked out with the `settings` of `extract`; None where it has too few classes or images
+    to make any."""
     chosen = permutation(len(rows), 0, "bars")[:IMAGES].sort().values
     rows, labels = rows[chosen.numpy()], labels[chosen].to(device)
     features = torch.from_numpy(extract(encoder, dataset, rows, device, **settings)).to(device)

@@ -19,7 +19,7 @@ from sslflow.evaluation.intervals import interval, of_share
 from sslflow.evaluation.named import PseudoLabels, names_of, votes
 from sslflow.pseudolabels.divisions import divisions
 from sslflow.pseudolabels.findings import AuditClusters, Found, Known, class_of, digits
-from sslflow.pseudolabels.numbers import grid, suggested, tried
+from sslflow.pseudolabels.numbers import beyond, grid, suggested, tried
 from sslflow.pseudolabels.stability import Alike, alike
 from sslflow.pseudolabels.suspects import margins, suspects, to_label
 from sslflow.pseudolabels.trust import calibration_error, reliability, right_by_others, told_apart
@@ -180,7 +180,8 @@ def _numbers(known: Known, seed: int, asked: AuditClusters, found: Found) -> Non
     found.tables["numbers"] = [
         (one.clusters, digits(one.silhouette), f"{one.calinski_harabasz:.1f}", digits(one.stability)) for one in lines
     ]
-    found.metrics["suggested"], found.suggestion = suggested(lines)
+    found.metrics["suggested"], suggestion = suggested(lines)
+    found.suggestion = f"{suggestion} {beyond(known.clusters, len(rows), len(known.fitted))}".rstrip()
 
 
 def _trust(dataset: Dataset, runs: Sequence[PseudoLabels], seed: int, asked: AuditClusters, found: Found) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 from annotated_types import Ge
 from torch import Tensor
 
 from sslflow.clustering.kmeans import Metric
-from sslflow.clustering.points import no_centre
+from sslflow.clustering.points import CHUNK, no_centre
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import NO_LABEL
 from sslflow.settings.params import Count, Natural
@@ -67,12 +69,15 @@ class Known:
     clusters: int
     metric: Metric
 
-    @property
+    @cached_property
     def centre(self) -> Tensor:
         """What points are looked at from: nothing for directions, else the mean."""
         if self.metric == "cosine":
             return no_centre(self.features)
-        return self.features[self.fitted].float().mean(dim=0)
+        total = torch.zeros(self.features.shape[1], dtype=torch.float64, device=self.features.device)
+        for start in range(0, len(self.fitted), CHUNK):
+            total += self.features[self.fitted[start : start + CHUNK]].sum(dim=0, dtype=torch.float64)
+        return (total / len(self.fitted)).float()
 
 
 def class_of(dataset: Dataset, number: int) -> str:

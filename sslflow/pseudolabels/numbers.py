@@ -37,13 +37,30 @@ class Tried:
 
 
 def grid(images: int, present: int) -> list[int]:
-    """Numbers to try, by steps of about √2 up to three times the `present` one, as far as there are images for it; the
-    present one among them."""
+    """Numbers to try, by steps of about √2 up to three times the `present` one, and this one itself, as far as there
+    are `EACH` images for each cluster."""
     found, number = {present}, 2.0
     while number <= 3 * present:
         found.add(round(number))
         number *= 2**0.5
     return [one for one in sorted(found) if 2 <= one <= images // EACH]
+
+
+def beyond(present: int, compared: int, images: int) -> str:
+    """A sentence where the `present` number of clusters is too large to try on so many `compared` ones of the `images`
+    that clusters are made of; else nothing."""
+    if present <= compared // EACH:
+        return ""
+    needed = EACH * present
+    mend = (
+        f"audit_clusters.sample: {needed} tries it"
+        if needed <= images
+        else f"trying it takes {needed:,} images, and, whatever audit_clusters.sample is, there are {images:,}"
+    )
+    return (
+        f"The number there is now, {present}, lies beyond what was tried: {compared:,} images were compared, and each "
+        f"cluster takes {EACH}; {mend}."
+    )
 
 
 @torch.no_grad()

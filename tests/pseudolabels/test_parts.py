@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fakerun
 import numpy as np
 import pytest
 import torch
 
 from sslflow.clustering.confidence import confidence
 from sslflow.clustering.groups import silhouette, silhouettes
+from sslflow.data.dataset import Dataset
+from sslflow.pseudolabels import findings
 from sslflow.pseudolabels.divisions import divisions
-from sslflow.pseudolabels.numbers import Tried, grid, suggested, tried
+from sslflow.pseudolabels.findings import Known
+from sslflow.pseudolabels.numbers import Tried, beyond, grid, suggested, tried
 from sslflow.pseudolabels.stability import alike
 from sslflow.pseudolabels.trust import calibration_error, reliability, right_by_others, told_apart
 
@@ -90,6 +94,26 @@ def test_the_grid_holds_the_number_there_is_and_stays_below_what_images_allow():
     assert grid(2000, 10) == [2, 3, 4, 6, 8, 10, 11, 16, 23]
     assert grid(100, 10) == [2, 3, 4]
     assert grid(30, 10) == []
+
+
+def test_a_number_that_is_too_large_to_be_tried_is_said_to_be():
+    assert beyond(100, 2000, 5000) == ""
+    assert 101 not in grid(2000, 101)
+    assert "now, 101, lies beyond" in beyond(101, 2000, 5000)
+    assert beyond(101, 2000, 5000).endswith("audit_clusters.sample: 2020 tries it.")
+    assert "takes 2,020 images, and, whatever audit_clusters.sample is, there are 2,010" in beyond(101, 2000, 2010)
+    assert "audit_clusters.sample" in beyond(101, 2000, 2010)
+
+
+def test_the_mean_of_features_is_taken_once_in_parts_and_of_fitted_rows_alone(tmp_path, monkeypatch):
+    labels = fakerun.dataset(tmp_path / "data", {"train": 40}, ("a", "b"))
+    features = 1000 + torch.randn(len(labels), 3, generator=torch.Generator().manual_seed(0))
+    features[5] = torch.nan
+    good, fitted = np.arange(len(labels)) != 5, np.delete(np.arange(len(labels)), 5)
+    monkeypatch.setattr(findings, "CHUNK", 7)
+    known = Known(Dataset(tmp_path / "data"), features, good, fitted, np.zeros(len(labels), np.int64), 1, "euclidean")
+    torch.testing.assert_close(known.centre, features[fitted].double().mean(dim=0).float(), rtol=0, atol=0)
+    assert known.centre is known.centre
 
 
 def test_calinski_harabasz_is_that_of_scikit_learn():

@@ -202,3 +202,14 @@ def test_what_is_not_there_is_said(here: Path) -> None:
     pq.write_table(pq.read_table(file).slice(0, 10), file)
     with pytest.raises(ValueError, match="10 rows for 300 images"):
         look()
+
+
+def test_a_number_of_clusters_that_the_sample_is_too_small_for_is_said(here: Path) -> None:
+    labels = fakerun.dataset(paths.PREPARED, COUNTS, CLASSES)
+    fakerun.features("simclr", 0, labels, spread=0.3)
+    settings(audit_clusters={"rounds": 1, "sample": 100})
+    look(0)
+    suggestion = read_json(paths.clusters("simclr") / "audit.json")["suggestion"]
+    assert "The number there is now, 6, lies beyond what was tried" in suggestion
+    assert "audit_clusters.sample: 120 tries it" in suggestion
+    assert "6" not in {line["clusters"] for line in table("numbers")}
