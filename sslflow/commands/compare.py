@@ -159,7 +159,10 @@ def gap(first: Made, second: Made, row: str, metric: str) -> Gap:
         return Gap(crossed(high - low[:, None], groups), min(len(low), len(high)), note=note)
     counts = [int(one.board[row][metric]["n"]) for one in (first, second)]
     note = f"over seeds in common, {len(both)} of {counts[0]} and {counts[1]}; means are over all of each run"
-    return Gap(crossed(high - low, groups), len(both), note=note if len(both) < max(counts) else "")
+    apart = high - low
+    # Answers that are all the same are no estimate of other answers: these runs are alike.
+    told = crossed(apart, groups) if apart.any() else Interval(0.0, 0.0, 0.0)
+    return Gap(told, len(both), note=note if len(both) < max(counts) else "")
 
 
 def in_json(runs: Sequence[Made]) -> str:
