@@ -123,9 +123,9 @@ def interval(right: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
     are all right, would look too sure.
     """
     right = np.asarray(right, dtype=np.float64)
-    found = crossed(right[None], groups)
+    found = of_share(right[None], groups)
     alone = wilson(float(right.mean()), len(right))
-    return min(max(0.0, found.low), alone[0]), max(min(1.0, found.high), alone[1])
+    return min(found.low, alone[0]), max(found.high, alone[1])
 
 
 def standard_error(right: np.ndarray, groups: np.ndarray) -> float:

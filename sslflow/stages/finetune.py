@@ -75,11 +75,9 @@ def main(method: str, seed: int) -> None:
         print(
             f"finetune {name}  {100 * fraction:g} % of the labels would be the same images as another share: left out"
         )
-    above, control = (
-        settings["finetune"].get("pseudolabels_above", 1),
-        method == SCRATCH or paths.start(method).exists(),
-    )
-    pseudo = pseudolabels(method, seed, len(dataset)) if above < 1 and not control else None
+    asked_for = settings["finetune"].get("pseudolabels_above", 1) < 1
+    clustered = method != SCRATCH and not paths.start(method).exists()
+    pseudo = pseudolabels(method, seed, len(dataset)) if asked_for and clustered else None
     began, meter = time.monotonic(), Meter(device)
     for tuned in finetune(make_encoder, dataset, device, seed, method == SCRATCH, pseudo, **settings["finetune"]):
         metric = few_name(tuned.each, tuned.draw) if tuned.each else metric_name(tuned.fraction)
