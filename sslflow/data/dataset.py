@@ -17,6 +17,7 @@ from sslflow import paths
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ClipFormat, ImageFormat, format_of
 from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN
+from sslflow.data.truth import Truth
 from sslflow.runtime.files import read_json, reading
 
 OPEN_SHARDS = 256
@@ -51,6 +52,8 @@ class Dataset(Generic[Format]):
         with reading(file):
             self.format: Format = format_of(facts)
             self.classes: list[str] = facts["classes"] if labels else []
+            self.truth: Truth | None = Truth(folder, facts["truth"]) if labels and "truth" in facts else None
+            """Where things are in the images that have been annotated, if any have."""
         # Open from now on, so that all columns are of the same manifest.
         with reading(folder / "manifest.parquet"):
             self._manifest = pq.ParquetFile(folder / "manifest.parquet")
@@ -95,6 +98,10 @@ class Dataset(Generic[Format]):
         """Rows of one split that have a label, in manifest order."""
         rows = self.rows(split)
         return rows[self.labels[rows] != NO_LABEL]
+
+    def annotated_rows(self, split: str, kind: str) -> np.ndarray:
+        """Rows of one split of whose images `mask` or `boxes` are known, in manifest order."""
+        return np.intersect1d(self.rows(split), self.truth.rows(kind)) if self.truth else np.empty(0, np.int64)
 
     @property
     def pretraining_rows(self) -> np.ndarray:
