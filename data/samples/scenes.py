@@ -239,7 +239,7 @@ def _finished(
     """The scene in its own size, out of focus and noisy as a camera makes it."""
     blurred = Image.fromarray(np.uint8(255 * sheet.clip(0, 1))).filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.2)))
     image = np.asarray(blurred.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32)
-    image = np.uint8(np.clip(image + rng.normal(0, rng.uniform(1, 5), image.shape), 0, 255).round())
+    image = np.clip(image + rng.normal(0, rng.uniform(1, 5), image.shape), 0, 255).round().astype(np.uint8)
     small = _reduced(owner, len(kinds))
     numbers = np.array([0, *(1 + list(CLASSES).index(kind) for kind in kinds)], np.uint8)
     boxes = []

@@ -39,8 +39,7 @@ def _cloud(side: int, cells: int, rng: np.random.Generator) -> np.ndarray:
 
 def _clouds(side: int, rng: np.random.Generator) -> np.ndarray:
     roughness = rng.uniform(0.3, 0.9)
-    octaves = [(roughness**i, _cloud(side, cells, rng)) for i, cells in enumerate((2, 4, 8, 16, 32))]
-    found = sum(weight * cloud for weight, cloud in octaves)
+    found = np.sum([roughness**i * _cloud(side, cells, rng) for i, cells in enumerate((2, 4, 8, 16, 32))], axis=0)
     return (found - found.min()) / np.ptp(found)
 
 
