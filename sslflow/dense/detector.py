@@ -28,8 +28,8 @@ IGNORED = -2
 
 
 class Detector(RetinaNet):
-    """RetinaNet (arXiv:1708.02002) on a `Pyramid` of the encoder's maps, with narrow heads that normalise over groups of
-    channels, so that they learn in few steps and from batches of any size.
+    """RetinaNet (arXiv:1708.02002) on a `Pyramid` of the encoder's maps, with narrow heads that normalise over groups
+    of channels, so that they learn in few steps and from batches of any size.
 
     In evaluation mode normalised images `(n, channels, size, size)` become a list of `{"boxes": (k, 4), "scores": (k,),
     "labels": (k,)}`, at most 100 an image, the surest first; boxes are left, top, right, bottom in pixels. In training
