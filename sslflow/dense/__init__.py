@@ -1,0 +1,1 @@
+"""What is where: segmentation and detection on an encoder's maps."""
