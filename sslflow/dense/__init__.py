@@ -1,1 +1,1 @@
-"""What is where: segmentation and detection on an encoder's maps."""
+"""What is where: segmentation, detection and localisation on an encoder's maps."""
