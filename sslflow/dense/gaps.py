@@ -16,7 +16,7 @@ Score = Callable[[np.ndarray], np.ndarray]
 
 def over(scores: Sequence[Score], groups: np.ndarray) -> Interval:
     """The mean of a row's scores, one for each seed, in [0, 1], and its 95 % interval for other images and seeds;
-    images of one of the `groups` `(n,)` depend on one another. Of one seed it is the interval for other images alone."""
+    images of one of the `groups` `(n,)` depend on one another. Of one seed it is for other images alone."""
     found = resampled(lambda times: np.stack([score(times) for score in scores], axis=1), groups)
     return Interval(found.mean, max(0.0, found.low), min(1.0, found.high))
 
