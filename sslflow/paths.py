@@ -179,11 +179,6 @@ def views(method: str) -> Path:
     return ARTIFACTS / "views" / f"{method}.png"
 
 
-def segmented(name: str, seed: int) -> Path:
-    """The folder with what a row's segmentation made of the test images."""
-    return ARTIFACTS / "segmented" / run_name(name, seed)
-
-
 def detected(name: str, seed: int) -> Path:
     """The folder with what a row's detection made of the test images."""
     return ARTIFACTS / "detected" / run_name(name, seed)

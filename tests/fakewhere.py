@@ -64,6 +64,13 @@ def segmented(name: str, seed: int, truth: np.ndarray, rows: np.ndarray, right: 
                 counts.append((protocol, fraction, row, label, *map(int, pixels)))
             if fraction == most and protocol in ("tuned", "linear"):
                 masks.append((protocol, fraction, row, png(own)))
+    kept = truth != IGNORED
+    pairs = truth[kept].astype(int) * len(PIXELS) + predicted[kept]
+    pixels = np.bincount(pairs, minlength=len(PIXELS) ** 2).reshape(len(PIXELS), -1).tolist()
+    write_json(
+        paths.segmented(name, seed) / "confusion.json",
+        {"classes": PIXELS, "protocol": protocol, "fraction": fraction, "pixels": pixels},
+    )
     columns = ("protocol", "fraction", "row", "class", "intersection", "predicted", "actual")
     write(paths.segmented(name, seed) / "counts.parquet", columns, counts)
     write(paths.segmented(name, seed) / "masks.parquet", ("protocol", "fraction", "row", "mask"), masks)

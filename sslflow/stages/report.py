@@ -36,6 +36,7 @@ SHOWN = (
     "audit_clusters",
     "probe",
     "finetune",
+    "segment",
     "domains",
     "adapt",
     "adapt_methods",

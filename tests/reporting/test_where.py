@@ -143,6 +143,7 @@ def test_localisation_stands_beside_the_centre_and_a_random_point():
     assert [title for title, *_ in told["lines"]] == ["simclr", "from scratch", "lite0, weights that exist"]
     assert {line[2][0] for line in told["lines"]} == {told["centre"]}
     assert {line[4] for line in told["lines"]} == {"may be chance"}
+    assert rows.found.dataset.truth
     things = rows.found.dataset.truth.things(rows.found.rows("map"))
     areas = [sum((box[2] - box[0]) * (box[3] - box[1]) for box in one.boxes) for one in things]
     assert float(told["chance"]) <= 100 * np.mean(areas) / fakewhere.SIZE**2 + 0.1

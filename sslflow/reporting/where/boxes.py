@@ -8,9 +8,9 @@ import numpy as np
 
 from sslflow.data.truth import Things
 from sslflow.dense.average_precision import Detections, Matched, matched
-from sslflow.dense.found import Way
 from sslflow.drawing.embedded import picture
 from sslflow.drawing.overlay import Frame, enlarged, framed
+from sslflow.examination.where.found import Way
 from sslflow.reporting.where.masks import SIDE, Example, best_middle_worst
 from sslflow.reporting.where.rows import Rows
 

@@ -13,13 +13,14 @@ from PIL import Image
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.truth import IGNORED
-from sslflow.dense.found import Way
-from sslflow.dense.gaps import class_ious, mean_iou
 from sslflow.drawing.embedded import Picture, picture
 from sslflow.drawing.overlay import enlarged, inks, marked, tinted
+from sslflow.examination.where.found import Way
+from sslflow.examination.where.gaps import class_ious, mean_iou
 from sslflow.reporting.amounts import percent
 from sslflow.reporting.images.confusion import Confusion
 from sslflow.reporting.where.rows import Rows, title
+from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
 
 SIDE = 144
@@ -61,19 +62,14 @@ def _class_means(rows: Rows, name: str, way: Way) -> np.ndarray:
 
 
 def confusion(rows: Rows, way: Way, name: str) -> Confusion | None:
-    """Pixels of each class, and what a row took them for, over its seeds, in the images whose predictions are kept."""
+    """Pixels of each class, and what a row took them for, over its seeds; None where that hasn't been kept of the way
+    in which it was trained."""
     truth = rows.found.dataset.truth
     assert truth
-    count = len(truth.pixel_classes)
-    counts = np.zeros((count, count), np.int64)
-    for seed in rows.found.seeds:
-        kept, predicted = read_masks(paths.segmented(name, seed) / "masks.parquet", way, rows.found.rows("miou"))
-        if len(kept):
-            actual = truth.masks(kept).numpy()
-            known = actual != IGNORED
-            pairs = actual[known].astype(np.int64) * count + predicted[known]
-            counts += np.bincount(pairs, minlength=count**2).reshape(count, count)
-    return Confusion(list(truth.pixel_classes), counts) if counts.any() else None
+    files = (paths.segmented(name, seed) / "confusion.json" for seed in rows.found.seeds)
+    kept = [one for one in map(read_json, filter(Path.exists, files)) if one.get("classes") == truth.pixel_classes]
+    own = [one for one in kept if (one["protocol"], float(f"{one['fraction']:.6g}")) == way]
+    return Confusion(list(truth.pixel_classes), np.sum([one["pixels"] for one in own], axis=0)) if own else None
 
 
 def read_masks(file: Path, way: Way, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

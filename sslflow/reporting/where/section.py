@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sslflow.dense.found import Metric, Way
+from sslflow.examination.where.found import Metric, Way
 from sslflow.reporting.where import boxes, localised, masks
 from sslflow.reporting.where.rows import METRICS, NAMES, SCRATCH, Rows, seeds_in_words, share
 from sslflow.reporting.where.words import sentences

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sslflow.dense.found import Metric, Way
 from sslflow.evaluation.intervals import Interval
+from sslflow.examination.where.found import Metric, Way
 from sslflow.reporting.amounts import percent
 from sslflow.reporting.where.rows import SCRATCH, TASKS, Rows, share, title
 

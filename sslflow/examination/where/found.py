@@ -13,8 +13,8 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
 from sslflow.dense.average_precision import Detections, average_precision, matched
-from sslflow.dense.gaps import Score, gap, mean_iou, over, remembered
 from sslflow.evaluation.intervals import Interval
+from sslflow.examination.where.gaps import Score, gap, mean_iou, over, remembered
 from sslflow.runtime.tables import read_parquet
 
 Metric = Literal["miou", "map", "map50"]

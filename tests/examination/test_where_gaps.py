@@ -7,8 +7,8 @@ import pytest
 import torch
 from torchmetrics.functional.classification import multiclass_jaccard_index
 
-from sslflow.dense.gaps import class_ious, gap, mean_iou, over, remembered
 from sslflow.evaluation.intervals import Interval
+from sslflow.examination.where.gaps import class_ious, gap, mean_iou, over, remembered
 
 CLASSES, IGNORED = 4, 255
 

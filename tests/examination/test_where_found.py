@@ -9,7 +9,7 @@ import pytest
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
-from sslflow.dense.found import Found, Way
+from sslflow.examination.where.found import Found, Way
 
 WAYS = {("linear", 0.1): 0.7, ("frozen", 0.1): 0.8, ("tuned", 0.01): 0.7, ("tuned", 0.1): 0.9}
 
