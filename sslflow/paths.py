@@ -190,11 +190,6 @@ def views(method: str) -> Path:
     return ARTIFACTS / "views" / f"{method}.png"
 
 
-def detected(name: str, seed: int) -> Path:
-    """The folder with what a row's detection made of the test images."""
-    return ARTIFACTS / "detected" / run_name(name, seed)
-
-
 def verdict(method: str, seed: int, root: Path = ARTIFACTS) -> Path:
     """What a run's curve says about it, JSON."""
     return root / "verdicts" / f"{run_name(method, seed)}.json"

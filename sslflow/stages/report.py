@@ -37,6 +37,7 @@ SHOWN = (
     "probe",
     "finetune",
     "segment",
+    "detect",
     "domains",
     "adapt",
     "adapt_methods",
