@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -33,8 +34,9 @@ class Found:
     """Of the runs on the `seeds`. What is about other images than the annotated test images is as if it weren't
     there."""
 
-    def __init__(self, dataset: Dataset, seeds: Sequence[int]) -> None:
-        self.dataset, self.seeds = dataset, seeds
+    def __init__(self, dataset: Dataset, seeds: Sequence[int], root: Path = Path()) -> None:
+        """`root`: the project's folder."""
+        self.dataset, self.seeds, self.root = dataset, seeds, root
         self.counts = cache(self._counts)
         self.detections = cache(self._detections)
         self.scores = cache(self._scores)
@@ -90,7 +92,7 @@ class Found:
 
     def _counts(self, name: str, seed: int) -> dict[Way, np.ndarray]:
         """Pixels of each test image and class, int64 `(n, classes, 3)`, as `class_ious` takes them."""
-        file = paths.segmented(name, seed) / "counts.parquet"
+        file = self.root / paths.segmented(name, seed) / "counts.parquet"
         if not file.exists() or not self.dataset.truth:
             return {}
         table, rows = read_parquet(file), self.rows("miou")
@@ -108,7 +110,7 @@ class Found:
 
     def _detections(self, name: str, seed: int) -> dict[Way, Detections]:
         """What was found in the test images; `image` is the place among `rows`."""
-        file = paths.detected(name, seed) / "detections.parquet"
+        file = self.root / paths.detected(name, seed) / "detections.parquet"
         if not file.exists() or not self.dataset.truth:
             return {}
         table, rows = read_parquet(file), self.rows("map")
