@@ -15,6 +15,7 @@ from annotated_types import Ge
 from sslflow.data.classes import counted, hardly_differing, lacking, shown, summary
 from sslflow.data.formats import ImageFormat, described
 from sslflow.data.splits import POOL, TEST, TRAIN
+from sslflow.ingest.images.annotations import annotated_folder
 from sslflow.ingest.images.book import COLUMNS, Book, take, tasks
 from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, decode
 from sslflow.ingest.images.examine import cores, examine_all
@@ -27,7 +28,7 @@ from sslflow.ingest.images.made_by_systems import told
 from sslflow.ingest.images.named import read_labels, with_labels
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.images.repeats import write_repeats
-from sslflow.ingest.images.sources import NONE, EmojiLabel, combine, open_source
+from sslflow.ingest.images.sources import NONE, EmojiLabel, combine, directory, open_source
 from sslflow.ingest.images.truths import Truths
 from sslflow.ingest.records import Masks, Source, escape
 from sslflow.ingest.shards import ShardWriter
@@ -46,6 +47,7 @@ _WORDS = {
     "target": Words(place="target_path", unlabelled="set target to folder"),
 }
 _EXAMPLES = 5
+_BY_NUMBER = Masks()
 
 
 def prepare(
@@ -57,6 +59,9 @@ def prepare(
     source: str,
     path: str = "data/raw",
     labels: str = "",
+    annotations: str = "",
+    annotations_test: str = "",
+    masks: Masks = _BY_NUMBER,
     probe_source: str = "same",
     probe_path: str = "data/raw",
     image_size: Count,
@@ -84,7 +89,12 @@ def prepare(
     """
     if source == NONE and not domain:
         return _nothing(folder, channels, image_size)
-    images = open_source(source, path, seed=seed, test_fraction=test_fraction, label=label, words=_WORDS[domain])
+    if annotations or annotations_test or masks != _BY_NUMBER:
+        _refuse(source, labels, annotations, probe_source)
+        root = directory(path, source, "data.path")
+        images = annotated_folder(root, annotations, annotations_test, masks, seed, test_fraction)
+    else:
+        images = open_source(source, path, seed=seed, test_fraction=test_fraction, label=label, words=_WORDS[domain])
     if labels:
         images = with_labels(images, read_labels(Path(labels)), Path(labels), seed, test_fraction)
     if probe_source != "same":
@@ -163,6 +173,23 @@ def prepare(
         "passed_over": sum(one.files for one in book.passed),
         **of_truth,
     }
+
+
+def _refuse(source: str, labels: str, annotations: str, probe_source: str) -> None:
+    """Raises `ValueError` where settings that are about masks and boxes don't go with the others."""
+    if not annotations:
+        raise ValueError("data.masks and data.annotations_test say more of data.annotations, which is ''; set it, too")
+    if source != "folder":
+        raise ValueError(
+            f"data.annotations is for images of data.source folder, found {source}; with class folders, too, set it to "
+            "folder: then the folders' names are not used"
+        )
+    if labels:
+        raise ValueError("data.annotations and data.labels divide the images each in its own way: leave one of them ''")
+    if probe_source != "same":
+        raise ValueError(
+            "data.annotations needs data.probe_source same: masks and boxes are of the images in data.path"
+        )
 
 
 def _nothing(folder: Path, channels: int, size: int) -> dict[str, int]:
