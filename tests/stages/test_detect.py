@@ -71,6 +71,12 @@ def test_detect_writes_what_it_found_and_what_found_it(project: Path, capsys: py
         assert mean.item() == pytest.approx(found[f"{protocol}_map_100pct"], abs=1e-9)
         assert at_half.item() == pytest.approx(found[f"{protocol}_map50_100pct"], abs=1e-9)
 
+    pointed = pq.read_table(paths.detected("simclr", 0) / "localised.parquet")
+    assert pointed["row"].to_pylist() == test.tolist()
+    assert found["pointing"] == np.mean(pointed["hit"].to_pylist())
+    assert found["pointing_centre"] == np.mean(pointed["centre"].to_pylist())
+    assert 0 < found["pointing_chance"] < 0.5
+
     detector = load_detector(paths.detector("simclr", 0))
     assert detector.classes == list(CLASSES)
     assert detector.facts["detector"] == {"protocol": "tuned", "fraction": 1.0}
@@ -85,6 +91,9 @@ def test_controls_are_random_weights_that_rest_or_learn(project: Path, name: str
     assert {one.partition("_")[0] for one in metrics(f"{name}-0") if "_map_" in one} == {protocol}
     table = pq.read_table(paths.detected(name, 0) / "detections.parquet")
     assert set(table["protocol"].to_pylist()) <= {protocol}
+    # Weights that only learn with labels have nothing to say without.
+    assert (paths.detected(name, 0) / "localised.parquet").exists() == ("pointing" in metrics(f"{name}-0"))
+    assert ("pointing" in metrics(f"{name}-0")) == (name == "random")
 
 
 def test_without_boxes_there_is_nothing_to_do(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
