@@ -66,8 +66,8 @@ def test_the_table_stands_in_order_and_says_what_is_above_scratch():
     assert [line.control for line in low] == [False, False, True, True]
     simclr, scratch = high[0].cells, high[-1].cells
     assert simclr[2].verdict == "better"
-    assert simclr[2].gap.startswith("+")
-    assert scratch[2].gap == ""
+    assert simclr[2].gap[0].startswith("+")
+    assert scratch[2].gap == ("", "")
     assert scratch[0] is None
     assert high[2].cells[2].top
     assert not scratch[2].top
