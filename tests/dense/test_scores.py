@@ -12,10 +12,8 @@ IGNORED = 255
 
 def scores(predicted: torch.Tensor, actual: torch.Tensor, classes: int) -> Scores:
     found = confusion_of(predicted, actual, classes)
-    three = (found.diagonal(dim1=1, dim2=2), found.sum(dim=1), found.sum(dim=2))
-    return Scores(
-        *(one.numpy() for one in three), found.sum(0).numpy(), boundary_of(predicted, actual, classes, 1).numpy()
-    )
+    hit, taken, there = (one.numpy() for one in (found.diagonal(dim1=1, dim2=2), found.sum(dim=1), found.sum(dim=2)))
+    return Scores(hit, taken, there, found.sum(0).numpy(), boundary_of(predicted, actual, classes, 1).numpy())
 
 
 def images(classes: tuple[int, ...], count: int = 4, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -61,7 +61,7 @@ def test_images_are_a_share_of_the_annotated_training_images_and_nested(dataset)
 
 def test_four_images_can_be_learnt_by_heart(tmp_path):
     images, masks = drawn(4)
-    dataset = masked_dataset(tmp_path / "four", train=4, test=4, unannotated=0, masks=dict(enumerate(masks, 4)))
+    dataset = masked_dataset(tmp_path / "four", train=4, test=4, unannotated=0, masks=dict(enumerate([*masks, *masks])))
     np.save(dataset.folder / "images-00000.npy", np.concatenate([images, images]))
     settings = {"fractions": (1.0,), "min_steps": 60, "smallest": 1.0, "flip": 0.0, "lr": 1e-2, "linear_lr": 0.1}
     found = {one.protocol: one for one in segmented(dataset, PROTOCOLS, **settings, batch_size=4, width=16)}
@@ -119,8 +119,8 @@ def test_the_linear_layer_learns_as_one_written_anew(dataset):
     ]
     stacked = torch.cat([F.interpolate(one, size=size, mode="bilinear") for one in maps], dim=1)
     layer = torch.nn.Conv2d(stacked.shape[1], 3, 1)
-    torch.nn.init.zeros_(layer.weight)
-    torch.nn.init.zeros_(layer.bias)
+    for parameter in layer.parameters():
+        torch.nn.init.zeros_(parameter)
     updates = torch.optim.AdamW(layer.parameters(), weight_decay=0.0)
     masks = dataset.truth.masks(rows).long()
     known = masks != IGNORED
@@ -162,6 +162,7 @@ def test_ignored_pixels_bear_no_loss():
     assert pixel_loss(logits, masks).item() == pytest.approx(wanted.item())
     loss = pixel_loss(logits, torch.full_like(masks, IGNORED))
     loss.backward()
+    assert logits.grad is not None
     assert loss.item() == logits.grad.abs().sum() == 0
 
 

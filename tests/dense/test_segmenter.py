@@ -25,7 +25,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
 FAMILIES = pytest.mark.parametrize("name", ENCODERS)
 
 
-def made(name: str, width: int) -> Segmenter:
+def made(name: str, width: int) -> Any:
     torch.manual_seed(3)
     return Segmenter(Encoder(3, 32, name=name, **ENCODERS[name]), ["ground", "square", "disc"], FORM, width=width)
 
@@ -33,7 +33,7 @@ def made(name: str, width: int) -> Segmenter:
 def test_the_linear_layer_is_one_on_the_stacked_maps():
     torch.manual_seed(0)
     maps = [torch.randn(5, 3, 8, 8), 40 + 9 * torch.randn(5, 6, 4, 4), torch.randn(5, 2, 1, 1)]
-    layer = LinearPixels((3, 6, 2), 4).train()
+    layer: Any = LinearPixels((3, 6, 2), 4).train()
     layer(maps)
     with torch.no_grad():
         for one in layer.layers:
@@ -60,7 +60,7 @@ def test_every_family_of_encoders_gives_a_class_for_each_pixel(name, width, tmp_
     logits = model(images)
     assert logits.shape == (3, 3, 32, 32)
     (logits * torch.randn_like(logits)).sum().backward()
-    last = model.decoder.layers if isinstance(model.decoder, LinearPixels) else [model.decoder.last]
+    last: Any = model.decoder.layers if isinstance(model.decoder, LinearPixels) else [model.decoder.last]
     assert all(layer.weight.grad.abs().sum() > 0 for layer in last), "every map has its part"
 
     file = tmp_path / "one.safetensors"
