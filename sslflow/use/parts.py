@@ -18,7 +18,7 @@ import torch
 
 from sslflow.ingest.images import folders
 from sslflow.ingest.records import Other, Passed, Record, Rejected, escape
-from sslflow.use.encoder import Images
+from sslflow.use.images import Images
 
 T = TypeVar("T")
 
