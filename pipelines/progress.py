@@ -47,6 +47,8 @@ WEIGHTS = {
     "probe_control": 30,
     "finetune": 14,
     "finetune_control": 14,
+    "segment": 120,
+    "segment_control": 120,
     "adapt": 12,
     "score": 4,
     "pretrain_clips": 90,

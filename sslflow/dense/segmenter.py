@@ -149,7 +149,9 @@ def load_segmenter(file: Path) -> Segmenter:
         raise ValueError(f"{file}: holds no segmenter: there were no masks to train one on")
     with reading(file):
         facts = described["facts"]
-        form = {key: tuple(value) if isinstance(value, list) else value for key, value in described["format"].items()}
+        form: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in described["format"].items()
+        }
         encoder = rebuilt(described["encoder"])
         encoder.facts = facts.pop("encoder")
         model = Segmenter(encoder, described["classes"], ImageFormat(**form), width=described["width"])
