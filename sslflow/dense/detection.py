@@ -145,7 +145,7 @@ def detect(
                     group["lr"] = group["peak"] * warmup_cosine(step, steps, warmup)
                 with autocast(device, precision):
                     terms = model(seen.contiguous(memory_format=layout(memory_format)), targets_of(placed))
-                error = sum(terms.values())
+                error = terms["classification"] + terms["bbox_regression"]
                 updates.zero_grad()
                 error.backward()
                 updates.step()
