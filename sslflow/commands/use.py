@@ -15,8 +15,9 @@ from sslflow.use.detect import detect_folder
 from sslflow.use.embed import embed_folder
 from sslflow.use.encoder import open_encoder
 from sslflow.use.export import export
+from sslflow.use.export_places import export_placing
 from sslflow.use.folder import Done
-from sslflow.use.models import open_detector, open_segmenter
+from sslflow.use.models import held_by, open_detector, open_segmenter
 from sslflow.use.search import encoder_of, facts_of, search, write_sheet
 from sslflow.use.segment import segment_folder
 from sslflow.use.select import select, write_selected, write_selected_sheet
@@ -107,9 +108,19 @@ def box(asked: argparse.Namespace) -> None:
 
 def hand_on(asked: argparse.Namespace) -> None:
     """A file for other programs, with a card."""
-    encoder = open_encoder(asked.encoder, side=asked.side, network=asked.network)
-    card, apart = export(encoder, asked.to, asked.output)
-    print(f"{asked.output}: {asked.to}, {apart:.1e} of the largest feature from the original; its card: {card}")
+    file = Path(asked.encoder)
+    held = held_by(file) if file.is_file() else None
+    kind = asked.of or held or "encoder"
+    if kind == "encoder":
+        encoder = open_encoder(asked.encoder, side=asked.side, network=asked.network)
+        card, apart = export(encoder, asked.to, asked.output)
+        print(f"{asked.output}: {asked.to}, {apart:.1e} of the largest feature from the original; its card: {card}")
+        return
+    if asked.side or asked.network:
+        raise ValueError(f"a {kind} knows its network and the size of its images: leave out --side and --network")
+    model = open_segmenter(asked.encoder) if kind == "segmenter" else open_detector(asked.encoder)
+    card, apart = export_placing(model, asked.to, asked.output)
+    print(f"{asked.output}: {asked.to}, {apart:.1e} of the largest number from the original; its card: {card}")
 
 
 def _besides(done: Done) -> str:

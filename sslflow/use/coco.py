@@ -58,7 +58,8 @@ def regions(masks: Path, images: Rows, classes: int) -> Iterator[dict[str, Any]]
     """An annotation, run-length encoded, for each class that a pixel of an image's `mask` is of; its category is the
     class's number."""
     for number, one in enumerate(images, 1):
-        mask = np.asarray(Image.open(masks / one["mask"]))
+        with Image.open(masks / one["mask"]) as image:
+            mask = np.asarray(image)
         for label in np.unique(mask[mask < classes]).tolist():
             encoded = rle.encode(np.asfortranarray(mask == label, np.uint8))
             counts: Any = encoded["counts"]  # bytes, whatever is annotated

@@ -7,15 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 from sslflow import __version__
 from sslflow.ingest.images.examine import Examined
-from sslflow.ingest.images.geometry import placement
 from sslflow.runtime.device import place
-from sslflow.use.back import boxes_back, cut_in_words
+from sslflow.use.back import cut_in_words
 from sslflow.use.coco import boxes, coco, write_coco
 from sslflow.use.folder import Done, Task, refuse, worked_through
 from sslflow.use.models import ImageDetector
@@ -63,7 +61,13 @@ def detect_folder(
     schema = pa.schema(COLUMNS, {KEY: json.dumps(about, sort_keys=True)})
 
     def columns(items: list[Examined]) -> dict[str, Any]:
-        return _columns(items, model, least)
+        pictures = [item.decoded for item in items]
+        found = model.things(pictures, least)
+        return {
+            "width": [one.width for one in pictures],
+            "height": [one.height for one in pictures],
+            **{name: [getattr(one, name).tolist() for one in found] for name in ("boxes", "labels", "scores")},
+        }
 
     task = Task("detect", folder, file, model.images, schema, columns)
     with worked_through(task, tell, batch=batch, workers=workers) as made:
@@ -75,22 +79,3 @@ def detect_folder(
         if said:
             tell(f"warning: {said}, and nothing is found there")
         return made.done(tell), len(found)
-
-
-@torch.no_grad()
-def _columns(items: list[Examined], model: ImageDetector, least: float) -> dict[str, Any]:
-    """Sizes, and what was found, of a batch."""
-    images = model.shares([item.decoded.pixels for item in items]).contiguous(memory_format=torch.channels_last)
-    columns: dict[str, list[Any]] = {name: [] for name in ("width", "height", "boxes", "labels", "scores")}
-    for item, found in zip(items, model.detections(images), strict=True):
-        width, height = item.decoded.width, item.decoded.height
-        scores, labels = found["scores"].cpu().numpy(), found["labels"].cpu().numpy()
-        placed = placement(width, height, model.images.side, model.images.fit)
-        own = boxes_back(found["boxes"].cpu().numpy().astype(np.float64), placed, width, height)
-        # A box in the border alone, which a picture that was padded has, is of nothing.
-        kept = (scores >= least) & ((own[:, 2:] - own[:, :2]) > 0).all(axis=1)
-        columns["width"].append(width)
-        columns["height"].append(height)
-        for name, values in (("boxes", own), ("labels", labels), ("scores", scores.astype(np.float64))):
-            columns[name].append(values[kept].tolist())
-    return columns

@@ -84,7 +84,7 @@ def _row_bytes(schema: pa.Schema) -> int:
 @torch.no_grad()
 def _columns(items: list[Examined], encoder: ImageEncoder, schema: pa.Schema) -> dict[str, Any]:
     """Features of a batch."""
-    images = encoder.shares([item.decoded.pixels for item in items]).contiguous(memory_format=torch.channels_last)
+    images = encoder.shares([item.decoded.pixels for item in items])
     columns: dict[str, Any] = {}
     if "map" in schema.names:
         features, last = encoder.features_and_map(images)

@@ -101,6 +101,11 @@ class Made:
             if table.num_rows:
                 yield table.select(self.task.schema.names).cast(self.task.schema)
 
+    def names(self) -> Iterator[str]:
+        """The column `path` alone."""
+        for part in self.found.parts:
+            yield from pq.read_table(place_of(self.parts, part), columns=["path"])["path"].to_pylist()
+
     def tell_rejected(self, beside: Path, tell: Callable[[str], None]) -> None:
         """Write what can't be used to the table `beside`, if anything. Raises `ValueError` where there is nothing
         else."""

@@ -78,13 +78,18 @@ class OfImages(nn.Module):
 
     def read(self, picture: Picture | str) -> np.ndarray:
         """An image file as uint8 pixels `(channels, side, side)`. Raises `ValueError` for one that can't be used."""
+        return self.decoded(picture).pixels
+
+    def decoded(self, picture: Picture | str) -> Decoded:
+        """The same, with the size that the image has. Raises `ValueError` for one that can't be used."""
         place = Path(picture) if isinstance(picture, str) else picture
         try:
-            return self.images.decode(place).pixels
+            return self.images.decode(place)
         except Refused as reason:
             shown = f"{place}: " if isinstance(place, Path) else ""
             raise ValueError(f"{shown}can't be used: {reason}") from None
 
     def shares(self, pixels: Sequence[np.ndarray]) -> Tensor:
         """uint8 pixels `(channels, side, side)` as a batch of shares of white, where the network computes."""
-        return torch.from_numpy(np.stack(pixels)).to(self.device).float() / 255
+        shares = torch.from_numpy(np.stack(pixels)).to(self.device).float() / 255
+        return shares.contiguous(memory_format=torch.channels_last)

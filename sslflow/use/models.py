@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -17,9 +18,14 @@ from sslflow import paths
 from sslflow.dense import detector, segmenter
 from sslflow.dense.detector import Detector, load_detector
 from sslflow.dense.segmenter import Segmenter, load_segmenter
+from sslflow.ingest.images.decode import Decoded
+from sslflow.ingest.images.geometry import Placement, placement
 from sslflow.ingest.images.raster import SixteenBit
+from sslflow.ingest.records import Picture
+from sslflow.networks.encoder import Encoder
 from sslflow.runtime.files import sha256
 from sslflow.settings.params import closest
+from sslflow.use.back import boxes_back, classes_back
 from sslflow.use.encoder import licence_of
 from sslflow.use.images import Images, OfImages, images_of
 
@@ -33,14 +39,21 @@ class Placing(OfImages):
     of that of its weights, `facts` how it was made."""
 
     kind: Kind
+    model: Segmenter | Detector
 
     def __init__(self, model: Segmenter | Detector, images: Images, file: Path) -> None:
         """Raises `ValueError` for weights that are no numbers: nothing would be found, and nobody would know why."""
         super().__init__(images, str(file))
         if not all(weights.isfinite().all() for weights in model.state_dict().values()):
             raise ValueError(f"{file}: its weights are not finite numbers: damaged")
-        self.sha256, self.licence, self.facts = sha256(file), licence_of(model.encoder), model.facts
-        self.classes, self.settings = model.classes, {**model.encoder.settings, "head_width": model.width}
+        self.model = model.eval().requires_grad_(False)
+        self.sha256, self.licence = sha256(file), licence_of(model.encoder)
+        self.classes, self.facts = model.classes, model.facts
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder within."""
+        return self.model.encoder
 
     def described(self) -> dict[str, Any]:
         """Name, hash and licence of the weights, the classes, and what images must be, as plain values."""
@@ -48,23 +61,54 @@ class Placing(OfImages):
             self.kind: str(Path(self.name).resolve()),
             "sha256": self.sha256,
             "licence": self.licence,
-            "network": self.settings["name"],
+            "network": self.encoder.settings["name"],
             "classes": self.classes,
             "images": asdict(self.images),
         }
+
+    def placed(self, picture: Decoded) -> Placement:
+        """How a picture came into the square that the model sees."""
+        return placement(picture.width, picture.height, self.images.side, self.images.fit)
+
+    @torch.no_grad()
+    def answers(self, pictures: Sequence[Picture | str]) -> tuple[np.ndarray, ...]:
+        """What the network itself gives for image files, before anything is made of it."""
+        found = self(self.shares([self.read(picture) for picture in pictures]))
+        return tuple(one.cpu().numpy() for one in (found if isinstance(found, tuple) else (found,)))
 
 
 class ImageSegmenter(Placing):
     """Images, shares of white, to logits `(n, classes, side, side)` of each pixel."""
 
     kind = "segmenter"
-
-    def __init__(self, model: Segmenter, images: Images, file: Path) -> None:
-        super().__init__(model, images, file)
-        self.model = model.eval().requires_grad_(False)
+    model: Segmenter
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(self.normalised(images))
+
+    def segment(self, pictures: Sequence[Picture | str]) -> list[np.ndarray]:
+        """Masks of image files of any kind and size, uint8 `(height, width)` each, upright: numbers of `classes`, and
+        `IGNORED`, where the model sees nothing of the image. Raises `ValueError` for a file that can't be used."""
+        return self.masks([self.decoded(picture) for picture in pictures])
+
+    @torch.no_grad()
+    def masks(self, pictures: Sequence[Decoded]) -> list[np.ndarray]:
+        """The same of pictures that have been read."""
+        logits = self(self.shares([one.pixels for one in pictures])).float()
+        found = zip(logits, pictures, strict=True)
+        return [classes_back(one, self.placed(picture), picture.width, picture.height) for one, picture in found]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The things in an image, the surest first."""
+
+    boxes: np.ndarray
+    """float64 `(k, 4)`: left, top, right, bottom, in pixels of the image as large as it is, and upright."""
+    labels: np.ndarray
+    """int64 `(k,)`: indices into the classes."""
+    scores: np.ndarray
+    """float64 `(k,)`, from 0 to 1."""
 
 
 class ImageDetector(Placing):
@@ -73,11 +117,11 @@ class ImageDetector(Placing):
     each map, the finest first. What of them is a thing, `detections` says."""
 
     kind = "detector"
+    model: Detector
     anchors: Tensor
 
     def __init__(self, model: Detector, images: Images, file: Path) -> None:
         super().__init__(model, images, file)
-        self.model = model.eval().requires_grad_(False)
         blank = torch.zeros(1, images.channels, images.side, images.side)
         with torch.no_grad():
             maps = list(model.backbone(blank).values())
@@ -93,9 +137,28 @@ class ImageDetector(Placing):
         boxes = self.model.box_coder.decode_single(codes.reshape(-1, 4), anchors)
         return boxes.view(codes.shape).clamp(0, self.images.side), scores
 
+    def detect(self, pictures: Sequence[Picture | str], least: float = 0.3) -> list[Found]:
+        """The things, with a score of `least` or more, in image files of any kind and size. Raises `ValueError` for a
+        file that can't be used."""
+        return self.things([self.decoded(picture) for picture in pictures], least)
+
+    @torch.no_grad()
+    def things(self, pictures: Sequence[Decoded], least: float) -> list[Found]:
+        """The same in pictures that have been read."""
+        answers = self.detections(self.shares([one.pixels for one in pictures]))
+        return [self._of(picture, found, least) for picture, found in zip(pictures, answers, strict=True)]
+
     def detections(self, images: Tensor) -> list[dict[str, Tensor]]:
-        """Of each image `boxes` `(k, 4)`, `scores` and `labels` `(k,)` of what was found, the surest first."""
+        """Of each image, shares of white, `boxes` `(k, 4)`, `scores` and `labels` `(k,)` of what was found, the surest
+        first."""
         return self.model(self.normalised(images))
+
+    def _of(self, picture: Decoded, found: Mapping[str, Tensor], least: float) -> Found:
+        boxes, labels, scores = (found[name].cpu().numpy() for name in ("boxes", "labels", "scores"))
+        boxes = boxes_back(boxes.astype(np.float64), self.placed(picture), picture.width, picture.height)
+        # A box in the border alone, which a picture that was padded has, is of nothing.
+        kept = (scores >= least) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return Found(boxes[kept], labels[kept], scores[kept].astype(np.float64))
 
 
 def open_segmenter(name: str, sixteen_bit: SixteenBit | None = None) -> ImageSegmenter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,13 @@ import torch
 from sslflow import __version__
 from sslflow.data.truth import IGNORED
 from sslflow.ingest.images.examine import Examined
-from sslflow.ingest.images.geometry import placement
 from sslflow.ingest.records import escape, unescape
 from sslflow.runtime.device import place
 from sslflow.runtime.files import write_json
 from sslflow.runtime.folders import replacing_folder
-from sslflow.use.back import classes_back, cut_in_words
+from sslflow.use.back import cut_in_words
 from sslflow.use.coco import coco, regions, write_coco
-from sslflow.use.folder import Done, Task, refuse, worked_through
+from sslflow.use.folder import Done, Made, Task, refuse, worked_through
 from sslflow.use.masks import as_png, palette, write_classes
 from sslflow.use.models import ImageSegmenter
 from sslflow.use.parts import KEY
@@ -56,23 +56,18 @@ def segment_folder(
     schema = pa.schema(COLUMNS, {KEY: json.dumps(about, sort_keys=True)})
     colours = palette()
 
-    @torch.no_grad()
     def columns(items: list[Examined]) -> dict[str, Any]:
-        images = model.shares([item.decoded.pixels for item in items])
-        logits = model(images.contiguous(memory_format=torch.channels_last))
-        sizes = [(item.decoded.width, item.decoded.height) for item in items]
-        placed = [placement(*size, model.images.side, model.images.fit) for size in sizes]
-        masks = [classes_back(*one) for one in zip(logits.float(), placed, *zip(*sizes, strict=True), strict=True)]
+        pictures = [item.decoded for item in items]
         return {
-            "width": [width for width, _ in sizes],
-            "height": [height for _, height in sizes],
-            "mask": [as_png(mask, colours) for mask in masks],
+            "width": [one.width for one in pictures],
+            "height": [one.height for one in pictures],
+            "mask": [as_png(mask, colours) for mask in model.masks(pictures)],
         }
 
     task = Task("segment", folder, out, model.images, schema, columns)
     with worked_through(task, tell, batch=batch, workers=workers) as made:
         with replacing_folder(out) as whole:
-            images = list(_unpacked(made.tables(), whole / MASKS, tell))
+            images = list(_unpacked(made, whole / MASKS, tell))
             made.tell_rejected(out.with_name(f"{out.name}.quarantine.csv"), tell)
             write_classes(whole / CLASSES, model.classes, colours)
             write_json(whole / ABOUT, {**about, "unseen": IGNORED})
@@ -96,18 +91,21 @@ def _refuse(folder: Path, out: Path, force: bool) -> None:
         raise ValueError(f"{out} is there already: name another folder with -o, or replace it with --force")
 
 
-def _unpacked(tables: Iterator[pa.Table], masks: Path, tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def _unpacked(made: Made, masks: Path, tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Write each mask to a file; of each image path, width, height, and that file's name."""
-    taken: set[str] = set()
-    for table in tables:
+    names = Counter(_without_ending(path) for path in made.names())
+    if several := [name for name, count in names.items() if count > 1]:
+        told = f"{escape(several[0])} with several endings, whose masks have the whole names"
+        tell(f"warning: there are {len(several)} names such as {told}, ending and all, before .png")
+    for table in made.tables():
         for row in table.to_pylist():
-            name = Path(unescape(row["path"]))
-            file = str(name.with_suffix(".png"))
-            if file in taken:
-                file = f"{name}.png"
-                tell(f"warning: there is a mask of another image of that name: that of {row['path']} is {escape(file)}")
-            taken.add(file)
+            short = _without_ending(row["path"])
+            file = f"{short if names[short] == 1 else unescape(row['path'])}.png"
             place = masks / file
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_bytes(row.pop("mask"))
             yield {**row, "mask": file}
+
+
+def _without_ending(path: str) -> str:
+    return str(Path(unescape(path)).with_suffix(""))

@@ -36,7 +36,10 @@ def test_a_bright_part_of_a_picture_is_found_where_it_was(width: int, height: in
     assert 1 - known.mean() == pytest.approx(cut_away(placed, width, height))
     # An edge may be off by half a pixel of the smaller of both images.
     across, down = (np.arange(length) + 0.5 for length in (width, height))
-    slack = [max(1, (high - low) / size) * 0.6 for low, high, size in zip(placed.part[:2], placed.part[2:], placed.size, strict=True)]
+    slack = [
+        max(1, (high - low) / size) * 0.6
+        for low, high, size in zip(placed.part[:2], placed.part[2:], placed.size, strict=True)
+    ]
     near_x = np.minimum(abs(across - left), abs(across - right)) <= slack[0] + 0.5
     near_y = np.minimum(abs(down - top), abs(down - bottom)) <= slack[1] + 0.5
     sure = known & ~near_x[None] & ~near_y[:, None]
