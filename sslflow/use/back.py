@@ -48,8 +48,11 @@ def cut_in_words(sizes: Sequence[tuple[int, int]], images: Images) -> str:
     cut = [share for share in lost if share > 0]
     if not cut:
         return ""
-    how = f"{sum(cut) / len(cut):.0%} of their area on average"
-    return f"of {len(cut)} of {len(sizes)} images the model sees only the middle square: {how} is cut away"
+    share = f"{100 * sum(cut) / len(cut):.0f} %"
+    return (
+        f"the model sees only the middle square of {len(cut)} of {len(sizes)} images: on average {share} of their area "
+        "is cut away"
+    )
 
 
 def cut_away(placed: Placement, width: int, height: int) -> float:

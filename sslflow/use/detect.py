@@ -77,5 +77,5 @@ def detect_folder(
         write_coco(file, coco(images, found, enumerate(model.classes, 1), about))
         said = cut_in_words([(one["width"], one["height"]) for one in images], model.images)
         if said:
-            tell(f"warning: {said}, and nothing is found there")
+            tell(f"warning: {said}; nothing is found there")
         return made.done(tell), len(found)

@@ -76,7 +76,7 @@ def segment_folder(
                 write_coco(whole / "masks.json", coco(images, found, enumerate(model.classes), about))
         said = cut_in_words([(one["width"], one["height"]) for one in images], model.images)
         if said:
-            tell(f"warning: {said}, and stand as {IGNORED} in the masks")
+            tell(f"warning: {said}; those pixels are {IGNORED} in the masks")
         return made.done(tell)
 
 
