@@ -17,9 +17,9 @@ class Pyramid(nn.Module):
     images are larger than 128), as long as there are two cells across: the same for all encoders.
 
     For each level the coarsest map of the encoder that is no coarser than the level, or else its finest, is brought to
-    the level's size; a feature pyramid network (arXiv:1612.03144) takes them from there,
-    normalised over groups of channels, so that one learning rate suits encoders whose maps differ in size. A ViT's one map serves all
-    levels, smaller and larger, as in ViTDet's simple pyramid (arXiv:2203.16527).
+    the level's size; a feature pyramid network (arXiv:1612.03144) takes them from there. It normalises over groups of
+    channels, so that one learning rate suits encoders whose maps differ in size. A ViT's one map serves all levels,
+    smaller and larger, as in ViTDet's simple pyramid (arXiv:2203.16527).
     """
 
     def __init__(self, encoder: Encoder, width: int) -> None:
