@@ -115,5 +115,6 @@ def _fitted(image: Image.Image, size: int, fit: Fit, orientation: int, shade: in
     if image.size == (size, size):
         return image
     ground = Image.new(image.mode, (size, size), shade if image.mode == "L" else (shade,) * 3)
-    ground.paste(image, placed.at[::-1] if orientation in SWAPPING else placed.at)
+    left, top = placed.at
+    ground.paste(image, (top, left) if orientation in SWAPPING else (left, top))
     return ground

@@ -15,6 +15,7 @@ from annotated_types import Ge
 from sslflow.data.classes import counted, hardly_differing, lacking, shown, summary
 from sslflow.data.formats import ImageFormat, described
 from sslflow.data.splits import POOL, TEST, TRAIN
+from sslflow.ingest.images.annotations import annotated_folder, check_annotations
 from sslflow.ingest.images.book import COLUMNS, Book, take, tasks
 from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, decode
 from sslflow.ingest.images.examine import cores, examine_all
@@ -27,7 +28,7 @@ from sslflow.ingest.images.made_by_systems import told
 from sslflow.ingest.images.named import read_labels, with_labels
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.images.repeats import write_repeats
-from sslflow.ingest.images.sources import NONE, EmojiLabel, combine, open_source
+from sslflow.ingest.images.sources import NONE, EmojiLabel, combine, directory, open_source
 from sslflow.ingest.images.truths import Truths
 from sslflow.ingest.records import Masks, Source, escape
 from sslflow.ingest.shards import ShardWriter
@@ -46,6 +47,7 @@ _WORDS = {
     "target": Words(place="target_path", unlabelled="set target to folder"),
 }
 _EXAMPLES = 5
+_BY_NUMBER = Masks()
 
 
 def prepare(
@@ -57,6 +59,9 @@ def prepare(
     source: str,
     path: str = "data/raw",
     labels: str = "",
+    annotations: str = "",
+    annotations_test: str = "",
+    masks: Masks = _BY_NUMBER,
     probe_source: str = "same",
     probe_path: str = "data/raw",
     image_size: Count,
@@ -84,7 +89,12 @@ def prepare(
     """
     if source == NONE and not domain:
         return _nothing(folder, channels, image_size)
-    images = open_source(source, path, seed=seed, test_fraction=test_fraction, label=label, words=_WORDS[domain])
+    others = {"source": source, "labels": labels, "probe_source": probe_source}
+    if check_annotations(annotations, annotations_test, masks, **others):
+        root = directory(path, source, "data.path")
+        images = annotated_folder(root, annotations, annotations_test, masks, seed, test_fraction)
+    else:
+        images = open_source(source, path, seed=seed, test_fraction=test_fraction, label=label, words=_WORDS[domain])
     if labels:
         images = with_labels(images, read_labels(Path(labels)), Path(labels), seed, test_fraction)
     if probe_source != "same":

@@ -47,11 +47,12 @@ def _run_lengths(shape: Mapping[str, Any], frame: tuple[int, int], flaws: list[t
     counts = shape["counts"]
     try:
         if isinstance(counts, np.ndarray):
-            if (counts < 0).any() or counts.sum() != width * height:
+            whole = counts.astype(np.int64)
+            if (whole != counts).any() or (whole < 0).any() or whole.sum() != width * height:
                 raise ValueError
-            return coco.frPyObjects({"size": [height, width], "counts": counts.tolist()}, height, width)
+            return coco.frPyObjects({"size": [height, width], "counts": whole.tolist()}, height, width)
         found = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
-        coco.decode(found)
+        _filled(found)
         return found
     except Exception:  # what they raise differs by what is wrong
         flaws.append(("run lengths that don't fill their image; its box is used", LEFT_OUT))
@@ -64,14 +65,18 @@ def box(run_lengths: Any) -> tuple[float, float, float, float]:
     return left, top, left + width, top + height
 
 
+def _filled(run_lengths: Any) -> np.ndarray:
+    """Where a shape is, bool `(height, width)`. Raises nearly anything for what is damaged."""
+    return coco.decode(run_lengths).astype(bool)
+
+
 def painted(things: Sequence[Thing], frame: tuple[int, int]) -> np.ndarray:
     """The things as a mask, uint8 `(height, width)`: 0 is the background, 1 the first class of things; smaller ones lie
     over larger ones. What is ignored, and the box of what has no shape, is `NO_CLASS`."""
     mask = np.zeros(frame[::-1], np.uint8)
     for thing in sorted(things, key=_area, reverse=True):
-        run_lengths: Any = thing.shape
-        if run_lengths is not None:
-            mask[coco.decode(run_lengths).astype(bool)] = NO_CLASS if thing.ignored else thing.label + 1
+        if thing.shape is not None:
+            mask[_filled(thing.shape)] = NO_CLASS if thing.ignored else thing.label + 1
         elif thing.box is not None:
             left, top = np.floor(thing.box[:2]).astype(int)
             right, bottom = np.ceil(thing.box[2:]).astype(int)

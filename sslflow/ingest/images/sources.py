@@ -74,7 +74,9 @@ def combine(pool: Source, probe: Source) -> Source:
             elif item.split != TEST:
                 yield Record(item.name, POOL, item.picture, group=item.group)
 
-    return Source(probe.classes, records, (*probe.notes, *pool.notes), probe.doubt)
+    lost = ("warning: masks and boxes of data.source are not used, since data.probe_source is not same",)
+    notes = (*probe.notes, *pool.notes, *lost * bool(pool.masks or pool.thing_classes))
+    return Source(probe.classes, records, notes, probe.doubt)
 
 
 def directory(path: str | os.PathLike[str], name: str, setting: str = "data.path or data.probe_path") -> Path:

@@ -116,7 +116,7 @@ class Truths:
         counts = self._counts()
         if pixel_classes:
             say(
-                f"masks of {counts['masks']:,} images, pixels of {len(pixel_classes):,} classes: {shown(pixel_classes)}"
+                f"masks of {counts['with_mask']:,} images, pixels of {len(pixel_classes):,} classes: {shown(pixel_classes)}"
             )
             of_pixels = _by_class(
                 pixel_classes, ((one.classes, split) for split, one in self._known.values() if one.mask is not None)
@@ -130,10 +130,15 @@ class Truths:
             )
             told = summary({name: sum(own.values()) for name, own in of_things.items()})
             say(
-                f"boxes in {counts['with_boxes']:,} images, {counts['without_things']:,} of these without a thing, of "
-                f"{told}; {counts['things_ignored']:,} are ignored, {counts['cut_away']:,} left out since the image's "
-                "fit cuts them away"
+                f"{counts['things']:,} boxes in {counts['with_boxes']:,} images, {counts['without_things']:,} of which "
+                f"show none; {told}"
             )
+            if counts["things_ignored"] or counts["cut_away"]:
+                say(
+                    f"{counts['things_ignored']:,} boxes are ignored, neither found nor missed: crowds, difficult ones, "
+                    f"and those of which data.fit leaves less than a quarter or a pixel; of {counts['cut_away']:,} more "
+                    "it leaves nothing"
+                )
             for line in lacking(of_things, tested=True):
                 say(f"warning: boxes: {line}")
         for line in _told(self._flaws):
@@ -149,7 +154,7 @@ class Truths:
         boxes = [one for one in known if one.boxes is not None]
         fates = Counter(flaw.fate for flaw in self._flaws)
         return {
-            "masks": sum(one.mask is not None for one in known),
+            "with_mask": sum(one.mask is not None for one in known),
             "with_boxes": len(boxes),
             "things": sum(len(one.labels) for one in boxes),
             "things_ignored": sum(int(one.ignored.sum()) for one in boxes),
