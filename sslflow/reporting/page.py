@@ -23,6 +23,8 @@ from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.images import atlas, audited, confusion, imbalance, mapped, neighbours, pseudolabels, worth
 from sslflow.reporting.so_far import SoFar
+from sslflow.reporting.where import section as where
+from sslflow.reporting.where.rows import Rows
 from sslflow.runtime.files import read_json
 from sslflow.settings.params import Count, Natural, lookup
 
@@ -95,6 +97,7 @@ def render(
         "table": _table(run, board, leaderboard.main_metrics(board)) if run.methods else None,
         "retrieved": _table(run, board, [metric for metric in leaderboard.metric_names(board) if metric in RETRIEVAL]),
         "worth": worth.section(board, answers, dataset, best, prices),
+        "where": where.section(Rows(run.params, run.seeds, dataset), seed),
         "imbalance": imbalance.section(board, answers, dataset, best),
         "data": _data(run, dataset) if run.methods else None,
         "audited": audit,

@@ -12,12 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.dense.detection import FRACTIONS, PROTOCOLS, Detected, Protocol, detect, require_boxes
 from sslflow.dense.detector import save_detector
+from sslflow.dense.localisation import localise
 from sslflow.dense.rows import SCRATCH, annotated_shares, encoder_of
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.starts import RANDOM
@@ -41,6 +43,19 @@ DETECTIONS = pa.schema(
     ]
 )
 """What was found in the annotated test images, in pixels of the prepared images; `label` is a class's number."""
+LOCALISED = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("x", pa.float32()),
+        ("y", pa.float32()),
+        ("hit", pa.bool_()),
+        ("centre", pa.bool_()),
+        ("pixels", pa.bool_()),
+        ("covered", pa.float64()),
+    ]
+)
+"""Where, without any label, something stands out in the test images that show something: whether a thing is there, in
+the middle, and where the pixels' colours stand out; the share of the image that things cover."""
 ROWS: Mapping[str, tuple[Protocol, ...]] = {RANDOM: ("frozen",), SCRATCH: ("tuned",)}
 """The protocols that say something of a control; of all other rows all do."""
 
@@ -59,6 +74,7 @@ def main(method: str, seed: int) -> None:
     if without:
         print(f"detect {name}  skipped: there are no images with boxes to {' and to '.join(without)} on")
         _write(folder / "detections.parquet", [DETECTIONS.empty_table()])
+        _write(folder / "localised.parquet", [LOCALISED.empty_table()])
         save_detector(None, paths.detector(method, seed))
         write_metrics(paths.metrics("detect", name), {})
         return
@@ -104,8 +120,27 @@ def main(method: str, seed: int) -> None:
         **made_by(method, seed, settings, dataset, last.images),
     }
     _write(folder / "detections.parquet", tables)
+    if method != SCRATCH:
+        metrics |= _localised(make_encoder(), dataset, device, folder / "localised.parquet")
+        print(
+            f"detect {name}  without labels: something is where its maps stand out in {100 * metrics['pointing']:.1f} %"
+        )
     save_detector(last.detector, paths.detector(method, seed))
     write_metrics(paths.metrics("detect", name), {**metrics, "seconds": time.monotonic() - began})
+
+
+def _localised(encoder: Encoder, dataset: Dataset, device: torch.device, file: Path) -> dict[str, float]:
+    """Where the encoder's maps stand out, written to the file, and how often something is there."""
+    found = localise(encoder, dataset, device)
+    x, y = found.points.T
+    columns = (found.rows, x, y, found.hit, found.centre, found.pixels, found.covered)
+    _write(file, [pa.table(dict(zip(LOCALISED.names, columns, strict=True))).cast(LOCALISED)])
+    return {
+        "pointing": float(found.hit.mean()),
+        "pointing_centre": float(found.centre.mean()),
+        "pointing_pixels": float(found.pixels.mean()),
+        "pointing_chance": float(found.covered.mean()),
+    }
 
 
 def _table(found: Detected, rows: np.ndarray) -> pa.Table:

@@ -36,6 +36,8 @@ SHOWN = (
     "audit_clusters",
     "probe",
     "finetune",
+    "segment",
+    "detect",
     "domains",
     "adapt",
     "adapt_methods",
