@@ -108,7 +108,7 @@ def test_a_linear_layer_is_handed_on_as_well(width: int, tmp_path: Path) -> None
 
 def test_what_differs_or_can_not_be_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, out = opened("segmenter", tmp_path), tmp_path / "out" / "a.pt"
-    with pytest.raises(ValueError, match=r"--to: there is no format 'timm'.*; there are safetensors, onnx, torchscript"):
+    with pytest.raises(ValueError, match=r"there is no format 'timm'.*; there are safetensors, onnx, torchscript"):
         export_placing(model, "timm", out)
     with pytest.raises(ValueError, match=r"a name that ends in \.onnx"):
         export_placing(model, "onnx", out)
@@ -134,7 +134,9 @@ def test_the_command_and_the_card(
 
     def call(*words: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["sslflow", "export", *words])
-        return cli.main(), *capsys.readouterr()
+        code = cli.main()
+        said = capsys.readouterr()
+        return code, said.out, said.err
 
     code, out, _ = call("simclr-0", "--of", "segmenter", "--to", "safetensors", "-o", "mine.safetensors")
     assert code == 0
