@@ -26,7 +26,7 @@ from sslflow.reporting.leaderboard import (
 from sslflow.reporting.origin import settings_text
 from sslflow.runtime.files import read_json
 from sslflow.use.encoder import ImageEncoder
-from sslflow.use.formats import Format, named, normalises
+from sslflow.use.formats import OPSET, Format, named, normalises
 from sslflow.use.images import Images
 from sslflow.use.snippet import TOLERANCE, brought_to
 
@@ -39,7 +39,7 @@ READS = {
     "torchvision": "A file of safetensors with the weights, under the names of torchvision.",
     "timm": "A file of safetensors with the weights, under the names of timm.",
     "safetensors": "A file of safetensors with the weights and all that rebuilds the encoder, which sslflow reads.",
-    "onnx": "ONNX, for batches of any size. It takes shares of white and normalises them itself.",
+    "onnx": f"ONNX, opset {OPSET}, for batches of any size. It takes shares of white and normalises them itself.",
     "torchscript": "TorchScript, for batches of any size. It takes shares of white and normalises them itself. "
     "(PyTorch calls TorchScript deprecated; ONNX lasts longer.)",
 }

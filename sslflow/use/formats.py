@@ -28,6 +28,8 @@ ENDINGS: Mapping[Format, str] = {
 EXTRA = ("onnxscript", "onnxruntime")
 LARGEST_ONNX = 2e9
 """Bytes: what a file of ONNX holds without others beside it."""
+OPSET = 18
+"""Of ONNX: what PyTorch's exporter is written for, and what runtimes since 2022 read."""
 KEY = "sslflow"
 """Of the metadata of a file."""
 
@@ -217,6 +219,7 @@ def _as_onnx(network: nn.Module, file: Path, example: Tensor, outputs: Sequence[
         dynamo=True,
         input_names=["images"],
         output_names=list(outputs),
+        opset_version=OPSET,
         dynamic_shapes={"images": {0: torch.export.Dim("n", min=1)}},
         verbose=False,
     )

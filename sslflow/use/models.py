@@ -133,7 +133,7 @@ class ImageDetector(Placing):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         found = self.model.head(list(self.model.backbone(self.normalised(images)).values()))
         codes, scores = found["bbox_regression"], found["cls_logits"].sigmoid()
-        anchors = self.anchors.expand(len(codes), -1, -1).reshape(-1, 4)
+        anchors = self.anchors.expand(codes.shape[0], -1, -1).reshape(-1, 4)
         boxes = self.model.box_coder.decode_single(codes.reshape(-1, 4), anchors)
         return boxes.view(codes.shape).clamp(0, self.images.side), scores
 

@@ -55,7 +55,7 @@ def test_a_file_of_boxes_is_read_by_pycocotools(folder: Path, model: Path, tmp_p
     for one in coco.loadImgs(coco.getImgIds()):
         with Image.open(folder / one["file_name"]) as image:
             assert image.size == (one["width"], one["height"])
-        boxes = coco.loadAnns(coco.getAnnIds(imgIds=one["id"]))
+        boxes: list[Any] = coco.loadAnns(coco.getAnnIds(imgIds=one["id"]))
         (found,) = network.detect([folder / one["file_name"]], 0.5)
         assert len(boxes) == len(found.scores)
         for box, own, label, score in zip(boxes, found.boxes, found.labels, found.scores, strict=True):
