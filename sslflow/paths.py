@@ -41,6 +41,8 @@ MAKERS = {
         "clusters": "audit_clusters",
         **dict.fromkeys(("predictions", "few"), "probe"),
         "tuned": "finetune",
+        **dict.fromkeys(("segmented", "segmenters"), "segment"),
+        **dict.fromkeys(("detected", "detectors"), "detect"),
         "adapted": "adapt",
         "report": "report",
         "scores": "report",
@@ -66,7 +68,9 @@ def maker(file: Path) -> str:
     else:
         stage = MAKERS.get(root, {}).get(first, "") or MAKERS.get(root, {}).get(first.partition(".")[0], "")
     name = file.stem.rpartition("-")[0]
-    control = stage in ("probe", "finetune") and (name in ("random", "pixels", "scratch") or start(name).exists())
+    control = stage in ("probe", "finetune", "segment", "detect") and (
+        name in ("random", "pixels", "scratch") or start(name).exists()
+    )
     return f"{stage}_control" if control else stage
 
 
@@ -159,6 +163,26 @@ def few(name: str, seed: int) -> Path:
 def tuned(method: str, seed: int) -> Path:
     """A fine-tuned encoder's predictions on the test images, a column for each share of the labels, CSV."""
     return ARTIFACTS / "tuned" / f"{run_name(method, seed)}.csv"
+
+
+def segmented(name: str, seed: int) -> Path:
+    """The folder with what a row took the pixels of the test images for: counts, masks, confusion."""
+    return ARTIFACTS / "segmented" / run_name(name, seed)
+
+
+def segmenter(name: str, seed: int) -> Path:
+    """The model that a row learnt from the largest share of the masks, safetensors."""
+    return ARTIFACTS / "segmenters" / f"{run_name(name, seed)}.safetensors"
+
+
+def detected(name: str, seed: int) -> Path:
+    """The folder with what a row found in the test images, and where it looked without being told."""
+    return ARTIFACTS / "detected" / run_name(name, seed)
+
+
+def detector(name: str, seed: int) -> Path:
+    """The detector that a row learnt from the largest share of the boxes, safetensors."""
+    return ARTIFACTS / "detectors" / f"{run_name(name, seed)}.safetensors"
 
 
 def views(method: str) -> Path:

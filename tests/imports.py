@@ -19,6 +19,7 @@ LAYERS = (
     "audit",
     "pseudolabels",
     "examination",
+    "dense",
     "evaluation",
     "methods",
     "adaptation",

@@ -175,6 +175,8 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
     for section, key, built_in in (
         ("run", "controls", (RANDOM, "pixels")),
         ("run", "tuned_controls", ("scratch",)),
+        ("run", "segment_controls", (RANDOM, "scratch")),
+        ("run", "detect_controls", (RANDOM, "scratch")),
         ("start", "weights", (RANDOM,)),
         ("start", "teacher", (RANDOM,)),
     ):

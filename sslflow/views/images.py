@@ -1,5 +1,5 @@
-"""What was read of a data set to the tensors that a method sees, batched, on the device; here, of images. The only file
-that imports Kornia."""
+"""What was read of a data set to the tensors that a method sees, batched, on the device; here, of images. Kornia is
+imported here and in `places` alone."""
 
 from __future__ import annotations
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sslflow.evaluation.savings import Needed
-from sslflow.reporting.images.worth import Prices, apart, energy_sentence, sentence, spaced
+from sslflow.reporting.images.by_labels import apart, spaced
+from sslflow.reporting.images.worth import Prices, energy_sentence, sentence
 
 PRICES = Prices(label=0.1, hour=2.0)
 

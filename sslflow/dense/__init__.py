@@ -1,0 +1,1 @@
+"""What is where: segmentation, detection and localisation on an encoder's maps."""

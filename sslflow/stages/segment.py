@@ -1,0 +1,153 @@
+"""segment NAME SEED: the classes of pixels learnt on an encoder's maps from shares of the annotated images: that of a
+method's run, one with random weights (`random`: frozen, `scratch`: trained along), or with weights that `starts`
+names."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from sslflow import paths
+from sslflow.data.dataset import Dataset
+from sslflow.data.splits import TEST, TRAIN
+from sslflow.dense.rows import SCRATCH, annotated_shares, encoder_of
+from sslflow.dense.segmentation import FRACTIONS, PROTOCOLS, Protocol, Segmented, require_masks, segment
+from sslflow.dense.segmenter import save_segmenter
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.starts import RANDOM
+from sslflow.runtime.device import compute
+from sslflow.runtime.files import replacing, write_json, write_metrics
+from sslflow.settings.params import read
+from sslflow.stages.entry import run
+from sslflow.training.provenance import how_images_are, made_by
+
+COUNTS = pa.schema(
+    [
+        ("protocol", pa.string()),
+        ("fraction", pa.float64()),
+        ("row", pa.int64()),
+        ("class", pa.int32()),
+        ("intersection", pa.int64()),
+        ("predicted", pa.int64()),
+        ("actual", pa.int64()),
+    ]
+)
+"""Pixels of each test image and each class that is there or was predicted, by its number; without ignored ones."""
+MASKS = pa.schema([("protocol", pa.string()), ("fraction", pa.float64()), ("row", pa.int64()), ("mask", pa.binary())])
+"""What was predicted for some of the test images: PNG files of class numbers."""
+ROWS: Mapping[str, tuple[Protocol, ...]] = {RANDOM: ("linear", "frozen"), SCRATCH: ("tuned",)}
+"""The protocols that say something of a control; of all other rows all do."""
+
+
+def schemas() -> Mapping[str, Callable[..., Any]]:
+    """The sections of params.yaml that this stage reads, and what they configure."""
+    return {"compute": compute, "encoder": Encoder, "segment": segment}
+
+
+def main(method: str, seed: int) -> None:
+    settings = read(schemas())
+    device = compute(**settings["compute"])
+    dataset = Dataset()
+    name, folder = paths.run_name(method, seed), paths.segmented(method, seed)
+    without = [split for split in (TRAIN, TEST) if not len(dataset.annotated_rows(split, "mask"))]
+    if without:
+        print(f"segment {name}  skipped: there are no images with masks to {' and to '.join(without)} on")
+        _write(folder, [], [], {})
+        save_segmenter(None, paths.segmenter(method, seed))
+        write_metrics(paths.metrics("segment", name), {})
+        return
+
+    truth = require_masks(dataset)
+    asked = settings["segment"].get("fractions", FRACTIONS)
+    shares = annotated_shares(dataset, "mask", asked)
+    for fraction in set(asked).difference(shares.values()):
+        print(f"segment {name}  {100 * fraction:g} % of the images would be the same as another share: left out")
+    protocols, largest = ROWS.get(method, PROTOCOLS), max(shares)
+
+    def make_encoder() -> Encoder:
+        return encoder_of(method, seed, dataset.format, settings["encoder"])
+
+    metrics: dict[str, float] = {"classes": len(truth.pixel_classes)}
+    counts: list[dict[str, Any]] = []
+    masks: list[dict[str, Any]] = []
+    last = None
+    began = time.monotonic()
+    for found in segment(make_encoder, dataset, device, seed, protocols, method == SCRATCH, **settings["segment"]):
+        share = f"{100 * found.fraction:g}pct"
+        if found.protocol == protocols[0]:
+            metrics |= {f"images_{share}": found.images, f"covered_{share}": len(found.covered)}
+            _tell_missing(f"segment {name}  {found.images} images", truth.pixel_classes, found.covered)
+        metrics |= {
+            f"{found.protocol}_miou_{share}": found.scores.miou,
+            f"{found.protocol}_accuracy_{share}": found.scores.accuracy,
+            f"{found.protocol}_boundary_{share}": found.scores.boundary_iou,
+            f"{found.protocol}_loss_{share}": found.loss,
+        }
+        counts += _counts(found, dataset.annotated_rows(TEST, "mask"))
+        if found.fraction == largest and found.protocol in ("linear", protocols[-1]):
+            masks += [
+                {"protocol": found.protocol, "fraction": found.fraction, "row": row, "mask": _png(mask)}
+                for row, mask in sorted(found.masks.items())
+            ]
+        if found.fraction == largest:
+            last = found
+        print(
+            f"segment {name}  {found.protocol}, {found.images} images ({100 * found.fraction:g} %), {found.steps} "
+            f"steps: test mIoU {100 * found.scores.miou:.1f} %",
+            flush=True,
+        )
+    assert last is not None
+    last.model.facts = {
+        "images": how_images_are(dataset, dataset.format),
+        "segmenter": {"protocol": last.protocol, "fraction": last.fraction},
+        **made_by(method, seed, settings, dataset, last.images),
+    }
+    _write(folder, counts, masks, {"classes": truth.pixel_classes, **_confusion(last)})
+    save_segmenter(last.model, paths.segmenter(method, seed))
+    write_metrics(paths.metrics("segment", name), {**metrics, "seconds": time.monotonic() - began})
+
+
+def _tell_missing(what: str, classes: Sequence[str], covered: Sequence[int]) -> None:
+    if missing := [name for number, name in enumerate(classes) if number not in covered]:
+        print(f"{what}: no pixel is of {', '.join(missing)}, so nothing is taken for it")
+
+
+def _counts(found: Segmented, rows: np.ndarray) -> list[dict[str, Any]]:
+    scores = found.scores
+    image, number = np.nonzero(scores.predicted + scores.actual)
+    three = (scores.intersection, scores.predicted, scores.actual)
+    columns = zip(rows[image].tolist(), number.tolist(), *(one[image, number].tolist() for one in three), strict=True)
+    names = COUNTS.names
+    return [dict(zip(names, (found.protocol, found.fraction, *values), strict=True)) for values in columns]
+
+
+def _confusion(found: Segmented) -> dict[str, Any]:
+    """What the pixels of each class were taken for, and each class's IoU, None where there is none."""
+    ious = [None if np.isnan(one) else one for one in found.scores.ious.tolist()]
+    pixels = found.scores.confusion.tolist()
+    return {"protocol": found.protocol, "fraction": found.fraction, "pixels": pixels, "iou": ious}
+
+
+def _png(mask: np.ndarray) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(mask).save(content, "PNG")
+    return content.getvalue()
+
+
+def _write(folder: Path, counts: list[dict[str, Any]], masks: list[dict[str, Any]], confusion: dict[str, Any]) -> None:
+    for name, rows, schema in (("counts", counts, COUNTS), ("masks", masks, MASKS)):
+        with replacing(folder / f"{name}.parquet") as temporary:
+            pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+    write_json(folder / "confusion.json", confusion)
+
+
+if __name__ == "__main__":
+    run(main, str, int)
