@@ -20,7 +20,7 @@ from torchvision.ops import box_area
 
 from sslflow.data.formats import ImageFormat
 from sslflow.dense.average_precision import AT_MOST
-from sslflow.dense.pyramid import Pyramid
+from sslflow.dense.pyramid import Pyramid, groups_of
 from sslflow.networks.encoder import Encoder, rebuilt
 from sslflow.runtime.files import reading, replacing
 
@@ -86,7 +86,7 @@ class Head(RetinaNetHead):
     """torchvision's, with normalisation over groups of channels, and answers in full precision."""
 
     def __init__(self, width: int, anchors: int, classes: int) -> None:
-        super().__init__(width, anchors, classes, norm_layer=partial(nn.GroupNorm, _groups(width)))
+        super().__init__(width, anchors, classes, norm_layer=partial(nn.GroupNorm, groups_of(width)))
         for head in (self.classification_head, self.regression_head):
             head.conv = head.conv[:DEPTH]
 
@@ -175,11 +175,6 @@ def load_detector(file: Path) -> Detector:
         detector.facts = facts
         detector.load_state_dict(weights)
     return detector.eval()
-
-
-def _groups(width: int) -> int:
-    """Of channels that are normalised together: eight of them, or all, where that doesn't go."""
-    return width // 8 if width % 8 == 0 else 1
 
 
 def _shared(boxes: Tensor, anchors: Tensor) -> Tensor:
