@@ -102,10 +102,10 @@ def _refuse_copy(settings: Mapping[str, Mapping[str, Any]], weights: Mapping[str
             named.append((f"data.{key}", place))
     for setting, name in named:
         if not _is_there(Path(name)) and (project / name).exists():
+            whole = f"{kinds.get(setting, '')}{project / name}"
             raise ValueError(
                 f"{setting}: {name} is not in this copy of the project, which `dvc exp run --temp` or `--queue` makes "
-                f"of what Git and DVC know: set {setting} to the whole path, {kinds.get(setting, '')}{project / name}; or "
-                f"`dvc add {name}`, commit {name}.dvc, and run all stages, not a part, which brings it along"
+                f"of what Git and DVC know: set {setting} to the whole path, {whole}; or `dvc add {name}`, commit {name}.dvc, and run all stages, not a part, which brings it along"
             )
 
 
