@@ -105,7 +105,8 @@ def _refuse_copy(settings: Mapping[str, Mapping[str, Any]], weights: Mapping[str
             whole = f"{kinds.get(setting, '')}{project / name}"
             raise ValueError(
                 f"{setting}: {name} is not in this copy of the project, which `dvc exp run --temp` or `--queue` makes "
-                f"of what Git and DVC know: set {setting} to the whole path, {whole}; or `dvc add {name}`, commit {name}.dvc, and run all stages, not a part, which brings it along"
+                f"of what Git and DVC know: set {setting} to the whole path, {whole}; or `dvc add {name}`, "
+                f"commit {name}.dvc, and run all stages, not a part, which brings it along"
             )
 
 
