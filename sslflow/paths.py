@@ -42,6 +42,7 @@ MAKERS = {
         **dict.fromkeys(("predictions", "few"), "probe"),
         "tuned": "finetune",
         **dict.fromkeys(("segmented", "segmenters"), "segment"),
+        **dict.fromkeys(("detected", "detectors"), "detect"),
         "adapted": "adapt",
         "report": "report",
         "scores": "report",
@@ -67,7 +68,7 @@ def maker(file: Path) -> str:
     else:
         stage = MAKERS.get(root, {}).get(first, "") or MAKERS.get(root, {}).get(first.partition(".")[0], "")
     name = file.stem.rpartition("-")[0]
-    control = stage in ("probe", "finetune", "segment") and (
+    control = stage in ("probe", "finetune", "segment", "detect") and (
         name in ("random", "pixels", "scratch") or start(name).exists()
     )
     return f"{stage}_control" if control else stage
@@ -172,6 +173,16 @@ def segmented(name: str, seed: int) -> Path:
 def segmenter(name: str, seed: int) -> Path:
     """The model that a row learnt from the largest share of the masks, safetensors."""
     return ARTIFACTS / "segmenters" / f"{run_name(name, seed)}.safetensors"
+
+
+def detected(name: str, seed: int) -> Path:
+    """The folder with what a row found in the test images, and where it looked without being told."""
+    return ARTIFACTS / "detected" / run_name(name, seed)
+
+
+def detector(name: str, seed: int) -> Path:
+    """The detector that a row learnt from the largest share of the boxes, safetensors."""
+    return ARTIFACTS / "detectors" / f"{run_name(name, seed)}.safetensors"
 
 
 def views(method: str) -> Path:

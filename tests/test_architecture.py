@@ -177,18 +177,20 @@ def test_outs_are_where_places_says(tmp_path: Path) -> None:
 
     images, heard, adapted = (runs(*run[name]) for name in ("methods", "clip_methods", "adapt_methods"))
     controls = runs(*{*run["controls"], *run["tuned_controls"]})
+    detected = runs(*{*run["detect"], *run["detect_controls"]})
     segmented = runs(*{*run["segment"], *run["segment_controls"]})
     judged = (paths.trained, paths.curve, paths.pictures, paths.verdict)
     known = {place(*one) for place in (*judged, paths.encoder, paths.features, paths.pseudolabels) for one in images}
     known |= {place(*one) for place in (paths.predictions, paths.few, paths.tuned) for one in images + controls}
     known |= {place(*one) for place in (paths.segmented, paths.segmenter) for one in segmented}
+    known |= {place(*one) for place in (paths.detected, paths.detector) for one in detected}
     known |= {place(*one, paths.OF_CLIPS) for place in judged for one in heard}
     known |= {place for one in heard for place in (paths.examined(*one), paths.clip_encoder(*one, "picture").parent)}
     known |= {paths.adapted(*one) for one in adapted}
     known |= {place(method) for place in (paths.views, paths.clusters) for method in run["methods"]}
     known |= {paths.clustering(*one) for one in images}
     known |= {paths.domains(name) for name in params["domains"]} | {paths.clips(name) for name in params["clips"]}
-    items = {paths.run_name(*one) for one in images + controls + segmented + heard + adapted}
+    items = {paths.run_name(*one) for one in images + controls + segmented + detected + heard + adapted}
     items |= {*run["methods"], *params["domains"], *params["clips"], ""}
     known |= {paths.metrics(stage, item) for stage in check.stage_names() for item in items}
     known |= {paths.LISTINGS, paths.PREPARED, paths.AUDIT, paths.REPORT, paths.SCORES}

@@ -138,7 +138,7 @@ def _compute(host: Host, content: Mapping[str, Any]) -> Iterator[Value]:
         yield Value("train.precision", "bf16", "this GPU has it")
     elif not host.bf16:
         why = "this GPU has no bf16" if host.gpu else "bf16 and compile are for GPUs"
-        for section in ("train", "extract", "finetune", "segment"):
+        for section in ("train", "extract", "finetune", "segment", "detect"):
             if lookup(content, section).get("precision") == "bf16":
                 yield Value(f"{section}.precision", "fp32", why)
     if lookup(content, "train").get("compile") and not host.gpu:

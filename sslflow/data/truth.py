@@ -49,8 +49,9 @@ class Things:
 class Annotated:
     """What is known of one prepared image."""
 
-    mask: np.ndarray | None = None
-    """uint8 `(size, size)`: indices into the classes of pixels, or `IGNORED`; None: no pixel is known."""
+    mask: np.ndarray | bytes | None = None
+    """uint8 `(size, size)`, or a PNG file of it: indices into the classes of pixels, or `IGNORED`; None: no pixel is
+    known."""
     things: Things | None = None
     """None: it isn't known which things are there."""
 
@@ -81,6 +82,8 @@ class Truth:
     def things(self, rows: np.ndarray) -> list[Things]:
         """The things in the images of the rows given. Raises `KeyError` for an image of which they aren't known."""
         table = self._table.take(pa.array(self._places(rows)))
+        if table["boxes"].null_count:
+            raise KeyError(f"no things of row {rows[table['boxes'].to_pylist().index(None)]}")
         found = zip(*(table[name].to_pylist() for name in ("boxes", "labels", "ignored")), strict=True)
         return [
             Things(
@@ -146,9 +149,9 @@ def truth_facts(pixel_classes: Sequence[str], thing_classes: Sequence[str]) -> d
     return {"pixel_classes": list(pixel_classes), "thing_classes": list(thing_classes)}
 
 
-def _png(mask: np.ndarray | None) -> bytes | None:
-    if mask is None:
-        return None
+def _png(mask: np.ndarray | bytes | None) -> bytes | None:
+    if mask is None or isinstance(mask, bytes):
+        return mask
     content = io.BytesIO()
     Image.fromarray(mask).save(content, "PNG")
     return content.getvalue()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,38 +18,47 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
 from torchvision.ops import box_area
 
+from sslflow.data.formats import ImageFormat
 from sslflow.dense.average_precision import AT_MOST
-from sslflow.dense.pyramid import Pyramid
+from sslflow.dense.pyramid import Pyramid, groups_of
 from sslflow.networks.encoder import Encoder, rebuilt
 from sslflow.runtime.files import reading, replacing
 
 KEY = "sslflow.detector"
+LOWEST_SCORE = 0.01
+"""Of what is found: what a precision at a high recall rests on."""
+DEPTH = 2
+"""Convolutions of a head before its last; RetinaNet has four, for which ten images are few and a CPU is slow."""
 IGNORED = -2
 """What torchvision's matcher calls an anchor that is neither a thing nor background."""
 
 
 class Detector(RetinaNet):
-    """RetinaNet (arXiv:1708.02002) on a `Pyramid` of the encoder's maps, with narrow heads that normalise over groups
-    of channels, so that they learn in few steps and from batches of any size.
+    """RetinaNet (arXiv:1708.02002) on a `Pyramid` of the encoder's maps, with narrow and shallow heads that
+    normalise over groups of channels, so that they learn in few steps and from batches of any size.
 
     In evaluation mode normalised images `(n, channels, size, size)` become a list of `{"boxes": (k, 4), "scores": (k,),
     "labels": (k,)}`, at most 100 an image, the surest first; boxes are left, top, right, bottom in pixels. In training
     mode, with `targets`, a list of `{"boxes", "labels", "ignored"}`, `ignored` boxes `(m, 4)`, the losses.
     """
 
-    def __init__(self, encoder: Encoder, classes: Sequence[str], *, width: int) -> None:
+    def __init__(self, encoder: Encoder, classes: Sequence[str], format: ImageFormat, *, width: int) -> None:
         """Raises `ValueError` for the few networks that make no map."""
         pyramid = Pyramid(encoder, width)
         anchors = Anchors(encoder.image_size, pyramid.sides)
-        norm = partial(nn.GroupNorm, _groups(width))
-        head = RetinaNetHead(width, anchors.num_anchors_per_location()[0], len(classes), norm_layer=norm)
+        head = Head(width, anchors.num_anchors_per_location()[0], len(classes))
         super().__init__(
-            pyramid, len(classes), anchor_generator=anchors, head=head, detections_per_img=AT_MOST, min_size=1
+            pyramid,
+            len(classes),
+            anchor_generator=anchors,
+            head=head,
+            detections_per_img=AT_MOST,
+            score_thresh=LOWEST_SCORE,
         )
         self.transform = AsTheyAre()
-        self.classes, self.width = list(classes), width
+        self.classes, self.format, self.width = list(classes), format, width
         self.facts: dict[str, Any] = {}
-        """Plain values that are kept with it: `images`, how they were read and normalised."""
+        """What else is known of it, plain values: how images' files were read, and how it was trained."""
 
     @property
     def encoder(self) -> Encoder:
@@ -72,6 +82,18 @@ class Detector(RetinaNet):
         return self.head.compute_loss(targets, head_outputs, anchors, matched)
 
 
+class Head(RetinaNetHead):
+    """torchvision's, with normalisation over groups of channels, and answers in full precision."""
+
+    def __init__(self, width: int, anchors: int, classes: int) -> None:
+        super().__init__(width, anchors, classes, norm_layer=partial(nn.GroupNorm, groups_of(width)))
+        for head in (self.classification_head, self.regression_head):
+            head.conv = head.conv[:DEPTH]
+
+    def forward(self, x: list[Tensor]) -> dict[str, Tensor]:
+        return {name: found.float() for name, found in super().forward(x).items()}
+
+
 class Anchors(AnchorGenerator):
     """Boxes around the centre of each cell of each level: of two to more than three cells' width, in three steps, and
     of three shapes."""
@@ -93,7 +115,7 @@ class Anchors(AnchorGenerator):
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
         """As torchvision's, but around the centres of cells instead of their corners, however wide these are."""
         found = []
-        self.set_cell_anchors(feature_maps[0].dtype, feature_maps[0].device)
+        self.set_cell_anchors(torch.float32, feature_maps[0].device)
         for level, stride, own in zip(feature_maps, self.strides, self.cell_anchors or [], strict=True):
             centres = (torch.arange(level.shape[-1], device=own.device) + 0.5) * stride
             y, x = torch.meshgrid(centres, centres, indexing="ij")
@@ -105,21 +127,27 @@ class AsTheyAre(nn.Module):
     """In place of torchvision's transform: prepared images are all of one size, and normalised."""
 
     def forward(self, images: Tensor, targets: Any = None) -> tuple[ImageList, Any]:
-        return ImageList(images, [tuple(images.shape[-2:])] * len(images)), targets
+        height, width = images.shape[-2:]
+        return ImageList(images, [(height, width)] * len(images)), targets
 
     def postprocess(self, result: list[dict[str, Tensor]], *_: Any) -> list[dict[str, Tensor]]:
         return result
 
 
-def save_detector(detector: Detector, file: Path) -> None:
-    """Write the weights, all that rebuilds the detector, and its facts to one safetensors file."""
-    described = {
-        "encoder": detector.encoder.settings,
-        "classes": detector.classes,
-        "width": detector.width,
-        "facts": detector.facts,
-    }
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in detector.state_dict().items()}
+def save_detector(detector: Detector | None, file: Path) -> None:
+    """Write weights, classes, format, and the settings that rebuild the detector to one safetensors file, the same
+    bytes for the same content. None: that there is none, since nothing could be learnt."""
+    described: dict[str, Any] = {}
+    if detector is not None:
+        described = {
+            "encoder": detector.encoder.settings,
+            "width": detector.width,
+            "classes": detector.classes,
+            "format": asdict(detector.format),
+            "facts": {**detector.facts, "encoder": detector.encoder.facts},
+        }
+    state = (detector or nn.Module()).state_dict()
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with replacing(file) as temporary:
         save_file(weights, temporary, metadata={KEY: json.dumps(described, sort_keys=True)})
 
@@ -133,16 +161,20 @@ def load_detector(file: Path) -> Detector:
     if KEY not in metadata:
         raise ValueError(f"{file}: not a detector written by sslflow (its metadata lack '{KEY}')")
     with reading(file):
-        described: Mapping[str, Any] = json.loads(metadata[KEY])
-        detector = Detector(rebuilt(described["encoder"]), described["classes"], width=described["width"])
-        detector.facts = described["facts"]
+        described = json.loads(metadata[KEY])
+    if not described:
+        raise ValueError(f"{file}: holds no detector: there were no boxes to train one on")
+    with reading(file):
+        facts = described["facts"]
+        form: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in described["format"].items()
+        }
+        encoder = rebuilt(described["encoder"])
+        encoder.facts = facts.pop("encoder")
+        detector = Detector(encoder, described["classes"], ImageFormat(**form), width=described["width"])
+        detector.facts = facts
         detector.load_state_dict(weights)
     return detector.eval()
-
-
-def _groups(width: int) -> int:
-    """Of channels that are normalised together: eight of them, or all, where that doesn't go."""
-    return width // 8 if width % 8 == 0 else 1
 
 
 def _shared(boxes: Tensor, anchors: Tensor) -> Tensor:

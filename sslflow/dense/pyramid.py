@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
@@ -15,8 +17,9 @@ class Pyramid(nn.Module):
     images are larger than 128), as long as there are two cells across: the same for all encoders.
 
     For each level the coarsest map of the encoder that is no coarser than the level, or else its finest, is brought to
-    the level's size; a feature pyramid network (arXiv:1612.03144) takes them from there. A ViT's one map serves all
-    levels, smaller and larger, as in ViTDet's simple pyramid (arXiv:2203.16527).
+    the level's size; a feature pyramid network (arXiv:1612.03144) takes them from there. It normalises over groups of
+    channels, so that one learning rate suits encoders whose maps differ in size. A ViT's one map serves all levels,
+    smaller and larger, as in ViTDet's simple pyramid (arXiv:2203.16527).
     """
 
     def __init__(self, encoder: Encoder, width: int) -> None:
@@ -30,13 +33,19 @@ class Pyramid(nn.Module):
         finer = [[i for i, side in enumerate(self.stages.across) if side >= wanted] for wanted in self.sides]
         self.sources = [found[-1] if found else 0 for found in finer]
         self.out_channels = width
-        self.together = FeaturePyramidNetwork([self.stages.dims[i] for i in self.sources], width)
+        dims = [self.stages.dims[i] for i in self.sources]
+        self.together = FeaturePyramidNetwork(dims, width, norm_layer=partial(nn.GroupNorm, groups_of(width)))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Maps `(n, width, side, side)` of normalised images, by the levels' numbers, as torchvision wants them."""
         maps = self.stages(images)
         levels = zip(self.sources, self.sides, strict=True)
         return self.together({str(i): _brought(maps[source], side) for i, (source, side) in enumerate(levels)})
+
+
+def groups_of(width: int) -> int:
+    """Groups of channels that are normalised together: of eight each, or a single one where that doesn't go."""
+    return width // 8 if width % 8 == 0 else 1
 
 
 def _brought(found: Tensor, side: int) -> Tensor:

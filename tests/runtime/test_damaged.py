@@ -307,7 +307,7 @@ def test_the_maker_of_a_file_is_the_stage_that_has_it_among_its_outputs(
     monkeypatch.chdir(tmp_path)
     write_start("lite0", None)
     controls = {"${run.controls}": ["random", "pixels", "lite0"], "${run.tuned_controls}": ["scratch", "lite0"]}
-    controls["${run.segment_controls}"] = ["random", "scratch", "lite0"]
+    controls["${run.segment_controls}"] = controls["${run.detect_controls}"] = ["random", "scratch", "lite0"]
     for stage, block in YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"].items():
         words = {"item.seed": "0", "item.method": "simclr", "key": "pair"}
         for control in controls.get(block.get("matrix", {}).get("control"), ["none"]):

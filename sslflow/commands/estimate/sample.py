@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -159,7 +159,7 @@ class _Seen:
         wanted = max(FEWEST, A_CLASS * len(source.classes), fits)
         step = max(1, self.records // wanted)
         self.taken = -(-self.records // step)
-        return Source(source.classes, lambda: _thinned(source, step), source.notes, source.doubt)
+        return replace(source, records=lambda: _thinned(source, step))
 
 
 DECODING = ("fit", "background", "sixteen_bit", "max_pixels")

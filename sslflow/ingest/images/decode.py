@@ -11,26 +11,16 @@ import numpy as np
 from PIL import Image
 
 from sslflow.ingest.images.files import Refused
+from sslflow.ingest.images.geometry import SWAPPING, TURNS, Fit, placement
 from sslflow.ingest.images.opened import Opened, hashed, open_picture
 from sslflow.ingest.images.raster import SixteenBit, Used
 from sslflow.ingest.records import Picture
 
-Fit = Literal["crop", "pad", "stretch"]
 Background = Literal["white", "black", "grey"]
 
 MAX_PIXELS = 100_000_000
 
 _SHADES = {"white": 255, "grey": 128, "black": 0}
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SWAPPING = {_TURNS[number] for number in (5, 6, 7, 8)}
 _UNSUPPORTED = re.compile("unsupported|not supported|not implemented|cannot handle", re.IGNORECASE)
 
 
@@ -51,6 +41,8 @@ class Decoded:
     """Pages, frames or planes that are left out."""
     bands: int = 0
     """Bands that are left out."""
+    orientation: int = 1
+    """As in EXIF, 1 to 8: how the file's pixels lay, before they were turned upright."""
 
 
 def decode(
@@ -84,16 +76,17 @@ def decode(
 
 
 def _prepared(opened: Opened, size: int, channels: int, fit: Fit, shade: int) -> Decoded:
-    image, turn = opened.image, _TURNS.get(opened.orientation)
-    shown = (opened.height, opened.width) if turn in _SWAPPING else (opened.width, opened.height)
-    content = _content(image, turn) if opened.content is None else opened.content
+    image, orientation = opened.image, opened.orientation
+    shown = (opened.height, opened.width) if orientation in SWAPPING else (opened.width, opened.height)
+    content = _content(image, TURNS.get(orientation)) if opened.content is None else opened.content
     if image.mode == "RGBA":
         ground = Image.new("RGB", image.size, (shade, shade, shade))
         ground.paste(image, mask=image.getchannel("A"))
         image = ground
-    fitted = _fitted(image.convert("L" if channels == 1 else "RGB"), size, fit, turn, shade)
+    fitted = _fitted(image.convert("L" if channels == 1 else "RGB"), size, fit, orientation, shade)
     pixels = np.asarray(fitted, np.uint8).reshape(size, size, channels).transpose(2, 0, 1)
-    return Decoded(np.ascontiguousarray(pixels), *shown, content, opened.used, opened.pages, opened.bands)
+    facts = (opened.used, opened.pages, opened.bands, orientation)
+    return Decoded(np.ascontiguousarray(pixels), *shown, content, *facts)
 
 
 def _content(image: Image.Image, turn: Image.Transpose | None) -> str:
@@ -113,22 +106,15 @@ def _content(image: Image.Image, turn: Image.Transpose | None) -> str:
     return hashed((image.mode, image.size), image.tobytes())
 
 
-def _fitted(image: Image.Image, size: int, fit: Fit, turn: Image.Transpose | None, shade: int) -> Image.Image:
+def _fitted(image: Image.Image, size: int, fit: Fit, orientation: int, shade: int) -> Image.Image:
     """Resized to `size` squared, then turned upright: the same as the other way round, and cheaper."""
-    width, height = image.size
-    box, target = (0.0, 0.0, float(width), float(height)), (size, size)
-    if fit == "crop":
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-    elif fit == "pad":
-        target = (max(1, round(size * width / max(width, height))), max(1, round(size * height / max(width, height))))
-    if image.size != target or box != (0, 0, width, height):
-        image = image.resize(target, Image.Resampling.BICUBIC, box=box, reducing_gap=3.0)
-    if turn is not None:
-        image = image.transpose(turn)
+    placed = placement(*image.size, size, fit)
+    image = placed.resized(image, Image.Resampling.BICUBIC)
+    if orientation in TURNS:
+        image = image.transpose(TURNS[orientation])
     if image.size == (size, size):
         return image
     ground = Image.new(image.mode, (size, size), shade if image.mode == "L" else (shade,) * 3)
-    ground.paste(image, ((size - image.width) // 2, (size - image.height) // 2))
+    left, top = placed.at
+    ground.paste(image, (top, left) if orientation in SWAPPING else (left, top))
     return ground

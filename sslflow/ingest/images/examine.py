@@ -22,7 +22,8 @@ from PIL import Image
 from sslflow.data.splits import Split
 from sslflow.ingest.images.decode import Decoded
 from sslflow.ingest.images.files import Refused, regular_file
-from sslflow.ingest.records import Picture, Record, Rejected, escape
+from sslflow.ingest.images.known import Known
+from sslflow.ingest.records import Annotation, Picture, Record, Rejected, escape
 
 _WINDOW = 4
 """Tasks a worker that are under way or wait to be fetched: bounds what is in memory."""
@@ -41,26 +42,33 @@ class Examined:
     """Of the file's bytes (of the pixels, where there is no file), hexadecimal."""
     pixels_hash: str
     """Of the picture that the file holds, 128 bits, hexadecimal: by it, repeats are found."""
+    known: Known | None = None
+    """Of an image that has been annotated."""
 
 
 Decoder = Callable[[Picture], Decoded]
+Annotator = Callable[[Annotation, Decoded], Known]
 
 
-def examine(records: list[Record], decoder: Decoder) -> list[Examined | Rejected]:
+def examine(records: list[Record], decoder: Decoder, annotator: Annotator | None = None) -> list[Examined | Rejected]:
     """Each record decoded, or rejected with the reason, in the same order."""
-    return [_examined(record, decoder) for record in records]
+    return [_examined(record, decoder, annotator) for record in records]
 
 
 def examine_all(
-    tasks: Iterable[list[Record]], decoder: Decoder, workers: int, max_pixels: int
+    tasks: Iterable[list[Record]],
+    decoder: Decoder,
+    workers: int,
+    max_pixels: int,
+    annotator: Annotator | None = None,
 ) -> Generator[Examined | Rejected, None, None]:
     """Decode lists of records in `workers` processes; the results come in the order of the records.
 
-    `decoder` must be picklable: `decode` or a `partial` of it; Pillow refuses more than `max_pixels` by itself as well.
-    Close the generator (`contextlib.closing`) to be sure that no process outlives it. Raises `ValueError` when a
-    process is killed.
+    `decoder` and `annotator` must be picklable: `decode` and `known`, or a `partial` of them; Pillow refuses more than
+    `max_pixels` by itself as well. Close the generator (`contextlib.closing`) to be sure that no process outlives it.
+    Raises `ValueError` when a process is killed.
     """
-    job = partial(examine, decoder=decoder)
+    job = partial(examine, decoder=decoder, annotator=annotator)
     context = multiprocessing.get_context("spawn")  # no copy of the parent's threads and memory
     before = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(max_pixels,))
@@ -118,15 +126,15 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _examined(record: Record, decoder: Decoder) -> Examined | Rejected:
+def _examined(record: Record, decoder: Decoder, annotator: Annotator | None) -> Examined | Rejected:
     try:
         digest = _sha256(record.picture)
         decoded = decoder(record.picture)
     except Refused as reason:
         return Rejected(record.name, str(reason))
-    return Examined(
-        record.name, record.split, record.label, record.group, decoded, digest, decoded.content or digest[:32]
-    )
+    known = annotator(record.truth, decoded) if annotator and record.truth else None
+    content = decoded.content or digest[:32]
+    return Examined(record.name, record.split, record.label, record.group, decoded, digest, content, known)
 
 
 def _sha256(picture: Picture) -> str:

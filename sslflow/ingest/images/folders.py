@@ -22,24 +22,28 @@ Identity = tuple[int, int]
 """Of a real folder: device and inode."""
 
 
-def folder(root: Path) -> Source:
-    """Every image below `root` at any depth, without labels, as a pool."""
+def folder(root: Path, without: tuple[str, ...] = ()) -> Source:
+    """Every image below `root` at any depth, without labels, as a pool; what lies in the folders `without`, relative to
+    it and with a slash at the end, counts as other files."""
 
-    return Source((), partial(images, root), tuple(_aside(root)))
+    return Source((), partial(images, root, without), tuple(_aside(root, without)))
 
 
-def images(root: Path) -> Iterator[Item]:
+def images(root: Path, without: tuple[str, ...] = ()) -> Iterator[Item]:
     """The images of `folder`, one by one, and what else is there."""
     for item in _walk(root, ""):
-        yield Record(item, POOL, root / item) if isinstance(item, str) else item
+        if not isinstance(item, str):
+            yield item
+        else:
+            yield Other(item) if item.startswith(without) else Record(item, POOL, root / item)
 
 
-def _aside(root: Path) -> Iterator[str]:
+def _aside(root: Path, without: tuple[str, ...]) -> Iterator[str]:
     """A warning of folders that hold what goes with images."""
     found: Counter[str] = Counter()
     for path, count in _counts(root, {}).items():
         name = path.rstrip("/").rpartition("/")[2]
-        if layout.beside_images(name):
+        if layout.beside_images(name) and not path.startswith(without):
             found[escape(name)] += count
     if found:
         names = shown(f"{name} ({count:,})" for name, count in found.items())

@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 from annotated_types import Ge
 
 from sslflow.data.classes import counted, hardly_differing, lacking, shown, summary
 from sslflow.data.formats import ImageFormat, described
-from sslflow.data.splits import POOL, TEST, TRAIN, Split
+from sslflow.data.splits import POOL, TEST, TRAIN
+from sslflow.ingest.images.annotations import annotated_folder, check_annotations
+from sslflow.ingest.images.book import COLUMNS, Book, take, tasks
 from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, decode
-from sslflow.ingest.images.examine import Examined, cores, examine_all
+from sslflow.ingest.images.examine import cores, examine_all
 from sslflow.ingest.images.imbalance import long_tailed
 from sslflow.ingest.images.kinds import READ
+from sslflow.ingest.images.known import known
 from sslflow.ingest.images.layout import Words
 from sslflow.ingest.images.losses import Losses
 from sslflow.ingest.images.made_by_systems import told
 from sslflow.ingest.images.named import read_labels, with_labels
 from sslflow.ingest.images.raster import SixteenBit
-from sslflow.ingest.images.repeats import Repeat, write_repeats
-from sslflow.ingest.images.sources import NONE, EmojiLabel, combine, open_source
-from sslflow.ingest.records import Other, Passed, Record, Rejected, Source, escape
+from sslflow.ingest.images.repeats import write_repeats
+from sslflow.ingest.images.sources import NONE, EmojiLabel, combine, directory, open_source
+from sslflow.ingest.images.truths import Truths
+from sslflow.ingest.records import Masks, Source, escape
 from sslflow.ingest.shards import ShardWriter
 from sslflow.runtime.files import write_csv, write_json
 from sslflow.runtime.folders import replacing_folder
@@ -38,9 +39,6 @@ from sslflow.settings.params import Count, Fraction, Natural
 AtLeastOne = Annotated[float, Ge(1)]
 Duplicates = Literal["keep", "drop"]
 
-COLUMNS = (("width", pa.int32()), ("height", pa.int32()), ("sha256", pa.string()), ("pixels", pa.string()))
-"""What the manifest says of each image besides: its size upright, hashes of the file and of the picture in it."""
-
 WARNING = "warning: "
 SOURCE_WORDS = Words(place="source_path", unlabelled="")
 _WORDS = {
@@ -48,10 +46,8 @@ _WORDS = {
     "source": SOURCE_WORDS,
     "target": Words(place="target_path", unlabelled="set target to folder"),
 }
-_TASK_IMAGES = 64
-_TASK_BYTES = 4 * 2**20
-_TELL_EVERY = 10.0
 _EXAMPLES = 5
+_BY_NUMBER = Masks()
 
 
 def prepare(
@@ -63,6 +59,9 @@ def prepare(
     source: str,
     path: str = "data/raw",
     labels: str = "",
+    annotations: str = "",
+    annotations_test: str = "",
+    masks: Masks = _BY_NUMBER,
     probe_source: str = "same",
     probe_path: str = "data/raw",
     image_size: Count,
@@ -90,7 +89,12 @@ def prepare(
     """
     if source == NONE and not domain:
         return _nothing(folder, channels, image_size)
-    images = open_source(source, path, seed=seed, test_fraction=test_fraction, label=label, words=_WORDS[domain])
+    others = {"source": source, "labels": labels, "probe_source": probe_source}
+    if check_annotations(annotations, annotations_test, masks, **others):
+        root = directory(path, source, "data.path")
+        images = annotated_folder(root, annotations, annotations_test, masks, seed, test_fraction)
+    else:
+        images = open_source(source, path, seed=seed, test_fraction=test_fraction, label=label, words=_WORDS[domain])
     if labels:
         images = with_labels(images, read_labels(Path(labels)), Path(labels), seed, test_fraction)
     if probe_source != "same":
@@ -123,14 +127,15 @@ def prepare(
         sixteen_bit=sixteen_bit,
         max_pixels=max_pixels,
     )
+    annotator = partial(known, size=image_size, fit=fit, masks=images.masks or Masks(), max_pixels=max_pixels)
     with replacing_folder(folder) as temporary:
-        book = _Book(Losses(sixteen_bit), drop=duplicates == "drop")
+        book = Book(Losses(sixteen_bit), Truths(images), drop=duplicates == "drop")
         shape = (channels, image_size, image_size)
         with ShardWriter(temporary, {"images": ("|u1", shape)}, COLUMNS, measured="images") as writer:
-            tasks = _tasks(images, book, channels * image_size**2)
-            found = examine_all(tasks, decoder, workers or cores(), max_pixels)
+            waiting = tasks(images, book, channels * image_size**2)
+            found = examine_all(waiting, decoder, workers or cores(), max_pixels, annotator)
             with contextlib.closing(found):
-                _take(found, book, writer, tell)
+                take(found, book, writer, tell)
             _check(book, len(writer), where, max_bad)
         counts = {split: writer.count(split) for split in (TRAIN, TEST, POOL)}
         if not counts[POOL] and not counts[TRAIN]:
@@ -146,8 +151,9 @@ def prepare(
         if book.passed:
             say(f"passed over, since hidden or made by a system: {told(book.passed)}")
         _judge(temporary, images.classes, where, domain, say)
+        truth, of_truth = book.truths.write(temporary, max_bad, say)
         read = {"fit": fit, "background": background, "sixteen_bit": sixteen_bit}
-        facts = {**described(form, images.classes), "counts": counts, "warnings": warnings, "read": read}
+        facts = {**described(form, images.classes), "counts": counts, "warnings": warnings, "read": read, **truth}
         write_json(temporary / "dataset.json", facts)
     leaked = sum(repeat.leaked for repeat in book.repeats)
     if leaked:
@@ -165,6 +171,7 @@ def prepare(
         "left_out": book.losses.left_out,
         "thinned": thinned,
         "passed_over": sum(one.files for one in book.passed),
+        **of_truth,
     }
 
 
@@ -184,84 +191,7 @@ def _nothing(folder: Path, channels: int, size: int) -> dict[str, int]:
     return {"images": 0, **counts, **dict.fromkeys((*found, *missing), 0)}
 
 
-@dataclass
-class _Book:
-    """What is known of the images so far."""
-
-    losses: Losses
-    drop: bool
-    rejected: list[Rejected] = field(default_factory=list)
-    other_files: int = 0
-    passed: list[Passed] = field(default_factory=list)
-    first: dict[Split, dict[bytes, int]] = field(default_factory=lambda: {TEST: {}, TRAIN: {}, POOL: {}})
-    """Of each split, hash of the picture → row of the first image like that."""
-    repeats: list[Repeat] = field(default_factory=list)
-
-
-def _tasks(source: Source, book: _Book, image_bytes: int) -> Iterator[list[Record]]:
-    """The records in lists of a size that is worth sending; what isn't a record goes into the book."""
-    limit = max(1, min(_TASK_IMAGES, _TASK_BYTES // image_bytes))
-    waiting: list[Record] = []
-    for item in source.records():
-        if isinstance(item, Record):
-            waiting.append(item)
-        elif isinstance(item, Other):
-            book.other_files += 1
-        elif isinstance(item, Passed):
-            book.passed.append(item)
-        else:
-            book.rejected.append(item)
-        if len(waiting) == limit:
-            yield waiting
-            waiting = []
-    if waiting:
-        yield waiting
-
-
-def _take(found: Iterator[Examined | Rejected], book: _Book, writer: ShardWriter, tell: Callable[[str], None]) -> None:
-    began = told = time.monotonic()
-    for seen, item in enumerate(found, start=1):
-        if isinstance(item, Rejected):
-            book.rejected.append(item)
-        else:
-            _keep_or_drop(item, book, writer)
-        now = time.monotonic()
-        if now - told >= _TELL_EVERY:
-            told = now
-            tell(f"prepare  {seen} images  {len(book.rejected)} quarantined  {seen / (now - began):.0f} img/s")
-
-
-def _keep_or_drop(item: Examined, book: _Book, writer: ShardWriter) -> None:
-    """An image is compared with those to test on and those of its own split. One to train on may be in the pool as
-    well: there its label is not used, and without it pretraining would miss it."""
-    key = bytes.fromhex(item.pixels_hash)
-    tested = book.first[TEST].get(key)
-    row = tested if tested is not None else book.first[item.split].get(key)
-    book.losses.add(item, repeated=row is not None or (item.split == POOL and key in book.first[TRAIN]))
-    dropped = row is not None and book.drop
-    added = None if dropped else writer.add({"images": item.decoded.pixels}, _columns(item))
-    if row is not None:
-        leaked = tested is not None and item.split != TEST
-        book.repeats.append(Repeat(item.name, item.split, item.label, item.sha256, row, leaked, added))
-    if added is not None:
-        book.first[item.split].setdefault(key, added)
-
-
-def _columns(item: Examined) -> dict[str, object]:
-    """What the manifest says of an image, but for its place."""
-    return {
-        "path": escape(item.name),
-        "split": item.split,
-        "label": item.label,
-        "group": escape(item.name if item.group is None else item.group),
-        "width": item.decoded.width,
-        "height": item.decoded.height,
-        "sha256": item.sha256,
-        "pixels": item.pixels_hash,
-    }
-
-
-def _check(book: _Book, kept: int, where: str, max_bad: float) -> None:
+def _check(book: Book, kept: int, where: str, max_bad: float) -> None:
     good, bad = kept + len(book.repeats) * book.drop, len(book.rejected)
     if not good and not bad:
         others = f"; it holds {book.other_files} other files" if book.other_files else ""

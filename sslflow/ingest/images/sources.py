@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from sslflow.data.classes import class_name
 from sslflow.data.splits import POOL, TEST, TRAIN
 from sslflow.ingest.images import folders, idx
 from sslflow.ingest.images.layout import Words
-from sslflow.ingest.records import Item, Record, Source
+from sslflow.ingest.records import Annotation, Item, Masks, Record, Source, Thing
 from sslflow.settings.params import closest
 
 EmojiLabel = Literal["category", "subcategory"]
@@ -73,7 +74,9 @@ def combine(pool: Source, probe: Source) -> Source:
             elif item.split != TEST:
                 yield Record(item.name, POOL, item.picture, group=item.group)
 
-    return Source(probe.classes, records, (*probe.notes, *pool.notes), probe.doubt)
+    lost = ("warning: masks and boxes of data.source are not used, since data.probe_source is not same",)
+    notes = (*probe.notes, *pool.notes, *lost * bool(pool.masks or pool.thing_classes))
+    return Source(probe.classes, records, notes, probe.doubt)
 
 
 def directory(path: str | os.PathLike[str], name: str, setting: str = "data.path or data.probe_path") -> Path:
@@ -96,7 +99,8 @@ def _sample(detail: str, label: EmojiLabel) -> Source:
     place = paths.SAMPLES / detail
     if list(place.glob("*-ubyte*")):
         return idx.idx(place, seed=0, test_fraction=0.0)
-    return _pictures([place.with_suffix(".parquet")] if "/" in detail else sorted(place.glob("*.parquet")), label)
+    files = [place.with_suffix(".parquet")] if "/" in detail else sorted(place.glob("*.parquet"))
+    return _scenes(files[0]) if "mask" in pq.read_schema(files[0]).names else _pictures(files, label)
 
 
 def _pictures(files: list[Path], label: EmojiLabel) -> Source:
@@ -118,3 +122,26 @@ def _pictures(files: list[Path], label: EmojiLabel) -> Source:
                     yield Record(f"{file.stem}/{shown}", split, row["image"], numbers[class_name(row[kind])], shown)
 
     return Source(classes, records)
+
+
+def _scenes(file: Path) -> Source:
+    """Encoded images in a Parquet file: the columns image, split, item, and, but in the pool, mask (a PNG of numbers of
+    classes), boxes (left, top, right, bottom of one thing after the other) and labels; `classes` in the metadata of the
+    file are those in the masks, the first of which is the background, the others the things'."""
+    pixel_classes = tuple(json.loads((pq.read_schema(file).metadata or {})[b"classes"]))
+    numbers = {name: number for number, name in enumerate(pixel_classes[1:])}
+
+    def records() -> Iterator[Record]:
+        for split in (TEST, TRAIN, POOL):
+            for row in pq.read_table(file, filters=[("split", "==", split)]).to_pylist():
+                truth = None
+                if row["mask"] is not None:
+                    boxes = zip(*(row["boxes"][edge::4] for edge in range(4)), strict=True)
+                    things = [
+                        Thing(numbers[name], (left, top, right, bottom))
+                        for name, (left, top, right, bottom) in zip(row["labels"], boxes, strict=True)
+                    ]
+                    truth = Annotation(row["mask"], tuple(things))
+                yield Record(f"{file.stem}/{row['item']}", split, row["image"], group=row["item"], truth=truth)
+
+    return Source((), records, masks=Masks(pixel_classes), thing_classes=pixel_classes[1:])

@@ -21,7 +21,7 @@ from data_fixtures import bomb, encoded, fill, scene, write
 
 from sslflow.data.dataset import Dataset
 from sslflow.ingest import shards
-from sslflow.ingest.images import prepare as module
+from sslflow.ingest.images import book
 from sslflow.ingest.images.prepare import prepare
 from sslflow.ingest.records import escape, unescape
 from sslflow.runtime.files import read_json
@@ -124,7 +124,7 @@ def test_emoji_in_colour(tmp_path):
 def test_the_same_whatever_the_number_of_workers(tmp_path, monkeypatch):
     bad_and_good(tmp_path / "raw")
     fill(tmp_path / "raw/more", 150, first=200)
-    monkeypatch.setattr(module, "_TASK_IMAGES", 7)
+    monkeypatch.setattr(book, "_TASK_IMAGES", 7)
     for workers in (1, 3):
         prepared(tmp_path, out=f"out{workers}", workers=workers)
     one, three = ({file.name: file.read_bytes() for file in (tmp_path / out).iterdir()} for out in ("out1", "out3"))

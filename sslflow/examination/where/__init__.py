@@ -1,0 +1,1 @@
+"""How well rows segment and detect, beside one another, with intervals."""

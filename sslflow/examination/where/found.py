@@ -1,0 +1,134 @@
+"""What runs predicted on the annotated test images, read from what the stages wrote, as scores to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from sslflow import paths
+from sslflow.data.dataset import Dataset
+from sslflow.data.splits import TEST
+from sslflow.dense.average_precision import Detections, average_precision, matched
+from sslflow.evaluation.intervals import Interval
+from sslflow.examination.where.gaps import Score, gap, mean_iou, over, remembered
+from sslflow.runtime.tables import read_parquet
+
+Metric = Literal["miou", "map", "map50"]
+PROTOCOLS = ("linear", "frozen", "tuned")
+PIXELS = ("intersection", "predicted", "actual")
+
+
+class Way(NamedTuple):
+    """How a row was trained: by a protocol, on a share of the annotated images to train on."""
+
+    protocol: str
+    fraction: float
+
+
+class Found:
+    """Of the runs on the `seeds`. What is about other images than the annotated test images is as if it weren't
+    there."""
+
+    def __init__(self, dataset: Dataset, seeds: Sequence[int], root: Path = Path()) -> None:
+        """`root`: the project's folder."""
+        self.dataset, self.seeds, self.root = dataset, seeds, root
+        self.counts = cache(self._counts)
+        self.detections = cache(self._detections)
+        self.scores = cache(self._scores)
+
+    def ways(self, name: str, metric: Metric) -> list[Way]:
+        """How a row was trained, for a metric: the smallest fraction first, `PROTOCOLS` in their order."""
+        read = self.counts if metric == "miou" else self.detections
+        found = {way for seed in self.seeds for way in read(name, seed)}
+        return sorted(found, key=lambda way: (way.fraction, PROTOCOLS.index(way.protocol)))
+
+    def rows(self, metric: Metric) -> np.ndarray:
+        """Rows of the annotated test images."""
+        kind = "mask" if metric == "miou" else "boxes"
+        return self.dataset.annotated_rows(TEST, kind) if self.dataset.truth else np.empty(0, np.int64)
+
+    def groups(self, metric: Metric) -> np.ndarray:
+        """Their groups."""
+        return self.dataset.groups[self.rows(metric)]
+
+    def values(self, name: str, metric: Metric, way: Way) -> list[float]:
+        """A row's score of each of the seeds that have it."""
+        once = np.ones((1, len(self.rows(metric))))
+        return [float(score(once)[0]) for score in self.scores(name, metric, way).values()]
+
+    def over(self, name: str, metric: Metric, way: Way) -> Interval | None:
+        """A row's score, over its seeds and the test images; None where there is none."""
+        found = list(self.scores(name, metric, way).values())
+        return over(found, self.groups(metric)) if found else None
+
+    def gap(self, one: tuple[str, Way], other: tuple[str, Way], metric: Metric) -> Interval | None:
+        """By how much one row is above another, on the seeds that both have; None where there are none."""
+        ours, theirs = self.scores(one[0], metric, one[1]), self.scores(other[0], metric, other[1])
+        seeds = [seed for seed in ours if seed in theirs]
+        if not seeds:
+            return None
+        return gap([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds], self.groups(metric))
+
+    def _scores(self, name: str, metric: Metric, way: Way) -> dict[int, Score]:
+        """Seed → score, of the seeds that have it."""
+        if metric == "miou":
+            read = {seed: self.counts(name, seed).get(way) for seed in self.seeds}
+            return {seed: remembered(mean_iou(one)) for seed, one in read.items() if one is not None}
+        both = {seed: self._precisions(name, seed, way) for seed in self.seeds if way in self.detections(name, seed)}
+        place = ("map", "map50").index(metric)
+        return {seed: lambda times, score=score: score(times)[place] for seed, score in both.items()}
+
+    def _precisions(self, name: str, seed: int, way: Way) -> Score:
+        """mAP and mAP50, `(2, draws)`."""
+        truth = self.dataset.truth
+        assert truth
+        of = matched(truth.things(self.rows("map")), self.detections(name, seed)[way], len(truth.thing_classes))
+        return remembered(lambda times: np.stack(average_precision(of, times)))
+
+    def _counts(self, name: str, seed: int) -> dict[Way, np.ndarray]:
+        """Pixels of each test image and class, int64 `(n, classes, 3)`, as `class_ious` takes them."""
+        file = self.root / paths.segmented(name, seed) / "counts.parquet"
+        if not file.exists() or not self.dataset.truth:
+            return {}
+        table, rows = read_parquet(file), self.rows("miou")
+        columns = {column: table[column].to_numpy() for column in ("row", "class", *PIXELS)}
+        found = {}
+        for way, mask in _ways(table):
+            places = np.searchsorted(rows, columns["row"][mask])
+            classes = columns["class"][mask]
+            shape = (len(rows), len(self.dataset.truth.pixel_classes))
+            if not np.isin(columns["row"][mask], rows).all() or classes.max(initial=0) >= shape[1]:
+                return {}
+            found[way] = np.zeros((*shape, len(PIXELS)), np.int64)
+            found[way][places, classes] = np.stack([columns[column][mask] for column in PIXELS], axis=1)
+        return found
+
+    def _detections(self, name: str, seed: int) -> dict[Way, Detections]:
+        """What was found in the test images; `image` is the place among `rows`."""
+        file = self.root / paths.detected(name, seed) / "detections.parquet"
+        if not file.exists() or not self.dataset.truth:
+            return {}
+        table, rows = read_parquet(file), self.rows("map")
+        own, labels = table["row"].to_numpy(), table["label"].to_numpy().astype(np.int64)
+        if not np.isin(own, rows).all() or labels.max(initial=0) >= len(self.dataset.truth.thing_classes):
+            return {}
+        scores = table["score"].to_numpy()
+        boxes = np.stack([table[side].to_numpy() for side in ("left", "top", "right", "bottom")], axis=1)
+        return {
+            way: Detections(np.searchsorted(rows, own[mask]), labels[mask], scores[mask], boxes[mask])
+            for way, mask in _ways(table)
+        }
+
+
+def _ways(table: pa.Table) -> Iterator[tuple[Way, np.ndarray]]:
+    """Each way in which a run was trained, and which lines of its table are about it, bool `(lines,)`."""
+    protocols = np.array(table["protocol"].to_pylist(), dtype=str)
+    fractions = table["fraction"].to_numpy()
+    for protocol, fraction in sorted(set(zip(protocols.tolist(), fractions.tolist(), strict=True))):
+        way = Way(protocol, float(f"{fraction:.6g}"))
+        yield way, (protocols == protocol) & (fractions == fraction)

@@ -1,0 +1,1 @@
+"""What is where: how the report shows segmentation, detection and localisation."""

@@ -1,0 +1,89 @@
+"""The section about what is where: does pretraining pay for masks and boxes, how surely, and what does it look like?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sslflow.examination.where.found import Metric, Way
+from sslflow.reporting.where import boxes, localised, masks
+from sslflow.reporting.where.rows import METRICS, NAMES, SCRATCH, Rows, seeds_in_words, share
+from sslflow.reporting.where.words import sentences
+
+
+def section(rows: Rows, seed: int) -> dict[str, Any] | None:
+    """What the page shows; None where no row has been made. `seed` chooses the images with localised things."""
+    names = list(dict.fromkeys([*rows.asked["map"], *rows.asked["miou"]]))
+    pointed = localised.section(rows, sorted(names, key=lambda name: name not in rows.methods), seed)
+    if not rows.metrics() and not pointed:
+        return None
+    columns = rows.columns()
+    heads = [(title, sum(one.metric == metric for one in columns)) for metric, title in METRICS.items()]
+    return {
+        "said": sentences(rows) if rows.metrics() else [],
+        "heads": [(title, count) for title, count in heads if count],
+        "columns": [
+            (NAMES[one.protocol], not number or one.metric != columns[number - 1].metric)
+            for number, one in enumerate(columns)
+        ],
+        "blocks": [(_of_labels(rows, fraction), list(rows.lines(fraction))) for fraction in rows.fractions()],
+        "compared": any(SCRATCH in rows.names(metric) for metric in rows.metrics()),
+        "seeds": seeds_in_words(len(rows.found.seeds)),
+        "tests": _tests(rows),
+        "masks": _masks(rows),
+        "boxes": _boxes(rows),
+        "localised": pointed,
+    }
+
+
+def _of_labels(rows: Rows, fraction: float) -> str:
+    return f"{share(fraction)} of the labels"
+
+
+def _tests(rows: Rows) -> str:
+    counts = {metric: len(rows.found.rows(metric)) for metric in rows.metrics()}
+    told = [
+        f"{counts[metric]:,} with {words}"
+        for metric, words in (("miou", "masks"), ("map", "boxes"))
+        if counts.get(metric)
+    ]
+    return " and ".join(told)
+
+
+def _best(rows: Rows, metric: Metric) -> tuple[Way, str] | None:
+    """The way with most labels that rows are fine-tuned by, or else the last there is, and its best row."""
+    ways = [way for name in rows.names(metric) for way in rows.found.ways(name, metric)]
+    if not ways:
+        return None
+    way = max(ways, key=lambda way: (way.protocol == "tuned", way.fraction, way.protocol == "linear"))
+    means = {name: over.mean for name in rows.names(metric) if (over := rows.over(name, metric, way))}
+    return way, max(means, key=means.__getitem__)
+
+
+def _masks(rows: Rows) -> dict[str, Any] | None:
+    if not (found := _best(rows, "miou")):
+        return None
+    way, best = found
+    heads, lines = masks.classes(rows, way, best)
+    truth = rows.found.dataset.truth
+    assert truth
+    return {
+        "best": best,
+        "way": f"{NAMES[way.protocol]} with {share(way.fraction)} of the labels",
+        "heads": heads,
+        "lines": lines,
+        "confusion": masks.confusion(rows, way, best),
+        "examples": masks.examples(rows, way, best),
+        "legend": masks.legend(truth.pixel_classes),
+    }
+
+
+def _boxes(rows: Rows) -> dict[str, Any] | None:
+    if not (found := _best(rows, "map")):
+        return None
+    way, best = found
+    return {
+        "best": best,
+        "way": f"{NAMES[way.protocol]} with {share(way.fraction)} of the labels",
+        "look": (look := boxes.look(rows, way, best)),
+        "from": boxes.words_of(look.score) if look else "",
+    }
