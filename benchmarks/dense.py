@@ -322,7 +322,8 @@ def signed(told: Interval | None) -> str:
     """`+4.1 (+1.0 to +7.2)`, in bold where it leaves out 0."""
     if told is None:
         return "–"
-    words = f"{100 * told.mean:+.1f} ({100 * told.low:+.1f} to {100 * told.high:+.1f})"
+    mean, low, high = (f"{round(100 * value, 1) + 0.0:+.1f}" for value in (told.mean, told.low, told.high))
+    words = f"{mean} ({low} to {high})"
     return f"**{words}**" if told.sure else words
 
 

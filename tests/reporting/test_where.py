@@ -10,6 +10,8 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
 from sslflow.reporting.where.rows import Rows
 from sslflow.reporting.where.section import section
+from sslflow.runtime.files import read_json, write_metrics
+from sslflow.stages import report
 
 RUN = {
     "methods": ["simclr", "rotation"],
@@ -151,3 +153,45 @@ def test_nothing_made_is_no_section():
     fakewhere.scenes()
     assert section(Rows({"run": RUN}, [0], Dataset()), 0) is None
     assert not (paths.ARTIFACTS / "segmented").exists()
+
+
+PARAMS = """
+run:
+  methods: [simclr, rotation]
+  segment: [simclr, rotation]
+  segment_controls: [random, scratch, lite0]
+  detect: [simclr]
+  detect_controls: [scratch, lite0]
+  seeds: [0]
+  launch: python -m
+starts: {lite0: {weights: random}}
+methods: {simclr: {}, rotation: {}}
+report: {}
+"""
+
+
+def test_the_page_begins_with_it_where_images_have_no_class_and_names_stay_text():
+    made((0,))
+    write_metrics(paths.metrics("prepare"), {"cut_away": 3, "annotations_mended": 0})
+    write_metrics(
+        paths.metrics("segment", "simclr-0"), {"tuned_miou_1pct": 0.5, "tuned_miou_10pct": 0.7, "seconds": 9.0}
+    )
+    write_metrics(paths.metrics("segment", "random-0"), {"frozen_miou_10pct": 0.2})
+    write_metrics(paths.metrics("detect", "simclr-0"), {"tuned_map_10pct": 0.25, "tuned_map50_10pct": 0.5})
+    (paths.ARTIFACTS.parent / "params.yaml").write_text(PARAMS)
+    report.main()
+    page = (paths.REPORT / "index.html").read_text()
+    text = " ".join(page.split("<script")[0].split())
+    assert "<h1>Pretrained here, the encoder beats training from scratch" in text
+    assert text.count("Pretrained here, the encoder beats") == 1
+    assert '<a href="#where">What is where</a>' in text
+    assert '<a href="#leaderboard">' not in text
+    assert "data.probe_source" not in text
+    assert "12 images to train on and 10 to test on have masks, of 3 classes of pixels" in text
+    assert "1 of the images show nothing" in text
+    assert "3 boxes were cut away" in text
+    assert "annotations were mended" not in text
+    assert "&lt;b&gt;square&lt;/b&gt;" in text
+    assert "<b>square</b>" not in text
+    assert read_json(paths.SCORES / "where-simclr.json") == {"box_map": 0.25, "miou": 0.7}
+    assert not (paths.SCORES / "where-random.json").exists()
