@@ -38,6 +38,7 @@ HELD = {
     "<run>": "[^/]+",
     "<seed>": r"\d+",
     "METHOD": "[^/]+",
+    "SEED": "[0-9]+",
     "NAME": "[^/]+",
     "mine": "[^/]+",
     "<name>": "[^/]+",
@@ -109,7 +110,12 @@ def stages(project: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def outs(project: Path) -> list[str]:
-    return outputs(project)
+    """What the stages of `make full` write, and those of the recipe for masks and boxes."""
+    found = outputs(project)
+    shutil.copy(ROOT / "recipes/scenes.yaml", project / "params.yaml")
+    found += outputs(project)
+    shutil.copy(RECIPE, project / "params.yaml")
+    return found
 
 
 # Commands
