@@ -40,8 +40,8 @@ from sslflow.evaluation.intervals import Interval, crossed
 from sslflow.examination.where.found import Found, Metric, Way
 from sslflow.examination.where.gaps import Score, gap, over
 from sslflow.ingest.images.prepare import prepare
+from sslflow.reporting.where.localised import read_all
 from sslflow.runtime.files import read_json, sha256, write_json, write_text
-from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import load, lookup
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -268,21 +268,26 @@ class Tables:
         return found(row, self.seeds).scores(ROWS[row].name, metric, way)
 
     def pointing(self) -> Iterator[str]:
-        """How often the highest place of a map is in a known box, beside the image's centre."""
-        read = {row: self._pointed(row) for row in self.rows if row != "from scratch"}
+        """How often a thing is where a map stands out most, beside the image's centre and the pixels themselves."""
+        read = {row: read_all(found(row, self.seeds), ROWS[row].name) for row in self.rows}
         read = {row: one for row, one in read.items() if one}
         if not read:
             return
-        groups = found(self.rows[0], self.seeds).groups("map")
-        yield "| Localised without a label | seeds | hits | above the centre | above random weights |"
-        yield "|---|---|---|---|---|"
-        random = read.get("random weights", {})
-        for row, seeds in read.items():
-            hits, centre = (np.stack([one[part] for one in seeds.values()]) for part in (0, 1))
-            both = [seed for seed in seeds if seed in random and row != "random weights"]
-            apart = [seeds[seed][0] - random[seed][0] for seed in both]
-            cells = [signed(crossed(hits - centre, groups)), signed(crossed(np.stack(apart), groups) if both else None)]
-            yield f"| {row}{self._mark(row)} | {len(seeds)} | {100 * hits.mean():.1f} | {' | '.join(cells)} |"
+        groups = found(self.rows[0], self.seeds).dataset.groups[next(iter(read.values()))[0].rows]
+        heads = ["Localised without a label", "seeds", "hits", "above the centre", "above the pixels"]
+        heads.append("above random weights")
+        yield f"| {' | '.join(heads)} |"
+        yield "|---" * len(heads) + "|"
+        for row, runs in read.items():
+            random = read.get("random weights", [])[: len(runs)] if row != "random weights" else []
+            pairs = [(runs, "centre", runs), (runs, "pixels", runs), (runs[: len(random)], "hit", random)]
+            gaps = [
+                [one.found["hit"] - two.found[kind] for one, two in zip(ours, theirs, strict=True)]
+                for ours, kind, theirs in pairs
+            ]
+            cells = [signed(crossed(np.stack(gap), groups) if gap else None) for gap in gaps]
+            hits = np.mean([one.found["hit"].mean() for one in runs])
+            yield f"| {row}{self._mark(row)} | {len(runs)} | {100 * hits:.1f} | {' | '.join(cells)} |"
 
     def costs(self) -> Iterator[str]:
         """How long the stages took."""
@@ -295,16 +300,6 @@ class Tables:
                 for name in ("pretrain", "segment", "detect")
             ]
             yield f"| {row} | {' | '.join(cells)} |"
-
-    def _pointed(self, row: str) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-        """Seed → hits, and those of the centre, 1.0 or 0.0 `(n,)`."""
-        own, read = found(row, self.seeds), {}
-        for seed in own.seeds:
-            file = own.root / paths.detected(ROWS[row].name, seed) / "localised.parquet"
-            if file.exists():
-                table = read_parquet(file).sort_by("row")
-                read[seed] = tuple(np.asarray(table[part].to_numpy(), float) for part in ("hit", "centre"))
-        return read
 
     def _results(self, row: str) -> list[dict[str, Any]]:
         return [one for seed in self.seeds if (one := measured(Job(row, seed)))]
@@ -327,7 +322,8 @@ def signed(told: Interval | None) -> str:
     """`+4.1 (+1.0 to +7.2)`, in bold where it leaves out 0."""
     if told is None:
         return "–"
-    words = f"{100 * told.mean:+.1f} ({100 * told.low:+.1f} to {100 * told.high:+.1f})"
+    mean, low, high = (f"{round(100 * value, 1) + 0.0:+.1f}" for value in (told.mean, told.low, told.high))
+    words = f"{mean} ({low} to {high})"
     return f"**{words}**" if told.sure else words
 
 

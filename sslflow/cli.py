@@ -72,7 +72,7 @@ def main() -> int:
             listen(asked)
         elif asked.command == "compare":
             compare(asked)
-        elif asked.command in ("embed", "search", "select", "export"):
+        elif asked.command in arguments.USES:
             from sslflow.commands.use import carry_out
 
             carry_out(asked)

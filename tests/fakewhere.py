@@ -91,9 +91,14 @@ def detected(
                     lines.append((protocol, fraction, row, label, float(draw.uniform(0.4, 1)), *box))
     columns = ("protocol", "fraction", "row", "label", "score", "left", "top", "right", "bottom")
     write(paths.detected(name, seed) / "detections.parquet", columns, lines)
-    inside = [bool(((one.boxes[:, :2] <= middle) & (one.boxes[:, 2:] > middle)).all(axis=1).any()) for one in things]
-    places = [(row, middle, middle, hit, hit) for row, hit in zip(rows.tolist(), inside, strict=True)]
-    write(paths.detected(name, seed) / "localised.parquet", ("row", "x", "y", "hit", "centre"), places)
+    places = []
+    for row, one in zip(rows.tolist(), things, strict=True):
+        inside = bool(((one.boxes[:, :2] <= middle) & (one.boxes[:, 2:] > middle)).all(axis=1).any())
+        covered = float((one.boxes[:, 2:] - one.boxes[:, :2]).prod(axis=1).sum()) / SIZE**2
+        if len(one.labels):
+            places.append((row, middle, middle, inside, inside, not inside, covered))
+    columns = ("row", "x", "y", "hit", "centre", "pixels", "covered")
+    write(paths.detected(name, seed) / "localised.parquet", columns, places)
 
 
 def png(mask: np.ndarray) -> bytes:

@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 
+from sslflow.data.formats import ImageFormat
+from sslflow.dense.detector import Detector
+from sslflow.dense.segmenter import Segmenter
 from sslflow.networks.encoder import Encoder
 
 IMAGES = {"mean": [0.3, 0.4, 0.5], "std": [0.2, 0.3, 0.25], "fit": "crop", "background": "white", "sixteen_bit": "full"}
@@ -25,3 +28,32 @@ def small(name: str = "resnet10", channels: int = 3, side: int = 16, **settings:
     images = {**IMAGES, "mean": IMAGES["mean"][:channels], "std": IMAGES["std"][:channels]}
     encoder.facts = {"images": images, "run": RUN, "data": DATA}
     return encoder
+
+
+def placing_facts(kind: str, fit: str = "crop") -> dict[str, Any]:
+    """What the stages write into the files of segmenters and detectors."""
+    how = {"protocol": "tuned", "fraction": 0.1}
+    return {"images": {**IMAGES, "fit": fit}, kind: how, "run": RUN, "data": DATA}
+
+
+def segmenter(fit: str = "crop", side: int = 16, width: int = 4) -> Segmenter:
+    """A segmenter whose classes are of random weights."""
+    torch.manual_seed(1)
+    form = ImageFormat(3, side, tuple(IMAGES["mean"]), tuple(IMAGES["std"]))
+    model = Segmenter(small(side=side), ["ground", "sky", "bird"], form, width=width).eval()
+    for weights in model.decoder.parameters():
+        torch.nn.init.normal_(weights)
+    model.facts = placing_facts("segmenter", fit)
+    return model
+
+
+def detector(fit: str = "crop", side: int = 16) -> Detector:
+    """A detector that takes much for things, by random weights."""
+    torch.manual_seed(1)
+    form = ImageFormat(3, side, tuple(IMAGES["mean"]), tuple(IMAGES["std"]))
+    model = Detector(small(side=side), ["cat", "dog"], form, width=8).eval()
+    torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.7)
+    torch.nn.init.zeros_(model.head.classification_head.cls_logits.bias)
+    torch.nn.init.normal_(model.head.regression_head.bbox_reg.weight, std=0.1)
+    model.facts = placing_facts("detector", fit)
+    return model

@@ -7,6 +7,8 @@ from typing import Any
 
 Commands = Any
 """What argparse's `add_subparsers` gives, which has no public type."""
+USES = ("embed", "search", "select", "segment", "detect", "export")
+"""The commands of `of_uses`."""
 
 
 def of_compare(commands: Commands) -> None:
@@ -57,7 +59,7 @@ def of_av(commands: Commands) -> None:
 
 
 def of_uses(commands: Commands) -> None:
-    """The commands that put an encoder to use."""
+    """The commands that put an encoder, a segmenter or a detector to use."""
     encoder = "a run such as simclr-0, a file, package:NAME or timm:NAME"
     embedded = commands.add_parser("embed", help="features of all images of a folder, by any encoder; no training")
     embedded.add_argument("folder", type=Path, help="folder with images, at any depth")
@@ -91,10 +93,27 @@ def of_uses(commands: Commands) -> None:
     selected.add_argument("--folder", type=Path, help="where the table's images are now (default: where they were)")
     selected.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
 
-    exported = commands.add_parser("export", help="an encoder for other programs, checked, with a model card")
-    exported.add_argument("encoder", help=encoder)
-    formats = "torchvision, timm, safetensors, onnx or torchscript"
+    masked = commands.add_parser("segment", help="the class of each pixel of all images of a folder, as masks")
+    masked.add_argument("-o", "--output", type=Path, default=Path("segmented"), help="folder that is written")
+    masked.add_argument("--coco", action="store_true", help="regions as COCO's run lengths, too: masks.json")
+    boxed = commands.add_parser("detect", help="the things in all images of a folder, as boxes in COCO's JSON")
+    boxed.add_argument("-o", "--output", type=Path, default=Path("detections.json"), help="file that is written")
+    boxed.add_argument("--score", type=float, default=0.3, help="of a thing at least; 0: all (default: 0.3)")
+    for used, room in ((masked, "segmenters"), (boxed, "detectors")):
+        used.add_argument("folder", type=Path, help="folder with images, at any depth")
+        used.add_argument("--model", required=True, help=f"a run such as simclr-0, of artifacts/{room}, or a file")
+        used.add_argument("--force", action="store_true", help="replace what was written there before")
+        used.add_argument("--sixteen-bit", metavar="LOW,HIGH", help="values that become black and white; or stretch")
+        used.add_argument("--batch", type=int, default=64, help="images at a time (default: 64)")
+        used.add_argument("--workers", type=int, default=0, help="processes that read images (default: all cores)")
+        used.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
+
+    exported = commands.add_parser("export", help="a model for other programs, checked, with a model card")
+    exported.add_argument("encoder", metavar="model", help=f"{encoder}; of --of others a run or a file")
+    formats = "torchvision, timm, safetensors, onnx or torchscript; the last three of all models"
     exported.add_argument("--to", required=True, metavar="FORMAT", help=formats)
+    kinds = ("encoder", "segmenter", "detector")
+    exported.add_argument("--of", choices=kinds, help="which model of a run (default: encoder); a file says it itself")
     exported.add_argument("-o", "--output", type=Path, required=True, help="file that is written")
     exported.add_argument("--side", type=int, default=0, help="pixels, for weights from elsewhere (default: their own)")
     exported.add_argument("--network", default="", help="timm's name of the network of a file of plain tensors")

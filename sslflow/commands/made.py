@@ -38,7 +38,7 @@ class Made:
     card: dict[str, Any]
     board: Board
     scores: dict[str, float]
-    """Of adaptation and of methods for clips."""
+    """Of adaptation, of methods for clips, and of masks and boxes."""
     images: dict[int, dict[str, str]]
     """Row to path, hash, class and group of each labelled test image."""
     answers: dict[tuple[str, str], dict[int, Answered]]
@@ -75,7 +75,7 @@ def _opened(name: str) -> Made:
     methods, seeds = card["methods"], card["seeds"]
     files = sorted(paths.SCORES.glob("*.json"))
     scores = {f"{file.stem} {key}": value for file in files for key, value in read_json(file).items()}
-    scores = {key: value for key, value in scores.items() if key.startswith(("adapt-", "clips-"))}
+    scores = {key: value for key, value in scores.items() if key.startswith(("adapt-", "clips-", "where-"))}
     if not board and not scores:
         raise ValueError(f"no scores yet: {paths.LEADERBOARD} is empty")
     fractions = fractions_of(methods, seeds)

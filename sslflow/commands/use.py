@@ -1,4 +1,4 @@
-"""`sslflow embed`, `search`, `select` and `export`: an encoder, with or without a training here, put to use."""
+"""`sslflow embed`, `search`, `select`, `segment`, `detect` and `export`: models put to use."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ import torch
 
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.runtime.device import compute, usable
+from sslflow.use.detect import detect_folder
 from sslflow.use.embed import embed_folder
 from sslflow.use.encoder import open_encoder
 from sslflow.use.export import export
+from sslflow.use.export_places import export_placing
+from sslflow.use.folder import Done
+from sslflow.use.models import held_by, open_detector, open_segmenter
 from sslflow.use.search import encoder_of, facts_of, search, write_sheet
+from sslflow.use.segment import segment_folder
 from sslflow.use.select import select, write_selected, write_selected_sheet
 
 STOPPED = 130
@@ -26,14 +31,17 @@ def tell(line: str) -> None:
 
 
 def carry_out(asked: argparse.Namespace) -> None:
-    """One of the four commands. Raises `ValueError` for what can't be done."""
+    """One of the commands. Raises `ValueError` for what can't be done."""
+    resumed, sized = ("embed", "segment", "detect"), ("embed", "export")
+    uses = {"embed": embed, "search": look_for, "select": choose, "segment": mask, "detect": box, "export": hand_on}
     try:
-        {"embed": embed, "search": look_for, "select": choose, "export": hand_on}[asked.command](asked)
+        uses[asked.command](asked)
     except KeyboardInterrupt:
-        tell(f"{asked.command}: stopped{'; run it again to resume' if asked.command == 'embed' else ''}")
+        tell(f"{asked.command}: stopped{'; run it again to resume' if asked.command in resumed else ''}")
         sys.exit(STOPPED)
     except (torch.OutOfMemoryError, MemoryError):
-        raise ValueError(f"{asked.command}: too little memory: a smaller --batch or --side needs less") from None
+        less = "--batch or --side needs" if asked.command in sized else "--batch needs"
+        raise ValueError(f"{asked.command}: too little memory: a smaller {less} less") from None
 
 
 def embed(asked: argparse.Namespace) -> None:
@@ -45,9 +53,7 @@ def embed(asked: argparse.Namespace) -> None:
     done = embed_folder(
         asked.folder, encoder, asked.output, device, tell, map=asked.map, batch=asked.batch, workers=asked.workers
     )
-    rest = [f"{done.unusable} can't be used"] * bool(done.unusable)
-    rest += [f"{done.other_files} other files"] * bool(done.other_files)
-    print(f"{asked.output}: {done.images} images, {encoder.encoder.dim} features each{_in_brackets(rest)}")
+    print(f"{asked.output}: {done.images} images, {encoder.encoder.dim} features each{_besides(done)}")
 
 
 def look_for(asked: argparse.Namespace) -> None:
@@ -83,15 +89,45 @@ def choose(asked: argparse.Namespace) -> None:
         print(f"wrote {asked.sheet}")
 
 
+def mask(asked: argparse.Namespace) -> None:
+    """Masks of a folder."""
+    device, model = _device(asked.device), open_segmenter(asked.model, _sixteen_bit(asked.sixteen_bit))
+    kept = {"as_coco": asked.coco, "force": asked.force, "batch": asked.batch, "workers": asked.workers}
+    done = segment_folder(asked.folder, model, asked.output, device, tell, **kept)
+    print(f"{asked.output}: masks of {done.images} images, {len(model.classes)} classes{_besides(done)}")
+
+
+def box(asked: argparse.Namespace) -> None:
+    """Boxes of a folder."""
+    device, model = _device(asked.device), open_detector(asked.model, _sixteen_bit(asked.sixteen_bit))
+    kept = {"least": asked.score, "force": asked.force, "batch": asked.batch, "workers": asked.workers}
+    done, things = detect_folder(asked.folder, model, asked.output, device, tell, **kept)
+    of = f"{things} things of a score of {asked.score:g} or more"
+    print(f"{asked.output}: {of} in {done.images} images{_besides(done)}")
+
+
 def hand_on(asked: argparse.Namespace) -> None:
     """A file for other programs, with a card."""
-    encoder = open_encoder(asked.encoder, side=asked.side, network=asked.network)
-    card, apart = export(encoder, asked.to, asked.output)
-    print(f"{asked.output}: {asked.to}, {apart:.1e} of the largest feature from the original; its card: {card}")
+    file = Path(asked.encoder)
+    held = held_by(file) if file.is_file() else None
+    kind = asked.of or held or "encoder"
+    if kind == "encoder":
+        encoder = open_encoder(asked.encoder, side=asked.side, network=asked.network)
+        card, apart = export(encoder, asked.to, asked.output)
+        print(f"{asked.output}: {asked.to}, {apart:.1e} of the largest feature from the original; its card: {card}")
+        return
+    if asked.side or asked.network:
+        raise ValueError(f"a {kind} knows its network and the size of its images: leave out --side and --network")
+    model = open_segmenter(asked.encoder) if kind == "segmenter" else open_detector(asked.encoder)
+    card, apart = export_placing(model, asked.to, asked.output)
+    print(f"{asked.output}: {asked.to}, {apart:.1e} of the largest number from the original; its card: {card}")
 
 
-def _in_brackets(words: list[str]) -> str:
-    return f" ({', '.join(words)})" if words else ""
+def _besides(done: Done) -> str:
+    """What else was in a folder, in brackets."""
+    rest = [f"{done.unusable} can't be used"] * bool(done.unusable)
+    rest += [f"{done.other_files} other files"] * bool(done.other_files)
+    return f" ({', '.join(rest)})" if rest else ""
 
 
 def _device(name: str) -> torch.device:

@@ -10,7 +10,9 @@ from typing import Any
 
 from sslflow import paths
 from sslflow.ingest.images import sources
+from sslflow.ingest.images.annotations import check_annotations
 from sslflow.ingest.listing import IN_FOLDERS
+from sslflow.ingest.records import Masks
 from sslflow.ingest.videos import sources as videos
 from sslflow.runtime.device import usable
 from sslflow.settings import by_name
@@ -23,6 +25,7 @@ def problems(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> 
     """A sentence for each value that can't be; `asked`: the methods of each kind that are to be run."""
     yield from _sets(content)
     yield from _sources(content)
+    yield from _annotations(content)
     yield from _nothing(content, asked)
     yield from _places(content)
     device = lookup(content, "compute").get("device", "auto")
@@ -80,6 +83,23 @@ def _sources(content: Mapping[str, Any]) -> Iterator[str]:
             name = lookup(content, section).get(key)
             if isinstance(name, str):
                 yield from (f"{section}.{key}: {wrong}" for wrong in _wrong_source(name, kinds))
+
+
+def _annotations(content: Mapping[str, Any]) -> Iterator[str]:
+    """Masks and boxes whose file isn't there, or that don't go with other settings of `data`."""
+    own = lookup(content, "data")
+    names = ("annotations", "annotations_test", "source", "labels", "probe_source")
+    texts = {name: own.get(name, "same" if name == "probe_source" else "") for name in names}
+    masks: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in lookup(own, "masks").items()
+    }
+    if all(isinstance(text, str) for text in texts.values()):
+        try:
+            check_annotations(masks=Masks(**masks), **texts)
+        except TypeError:
+            pass  # a key or a kind of value that is told elsewhere
+        except ValueError as error:
+            yield str(error) if str(error).startswith("data.") else f"data.masks: {error}"
 
 
 def _nothing(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -69,9 +69,6 @@ class PixelDecoder(nn.Module):
             + [_block(width, width) for _ in range(doublings)]
         )
         self.last = nn.Conv2d(width, classes, 1)
-        # So that training starts where no class is likelier than another.
-        nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Logits `(n, classes, rows, columns)` of maps `(n, dim, rows, columns)` each."""

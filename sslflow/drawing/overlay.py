@@ -52,8 +52,9 @@ def factor(width: int, side: int) -> int:
 
 
 def tinted(pixels: np.ndarray, mask: np.ndarray, inks: Mapping[int, str], side: int) -> Image.Image:
-    """An image under its mask, uint8 `(height, width)`, in the `inks` of its classes: what has none is left."""
-    shown, grey = _both(pixels)
+    """An image in grey under its mask, uint8 `(height, width)`, in the `inks` of its classes; what has none is left."""
+    grey = _grey(pixels)
+    shown = grey.copy()
     for label in np.unique(mask).tolist():
         if label in inks:
             here = mask == label
@@ -63,7 +64,7 @@ def tinted(pixels: np.ndarray, mask: np.ndarray, inks: Mapping[int, str], side: 
 
 def marked(pixels: np.ndarray, wrong: np.ndarray, side: int) -> Image.Image:
     """An image in grey, in red where it is `wrong`, bool `(height, width)`."""
-    grey = _both(pixels)[1].copy()
+    grey = _grey(pixels)
     grey[wrong] = 0.8 * np.array(WRONG) + 0.2 * grey[wrong]
     return enlarged(grey.round().astype(np.uint8).transpose(2, 0, 1), side)
 
@@ -99,11 +100,10 @@ def pointed(pixels: np.ndarray, places: Sequence[tuple[float, float, str]], side
     return shown
 
 
-def _both(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The image in colour and in grey, float64 `(height, width, 3)`."""
-    shown = image(pixels).convert("RGB")
-    grey = np.asarray(shown.convert("L"), dtype=np.float64)[..., None].repeat(3, axis=2)
-    return np.asarray(shown, dtype=np.float64).copy(), grey
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    """The image in grey, float64 `(height, width, 3)`."""
+    grey = image(pixels).convert("L")
+    return np.asarray(grey, dtype=np.float64)[..., None].repeat(3, axis=2)
 
 
 def _outline(pen: ImageDraw.ImageDraw, edges: tuple[float, float, float, float], frame: Frame) -> None:

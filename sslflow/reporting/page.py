@@ -10,7 +10,6 @@ import jinja2
 import numpy as np
 
 from sslflow import paths
-from sslflow.data.classes import summary
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.drawing.embedded import sheet
@@ -21,7 +20,17 @@ from sslflow.reporting.adaptation.gains import Adaptations
 from sslflow.reporting.answers import RETRIEVAL, Answers
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
-from sslflow.reporting.images import atlas, audited, confusion, imbalance, mapped, neighbours, pseudolabels, worth
+from sslflow.reporting.images import (
+    atlas,
+    audited,
+    confusion,
+    imbalance,
+    mapped,
+    neighbours,
+    prepared,
+    pseudolabels,
+    worth,
+)
 from sslflow.reporting.so_far import SoFar
 from sslflow.reporting.where import section as where
 from sslflow.reporting.where.rows import Rows
@@ -78,28 +87,34 @@ def render(
     asked = neighbours.queries(dataset, queries, seed)
     adaptations = Adaptations(run.params, run.seeds)
     correspondences = Correspondences(run.params, run.seeds)
+    places = where.section(Rows(run.params, run.seeds, dataset), seed)
+    measured = story.labelled(board)
     content = {
         "so_far": so_far,
         "adapted": adaptation.section(adaptations, adapter, map_images, seed),
         "heard": audiovisual.section(correspondences, clip_method, seed),
-        "headline": story.headline(board, run.methods, dataset.labelled, answers),
+        "headline": (
+            places["said"][0]
+            if places and places["said"] and not measured
+            else story.headline(board, run.methods, dataset.labelled, answers)
+        ),
         "remarks": [
-            *story.remarks(board, run.methods, run.fractions, dataset.labelled, answers),
+            *story.remarks(board, run.methods, run.fractions, dataset.labelled or bool(places), answers),
             *_few(run, board, dataset),
             *broken,
         ],
         "alerts": _alerts(audit, said),
         "absent": story.absent(board, run.methods, run.seeds),
-        "measured": story.labelled(board),
+        "measured": measured,
         "labelled": dataset.labelled,
         "run": run,
         "best": best,
-        "table": _table(run, board, leaderboard.main_metrics(board)) if run.methods else None,
+        "table": _table(run, board, leaderboard.main_metrics(board)) if run.methods and (board or not places) else None,
         "retrieved": _table(run, board, [metric for metric in leaderboard.metric_names(board) if metric in RETRIEVAL]),
         "worth": worth.section(board, answers, dataset, best, prices),
-        "where": where.section(Rows(run.params, run.seeds, dataset), seed),
+        "where": places,
         "imbalance": imbalance.section(board, answers, dataset, best),
-        "data": _data(run, dataset) if run.methods else None,
+        "data": prepared.section(dataset, run.params) if run.methods else None,
         "audited": audit,
         "curves": _curves(run),
         "verdicts": said,
@@ -196,30 +211,6 @@ def _few(run: Run, board: leaderboard.Board, dataset: Dataset) -> list[str]:
     if isinstance(k, int) and k >= train:
         said.append(f"kNN asks for {k} neighbours, and there are {train} labelled training images: all of them vote.")
     return said
-
-
-def _data(run: Run, dataset: Dataset) -> dict[str, Any]:
-    reasons, examples = origin.quarantined(dataset.folder)
-    file = paths.metrics("prepare")
-    facts = read_json(file) if file.exists() else {}
-    told = {"duplicates": "exact duplicates", "label_conflicts": "images whose exact double has another label"}
-    told |= {"passed_over": "hidden files and files made by a system passed over"} if facts.get("passed_over") else {}
-    told |= {"thinned": "labelled images left out by data.imbalance"} if facts.get("thinned") else {}
-    counts = np.bincount(dataset.labels[dataset.labels >= 0], minlength=len(dataset.classes)).tolist()
-    return {
-        "images": len(dataset),
-        "size": dataset.format.size,
-        "channels": dataset.format.channels,
-        "classes": summary(dict(zip(dataset.classes, counts, strict=True))) if dataset.classes else "no classes",
-        "warnings": read_json(dataset.folder / "dataset.json").get("warnings", []),
-        "splits": origin.splits(dataset),
-        "reasons": reasons,
-        "examples": examples,
-        "quarantined": sum(count for _, count in reasons),
-        "leaked": facts.get("leaked", 0),
-        "kept": (run.params.get("data") or {}).get("duplicates") == "keep",
-        "found": [f"{facts[key]:,} {words}" for key, words in told.items() if key in facts],
-    }
 
 
 def _views(run: Run) -> list[dict[str, Any]]:

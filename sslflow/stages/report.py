@@ -16,6 +16,7 @@ from sslflow.reporting.curves import merge
 from sslflow.reporting.images.worth import Prices
 from sslflow.reporting.page import Run, render
 from sslflow.reporting.so_far import SoFar
+from sslflow.reporting.where.rows import Rows
 from sslflow.runtime.files import write_text
 from sslflow.settings import sections
 from sslflow.settings.params import load, lookup, read
@@ -86,8 +87,12 @@ def make(file: Path, so_far: SoFar | None = None) -> None:
         leaderboard.write_scores(f"adapt-{method}", {"adaptation": score})
     for task in correspondences.tasks():
         leaderboard.write_scores(f"clips-{task.method}", {"clips": task.accuracy.mean})
+    places = Rows(params, seeds, dataset)
+    for name, scores in places.means().items():
+        leaderboard.write_scores(f"where-{name}", scores)
     points = merge(methods, seeds, paths.ARTIFACTS / "curves.csv")
-    durations = [*origin.durations(methods, seeds), *adaptations.durations, *correspondences.durations]
+    durations = [*origin.durations(methods, seeds), *places.durations(), *adaptations.durations]
+    durations += correspondences.durations
     facts = card.card(methods, seeds, origin.settings(params, SHOWN, methods), dataset, durations)
     card.write(paths.REPORT, facts, dataset)
     page = render(

@@ -24,8 +24,9 @@ from sslflow.runtime.folders import refuse_links
 from sslflow.settings.params import Schemas, load, lookup, read, schema
 from sslflow.stages.entry import run
 
+ANNOTATIONS = ("annotations", "annotations_test")
 KINDS = {
-    "data": (prepare, ("source", "path", "probe_source", "probe_path", "labels")),
+    "data": (prepare, ("source", "path", "probe_source", "probe_path", "labels", *ANNOTATIONS)),
     "domains": (prepare_domains, ("source", "source_path", "target", "target_path")),
     "clips": (prepare_clips, ("source", "path")),
     "starts": (Start, ()),
@@ -93,6 +94,9 @@ def _refuse_copy(settings: Mapping[str, Mapping[str, Any]], weights: Mapping[str
                 named.append((f"{section}.{place}", own.get(place, schema(configured)[place].default)))
     if settings["data"].get("labels"):
         named.append(("data.labels", settings["data"]["labels"]))
+    for key in ANNOTATIONS:
+        if text := settings["data"].get(key):
+            named.append((f"data.{key}", text.partition(":")[2] or text))
     for setting, name in named:
         if not _is_there(Path(name)) and (project / name).exists():
             raise ValueError(

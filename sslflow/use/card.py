@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from sslflow import __version__, methods, paths
 from sslflow.features.store import FeatureStore
+from sslflow.networks.given import Given
 from sslflow.reporting.leaderboard import (
     START,
     Board,
@@ -25,7 +26,8 @@ from sslflow.reporting.leaderboard import (
 from sslflow.reporting.origin import settings_text
 from sslflow.runtime.files import read_json
 from sslflow.use.encoder import ImageEncoder
-from sslflow.use.formats import Format, named, normalises
+from sslflow.use.formats import OPSET, Format, named, normalises
+from sslflow.use.images import Images
 from sslflow.use.snippet import TOLERANCE, brought_to
 
 FITS = {
@@ -37,7 +39,7 @@ READS = {
     "torchvision": "A file of safetensors with the weights, under the names of torchvision.",
     "timm": "A file of safetensors with the weights, under the names of timm.",
     "safetensors": "A file of safetensors with the weights and all that rebuilds the encoder, which sslflow reads.",
-    "onnx": "ONNX, for batches of any size. It takes shares of white and normalises them itself.",
+    "onnx": f"ONNX, opset {OPSET}, for batches of any size. It takes shares of white and normalises them itself.",
     "torchscript": "TorchScript, for batches of any size. It takes shares of white and normalises them itself. "
     "(PyTorch calls TorchScript deprecated; ONNX lasts longer.)",
 }
@@ -56,17 +58,21 @@ def card(encoder: ImageEncoder, to: Format, file: Path, code: str, apart: float)
         f"This was run when the file was made: features of images of noise differ from the encoder's by {apart:.1e} of "
         f"the largest feature, in float32 on a CPU (allowed: {TOLERANCE:.0e}).",
         "## Where it comes from",
-        "\n".join(_origin(encoder)),
+        "\n".join(origin(facts, encoder.encoder.given, encoder.name, encoder.sha256)),
         "## What it reached",
         "\n".join(_scores(encoder)),
         "## Licence",
-        "\n".join(_licence(encoder)),
+        "\n".join(licence(facts, encoder.encoder.given)),
     ]
-    if run := facts.get("run"):
-        settings: Mapping[str, Any] = run["settings"]
-        text = settings_text(dict(settings)).strip()
-        parts += ["## Settings", f"Those of params.yaml that the run read:\n\n```yaml\n{text}\n```"]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *settings_of(facts)]) + "\n"
+
+
+def settings_of(facts: Mapping[str, Any]) -> list[str]:
+    """A section with the settings of the run, where there was one."""
+    if not (run := facts.get("run")):
+        return []
+    text = settings_text(dict(run["settings"])).strip()
+    return ["## Settings", f"Those of params.yaml that the run read:\n\n```yaml\n{text}\n```"]
 
 
 def _what(encoder: ImageEncoder, to: Format, file: Path) -> Iterator[str]:
@@ -84,17 +90,24 @@ def _what(encoder: ImageEncoder, to: Format, file: Path) -> Iterator[str]:
 
 
 def _images(encoder: ImageEncoder, to: Format) -> Iterator[str]:
-    images, given = encoder.images, encoder.encoder.given
+    given, images = encoder.encoder.given, encoder.images
     mean, std = (given.mean, given.std) if given else (images.mean, images.std)
+    return preparation(replace(images, mean=mean, std=std), brought_to(encoder), itself=normalises(to))
+
+
+def preparation(images: Images, brought: int, *, itself: bool) -> Iterator[str]:
+    """What has to be done with image files, for a network that itself sees `brought` pixels; the last steps may be done
+    by the exported file `itself`."""
     colour = "grey" if images.channels == 1 else "RGB"
-    by_itself = " The file does it itself." if normalises(to) else ""
+    by_itself = " The file does it itself." if itself else ""
     steps = [
         f"Upright, as EXIF says; {colour}; {images.background} behind what is transparent.",
         f"{images.side} × {images.side} pixels: {FITS[images.fit]}.",
         "Shares of white: values from 0 to 255 are divided by 255.",
-        f"Normalised: less the mean {_numbers(mean)}, divided by the standard deviation {_numbers(std)}.{by_itself}",
+        f"Normalised: less the mean {_numbers(images.mean)}, divided by the standard deviation {_numbers(images.std)}."
+        f"{by_itself}",
     ]
-    if (brought := brought_to(encoder)) != images.side:
+    if brought != images.side:
         steps.insert(3, f"{brought} × {brought} pixels, bilinear, for which the network's weights are.{by_itself}")
     for number, step in enumerate(steps, 1):
         yield f"{number}. {step}"
@@ -112,8 +125,8 @@ def _numbers(values: tuple[float, ...]) -> str:
     return ", ".join(f"{value:.9g}" for value in values)
 
 
-def _origin(encoder: ImageEncoder) -> Iterator[str]:
-    facts, given = encoder.encoder.facts, encoder.encoder.given
+def origin(facts: Mapping[str, Any], given: Given | None, name: str, sha256: str) -> Iterator[str]:
+    """What a file says of how it was made; `given` are the weights that it began from."""
     run = facts.get("run")
     if run:
         yield f"- method: {run['method']}, seed {run['seed']}. {_idea(run['method'])}"
@@ -130,8 +143,8 @@ def _origin(encoder: ImageEncoder) -> Iterator[str]:
     if data := facts.get("data"):
         yield f"- data: {data['examples']:,} examples of a set whose manifest, with the hash of each file, has the"
         yield f"  sha256 `{data['sha256']}`"
-    if Path(encoder.name).is_file():
-        yield f"- exported from: `{Path(encoder.name).name}`, sha256 `{encoder.sha256}`"
+    if Path(name).is_file():
+        yield f"- exported from: `{Path(name).name}`, sha256 `{sha256}`"
 
 
 def _known(part: str, weights: Mapping[str, Any]) -> str:
@@ -189,8 +202,8 @@ def _board(method: str, seed: int, digest: str) -> Board:
     )
 
 
-def _licence(encoder: ImageEncoder) -> Iterator[str]:
-    facts, given = encoder.encoder.facts, encoder.encoder.given
+def licence(facts: Mapping[str, Any], given: Given | None) -> Iterator[str]:
+    """What is known of the licences of weights."""
     used = {"began from": given and asdict(given), "learned from": facts.get("teacher")}
     for how, weights in used.items():
         if not weights:

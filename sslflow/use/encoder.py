@@ -1,23 +1,19 @@
-"""An encoder that takes image files: with all that is known of how it wants them."""
+"""An encoder that takes image files, by any name."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ImageFormat
-from sslflow.ingest.images.decode import Background, Decoded, Fit, decode
-from sslflow.ingest.images.files import Refused
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.records import Picture
 from sslflow.networks.encoder import Encoder, load_encoder
@@ -26,93 +22,37 @@ from sslflow.networks.weights import given, ours, suited, tensors
 from sslflow.runtime.files import sha256
 from sslflow.settings.params import closest
 from sslflow.training.provenance import how_images_are
+from sslflow.use.images import Images, OfImages, images_of
 
-NARROWEST = 1 / 255
-"""A standard deviation: images of one colour have no spread to divide by."""
 NOT_STATED = "not stated"
 """The licence of weights that were trained here from random ones: it is for those to say whose images they are."""
 
 
-@dataclass(frozen=True)
-class Images:
-    """What images must be for an encoder."""
+class ImageEncoder(OfImages):
+    """Images, shares of white, to features `(n, dim)`.
 
-    side: int
-    """Pixels: they are squares."""
-    channels: int
-    mean: tuple[float, ...]
-    """Of each channel, as shares of white."""
-    std: tuple[float, ...]
-    fit: Fit = "crop"
-    background: Background = "white"
-    sixteen_bit: SixteenBit = "full"
-
-    def decode(self, picture: Picture) -> Decoded:
-        """An image file, or its bytes, or pixels, as the encoder wants it. Raises `Refused` with the reason."""
-        return self.decoder(picture)
-
-    @property
-    def decoder(self) -> partial[Decoded]:
-        """`decode` as worker processes can be given it."""
-        kept: dict[str, Any] = {"fit": self.fit, "background": self.background, "sixteen_bit": self.sixteen_bit}
-        return partial(decode, size=self.side, channels=self.channels, **kept)
-
-
-class ImageEncoder(nn.Module):
-    """Images of `images.side` pixels, shares of white `(n, channels, side, side)`, to features `(n, dim)`: an encoder
-    in evaluation mode, after the normalisation that it was trained with.
-
-    `start` is what it was opened by, `sha256` the hash of its file (of timm's weights, of the tensors), `licence` what
-    is known of the weights' licence."""
-
-    mean: Tensor
-    std: Tensor
+    `start` is what it was opened by, `name` its weights: a file, `package:NAME` or `timm:NAME`; `sha256` the hash of
+    its file (of timm's weights, of the tensors), `licence` what is known of the weights' licence."""
 
     def __init__(self, encoder: Encoder, images: Images, start: Start, sha256: str, licence: str) -> None:
-        super().__init__()
+        super().__init__(images, start.weights)
         self.encoder = encoder.eval().requires_grad_(False)
-        self.images = replace(images, std=tuple(max(value, NARROWEST) for value in images.std))
         self.start, self.sha256, self.licence = start, sha256, licence
-        self.register_buffer("mean", torch.tensor(self.images.mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(self.images.std).view(1, -1, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features `(n, dim)`."""
-        return self.encoder((images - self.mean) / self.std)
+        return self.encoder(self.normalised(images))
 
     def features_and_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Features, and the last map before they are made of it, `(n, map_dim, rows, columns)`. Raises `ValueError` for
         the few networks that have none."""
-        return self.encoder.features_and_map((images - self.mean) / self.std)
-
-    @property
-    def name(self) -> str:
-        """What it was opened by: a file, `package:NAME` or `timm:NAME`."""
-        return self.start.weights
-
-    @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        return self.mean.device
+        return self.encoder.features_and_map(self.normalised(images))
 
     @torch.no_grad()
     def embed(self, pictures: Sequence[Picture | str]) -> Tensor:
         """Features `(n, dim)`, float32 on the CPU, of image files of any kind and size. Raises `ValueError` for one
         that can't be used, with the reason."""
         return self(self.shares([self.read(picture) for picture in pictures])).cpu()
-
-    def read(self, picture: Picture | str) -> np.ndarray:
-        """An image file as uint8 pixels `(channels, side, side)`. Raises `ValueError` for one that can't be used."""
-        place = Path(picture) if isinstance(picture, str) else picture
-        try:
-            return self.images.decode(place).pixels
-        except Refused as reason:
-            shown = f"{place}: " if isinstance(place, Path) else ""
-            raise ValueError(f"{shown}can't be used: {reason}") from None
-
-    def shares(self, pixels: Sequence[np.ndarray]) -> Tensor:
-        """uint8 pixels `(channels, side, side)` as a batch of shares of white, where the encoder computes."""
-        return torch.from_numpy(np.stack(pixels)).to(self.device).float() / 255
 
     def described(self) -> dict[str, Any]:
         """Name, hash and licence of the weights, the network, and what images must be, as plain values."""
@@ -147,7 +87,7 @@ def open_encoder(name: str, *, side: int = 0, network: str = "", sixteen_bit: Si
             )
         encoder = load_encoder(file)
         images = _images(encoder, file)
-        digest, licence = sha256(file), _licence(encoder)
+        digest, licence = sha256(file), licence_of(encoder)
     else:
         if file and not network and ":" not in start.weights:
             tensors(file)
@@ -193,8 +133,7 @@ def _images(encoder: Encoder, file: Path) -> Images:
             f"{file} doesn't say how its images are normalised: it is of sounds, or an earlier version of sslflow "
             "wrote it, and `dvc repro pretrain` writes it anew"
         )
-    kept: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in known.items()}
-    return Images(encoder.image_size, encoder.channels, **kept)
+    return images_of(encoder.image_size, encoder.channels, known)
 
 
 def _prepared(encoder: Encoder) -> dict[str, Any] | None:
@@ -206,7 +145,7 @@ def _prepared(encoder: Encoder) -> dict[str, Any] | None:
     return how_images_are(prepared, prepared.format) if fits else None
 
 
-def _licence(encoder: Encoder) -> str:
+def licence_of(encoder: Encoder) -> str:
     """What is known of the licence of weights that were trained here: that of those they started from."""
     parts = [encoder.facts.get(part, {}).get("licence") for part in ("start", "teacher")]
     parts += [encoder.given.licence] if encoder.given else []

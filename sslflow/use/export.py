@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,27 +23,38 @@ def export(encoder: ImageEncoder, to: Format, file: Path) -> tuple[Path, float]:
     Raises `ValueError`, and leaves nothing behind, for an encoder that the format can't hold, and for features that are
     further than `TOLERANCE` from the original's.
     """
-    if to not in ENDINGS:
-        raise ValueError(f"--to: there is no format '{to}'{closest(to, ENDINGS)}; there are {', '.join(ENDINGS)}")
-    if file.suffix != ENDINGS[to] or file.is_dir():
-        raise ValueError(f"{file}: what is written is of {to}: give it a name that ends in {ENDINGS[to]}")
     encoder = encoder.cpu()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f"{file.name}.md")
-    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
-        made = Path(folder) / file.name
+    with checked(to, file, ENDINGS) as made:
         code = snippet(encoder, to, write(encoder, to, made, _about(encoder, to)))
-        apart = differs(encoder, code, made.parent)
+        apart = differs(code, made.parent, encoder.images.side, "embed", lambda files: [encoder.embed(files).numpy()])
         if not apart <= TOLERANCE:
             raise ValueError(
                 f"{file}: not written: its features would differ from those of {encoder.name} by {apart:.1e} of the "
                 f"largest, and {TOLERANCE:.0e} are allowed; choose another format of {', '.join(ENDINGS)}"
             )
-        words = card(encoder, to, file, code, apart)
-        (Path(folder) / beside.name).write_text(words, encoding="utf-8")
+        card_of(made).write_text(card(encoder, to, file, code, apart), encoding="utf-8")
+    return card_of(file), apart
+
+
+@contextlib.contextmanager
+def checked(to: Format, file: Path, endings: Mapping[Format, str]) -> Iterator[Path]:
+    """A place to write a file and its card to, of one of the formats with these `endings`; where all goes well, both
+    take their places. Raises `ValueError` for another format or ending."""
+    if to not in endings:
+        raise ValueError(f"--to: there is no format '{to}'{closest(to, endings)}; there are {', '.join(endings)}")
+    if file.suffix != endings[to] or file.is_dir():
+        raise ValueError(f"{file}: what is written is of {to}: give it a name that ends in {endings[to]}")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
+        made = Path(folder) / file.name
+        yield made
         made.replace(file)
-        (Path(folder) / beside.name).replace(beside)
-    return beside, apart
+        card_of(made).replace(card_of(file))
+
+
+def card_of(file: Path) -> Path:
+    """Where the card of an exported file stands."""
+    return file.with_name(f"{file.name}.md")
 
 
 def _about(encoder: ImageEncoder, to: Format) -> dict[str, Any]:

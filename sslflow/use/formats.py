@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sslflow.networks.encoder import SMALL_RESNETS, VITS, save_encoder
+from sslflow.networks.encoder import SMALL_RESNETS, VITS, Encoder, save_encoder
 from sslflow.use.encoder import ImageEncoder
+from sslflow.use.images import Images
 
 Format = Literal["torchvision", "timm", "safetensors", "onnx", "torchscript"]
 ENDINGS: Mapping[Format, str] = {
@@ -27,6 +28,8 @@ ENDINGS: Mapping[Format, str] = {
 EXTRA = ("onnxscript", "onnxruntime")
 LARGEST_ONNX = 2e9
 """Bytes: what a file of ONNX holds without others beside it."""
+OPSET = 18
+"""Of ONNX: what PyTorch's exporter is written for, and what runtimes since 2022 read."""
 KEY = "sslflow"
 """Of the metadata of a file."""
 
@@ -46,16 +49,26 @@ def write(encoder: ImageEncoder, to: Format, file: Path, about: Mapping[str, Any
         network, code = _of_timm(encoder)
         save_file(_without(network, ()), file, metadata={KEY: text})
         return code.format(file=file.name)
-    example = torch.rand(2, encoder.images.channels, encoder.images.side, encoder.images.side)
+    return program(encoder, to, file, encoder.images, ("features",), text, named(encoder))
+
+
+def program(
+    network: nn.Module, to: Format, file: Path, images: Images, outputs: Sequence[str], text: str, words: str
+) -> str:
+    """Write a network that takes `images` as a program for ONNX or TorchScript, with `text` in its metadata; the Python
+    that reads it. Raises `ValueError` in a line for one, in `words`, that the format can't hold."""
+    example = torch.rand(2, images.channels, images.side, images.side)
     try:
         # Of both, warnings are about how they work within.
         with warnings.catch_warnings(action="ignore"):
-            return _as_onnx(encoder, file, example, text) if to == "onnx" else _traced(encoder, file, example, text)
+            if to == "onnx":
+                return _as_onnx(network, file, example, outputs, text, words)
+            return _traced(network, file, example, text)
     except (ImportError, ValueError):
         raise
     except Exception as error:  # of any kind, by what can't be translated
-        words = " ".join(str(error).split())[:160] or type(error).__name__
-        raise ValueError(f"{to} can't hold {named(encoder)}: {words}") from None
+        cause = " ".join(str(error).split())[:160] or type(error).__name__
+        raise ValueError(f"{to} can't hold {words}: {cause}") from None
 
 
 def normalises(to: Format) -> bool:
@@ -195,17 +208,18 @@ def _without(network: nn.Module, heads: tuple[str, ...]) -> dict[str, Tensor]:
     return {name: tensor.contiguous() for name, tensor in state.items() if not name.startswith(heads)}
 
 
-def _as_onnx(encoder: ImageEncoder, file: Path, example: Tensor, text: str) -> str:
+def _as_onnx(network: nn.Module, file: Path, example: Tensor, outputs: Sequence[str], text: str, words: str) -> str:
     if missing := [name for name in EXTRA if importlib.util.find_spec(name) is None]:
         raise ValueError(f"onnx needs {' and '.join(missing)}: run `pip install 'sslflow[export]'`")
-    if sum(tensor.nbytes for tensor in encoder.state_dict().values()) > LARGEST_ONNX:
-        raise ValueError(f"onnx: a single file holds up to 2 GB, and {named(encoder)} is larger; use safetensors")
+    if sum(tensor.nbytes for tensor in network.state_dict().values()) > LARGEST_ONNX:
+        raise ValueError(f"onnx: a single file holds up to 2 GB, and {words} is larger; use safetensors")
     program = torch.onnx.export(
-        encoder,
+        network,
         (example,),
         dynamo=True,
         input_names=["images"],
-        output_names=["features"],
+        output_names=list(outputs),
+        opset_version=OPSET,
         dynamic_shapes={"images": {0: torch.export.Dim("n", min=1)}},
         verbose=False,
     )
@@ -218,19 +232,24 @@ def _as_onnx(encoder: ImageEncoder, file: Path, example: Tensor, text: str) -> s
     )
 
 
-def _traced(encoder: ImageEncoder, file: Path, example: Tensor, text: str) -> str:
+def _traced(network: nn.Module, file: Path, example: Tensor, text: str) -> str:
     with torch.no_grad():
-        traced = torch.jit.trace(encoder, example, check_trace=False)
+        traced = torch.jit.trace(network, example, check_trace=False)
     torch.jit.save(traced, file, _extra_files={f"{KEY}.json": text})
     return f'import torch\n\nnetwork = torch.jit.load("{file.name}")\n'
 
 
 def named(encoder: ImageEncoder) -> str:
     """The encoder's network, with the settings that make it another than the usual one of its name."""
-    inner, name = encoder.encoder, encoder.encoder.settings["name"]
+    return network_of(encoder.encoder)
+
+
+def network_of(encoder: Encoder) -> str:
+    """The same of an encoder alone."""
+    name = encoder.settings["name"]
     kinds: tuple[str, ...] = ("channels",)
-    if not inner.given and name in SMALL_RESNETS:
+    if not encoder.given and name in SMALL_RESNETS:
         kinds = ("channels", "width", "stem_stride", "grid")
-    elif not inner.given and name in VITS:
+    elif not encoder.given and name in VITS:
         kinds = ("channels", "width", "depth", "patch_size", "grid")
-    return f"{name} ({', '.join(f'{kind} {inner.settings[kind]}' for kind in kinds if inner.settings[kind])})"
+    return f"{name} ({', '.join(f'{kind} {encoder.settings[kind]}' for kind in kinds if encoder.settings[kind])})"

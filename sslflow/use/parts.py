@@ -18,7 +18,7 @@ import torch
 
 from sslflow.ingest.images import folders
 from sslflow.ingest.records import Other, Passed, Record, Rejected, escape
-from sslflow.use.encoder import Images
+from sslflow.use.images import Images
 
 T = TypeVar("T")
 
@@ -74,7 +74,8 @@ def look(folder: Path, schema: pa.Schema, size: int) -> Found:
 def _key(schema: pa.Schema, items: Iterable[Record | Rejected]) -> str:
     """Hash of all that the part's content depends on."""
     about = json.loads(schema.metadata[KEY])
-    about.pop("encoder")
+    for name in ("encoder", "segmenter", "detector"):  # where it lies changes nothing, and its hash is there
+        about.pop(name, None)
     content = hashlib.sha256(json.dumps([about, str(schema.remove_metadata()), torch.__version__]).encode())
     for item in items:
         content.update(json.dumps([escape(item.name), _state(item)]).encode())

@@ -14,47 +14,61 @@ from PIL import Image
 
 from sslflow.use.encoder import ImageEncoder
 from sslflow.use.formats import Format, normalises
+from sslflow.use.images import Images
 
 SHADES = {"white": 255, "grey": 128, "black": 0}
 TOLERANCE = 1e-5
-"""Of the largest feature: how far what was exported may be from the original."""
+"""Of the largest feature: how far an exported encoder may be from the original."""
 CHECKED = 4
 """Images of noise on which it is checked."""
 
 
 def snippet(encoder: ImageEncoder, to: Format, loading: str) -> str:
     """Code that defines `embed(files)`, and calls it on `image.png`; `loading` is what reads the file."""
+    last = 'features = embed(["image.png"])\n'
     if to == "safetensors":
-        return f'{loading}\n\ndef embed(files):\n    return network.embed(files)\n\n\nfeatures = embed(["image.png"])\n'
+        return f"{loading}\n\ndef embed(files):\n    return network.embed(files)\n\n\n{last}"
+    return assembled(loading, to, [prepared(encoder.images), _embed(encoder, to)], last)
+
+
+def assembled(loading: str, to: Format, functions: Sequence[str], last: str) -> str:
+    """Code in the usual order: imports, what reads the file, functions, what is done in the end."""
     own = ["import numpy as np", "from PIL import Image, ImageOps", *(["import torch"] if to != "onnx" else [])]
     imports = "\n".join(sorted({*own, *_imports(loading)}, key=lambda line: (line.startswith("from "), line.lower())))
-    functions = "\n\n\n".join([_rest(loading), _prepared(encoder), _embed(encoder, to)])
-    return f'{imports}\n\n{functions}\n\n\nfeatures = embed(["image.png"])\n'
+    return f"{imports}\n\n" + "\n\n\n".join([_rest(loading), *functions, last])
 
 
-def differs(encoder: ImageEncoder, code: str, folder: Path) -> float:
-    """Run a card's code in the folder of the file; how far its features of a few images of noise, together and one
-    alone, are from the encoder's, as a share of the largest."""
+def differs(
+    code: str, folder: Path, side: int, function: str, expected: Callable[[Sequence[Path]], Sequence[np.ndarray]]
+) -> float:
+    """Run a card's code in the folder of the file; how far what its `function` gives for a few images of noise,
+    together and one alone, is from what is `expected`, as a share of the largest number, of all arrays the worst."""
     numbers = np.random.default_rng(0)
-    side, files = encoder.images.side, [folder / "image.png"]
-    files += [folder / f"image-{number}.png" for number in range(1, CHECKED)]
+    files = [folder / "image.png", *(folder / f"image-{number}.png" for number in range(1, CHECKED))]
     for number, file in enumerate(files):
         shape = (side + 5 + number, side + 17 * number, 4 if number == 1 else 3)
         Image.fromarray(numbers.integers(0, 256, shape, dtype=np.uint8)).save(file)
-    expected = encoder.embed(files).numpy()
     held: dict[str, Any] = {}
     try:
+        right = expected(files)
         # torch.jit says of itself that it will go.
         with contextlib.chdir(folder), warnings.catch_warnings(action="ignore"):
             exec(compile(code, "<model card>", "exec"), held)
-            embed: Callable[[Sequence[str]], Any] = held["embed"]
-            together = np.asarray(embed([file.name for file in files]))
-            alone = np.asarray(held["features"])
+            answer: Callable[[Sequence[str]], Any] = held[function]
+            together, alone = (_arrays(answer([file.name for file in some])) for some in (files, files[:1]))
     finally:
         for file in files:
             file.unlink()
-    apart = max(np.abs(together - expected).max(), np.abs(alone - expected[:1]).max())
-    return float(apart / max(np.abs(expected).max(), torch.finfo(torch.float32).tiny))
+    tiny = torch.finfo(torch.float32).tiny
+    apart = [
+        max(np.abs(one - true).max(), np.abs(single - true[:1]).max()) / max(np.abs(true).max(), tiny)
+        for one, single, true in zip(together, alone, right, strict=True)
+    ]
+    return float(np.max(apart))
+
+
+def _arrays(answer: Any) -> list[np.ndarray]:
+    return [np.asarray(one) for one in (answer if isinstance(answer, tuple) else (answer,))]
 
 
 def _imports(code: str) -> list[str]:
@@ -65,8 +79,8 @@ def _rest(code: str) -> str:
     return "\n".join(line for line in code.splitlines() if not line.startswith(("import ", "from "))).strip("\n")
 
 
-def _prepared(encoder: ImageEncoder) -> str:
-    images = encoder.images
+def prepared(images: Images) -> str:
+    """The function that reads an image file."""
     side, mode = images.side, "L" if images.channels == 1 else "RGB"
     shade = SHADES[images.background]
     lines = [

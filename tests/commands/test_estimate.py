@@ -20,6 +20,7 @@ from sslflow.commands.estimate.clock import taking
 from sslflow.commands.estimate.cost import Cost, notes, size, table
 from sslflow.commands.estimate.startup import LIGHT, NETWORKS, TENSORS, Startup
 from sslflow.data.dataset import Dataset
+from sslflow.data.truth import write_truth
 from sslflow.methods.images.deepcluster import DeepCluster
 from sslflow.methods.images.rotation import Rotation
 from sslflow.networks.encoder import Encoder
@@ -28,6 +29,7 @@ from sslflow.settings.params import load
 from sslflow.training.ingredients import build
 from sslflow.training.method import Method
 from tests.conftest import ROOT
+from tests.mask_fixtures import masked_dataset
 
 CPU = torch.device("cpu")
 STARTS = {kind: Startup(1.0, 100 * 10**6) for kind in (LIGHT, TENSORS, NETWORKS)}
@@ -91,6 +93,21 @@ def test_every_stage_for_images_has_a_cost(folder: Path) -> None:
     assert doubts == ["64 images to pretrain on: too few to learn an encoder from; take weights that exist "
                       "(docs/starts.md), or add images"]  # fmt: skip
     assert {file for file in folder.rglob("*") if file.is_file()} - before == set(), "nothing stays of it"
+
+
+def test_segmentation_costs_its_steps_where_there_are_masks(folder: Path) -> None:
+    own = {"fractions": [0.5, 1.0], "epochs": 1, "min_steps": 40, "batch_size": 4, "width": 4}
+    settings(segment=own, data={"image_size": 32, "channels": 3})
+    masked_dataset(folder / "data/prepared")
+    found = costs("segment_control@scratch-0", "segment_control@random-0")[0]
+    parts = found["segment_control@scratch-0"].parts
+    settings(segment={**own, "min_steps": 4000}, data={"image_size": 32, "channels": 3})
+    longer = costs("segment_control@scratch-0")[0]["segment_control@scratch-0"].parts
+    assert longer["the network's steps"] > 20 * parts["the network's steps"] > 0
+    assert found["segment_control@random-0"].parts.keys() == parts.keys()
+    (folder / "data/prepared/truth.parquet").unlink()
+    write_truth(folder / "data/prepared", {})
+    assert set(costs("segment_control@scratch-0")[0]["segment_control@scratch-0"].parts) == {"starting"}
 
 
 def steps(kind: type[Method], dataset: Dataset, full: int, **train: Any) -> training.Steps:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fakewhere
-import numpy as np
 import pytest
 
 from sslflow import paths
@@ -11,6 +10,8 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
 from sslflow.reporting.where.rows import Rows
 from sslflow.reporting.where.section import section
+from sslflow.runtime.files import read_json, write_metrics
+from sslflow.stages import report
 
 RUN = {
     "methods": ["simclr", "rotation"],
@@ -66,8 +67,8 @@ def test_the_table_stands_in_order_and_says_what_is_above_scratch():
     assert [line.control for line in low] == [False, False, True, True]
     simclr, scratch = high[0].cells, high[-1].cells
     assert simclr[2].verdict == "better"
-    assert simclr[2].gap.startswith("+")
-    assert scratch[2].gap == ""
+    assert simclr[2].gap[0].startswith("+")
+    assert scratch[2].gap == ("", "")
     assert scratch[0] is None
     assert high[2].cells[2].top
     assert not scratch[2].top
@@ -141,15 +142,56 @@ def test_localisation_stands_beside_the_centre_and_a_random_point():
     assert found
     told = found["localised"]
     assert [title for title, *_ in told["lines"]] == ["simclr", "from scratch", "lite0, weights that exist"]
-    assert {line[2][0] for line in told["lines"]} == {told["centre"]}
-    assert {line[4] for line in told["lines"]} == {"may be chance"}
-    assert rows.found.dataset.truth
-    things = rows.found.dataset.truth.things(rows.found.rows("map"))
-    areas = [sum((box[2] - box[0]) * (box[3] - box[1]) for box in one.boxes) for one in things]
-    assert float(told["chance"]) <= 100 * np.mean(areas) / fakewhere.SIZE**2 + 0.1
+    assert {line[2] for line in told["lines"]} == {told["rates"]["centre"]}
+    assert {line[4][0][1] for line in told["lines"]} == {"may be chance"}
+    assert told["images"] == fakewhere.COUNTS["test"] - 1
+    assert float(told["rates"]["pixels"]) + float(told["rates"]["centre"]) == pytest.approx(100)
+    assert len(told["pictures"]) == 8
 
 
 def test_nothing_made_is_no_section():
     fakewhere.scenes()
     assert section(Rows({"run": RUN}, [0], Dataset()), 0) is None
     assert not (paths.ARTIFACTS / "segmented").exists()
+
+
+PARAMS = """
+run:
+  methods: [simclr, rotation]
+  segment: [simclr, rotation]
+  segment_controls: [random, scratch, lite0]
+  detect: [simclr]
+  detect_controls: [scratch, lite0]
+  seeds: [0]
+  launch: python -m
+starts: {lite0: {weights: random}}
+methods: {simclr: {}, rotation: {}}
+report: {}
+"""
+
+
+def test_the_page_begins_with_it_where_images_have_no_class_and_names_stay_text():
+    made((0,))
+    write_metrics(paths.metrics("prepare"), {"cut_away": 3, "annotations_mended": 0})
+    write_metrics(
+        paths.metrics("segment", "simclr-0"), {"tuned_miou_1pct": 0.5, "tuned_miou_10pct": 0.7, "seconds": 9.0}
+    )
+    write_metrics(paths.metrics("segment", "random-0"), {"frozen_miou_10pct": 0.2})
+    write_metrics(paths.metrics("detect", "simclr-0"), {"tuned_map_10pct": 0.25, "tuned_map50_10pct": 0.5})
+    (paths.ARTIFACTS.parent / "params.yaml").write_text(PARAMS)
+    report.main()
+    page = (paths.REPORT / "index.html").read_text()
+    text = " ".join(page.split("<script")[0].split())
+    assert "<h1>Pretrained here, the encoder beats training from scratch" in text
+    assert text.count("Pretrained here, the encoder beats") == 1
+    assert '<a href="#where">What is where</a>' in text
+    assert '<a href="#leaderboard">' not in text
+    assert "data.probe_source" not in text
+    assert "12 images to train on and 10 to test on have masks, of 3 classes of pixels" in text
+    assert "1 of the images show nothing" in text
+    assert "3 boxes were cut away" in text
+    assert "annotations were mended" not in text
+    assert "&lt;b&gt;square&lt;/b&gt;" in text
+    assert "<b>square</b>" not in text
+    assert read_json(paths.SCORES / "where-simclr.json") == {"box_map": 0.25, "miou": 0.7}
+    assert not (paths.SCORES / "where-random.json").exists()

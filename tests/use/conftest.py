@@ -13,7 +13,7 @@ from use_fixtures import small
 from sslflow.ingest.images.examine import Examined, examine
 from sslflow.ingest.records import Record, Rejected
 from sslflow.networks.encoder import save_encoder
-from sslflow.use import embed
+from sslflow.use import folder as through
 
 
 @pytest.fixture
@@ -49,6 +49,6 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
                 seen.append(record.name)
                 yield from examine([record], decoder)
 
-    monkeypatch.setattr(embed, "examine_all", in_turn)
-    monkeypatch.setattr(embed, "PART", 4)
+    monkeypatch.setattr(through, "examine_all", in_turn)
+    monkeypatch.setattr(through, "PART", 4)
     return seen

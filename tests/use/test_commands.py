@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sslflow import cli
-from sslflow.use import embed
+from sslflow.use import folder as through
 
 
 def call(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: object) -> tuple[int, str, str]:
@@ -58,7 +58,7 @@ def test_a_command_that_is_stopped_says_so(
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(embed, "_fill", stopped)
+    monkeypatch.setattr(through, "_fill", stopped)
     with pytest.raises(SystemExit) as ended:
         call(capsys, monkeypatch, "embed", folder, "--encoder", file, "-o", tmp_path / "f.parquet", "--device", "cpu")
     assert ended.value.code == 130
@@ -67,7 +67,7 @@ def test_a_command_that_is_stopped_says_so(
     def full(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(embed, "_fill", full)
+    monkeypatch.setattr(through, "_fill", full)
     code, _, err = call(
         capsys, monkeypatch, "embed", folder, "--encoder", file, "-o", tmp_path / "f.parquet", "--device", "cpu"
     )

@@ -19,15 +19,16 @@ from use_fixtures import small
 
 from sslflow.networks.encoder import save_encoder
 from sslflow.runtime.files import read_csv
-from sslflow.use import embed
-from sslflow.use.embed import Embedded, embed_folder
+from sslflow.use import folder as through
+from sslflow.use.embed import embed_folder
 from sslflow.use.encoder import open_encoder
+from sslflow.use.folder import Done
 from sslflow.use.parts import KEY
 
 CPU = torch.device("cpu")
 
 
-def made(folder: Path, weights: Path, out: Path, said: list[str] | None = None, **settings: Any) -> Embedded:
+def made(folder: Path, weights: Path, out: Path, said: list[str] | None = None, **settings: Any) -> Done:
     tell = (said if said is not None else []).append
     return embed_folder(folder, open_encoder(str(weights)), out, CPU, tell, **{"batch": 4, **settings})
 
@@ -42,7 +43,7 @@ def test_a_table_holds_the_features_of_every_image(
 ) -> None:
     said: list[str] = []
     out = tmp_path / "features.parquet"
-    assert made(folder, file, out, said, map=True) == Embedded(22, 2, 1, 0)
+    assert made(folder, file, out, said, map=True) == Done(22, 2, 1, 0)
     paths, found = features(out)
     assert paths == [f"a/{n:02d}.png" for n in range(12)] + [f"b/deep/{n:02d}.png" for n in range(12, 22)]
     encoder = open_encoder(str(file))
@@ -64,16 +65,16 @@ def test_a_table_holds_the_features_of_every_image(
 
 def stop_after(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next folder is read until so many images were seen; then the user stops it."""
-    whole = embed.examine_all
+    whole = through.examine_all
 
     def some(*given: Any) -> Iterator[Any]:
-        monkeypatch.setattr(embed, "examine_all", whole)
+        monkeypatch.setattr(through, "examine_all", whole)
         for number, item in enumerate(whole(*given)):
             if number == count:
                 raise KeyboardInterrupt
             yield item
 
-    monkeypatch.setattr(embed, "examine_all", some)
+    monkeypatch.setattr(through, "examine_all", some)
 
 
 def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
@@ -89,9 +90,9 @@ def test_a_stopped_run_goes_on_and_ends_with_the_same_bytes(
     assert out.read_text() == "of before"
     decoded.clear()
     said: list[str] = []
-    assert made(folder, file, out, said) == Embedded(22, 2, 1, 12)
+    assert made(folder, file, out, said) == Done(22, 2, 1, 12)
     assert len(decoded) == 12
-    assert said[0] == "embed  resumed: the features of 12 of 24 images are there already"
+    assert said[0] == "embed  resumed: 12 of 24 images are done already"
     assert out.read_bytes() == whole.read_bytes()
     assert not list(tmp_path.glob(".*"))
 
@@ -125,7 +126,7 @@ def test_only_what_is_the_same_is_taken_over(
 def test_a_folder_that_changes_meanwhile_is_said(
     gone: str, folder: Path, file: Path, tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = embed.look
+    look = through.look
 
     def then_gone(*given: Any) -> Any:
         found = look(*given)
@@ -133,7 +134,7 @@ def test_a_folder_that_changes_meanwhile_is_said(
         place.unlink() if place.is_file() else shutil.rmtree(place)
         return found
 
-    monkeypatch.setattr(embed, "look", then_gone)
+    monkeypatch.setattr(through, "look", then_gone)
     with pytest.raises(ValueError, match="have changed while they were read; run it again"):
         made(folder, file, tmp_path / "features.parquet")
     monkeypatch.undo()
@@ -142,9 +143,9 @@ def test_a_folder_that_changes_meanwhile_is_said(
 
 def test_workers_change_no_bit(folder: Path, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With processes of their own, as on the command line."""
-    monkeypatch.setattr(embed, "PART", 4)
+    monkeypatch.setattr(through, "PART", 4)
     for name, workers in (("one", 1), ("two", 2)):
-        assert made(folder, file, tmp_path / f"{name}.parquet", workers=workers) == Embedded(22, 2, 1, 0)
+        assert made(folder, file, tmp_path / f"{name}.parquet", workers=workers) == Done(22, 2, 1, 0)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
 
 
@@ -193,7 +194,7 @@ def test_what_cannot_be_done_is_said_before_the_work(
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(ValueError, match="another process is writing it"):
             made(folder, file, out)
-    monkeypatch.setattr(embed.shutil, "disk_usage", lambda place: Usage(9, 9, 1000))
+    monkeypatch.setattr(through.shutil, "disk_usage", lambda place: Usage(9, 9, 1000))
     with pytest.raises(ValueError, match=r"24 images take 0.1 kB each, twice while .* choose another disk"):
         made(folder, file, out)
     assert decoded == []

@@ -9,7 +9,7 @@ from pathlib import Path
 from sslflow import paths
 from sslflow.commands.build import refuse
 from sslflow.commands.check import check
-from sslflow.commands.estimate import clips, domains, features, images
+from sslflow.commands.estimate import clips, dense, domains, features, images
 from sslflow.commands.estimate.bench import Bench
 from sslflow.commands.estimate.cost import Cost, size
 from sslflow.commands.estimate.machine import free_disk, ram
@@ -91,6 +91,8 @@ def _cost(bench: Bench, stage: str) -> Cost:
             return features.tuned(bench, run)
         case "finetune_control":
             return features.tuned(bench, run)
+        case "segment" | "segment_control":
+            return dense.segmented(bench, run)
         case "adapt":
             return domains.adapted(bench, run)
         case "pretrain_clips":

@@ -45,6 +45,37 @@ def annotation_places(annotations: str, annotations_test: str = "") -> dict[str,
     return found
 
 
+def check_annotations(
+    annotations: str, annotations_test: str, masks: Masks, *, source: str, labels: str, probe_source: str
+) -> bool:
+    """Whether images are annotated, by settings of `data`. Raises `ValueError` where these don't go together, or name
+    a file or a folder that isn't there."""
+    if not annotations:
+        if annotations_test or masks != _NOTHING:
+            what = "data.annotations_test" if annotations_test else "data.masks"
+            raise ValueError(f"{what} says more of data.annotations, which is '': set that, too, or leave this out")
+        return False
+    annotation_places(annotations, annotations_test)
+    if source != "folder":
+        raise ValueError(
+            f"data.annotations is for data.source folder, found {source}; set it to folder, for images in class "
+            "folders, too: their names are not used then"
+        )
+    if labels:
+        raise ValueError(
+            "data.annotations and data.labels each divide the images in their own way: leave one of them ''"
+        )
+    if probe_source != "same":
+        raise ValueError(
+            "data.annotations is of the images in data.path, to be tested on: set data.probe_source to same"
+        )
+    if annotations.startswith("coco:") and masks != _NOTHING:
+        raise ValueError(
+            "data.masks is for masks: and voc:; of coco: the file says which classes there are: leave it out"
+        )
+    return True
+
+
 def annotated_folder(
     root: Path,
     annotations: str,
@@ -60,11 +91,7 @@ def annotated_folder(
     annotated ones. Raises `ValueError` where the files can't be understood.
     """
     places = annotation_places(annotations, annotations_test)
-    if not places:
-        raise ValueError("data.annotations_test is a second file beside data.annotations, which is ''")
     kind, place = annotations.partition(":")[0], places["annotations"]
-    if kind == "coco" and masks != _NOTHING:
-        raise ValueError("data.masks is for masks: and voc:; COCO's file says which classes there are: leave it out")
     beside = {"masks": [place], "voc": [place / name for name in NO_IMAGES], "coco": []}[kind]
     without = tuple(f"{os.path.relpath(one, root)}/" for one in beside if _is_below(one, root))
     whole = folders.folder(root, without)

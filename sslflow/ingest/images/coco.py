@@ -69,7 +69,11 @@ def read_coco(file: Path, tested: Path | None, names: Names) -> Told:
         alone = sorted({*one.classes} - {*other.classes}) if one and other else []
         if alone:
             notes.append(f"warning: {place} has no category {shown(alone)}, which the other file has")
-    shaped = any(entry.shape is not None for one in files for things in one.things.values() for _, entry in things)
+    shapes = [entry.shape is not None for one in files for things in one.things.values() for _, entry in things]
+    shaped = any(shapes)
+    if shaped and not all(shapes):
+        lacking = f"{len(shapes) - sum(shapes):,} of {len(shapes):,} annotations"
+        notes.append(f"warning: {file}: {lacking} have a box and no shape: in masks, their boxes are ignored")
     if shaped and len(classes) >= NO_CLASS:
         notes.append(f"warning: {file}: {len(classes)} categories are too many for masks, of which none are made")
         shaped = False
@@ -172,8 +176,8 @@ def _images(
     if not images:
         example = next(iter(missing.values()), None)
         raise ValueError(
-            f"{file}: none of its {len(content['images']):,} images can be told among those below data.path"
-            + (f", such as {example.name} ({example.reason})" if example else "")
+            f"{file}: none of its {len(content['images']):,} images can be found below data.path by its file_name"
+            + (f", such as {example.name}: {example.reason}" if example else "")
         )
     return images, sizes, unusable, missing
 
@@ -192,7 +196,7 @@ def _content(file: Path, setting: str) -> dict[str, list]:
         what = "a list, as of a model's results" if content and isinstance(content[0], _Entry) else "a list"
         raise ValueError(f"{setting}: {file}: {expected}, found {what}")
     if not isinstance(content, dict):
-        raise ValueError(f"{setting}: {file}: {expected}, found {type(content).__name__}")
+        raise ValueError(f"{setting}: {file}: {expected}, found something else")
     lists = ("images", "annotations", "categories")
     if any(isinstance(one, dict) and "caption" in one for one in content.get("annotations") or ()):
         raise ValueError(f"{setting}: {file}: {expected} with boxes or shapes, found captions")

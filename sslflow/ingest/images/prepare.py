@@ -15,7 +15,7 @@ from annotated_types import Ge
 from sslflow.data.classes import counted, hardly_differing, lacking, shown, summary
 from sslflow.data.formats import ImageFormat, described
 from sslflow.data.splits import POOL, TEST, TRAIN
-from sslflow.ingest.images.annotations import annotated_folder
+from sslflow.ingest.images.annotations import annotated_folder, check_annotations
 from sslflow.ingest.images.book import COLUMNS, Book, take, tasks
 from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, decode
 from sslflow.ingest.images.examine import cores, examine_all
@@ -89,8 +89,8 @@ def prepare(
     """
     if source == NONE and not domain:
         return _nothing(folder, channels, image_size)
-    if annotations or annotations_test or masks != _BY_NUMBER:
-        _refuse(source, labels, annotations, probe_source)
+    others = {"source": source, "labels": labels, "probe_source": probe_source}
+    if check_annotations(annotations, annotations_test, masks, **others):
         root = directory(path, source, "data.path")
         images = annotated_folder(root, annotations, annotations_test, masks, seed, test_fraction)
     else:
@@ -173,23 +173,6 @@ def prepare(
         "passed_over": sum(one.files for one in book.passed),
         **of_truth,
     }
-
-
-def _refuse(source: str, labels: str, annotations: str, probe_source: str) -> None:
-    """Raises `ValueError` where settings that are about masks and boxes don't go with the others."""
-    if not annotations:
-        raise ValueError("data.masks and data.annotations_test say more of data.annotations, which is ''; set it, too")
-    if source != "folder":
-        raise ValueError(
-            f"data.annotations is for images of data.source folder, found {source}; with class folders, too, set it to "
-            "folder: then the folders' names are not used"
-        )
-    if labels:
-        raise ValueError("data.annotations and data.labels divide the images each in its own way: leave one of them ''")
-    if probe_source != "same":
-        raise ValueError(
-            "data.annotations needs data.probe_source same: masks and boxes are of the images in data.path"
-        )
 
 
 def _nothing(folder: Path, channels: int, size: int) -> dict[str, int]:

@@ -46,17 +46,37 @@ def _run_lengths(shape: Mapping[str, Any], frame: tuple[int, int], flaws: list[t
         )
     counts = shape["counts"]
     try:
-        if isinstance(counts, np.ndarray):
-            whole = counts.astype(np.int64)
-            if (whole != counts).any() or (whole < 0).any() or whole.sum() != width * height:
-                raise ValueError
-            return coco.frPyObjects({"size": [height, width], "counts": whole.tolist()}, height, width)
-        found = {"size": [height, width], "counts": counts.encode() if isinstance(counts, str) else counts}
-        _filled(found)
-        return found
-    except Exception:  # what they raise differs by what is wrong
+        lengths = counts if isinstance(counts, np.ndarray) else np.asarray(_uncompressed(counts), np.float64)
+        whole = lengths.astype(np.int64)
+        if (whole != lengths).any() or (whole < 0).any() or whole.sum() != width * height:
+            raise ValueError
+    except (ValueError, OverflowError):
         flaws.append(("run lengths that don't fill their image; its box is used", LEFT_OUT))
         return None
+    return coco.frPyObjects({"size": [height, width], "counts": whole.tolist()}, height, width)
+
+
+def _uncompressed(text: str) -> list[int]:
+    """The lengths that a text of COCO's stands for: five bits a letter, lowest first, the sixth says whether there are
+    more; from the third number on, it is the difference to the last but one. pycocotools reads outside of its memory
+    where a text is damaged. Raises `ValueError` for what is no such text."""
+    lengths: list[int] = []
+    number = bits = 0
+    for letter in text:
+        code = ord(letter) - 48
+        if not 0 <= code < 64 or bits > 60:
+            raise ValueError
+        number |= (code & 31) << bits
+        bits += 5
+        if code & 32:
+            continue
+        if code & 16:
+            number -= 1 << bits
+        lengths.append(number + (lengths[-2] if len(lengths) > 2 else 0))
+        number = bits = 0
+    if bits:
+        raise ValueError
+    return lengths
 
 
 def box(run_lengths: Any) -> tuple[float, float, float, float]:
@@ -66,7 +86,7 @@ def box(run_lengths: Any) -> tuple[float, float, float, float]:
 
 
 def _filled(run_lengths: Any) -> np.ndarray:
-    """Where a shape is, bool `(height, width)`. Raises nearly anything for what is damaged."""
+    """Where a shape is, bool `(height, width)`."""
     return coco.decode(run_lengths).astype(bool)
 
 

@@ -64,6 +64,10 @@ class Truths:
         rows = [(escape(flaw.name), flaw.fate, escape(flaw.reason)) for flaw in self._flaws]
         write_csv(folder / FILE, ("path", "fate", "reason"), rows)
         self._check(max_bad)
+        if not any(one.mask or len(one.labels) for _, one in self._known.values()):
+            raise ValueError(
+                f"data.annotations: {len(self._known)} images are annotated, and none with a thing or a mask"
+            )
         pixel_classes = self._numbered()
         from sslflow.data.truth import Annotated, Things, truth_facts, write_truth  # brings torch
 
@@ -84,9 +88,9 @@ class Truths:
         if good and len(bad) <= max_bad * (good + len(bad)):
             return
         examples = "".join(f"\n  {escape(flaw.name)}: {escape(flaw.reason)}" for flaw in bad[:_EXAMPLES])
-        limit = f"more than data.max_bad = {max_bad:g} allows" if good else "there is nothing to learn where things are"
+        limit = f"more than data.max_bad = {max_bad:g} allows" if good else "there is nothing to learn from"
         raise ValueError(
-            f"data.annotations: of {len(bad)} of {good + len(bad)} annotated images masks and boxes can't be used, "
+            f"data.annotations: masks and boxes of {len(bad)} of {good + len(bad)} annotated images can't be used, "
             f"{limit}{':' if bad else ''}{examples}"
         )
 
@@ -116,7 +120,8 @@ class Truths:
         counts = self._counts()
         if pixel_classes:
             say(
-                f"masks of {counts['masks']:,} images, pixels of {len(pixel_classes):,} classes: {shown(pixel_classes)}"
+                f"masks of {counts['with_mask']:,} images, {len(pixel_classes):,} classes of pixels: "
+                f"{shown(pixel_classes)}"
             )
             of_pixels = _by_class(
                 pixel_classes, ((one.classes, split) for split, one in self._known.values() if one.mask is not None)
@@ -130,14 +135,21 @@ class Truths:
             )
             told = summary({name: sum(own.values()) for name, own in of_things.items()})
             say(
-                f"boxes in {counts['with_boxes']:,} images, {counts['without_things']:,} of these without a thing, of "
-                f"{told}; {counts['things_ignored']:,} are ignored, {counts['cut_away']:,} left out since the image's "
-                "fit cuts them away"
+                f"{counts['things']:,} boxes in {counts['with_boxes']:,} images, {counts['without_things']:,} of which "
+                f"show none; {told}"
             )
+            if counts["things_ignored"] or counts["cut_away"]:
+                say(
+                    f"{counts['things_ignored']:,} boxes are ignored, neither found nor missed: crowds, difficult "
+                    "ones, and those of which data.fit leaves less than a quarter or a pixel; of "
+                    f"{counts['cut_away']:,} more it leaves nothing"
+                )
             for line in lacking(of_things, tested=True):
                 say(f"warning: boxes: {line}")
         for line in _told(self._flaws):
             say(f"warning: annotations: {line}")
+        if self._flaws:
+            say(f"warning: annotations: all {len(self._flaws):,} of these stand in {FILE}, beside dataset.json")
         if self._conflicts:
             say(
                 f"warning: annotations: {len(self._conflicts)} images equal another one that is annotated otherwise: "
@@ -149,7 +161,7 @@ class Truths:
         boxes = [one for one in known if one.boxes is not None]
         fates = Counter(flaw.fate for flaw in self._flaws)
         return {
-            "masks": sum(one.mask is not None for one in known),
+            "with_mask": sum(one.mask is not None for one in known),
             "with_boxes": len(boxes),
             "things": sum(len(one.labels) for one in boxes),
             "things_ignored": sum(int(one.ignored.sum()) for one in boxes),
@@ -180,4 +192,4 @@ def _told(flaws: list[Flaw]) -> Iterable[str]:
     for (kind, fate), own in sorted(kinds.items()):
         detail = own[0].reason.partition(":")[2].strip()
         example = f"{escape(own[0].name)}{f' ({escape(detail)})' if detail else ''}"
-        yield f"{len(own):,} x {escape(kind)}, such as {example}: {_BECOMES[fate]}; all of them stand in {FILE}"
+        yield f"{len(own):,} x {escape(kind)}, such as {example}: {_BECOMES[fate]}"

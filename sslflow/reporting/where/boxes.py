@@ -9,12 +9,14 @@ import numpy as np
 from sslflow.data.truth import Things
 from sslflow.dense.average_precision import Detections, Matched, matched
 from sslflow.drawing.embedded import picture
-from sslflow.drawing.overlay import Frame, enlarged, framed
+from sslflow.drawing.overlay import Frame, framed
 from sslflow.examination.where.found import Way
-from sslflow.reporting.where.masks import SIDE, Example, best_middle_worst
+from sslflow.reporting.where.masks import Example, best_middle_worst
 from sslflow.reporting.where.rows import Rows
 
 RIGHT, WRONG, MISSED = "#1f8a4c", "#e0242e", "#d97700"
+SIDE = 208
+"""Pixels of a tile, about."""
 HALF = 0
 """Of the overlaps: a half."""
 
@@ -111,7 +113,6 @@ def _example(
         for place in own[np.argsort(shown.score[own])].tolist()
     ]
     tiles = {
-        "image": enlarged(pixels, SIDE),
         "truth": framed(pixels, known, SIDE),
         "found": framed(pixels, told, SIDE),
     }

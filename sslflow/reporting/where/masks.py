@@ -26,7 +26,7 @@ from sslflow.runtime.tables import read_parquet
 SIDE = 144
 """Pixels of a tile, about."""
 UNKNOWN = "#969696"
-EACH = 3
+EACH = 4
 """Images of a kind."""
 COMPARED = 4
 """Rows whose classes stand side by side."""
@@ -46,8 +46,8 @@ def classes(rows: Rows, way: Way, best: str) -> tuple[list[str], list[tuple[str,
     class."""
     truth = rows.found.dataset.truth
     assert truth
-    names = [best, *(name for name in rows.names("miou") if name not in rows.methods and rows.over(name, "miou", way))]
-    names = names[:COMPARED]
+    others = (name for name in rows.names("miou") if name not in rows.methods and rows.over(name, "miou", way))
+    names = list(dict.fromkeys([best, *others]))[:COMPARED]
     found = [_class_means(rows, name, way) for name in names]
     lines = [
         (one, [percent(float(values[label])) if np.isfinite(values[label]) else "–" for values in found])

@@ -20,6 +20,8 @@ SCRATCH = "scratch"
 METRICS: dict[Metric, str] = {"miou": "masks, mIoU", "map": "boxes, mAP", "map50": "boxes, mAP50"}
 TASKS: dict[Metric, str] = {"miou": "masks", "map": "boxes"}
 """The metric that a task is judged by."""
+STAGES: tuple[tuple[str, Metric, str], ...] = (("segment", "miou", "miou"), ("detect", "map", "box_map"))
+"""Stage, its metric, and what that is called among DVC's metrics."""
 NAMES = {"linear": "linear", "frozen": "frozen", "tuned": "fine-tuned"}
 """What protocols are called."""
 
@@ -33,13 +35,13 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """A score in percent; `behind`: its interval; `gap`: how far it is above training from scratch, and `verdict`: what
-    that means; empty where there is nothing to compare with."""
+    """A score in percent; `behind`: its interval; `gap`: how far it is above training from scratch, and that interval;
+    `verdict`: what that means; empty where there is nothing to compare with."""
 
     words: str
     top: bool
     behind: str
-    gap: str = ""
+    gap: tuple[str, str] = ("", "")
     verdict: str = ""
 
 
@@ -146,19 +148,39 @@ class Rows:
         words = percent(over.mean) + (f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else "")
         behind = f"95 %: {100 * over.low:.1f} to {100 * over.high:.1f}; {seeds_in_words(len(values))}"
         gap = self.above_scratch(name, column.metric, way)
-        return Cell(words, top, behind, signed(gap), verdict(gap)) if gap else Cell(words, top, behind)
+        return Cell(words, top, behind, in_two(gap), verdict(gap)) if gap else Cell(words, top, behind)
 
-    @property
+    def means(self) -> dict[str, dict[str, float]]:
+        """Row → `miou` and `box_map`, fine-tuned with most labels, means over the seeds; of rows that are."""
+        found: dict[str, dict[str, float]] = {}
+        for stage, metric, shown in STAGES:
+            for name in self.asked[metric]:
+                read = [one for one in self._metrics(stage, name) if any(key.startswith("tuned_") for key in one)]
+                values = [one[_largest(one, metric)] for one in read]
+                if values:
+                    found.setdefault(name, {})[shown] = statistics.fmean(values)
+        return found
+
     def durations(self) -> list[tuple[str, str, float]]:
         """Stage, run and seconds."""
-        found = []
-        for stage, metric in (("segment", "miou"), ("detect", "map")):
-            for name in self.asked[metric]:
-                for seed in self.found.seeds:
-                    file = paths.metrics(stage, paths.run_name(name, seed))
-                    if file.exists() and "seconds" in (metrics := read_json(file)):
-                        found.append((stage, paths.run_name(name, seed), metrics["seconds"]))
-        return found
+        return [
+            (stage, paths.run_name(name, seed), read_json(file)["seconds"])
+            for stage, metric, _ in STAGES
+            for name in self.asked[metric]
+            for seed in self.found.seeds
+            if (file := paths.metrics(stage, paths.run_name(name, seed))).exists() and "seconds" in read_json(file)
+        ]
+
+    def _metrics(self, stage: str, name: str) -> list[dict[str, float]]:
+        files = (paths.metrics(stage, paths.run_name(name, seed)) for seed in self.found.seeds)
+        return [read_json(file) for file in files if file.exists()]
+
+
+def _largest(metrics: Mapping[str, float], metric: Metric) -> str:
+    """The metric of the encoder that was fine-tuned with the largest share of the labels: `tuned_miou_10pct`."""
+    begin = f"tuned_{metric}_"
+    shares = {float(key.removeprefix(begin).removesuffix("pct")): key for key in metrics if key.startswith(begin)}
+    return shares[max(shares)]
 
 
 def title(name: str, methods: Sequence[str]) -> str:
@@ -170,6 +192,12 @@ def signed(found: Interval) -> str:
     """`+4.1 (−0.3 to +8.5)`: in points, with the 95 % interval."""
     mean, low, high = (f"{100 * value + 0.0:+.1f}" for value in (found.mean, found.low, found.high))
     return f"{mean} ({low} to {high})".replace("-", "−").replace("−0.0", "+0.0")
+
+
+def in_two(found: Interval) -> tuple[str, str]:
+    """`+4.1` and `−0.3 to +8.5`."""
+    mean, _, rest = signed(found).partition(" (")
+    return mean, rest.removesuffix(")")
 
 
 def verdict(found: Interval) -> str:

@@ -37,13 +37,13 @@ def _verdict(rows: Rows, places: Sequence[Place]) -> str:
     if len(above) == len(gaps):
         said = f"Pretrained here, the encoder beats training from scratch on the same labels: {_where(above)}."
     elif above:
-        said = f"Pretrained here, the encoder beats training from scratch on the same labels in {_where(above)}"
-        said += f"; it may be chance in {_where(unsure)}" if unsure else ""
-        said += f"; it is worse in {_where(below)}" if below else ""
+        said = f"Pretrained here, the encoder beats training from scratch on the same labels for {_where(above)}"
+        said += f"; it may be chance for {_where(unsure)}" if unsure else ""
+        said += f"; it is worse for {_where(below)}" if below else ""
         said += "."
     elif below:
         said = f"Pretrained here, the encoder is worse than training from scratch: {_where(below)}"
-        said += f"; it may be chance in {_where(unsure)}." if unsure else "."
+        said += f"; it may be chance for {_where(unsure)}." if unsure else "."
     else:
         said = f"Pretrained here, the encoder is not surely better than training from scratch: {_where(unsure)}."
     return said + _weights(rows, places)
@@ -63,7 +63,7 @@ def _weights(rows: Rows, places: Sequence[Place]) -> str:
         return ""
     who = f"Weights that exist ({', '.join(dict.fromkeys(names))})"
     if kinds["better"]:
-        where = "everywhere" if len(kinds["better"]) == len(names) else f"in {_where(kinds['better'])}"
+        where = "everywhere" if len(kinds["better"]) == len(names) else f"for {_where(kinds['better'])}"
         return f" {who} are better still, {where}: take them, or go on from them."
     if kinds["level"]:
         return f" {who} are nowhere surely better."
@@ -80,7 +80,7 @@ def _told(rows: Rows, places: Sequence[Place]) -> Iterator[str]:
             best = rows.best_method(metric, way)
             if not best or not (over := rows.over(best, metric, way)):
                 continue
-            beside = [name for name in rows.names(metric) if name == SCRATCH or name in rows.starts(metric)]
+            beside = [*(name for name in rows.names(metric) if name == SCRATCH), *rows.starts(metric)]
             gaps = [(name, gap) for name in beside if (gap := rows.gap((best, way), (name, way), metric))]
             told = ", ".join(
                 _distance(gap, title(name, rows.methods).removesuffix(", weights that exist")) for name, gap in gaps
@@ -137,13 +137,13 @@ def _distance(gap: Interval, name: str) -> str:
 
 
 def _where(places: Sequence[Place]) -> str:
-    """`masks with 1 % and 10 % of the labels, boxes with 10 %`."""
-    told = []
-    for metric, task in TASKS.items():
-        fractions = [share(fraction) for own, fraction in places if own == metric]
-        if fractions:
-            told.append(f"{task} with {' and '.join(fractions)}{'' if told else ' of the labels'}")
-    return ", ".join(told)
+    """`masks and boxes with 1 % and 10 % of the labels`, `masks with 1 % and 10 % of the labels, boxes with 10 %`."""
+    shares = {task: [share(fraction) for own, fraction in places if own == metric] for metric, task in TASKS.items()}
+    shares = {task: found for task, found in shares.items() if found}
+    if len({tuple(found) for found in shares.values()}) == 1:
+        return f"{' and '.join(shares)} with {' and '.join(next(iter(shares.values())))} of the labels"
+    told = [f"{task} with {' and '.join(found)}" for task, found in shares.items()]
+    return ", ".join([f"{told[0]} of the labels", *told[1:]])
 
 
 def _above(gap: Interval) -> bool:

@@ -1,0 +1,199 @@
+"""Masks of a folder: each as large as its image, what can't be seen or used is said, nothing is overwritten."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools.coco import COCO
+from use_fixtures import segmenter, small
+
+from sslflow import cli, paths
+from sslflow.data.truth import IGNORED
+from sslflow.dense.segmenter import save_segmenter
+from sslflow.networks.encoder import save_encoder
+from sslflow.runtime.files import read_csv
+from sslflow.use import folder as through
+from sslflow.use.folder import Done
+from sslflow.use.masks import palette
+from sslflow.use.models import open_segmenter
+from sslflow.use.segment import segment_folder
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    save_segmenter(segmenter(), tmp_path / "segmenter.safetensors")
+    return tmp_path / "segmenter.safetensors"
+
+
+def made(folder: Path, model: Path, out: Path, said: list[str] | None = None, **settings: Any) -> Done:
+    tell = (said if said is not None else []).append
+    return segment_folder(folder, open_segmenter(str(model)), out, CPU, tell, **{"batch": 4, **settings})
+
+
+def mask_of(file: Path) -> np.ndarray:
+    with Image.open(file) as image:
+        assert image.mode == "P"
+        return np.asarray(image)
+
+
+def size_of(file: Path) -> tuple[int, int]:
+    with Image.open(file) as image:
+        return image.size
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of pycocotools, which decodes
+def test_a_folder_of_masks_holds_one_for_every_image(
+    folder: Path, model: Path, tmp_path: Path, decoded: list[str]
+) -> None:
+    with Image.open(folder / "a" / "04.png") as image:
+        image.transpose(Image.Transpose.ROTATE_90).save(folder / "a" / "04.bmp")
+    said: list[str] = []
+    out = tmp_path / "masks"
+    assert made(folder, model, out, said, as_coco=True) == Done(23, 2, 1, 0)
+    network = open_segmenter(str(model))
+    names = {f"a/{n:02d}.png" for n in range(12)} | {f"b/deep/{n:02d}.png" for n in range(12, 22)}
+    files = {f"{name}.png" if "/04." in name else name for name in names} | {"a/04.bmp.png"}
+    assert {str(one.relative_to(out / "masks")) for one in out.rglob("*.png")} == files
+    assert any(line.startswith("warning: there are 1 names such as a/04 with several endings") for line in said)
+    seen: set[int] = set()
+    for name in [*names, "a/04.bmp"]:
+        size, mask = size_of(folder / name), mask_of(out / "masks" / (f"{name}.png" if "/04." in name else name))
+        assert mask.shape == size[::-1]
+        assert np.array_equal(mask, network.segment([folder / name])[0])
+        assert (mask != IGNORED).sum() == min(size) ** 2
+        seen |= set(mask.ravel().tolist())
+    assert seen == {0, 1, 2, IGNORED}
+    rows = read_csv(out / "classes.csv")
+    assert [(row["number"], row["name"], row["colour"]) for row in rows][:2] == [
+        ("0", "ground", "#000000"),
+        ("1", "sky", "#800000"),
+    ]
+    about = json.loads((out / "about.json").read_text())
+    assert (about["classes"], about["unseen"], about["sha256"]) == (["ground", "sky", "bird"], 255, network.sha256)
+    bad = read_csv(tmp_path / "masks.quarantine.csv")
+    assert [row["path"] for row in bad] == ["a/05x.jpg", "b/empty.png"]
+    (cut,) = [line for line in said if "middle square" in line]
+    assert cut == (
+        "warning: the model sees only the middle square of 23 of 23 images: on average 17 % of their area is cut away; "
+        "those pixels are 255 in the masks"
+    )
+    assert not list(tmp_path.glob(".*"))
+
+    coco = COCO(str(out / "masks.json"))
+    for one in coco.loadImgs(coco.getImgIds()):
+        own = coco.loadAnns(coco.getAnnIds(imgIds=one["id"]))
+        again = np.full((one["height"], one["width"]), IGNORED, np.uint8)
+        for region in own:
+            again[coco.annToMask(region) > 0] = region["category_id"]
+            assert region["area"] == coco.annToMask(region).sum()
+        name = one["file_name"]
+        assert np.array_equal(again, mask_of(out / "masks" / (f"{name}.png" if "/04." in name else name)))
+    assert [one["name"] for one in coco.loadCats(coco.getCatIds())] == ["ground", "sky", "bird"]
+
+
+def test_a_stopped_run_goes_on(
+    folder: Path, model: Path, tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(folder, model, tmp_path / "whole")
+    whole: Callable = through.examine_all
+
+    def some(*given: Any):
+        monkeypatch.setattr(through, "examine_all", whole)
+        for number, item in enumerate(whole(*given)):
+            if number == 15:
+                raise KeyboardInterrupt
+            yield item
+
+    monkeypatch.setattr(through, "examine_all", some)
+    with pytest.raises(KeyboardInterrupt):
+        made(folder, model, tmp_path / "masks")
+    assert not (tmp_path / "masks").exists()
+    said: list[str] = []
+    assert made(folder, model, tmp_path / "masks", said).resumed == 12
+    assert said[0] == "segment  resumed: 12 of 24 images are done already"
+    for one in (tmp_path / "whole").rglob("*.png"):
+        assert (tmp_path / "masks" / one.relative_to(tmp_path / "whole")).read_bytes() == one.read_bytes()
+
+
+def test_nothing_is_overwritten_unasked(folder: Path, model: Path, tmp_path: Path, decoded: list[str]) -> None:
+    out = tmp_path / "masks"
+    made(folder, model, out)
+    (out / "masks" / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="masks is there already: name another folder with -o, or replace it with"):
+        made(folder, model, out)
+    assert (out / "masks" / "mine.txt").exists()
+    made(folder, model, out, force=True)
+    assert not (out / "masks" / "mine.txt").exists()
+    other = tmp_path / "other"
+    other.mkdir()
+    with pytest.raises(ValueError, match="is there already, and no masks of `sslflow segment`"):
+        made(folder, model, other, force=True)
+    with pytest.raises(ValueError, match="the next time its masks would be images"):
+        made(folder, model, folder / "masks")
+
+
+def test_the_command_finds_a_runs_model_and_says_mistakes_in_a_line(
+    folder: Path,
+    file: Path,
+    model: Path,
+    tmp_path: Path,
+    decoded: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["sslflow", *map(str, words)])
+        code = cli.main()
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call("segment", folder, "--model", "simclr-0")
+    assert (code, err) == (
+        1,
+        "artifacts/segmenters/simclr-0.safetensors: there is no segmenter of that run; `sslflow run` trains those of "
+        "run.segment in params.yaml\n",
+    )
+    save_segmenter(segmenter("pad"), paths.segmenter("simclr", 0))
+    code, out, err = call("segment", folder, "--model", "simclr-0", "--device", "cpu")
+    assert (code, out.splitlines()[-1]) == (
+        0,
+        "segmented: masks of 22 images, 3 classes (2 can't be used, 1 other files)",
+    )
+    assert "middle square" not in err
+    assert not any((mask_of(one) == IGNORED).any() for one in (tmp_path / "segmented").rglob("*.png"))
+    save_segmenter(None, tmp_path / "none.safetensors")
+    spoiled = segmenter()
+    torch.nn.init.constant_(spoiled.decoder.last.weight, torch.nan)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
+    save_segmenter(spoiled, tmp_path / "spoiled.safetensors")
+    save_encoder(small(), tmp_path / "encoder.safetensors")
+    (tmp_path / "text.safetensors").write_text("no weights")
+    for words, says in (
+        (("--model", "simclr-1"), "there is no encoder of that run"),
+        (("--model", "nothing.safetensors"), "nothing.safetensors: there is no such file, nor run"),
+        (("--model", "none.safetensors"), "holds no segmenter: there were no masks to train one on"),
+        (("--model", "spoiled.safetensors"), "its weights are not finite numbers: damaged"),
+        (("--model", "encoder.safetensors"), "expected a segmenter, found an encoder"),
+        (("--model", "text.safetensors"), "text.safetensors: damaged, or of another version of sslflow"),
+        (("--model", "simclr-0", "--batch", "0"), "--batch: expected 1 or more"),
+        (("--model", "simclr-0", "--sixteen-bit", "9,3"), "--sixteen-bit: expected full"),
+    ):
+        code, out, err = call("segment", folder, *words, "-o", "m", "--device", "cpu")
+        assert (code, out, err.count("\n")) == (1, "", 1), err
+        assert says.replace("encoder of that", "segmenter of that") in err
+
+
+def test_colours_are_those_of_pascal_voc() -> None:
+    expected = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0), (0, 0, 128)]
+    assert [tuple(one) for one in palette()[:5].tolist()] == expected
+    assert tuple(palette()[15].tolist()) == (192, 128, 128)
+    assert len(np.unique(palette()[:255], axis=0)) == 255
