@@ -187,3 +187,10 @@ def test_a_loss_that_is_not_finite_is_said_with_the_rate_to_lower(
     huge = {"lr": 1e30, "encoder_lr": 1e30, "scratch_lr": 1e30}
     with pytest.raises(ValueError, match=rf"not finite from step \d of 6 on; try a smaller detect\.{rate}"):
         ran(squares, protocol, fractions=(0.25,), min_steps=6, from_scratch=scratch, **huge)
+
+
+def test_half_precision_is_for_the_network_alone(squares: Dataset) -> None:
+    fine, coarse = (ran(squares, "tuned", fractions=(0.25,), precision=kind)[0] for kind in ("fp32", "bf16"))
+    assert coarse.loss != fine.loss
+    assert coarse.loss == pytest.approx(fine.loss, rel=0.05)
+    assert coarse.found.boxes.dtype == np.float32
