@@ -12,6 +12,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from sslflow.commands.annotated import annotation_hints
 from sslflow.commands.check import check
 from sslflow.commands.host import host
 from sslflow.commands.proposal import Proposal, choose, propose
@@ -45,6 +46,7 @@ def init(folder: Path, recipe: str | None = None, *, force: bool = False, device
     yield f"recipe {proposal.recipe}: {proposal.why}"
     yield from _table(proposal.values)
     yield from proposal.remarks
+    yield from annotation_hints(folder)
     yield f"wrote {FILE}, from {RECIPES}/{proposal.recipe}.yaml; next: `sslflow run`, or `dvc repro`"
 
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from sslflow.commands import init, proposal, survey
+from sslflow.commands.annotated import annotation_hints
 from sslflow.commands.host import Host
 from sslflow.commands.labelling import Labels, labels
 from sslflow.commands.schedule import NAMES
@@ -318,6 +319,27 @@ def test_a_folder_becomes_settings(project: Path, tmp_path: Path) -> None:
     assert "  channels: 3             # 1 grey | 3 colour" in written
     lines = {line.split()[0]: line.split()[1] for line in said if line.startswith("  data.image")}
     assert lines == {"data.image_size": "28"}
+
+
+@pytest.mark.parametrize(
+    ("beside", "content", "setting"),
+    [
+        ("Annotations/a.xml", b"<annotation/>", "voc:{place}"),
+        ("annotations/train.json", b'{"info": {}, "images": [', "coco:{place}/annotations/train.json"),
+        ("masks/a/b.png", b"", "masks:{place}/masks"),
+        ("notes.json", b'{"images": 3}', ""),
+    ],
+)
+def test_masks_and_boxes_beside_images_are_pointed_out(
+    tmp_path: Path, beside: str, content: bytes, setting: str
+) -> None:
+    made.write(tmp_path / "set" / beside, content)
+    (tmp_path / "set/images").mkdir()
+    for folder in (tmp_path / "set", tmp_path / "set/images"):
+        said = list(annotation_hints(folder))
+        assert len(said) == bool(setting)
+        wanted = setting.format(place=tmp_path / "set")
+        assert not said or f"set data.annotations to {wanted} (docs/dense.md)" in said[0]
 
 
 def test_grey_images_of_16_bits(project: Path, tmp_path: Path) -> None:

@@ -274,6 +274,42 @@ def test_a_split_file_that_a_setting_names_is_listed(root: Path, monkeypatch: py
     assert "adapt.split,split.json," in paths.WEIGHTS_LISTING.read_text()
 
 
+@pytest.mark.parametrize("kind", ["coco", "masks", "voc"])
+def test_annotations_are_listed(root: Path, kind: str) -> None:
+    """So that `prepare` runs again when they change."""
+    place = root.parent / "truth"
+    file = place / ("Annotations/a.xml" if kind == "voc" else "a.png")
+    write(file, b"1")
+    setting = f"{kind}:{file if kind == 'coco' else place}"
+    before = listed(root, annotations=setting)
+    assert before.count("annotations,") == {"coco": 1, "masks": 2, "voc": 3}[kind]
+    write(file, b"12")
+    after = listed(root, annotations=setting)
+    assert after != before
+    second = write(root.parent / "b.json", b"{}")
+    if kind == "coco":
+        tested = f"coco:{second}"
+        assert f"annotations_test,{second}," in listed(root, annotations=setting, annotations_test=tested)
+    file.unlink()
+    if kind == "coco":
+        with pytest.raises(ValueError, match=r"data.annotations: there is no file"):
+            listed(root, annotations=setting)
+    else:
+        assert listed(root, annotations=setting) != after
+
+
+def test_a_copy_of_the_project_without_the_annotations_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = root.parent / ".dvc/tmp/exps/abc"
+    shutil.copytree(root, copy / "raw")
+    write(root.parent / "a.json", b"{}")
+    monkeypatch.chdir(copy)
+    settings = {"data": {"source": "folder", "path": "raw", "annotations": "coco:a.json"}}
+    with pytest.raises(ValueError, match=r"data.annotations: a.json is not in this copy of the project"):
+        scan._refuse_copy(settings, {})
+    write(copy / "a.json", b"{}")
+    scan._refuse_copy(settings, {})
+
+
 def test_a_domain_s_folder_is_missed_only_where_one_is_asked_for(tmp_path: Path) -> None:
     file = tmp_path / "domains.csv"
     assert write_domains_listing(file, source_path="nowhere", target_path="nowhere") == 0

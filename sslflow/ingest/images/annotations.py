@@ -55,6 +55,7 @@ def check_annotations(
             what = "data.annotations_test" if annotations_test else "data.masks"
             raise ValueError(f"{what} says more of data.annotations, which is '': set that, too, or leave this out")
         return False
+    annotation_places(annotations, annotations_test)
     if source != "folder":
         raise ValueError(
             f"data.annotations is for data.source folder, found {source}; set it to folder, for images in class "
@@ -68,9 +69,7 @@ def check_annotations(
         raise ValueError(
             "data.annotations is of the images in data.path, to be tested on: set data.probe_source to same"
         )
-    kind = annotations.partition(":")[0]
-    annotation_places(annotations, annotations_test)
-    if kind == "coco" and masks != _NOTHING:
+    if annotations.startswith("coco:") and masks != _NOTHING:
         raise ValueError(
             "data.masks is for masks: and voc:; of coco: the file says which classes there are: leave it out"
         )

@@ -32,11 +32,18 @@ class Book:
     truths: Truths
     drop: bool
     rejected: list[Rejected] = field(default_factory=list)
+    _rejected: set[str] = field(default_factory=set)
     other_files: int = 0
     passed: list[Passed] = field(default_factory=list)
     first: dict[Split, dict[bytes, int]] = field(default_factory=lambda: {TEST: {}, TRAIN: {}, POOL: {}})
     """Of each split, hash of the picture → row of the first image like that."""
     repeats: list[Repeat] = field(default_factory=list)
+
+    def reject(self, item: Rejected) -> None:
+        """An image that can't be used: once, where it would be both trained on and in the pool."""
+        if item.name not in self._rejected:
+            self._rejected.add(item.name)
+            self.rejected.append(item)
 
 
 def tasks(source: Source, book: Book, image_bytes: int) -> Iterator[list[Record]]:
@@ -51,7 +58,7 @@ def tasks(source: Source, book: Book, image_bytes: int) -> Iterator[list[Record]
         elif isinstance(item, Passed):
             book.passed.append(item)
         else:
-            book.rejected.append(item)
+            book.reject(item)
         if len(waiting) == limit:
             yield waiting
             waiting = []
@@ -63,7 +70,7 @@ def take(found: Iterator[Examined | Rejected], book: Book, writer: ShardWriter, 
     began = told = time.monotonic()
     for seen, item in enumerate(found, start=1):
         if isinstance(item, Rejected):
-            book.rejected.append(item)
+            book.reject(item)
         else:
             _keep_or_drop(item, book, writer)
         now = time.monotonic()
