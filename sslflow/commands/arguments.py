@@ -94,7 +94,7 @@ def of_uses(commands: Commands) -> None:
     selected.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
 
     masked = commands.add_parser("segment", help="the class of each pixel of all images of a folder, as masks")
-    masked.add_argument("-o", "--output", type=Path, default=Path("masks"), help="folder that is written")
+    masked.add_argument("-o", "--output", type=Path, default=Path("segmented"), help="folder that is written")
     masked.add_argument("--coco", action="store_true", help="regions as COCO's run lengths, too: masks.json")
     boxed = commands.add_parser("detect", help="the things in all images of a folder, as boxes in COCO's JSON")
     boxed.add_argument("-o", "--output", type=Path, default=Path("detections.json"), help="file that is written")

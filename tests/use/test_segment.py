@@ -165,9 +165,12 @@ def test_the_command_finds_a_runs_model_and_says_mistakes_in_a_line(
     )
     save_segmenter(segmenter("pad"), paths.segmenter("simclr", 0))
     code, out, err = call("segment", folder, "--model", "simclr-0", "--device", "cpu")
-    assert (code, out.splitlines()[-1]) == (0, "masks: masks of 22 images, 3 classes (2 can't be used, 1 other files)")
+    assert (code, out.splitlines()[-1]) == (
+        0,
+        "segmented: masks of 22 images, 3 classes (2 can't be used, 1 other files)",
+    )
     assert "middle square" not in err
-    assert not any((mask_of(one) == IGNORED).any() for one in (tmp_path / "masks").rglob("*.png"))
+    assert not any((mask_of(one) == IGNORED).any() for one in (tmp_path / "segmented").rglob("*.png"))
     save_segmenter(None, tmp_path / "none.safetensors")
     spoiled = segmenter()
     torch.nn.init.constant_(spoiled.decoder.last.weight, torch.nan)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType]
