@@ -52,8 +52,8 @@ def detector(fit: str = "crop", side: int = 16) -> Detector:
     torch.manual_seed(1)
     form = ImageFormat(3, side, tuple(IMAGES["mean"]), tuple(IMAGES["std"]))
     model = Detector(small(side=side), ["cat", "dog"], form, width=8).eval()
-    torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.7)
-    torch.nn.init.zeros_(model.head.classification_head.cls_logits.bias)
+    torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.1)
+    model.head.classification_head.cls_logits.bias.data.zero_()  # pyright: ignore[reportOptionalMemberAccess]
     torch.nn.init.normal_(model.head.regression_head.bbox_reg.weight, std=0.1)
     model.facts = placing_facts("detector", fit)
     return model

@@ -11,23 +11,30 @@ from sslflow.ingest.images.voc import MASKS, XML
 _START = 65_536
 """Bytes of a file that are looked at."""
 _COCO = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
+_TESTED = re.compile("val|test", re.IGNORECASE)
 _FOLDERS = ("masks", "mask")
 
 
 def annotation_hints(root: Path) -> Iterator[str]:
     """A line where the folder, or what lies beside it, looks like Pascal VOC's, COCO's or a folder of masks."""
-    found = ""
     for place in (root, root.parent):
-        if not found and any(next(place.glob(files), None) for files in (f"{XML}/*.xml", f"{MASKS}/*.png")):
-            found = f"voc:{place}"
-        for file in sorted((*place.glob("*.json"), *place.glob("annotations/*.json"))):
-            if not found and _is_coco(file):
-                found = f"coco:{file}"
-        for name in _FOLDERS:
-            if not found and next((place / name).glob("**/*.png"), None):
-                found = f"masks:{place / name}"
-    if found:
-        yield f"masks or boxes lie beside the images: to use them, set data.annotations to {found} (docs/dense.md)"
+        if found := _found(place):
+            yield f"masks or boxes lie beside the images: to use them, set {found} (docs/dense.md)"
+            return
+
+
+def _found(place: Path) -> str:
+    """What to set, or `""`."""
+    if any(next(place.glob(files), None) for files in (f"{XML}/*.xml", f"{MASKS}/*.png")):
+        return f"data.annotations to voc:{place}"
+    files = [file for file in sorted((*place.glob("*.json"), *place.glob("annotations/*.json"))) if _is_coco(file)]
+    if files:
+        tested = next((file for file in files if _TESTED.search(file.stem)), None)
+        first = next((file for file in files if file != tested), files[0])
+        second = f", and data.annotations_test to coco:{tested}" if tested not in (first, None) else ""
+        return f"data.annotations to coco:{first}{second}"
+    masks = next((place / name for name in _FOLDERS if next((place / name).glob("**/*.png"), None)), None)
+    return f"data.annotations to masks:{masks}" if masks else ""
 
 
 def _is_coco(file: Path) -> bool:

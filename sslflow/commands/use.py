@@ -17,7 +17,7 @@ from sslflow.use.encoder import open_encoder
 from sslflow.use.export import export
 from sslflow.use.export_places import export_placing
 from sslflow.use.folder import Done
-from sslflow.use.models import held_by, open_detector, open_segmenter
+from sslflow.use.models import KINDS, held_by, open_detector, open_segmenter
 from sslflow.use.search import encoder_of, facts_of, search, write_sheet
 from sslflow.use.segment import segment_folder
 from sslflow.use.select import select, write_selected, write_selected_sheet
@@ -47,6 +47,7 @@ def carry_out(asked: argparse.Namespace) -> None:
 def embed(asked: argparse.Namespace) -> None:
     """Features of a folder."""
     device = _device(asked.device)
+    _refuse_another(asked.encoder)
     encoder = open_encoder(
         asked.encoder, side=asked.side, network=asked.network, sixteen_bit=_sixteen_bit(asked.sixteen_bit)
     )
@@ -112,6 +113,7 @@ def hand_on(asked: argparse.Namespace) -> None:
     held = held_by(file) if file.is_file() else None
     kind = asked.of or held or "encoder"
     if kind == "encoder":
+        _refuse_another(asked.encoder)
         encoder = open_encoder(asked.encoder, side=asked.side, network=asked.network)
         card, apart = export(encoder, asked.to, asked.output)
         print(f"{asked.output}: {asked.to}, {apart:.1e} of the largest feature from the original; its card: {card}")
@@ -121,6 +123,12 @@ def hand_on(asked: argparse.Namespace) -> None:
     model = open_segmenter(asked.encoder) if kind == "segmenter" else open_detector(asked.encoder)
     card, apart = export_placing(model, asked.to, asked.output)
     print(f"{asked.output}: {asked.to}, {apart:.1e} of the largest number from the original; its card: {card}")
+
+
+def _refuse_another(name: str) -> None:
+    """Raises `ValueError` for a file of another model than an encoder."""
+    if Path(name).is_file() and (held := held_by(Path(name))) in KINDS:
+        raise ValueError(f"{name}: expected an encoder, found a {held}")
 
 
 def _besides(done: Done) -> str:

@@ -94,14 +94,18 @@ def _refuse_copy(settings: Mapping[str, Mapping[str, Any]], weights: Mapping[str
                 named.append((f"{section}.{place}", own.get(place, schema(configured)[place].default)))
     if settings["data"].get("labels"):
         named.append(("data.labels", settings["data"]["labels"]))
+    kinds: dict[str, str] = {}
     for key in ANNOTATIONS:
         if text := settings["data"].get(key):
-            named.append((f"data.{key}", text.partition(":")[2] or text))
+            kind, colon, place = text.partition(":")
+            kinds[f"data.{key}"] = f"{kind}{colon}"
+            named.append((f"data.{key}", place))
     for setting, name in named:
         if not _is_there(Path(name)) and (project / name).exists():
+            whole = f"{kinds.get(setting, '')}{project / name}"
             raise ValueError(
                 f"{setting}: {name} is not in this copy of the project, which `dvc exp run --temp` or `--queue` makes "
-                f"of what Git and DVC know: set {setting} to the whole path, {project / name}; or `dvc add {name}`, "
+                f"of what Git and DVC know: set {setting} to the whole path, {whole}; or `dvc add {name}`, "
                 f"commit {name}.dvc, and run all stages, not a part, which brings it along"
             )
 

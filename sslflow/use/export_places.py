@@ -76,9 +76,12 @@ def _card(model: ImageSegmenter | ImageDetector, to: Format, file: Path, code: s
 
 def _what(model: ImageSegmenter | ImageDetector, to: Format, file: Path) -> Iterator[str]:
     images, count = model.images, sum(weights.numel() for weights in model.parameters())
-    does = "says of each pixel" if isinstance(model, ImageSegmenter) else "finds the things, with a box around each,"
+    does = {
+        "segmenter": "says of each pixel of an image",
+        "detector": "draws a box around each thing in an image, and says",
+    }
     read = "Safetensors, with all that rebuilds it, which sslflow reads." if to == "safetensors" else READS[to]
-    yield f"A {model.kind}: it {does} of an image which of {len(model.classes)} classes it is of. {read}"
+    yield f"A {model.kind}: it {does[model.kind]} which of {len(model.classes)} classes it is of. {read}"
     yield ""
     yield f"- file: `{file.name}`, {to}"
     yield f"- classes, in this order, from 0: {', '.join(model.classes)}"

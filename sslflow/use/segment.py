@@ -93,10 +93,12 @@ def _refuse(folder: Path, out: Path, force: bool) -> None:
 
 def _unpacked(made: Made, masks: Path, tell: Callable[[str], None]) -> Iterator[dict[str, Any]]:
     """Write each mask to a file; of each image path, width, height, and that file's name."""
-    names = Counter(_without_ending(path) for path in made.names())
+    paths = list(made.names())
+    names = Counter(map(_without_ending, paths))
     if several := [name for name, count in names.items() if count > 1]:
         told = f"{escape(several[0])} with several endings, whose masks have the whole names"
         tell(f"warning: there are {len(several)} names such as {told}, ending and all, before .png")
+    names.update(map(unescape, paths))  # one image's short name may be another's whole one
     for table in made.tables():
         for row in table.to_pylist():
             short = _without_ending(row["path"])

@@ -342,6 +342,14 @@ def test_masks_and_boxes_beside_images_are_pointed_out(
         assert not said or f"set data.annotations to {wanted} (docs/dense.md)" in said[0]
 
 
+def test_a_file_of_coco_s_to_test_on_is_pointed_out(tmp_path: Path) -> None:
+    for name in ("instances_train2017", "a_val"):
+        made.write(tmp_path / f"set/annotations/{name}.json", b'{"categories": [')
+    (said,) = annotation_hints(tmp_path / "set")
+    place = tmp_path / "set/annotations"
+    assert f"to coco:{place}/instances_train2017.json, and data.annotations_test to coco:{place}/a_val.json" in said
+
+
 def test_grey_images_of_16_bits(project: Path, tmp_path: Path) -> None:
     for number in range(9):
         grey16(tmp_path / "raw" / f"{number}.png", 300 + number, 2000 + number)

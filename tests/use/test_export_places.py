@@ -157,6 +157,8 @@ def test_the_command_and_the_card(
     assert "export it by the name of its run" in (tmp_path / "again.pt.md").read_text()
     code, _, err = call("mine.safetensors", "--of", "detector", "--to", "torchscript", "-o", "again.pt")
     assert (code, err) == (1, "mine.safetensors: expected a detector, found a segmenter\n")
+    code, _, err = call("mine.safetensors", "--of", "encoder", "--to", "torchscript", "-o", "again.pt")
+    assert (code, err) == (1, "mine.safetensors: expected an encoder, found a segmenter\n")
     code, _, err = call("mine.safetensors", "--side", "8", "--to", "torchscript", "-o", "again.pt")
     assert (code, err.count("\n")) == (1, 1)
     assert "leave out --side and --network" in err

@@ -135,8 +135,8 @@ class Truths:
             )
             told = summary({name: sum(own.values()) for name, own in of_things.items()})
             say(
-                f"{counts['things']:,} boxes in {counts['with_boxes']:,} images, {counts['without_things']:,} of which "
-                f"show none; {told}"
+                f"{counts['things']:,} boxes in {counts['with_boxes']:,} images ({counts['without_things']:,} of them "
+                f"without any), {told}"
             )
             if counts["things_ignored"] or counts["cut_away"]:
                 say(

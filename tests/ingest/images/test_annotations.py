@@ -129,6 +129,17 @@ def test_where_all_are_annotated_there_is_no_pool(tmp_path):
     ]
 
 
+def test_an_annotated_image_that_can_not_be_read_is_put_aside_once(tmp_path):
+    """Though it would be both trained on and in the pool."""
+    raw = made.images(tmp_path / "raw", range(8))
+    write(raw / "00.png", b"hello")
+    where = f"coco:{saved(tmp_path / 'a.json', made.coco_of(range(6)))}"
+    found = Prepared(tmp_path, raw, where, test_fraction=0.0)
+    assert found.counts["quarantined"] == 1
+    assert "00" not in found.boxes()
+    assert found.counts["with_boxes"] == 5
+
+
 @pytest.mark.parametrize("folder", ["test", "Val"])
 def test_folders_say_what_is_tested_on(tmp_path, folder):
     made.images(tmp_path / "raw/train", range(4))
