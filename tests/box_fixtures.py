@@ -11,6 +11,7 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ImageFormat, described
 from sslflow.data.splits import NO_LABEL, TEST, TRAIN
 from sslflow.data.truth import Annotated, Things, truth_facts, write_truth
+from sslflow.ingest.images.prepare import COLUMNS
 from sslflow.ingest.shards import ShardWriter
 from sslflow.runtime.files import write_json
 
@@ -42,12 +43,15 @@ def prepared(
     is."""
     folder.mkdir(parents=True, exist_ok=True)
     numbers, known = np.random.default_rng(0), {}
-    with ShardWriter(folder, {"images": ("|u1", (3, SIDE, SIDE))}, (), measured="images") as writer:
+    size = {"width": SIDE, "height": SIDE, "sha256": "", "pixels": ""}
+    with ShardWriter(folder, {"images": ("|u1", (3, SIDE, SIDE))}, COLUMNS, measured="images") as writer:
         for split, count in ((TRAIN, train), (TEST, test)):
             for number in range(count):
                 image, things = drawn(numbers)
                 name = f"{split}-{number}"
-                row = writer.add({"images": image}, {"path": name, "split": split, "label": NO_LABEL, "group": name})
+                row = writer.add(
+                    {"images": image}, {"path": name, "split": split, "label": NO_LABEL, "group": name, **size}
+                )
                 if (said := change(number, split, things)) is not None:
                     known[row] = Annotated(things=said)
     form = ImageFormat(3, SIDE, *writer.mean_and_std(TRAIN))

@@ -245,3 +245,13 @@ def test_a_revision_is_read_out_of_git_and_the_cache(
     said = capsys.readouterr().out
     assert "data.image_size" in said
     assert "the same" in said
+
+
+def test_masks_and_boxes_stand_side_by_side(runs: tuple[Path, Path]) -> None:
+    for folder, miou in zip(runs, (0.5, 0.625), strict=True):
+        write_json(folder / paths.SCORES / "where-simclr.json", {"miou": miou})
+    try:
+        assert score(runs, "where-simclr", "miou")["means"] == [0.5, 0.625]
+        assert "where-simclr, miou" in compare([str(one) for one in runs], refuse)
+    finally:
+        (runs[0] / paths.SCORES / "where-simclr.json").unlink()

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from box_fixtures import prepared as boxes_prepared
 from PIL import Image
 from ruamel.yaml import YAML
 
@@ -108,6 +109,18 @@ def test_segmentation_costs_its_steps_where_there_are_masks(folder: Path) -> Non
     (folder / "data/prepared/truth.parquet").unlink()
     write_truth(folder / "data/prepared", {})
     assert set(costs("segment_control@scratch-0")[0]["segment_control@scratch-0"].parts) == {"starting"}
+
+
+def test_detection_costs_its_steps_where_there_are_boxes(folder: Path) -> None:
+    own = {"fractions": [0.5, 1.0], "epochs": 1, "min_steps": 40, "batch_size": 4, "width": 8}
+    settings(detect=own, data={"image_size": 32, "channels": 3})
+    boxes_prepared(folder / "data/prepared", 8, 4)
+    found = costs("detect_control@scratch-0")[0]["detect_control@scratch-0"].parts
+    settings(detect={**own, "min_steps": 4000}, data={"image_size": 32, "channels": 3})
+    longer = costs("detect_control@scratch-0")[0]["detect_control@scratch-0"].parts
+    assert longer["the network's steps"] > 20 * found["the network's steps"] > 0
+    boxes_prepared(folder / "data/prepared", 8, 4, lambda number, split, things: None)
+    assert set(costs("detect_control@scratch-0")[0]["detect_control@scratch-0"].parts) == {"starting"}
 
 
 def steps(kind: type[Method], dataset: Dataset, full: int, **train: Any) -> training.Steps:

@@ -10,6 +10,7 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
 from sslflow.examination.where.found import Found, Way
+from sslflow.runtime.files import write_metrics
 
 WAYS = {("linear", 0.1): 0.7, ("frozen", 0.1): 0.8, ("tuned", 0.01): 0.7, ("tuned", 0.1): 0.9}
 
@@ -53,6 +54,17 @@ def test_map_is_at_most_map_at_half(found):
     way = Way("tuned", 0.1)
     pairs = zip(found.values("simclr", "map", way), found.values("simclr", "map50", way), strict=True)
     assert all(whole <= half for whole, half in pairs)
+
+
+def test_a_detector_that_finds_nothing_has_a_score_of_nothing(found):
+    columns = ("protocol", "fraction", "row", "label", "score", "left", "top", "right", "bottom")
+    row = int(found.rows("map")[0])
+    lines = [("tuned", 0.1, row, 0, 0.9, 0.0, 0.0, 9.0, 9.0)]
+    fakewhere.write(paths.detected("dull", 0) / "detections.parquet", columns, lines)
+    measured = {"frozen_map_1pct": 0.0, "frozen_map50_1pct": 0.0, "tuned_map_10pct": 0.0, "things_1pct": 4.0}
+    write_metrics(paths.metrics("detect", "dull-0"), measured)
+    assert found.ways("dull", "map") == [Way("frozen", 0.01), Way("tuned", 0.1)]
+    assert found.values("dull", "map", Way("frozen", 0.01)) == [0.0]
 
 
 def test_what_is_about_other_images_is_left_out(found):

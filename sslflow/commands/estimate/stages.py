@@ -93,6 +93,8 @@ def _cost(bench: Bench, stage: str) -> Cost:
             return features.tuned(bench, run)
         case "segment" | "segment_control":
             return dense.segmented(bench, run)
+        case "detect" | "detect_control":
+            return dense.detected(bench, run)
         case "adapt":
             return domains.adapted(bench, run)
         case "pretrain_clips":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,10 +17,12 @@ from sslflow.data.splits import TEST
 from sslflow.dense.average_precision import Detections, average_precision, matched
 from sslflow.evaluation.intervals import Interval
 from sslflow.examination.where.gaps import Score, gap, mean_iou, over, remembered
+from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
 
 Metric = Literal["miou", "map", "map50"]
 PROTOCOLS = ("linear", "frozen", "tuned")
+_MEASURED = re.compile(r"(frozen|tuned)_map_([0-9.e-]+)pct")
 PIXELS = ("intersection", "predicted", "actual")
 
 
@@ -119,10 +122,18 @@ class Found:
             return {}
         scores = table["score"].to_numpy()
         boxes = np.stack([table[side].to_numpy() for side in ("left", "top", "right", "bottom")], axis=1)
+        nothing = np.zeros(len(own), bool)
+        masks = dict.fromkeys(self._measured(name, seed), nothing) | dict(_ways(table))
         return {
             way: Detections(np.searchsorted(rows, own[mask]), labels[mask], scores[mask], boxes[mask])
-            for way, mask in _ways(table)
+            for way, mask in masks.items()
         }
+
+    def _measured(self, name: str, seed: int) -> list[Way]:
+        """The ways in which a detector was trained, by its metrics: one that finds nothing has no line in the table."""
+        file = self.root / paths.metrics("detect", paths.run_name(name, seed))
+        keys = map(_MEASURED.fullmatch, read_json(file) if file.exists() else ())
+        return [Way(key[1], float(f"{float(key[2]) / 100:.6g}")) for key in keys if key]
 
 
 def _ways(table: pa.Table) -> Iterator[tuple[Way, np.ndarray]]:
