@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import fcntl
 import hashlib
 import json
 import os
@@ -115,7 +116,10 @@ class Job:
 def make_folder(job: Job) -> None:
     """A folder in which stages find prepared images and their settings."""
     prepared = WORK / "prepared"
-    make(prepared, DATA, ("data", "ingest"), lambda: prepare(prepared, print, **DATA, workers=1))
+    WORK.mkdir(parents=True, exist_ok=True)
+    with (WORK / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # of two processes one prepares, the other waits
+        make(prepared, DATA, ("data", "ingest"), lambda: prepare(prepared, print, **DATA, workers=1))
     for link, goal in ((job.folder / paths.PREPARED, prepared), (job.folder / paths.SAMPLES, ROOT / paths.SAMPLES)):
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():

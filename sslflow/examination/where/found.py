@@ -43,6 +43,7 @@ class Found:
         self.counts = cache(self._counts)
         self.detections = cache(self._detections)
         self.scores = cache(self._scores)
+        self._both = cache(self._precisions)
 
     def ways(self, name: str, metric: Metric) -> list[Way]:
         """How a row was trained, for a metric: the smallest fraction first, `PROTOCOLS` in their order."""
@@ -82,7 +83,7 @@ class Found:
         if metric == "miou":
             read = {seed: self.counts(name, seed).get(way) for seed in self.seeds}
             return {seed: remembered(mean_iou(one)) for seed, one in read.items() if one is not None}
-        both = {seed: self._precisions(name, seed, way) for seed in self.seeds if way in self.detections(name, seed)}
+        both = {seed: self._both(name, seed, way) for seed in self.seeds if way in self.detections(name, seed)}
         place = ("map", "map50").index(metric)
         return {seed: lambda times, score=score: score(times)[place] for seed, score in both.items()}
 
