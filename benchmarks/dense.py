@@ -67,11 +67,18 @@ class Row:
     method: str = ""
     control: str = ""
     start: dict[str, Any] = field(default_factory=dict)
+    encoder: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """What its files are called by."""
         return self.method or self.control
+
+    @property
+    def scratch(self) -> str:
+        """The row of the same network from scratch; of that row itself none."""
+        own = "from scratch, the network of lite0" if self.start or self.control == START else "from scratch"
+        return own if self.control != "scratch" else ""
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -82,6 +89,7 @@ class Row:
 ON = {"weights": START}
 ROWS: dict[str, Row] = {
     "from scratch": Row(control="scratch"),
+    "from scratch, the network of lite0": Row(control="scratch", encoder={"name": "tf_efficientnet_lite0", "width": 0}),
     "random weights": Row(control="random"),
     "lite0": Row(control=START),
     "simclr": Row("simclr"),
@@ -127,6 +135,7 @@ def make_folder(job: Job) -> None:
     params, row = load(ROOT / "recipes/scenes.yaml"), ROWS[job.row]
     params["compute"] |= {"device": "cpu", "threads": 1}
     params["start"] |= row.start
+    params["encoder"] |= row.encoder
     params["pretrain"]["log_every"] = 200
     if row.method:
         own = lookup(params, f"methods.{row.method}")
@@ -235,20 +244,24 @@ class Tables:
         """One metric with one share of the labels, and what it says."""
         shown = SHOWN[metric]
         heads = [f"{METRICS[metric]}, {100 * fraction:g} % of the labels", "seeds", *(TITLES[one] for one in shown)]
-        heads += ["fine-tuned above from scratch", f"above {START}"]
+        heads += ["fine-tuned above the same network from scratch", f"above {START}"]
         heads += [f"linear above {START}"] if "linear" in shown else []
         yield f"| {' | '.join(heads)} |"
         yield "|---" * len(heads) + "|"
         for row in self.rows:
             cells = [self._spread(row, metric, Way(one, fraction)) for one in shown]
             tuned = Way("tuned", fraction)
-            beside = [("from scratch", tuned), (START, tuned)]
+            beside = [(ROWS[row].scratch, tuned), (START, tuned)]
             beside += [(START, Way("linear", fraction))] if "linear" in shown else []
             cells += [signed(self.gap(row, other, metric, way)) for other, way in beside]
             yield f"| {row}{self._mark(row)} | {len(found(row, self.seeds).seeds)} | {' | '.join(cells)} |"
         yield ""
-        for other in ("from scratch", START):
-            told = {row: self.gap(row, other, metric, Way("tuned", fraction)) for row in self.rows if ROWS[row].method}
+        for other in ("it", START):
+            told = {
+                row: self.gap(row, START if other == START else ROWS[row].scratch, metric, Way("tuned", fraction))
+                for row in self.rows
+                if ROWS[row].method
+            }
             kinds = {
                 f"above {other}": [row for row, one in told.items() if one and one.low > 0],
                 f"below {other}": [row for row, one in told.items() if one and one.high < 0],
@@ -256,11 +269,12 @@ class Tables:
             }
             parts = [f"{kind}: {'; '.join(rows)}" for kind, rows in kinds.items() if rows]
             if parts:
-                yield f"- Fine-tuned, beside {other}: {'. '.join(parts)}."
+                beside = "the same network from scratch" if other == "it" else other
+                yield f"- Fine-tuned, beside {beside}: {'. '.join(parts)}."
 
     def gap(self, row: str, other: str, metric: Metric, way: Way) -> Interval | None:
         """By how much a row is above another, on the seeds that both have; None where there is nothing to compare."""
-        if row == other:
+        if row == other or not other:
             return None
         ours, theirs = self.scores(row, metric, way), self.scores(other, metric, way)
         both = [seed for seed in ours if seed in theirs]

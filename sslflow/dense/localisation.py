@@ -20,8 +20,8 @@ from sslflow.runtime.device import MemoryFormat, layout, place
 from sslflow.runtime.rng import permutation
 
 COARSEST = 7
-"""Rows of the map that is looked at, at least where the encoder has such a map: as many as the last map of most networks
-for photographs has. With fewer, a place is too large a part of the image to be pointed at."""
+"""Rows of the map that is looked at, at least where the encoder has such a map: as many as the last map of most
+networks for photographs has. With fewer, a place is too large a part of the image to be pointed at."""
 USUAL = 1024
 """Images that say which vectors are usual: more hardly change their mean."""
 BATCH = 64

@@ -69,12 +69,17 @@ class Batches:
             with autocast(self.device, self.precision):
                 return [found.float() for found in model.stages(images)]
 
-        parts = []
+        parts, sums = [], [torch.zeros(3, dim, dtype=torch.float64) for dim in model.stages.dims]
         for part in torch.arange(len(self.rows)).split(16):
             parts.append(found := made(part))
-            decoder(found)
+            for total, maps in zip(sums, found, strict=True):
+                wide = maps.double().cpu().transpose(0, 1).flatten(1)
+                total += torch.stack(
+                    [torch.full((len(wide),), wide.shape[1]), wide.sum(dim=1), wide.square().sum(dim=1)]
+                )
             parts = parts if fits else []
         kept = [torch.cat(same) for same in zip(*parts, strict=True)]
+        decoder.normalise_by(sums)
         decoder.eval()
 
         def logits(chosen: Tensor) -> tuple[Tensor, Tensor]:

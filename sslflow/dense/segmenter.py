@@ -34,11 +34,18 @@ class LinearPixels(nn.Module):
 
     def __init__(self, dims: Sequence[int], classes: int) -> None:
         super().__init__()
-        # Of frozen maps, whose statistics do not change: the mean over all that were seen.
-        self.norms = nn.ModuleList(nn.BatchNorm2d(dim, affine=False, momentum=None) for dim in dims)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(dim, affine=False) for dim in dims)
         self.layers = nn.ModuleList(nn.Conv2d(dim, classes, 1, bias=not i) for i, dim in enumerate(dims))
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
+
+    def normalise_by(self, sums: Sequence[Tensor]) -> None:
+        """Normalise maps, which are frozen, by the mean and variance over all that are learnt from: of each size, `(3,
+        dim)`, how many places there are, the sum of their values, and the sum of the squares."""
+        for norm, (count, total, squares) in zip(self.norms, sums, strict=True):
+            mean = total / count
+            norm.running_mean.copy_(mean)  # pyright: ignore[reportCallIssue]
+            norm.running_var.copy_((squares / count - mean.square()).clamp_min(0))  # pyright: ignore[reportCallIssue]
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
         """Logits `(n, classes, rows, columns)` of maps `(n, dim, rows, columns)` each."""

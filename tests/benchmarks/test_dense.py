@@ -56,9 +56,9 @@ def test_the_tables_say_what_is_above_scratch_and_above_weights(made):
     assert cells[1] == "1"
     assert cells[5].startswith("**+")
     assert rows["| from scratch"].strip("| ").split(" | ")[2:4] == ["–", "–"]
-    said = [line for line in lines if line.startswith("- Fine-tuned, beside from scratch: ")]
+    said = [line for line in lines if line.startswith("- Fine-tuned, beside the same network from scratch: ")]
     assert len(said) == 6
-    assert said[1].endswith("above from scratch: simclr.")
+    assert said[1].endswith("above it: simclr.")
     assert any(line.startswith("| Localised without a label") for line in lines)
     assert "| simclr | 12 | 12 | 12 |" in lines
     assert "random weights" not in "\n".join(lines[: lines.index(head)])

@@ -115,7 +115,8 @@ def test_the_linear_layer_learns_as_one_written_anew(dataset):
         maps = found.model.stages((dataset.read(rows)["images"].float() / 255 - mean) / std)
     size = maps[0].shape[-2:]
     maps = [
-        (one - one.mean((0, 2, 3), keepdim=True)) / (one.var((0, 2, 3), keepdim=True) + 1e-5).sqrt() for one in maps
+        (one - one.mean((0, 2, 3), keepdim=True)) / (one.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+        for one in maps
     ]
     stacked = torch.cat([F.interpolate(one, size=size, mode="bilinear") for one in maps], dim=1)
     layer = torch.nn.Conv2d(stacked.shape[1], 3, 1)
@@ -133,6 +134,25 @@ def test_the_linear_layer_learns_as_one_written_anew(dataset):
         loss.backward()
         updates.step()
     assert found.loss == pytest.approx(loss.item(), rel=1e-3)
+
+
+def test_the_linear_layer_normalises_by_all_images_alike(tmp_path):
+    """Seventeen: the last part of sixteen is a single one, whose coarsest map has a single place."""
+    dataset = masked_dataset(tmp_path / "prepared", train=17)
+
+    def small() -> Encoder:
+        return Encoder(3, SIDE, name="resnet10", width=4, stem_stride=4)
+
+    (found,) = segmented(dataset, ("linear",), small, fractions=(1.0,))
+    mean, std = (torch.tensor(one).view(1, -1, 1, 1) for one in (dataset.format.mean, dataset.format.std))
+    with torch.no_grad():
+        images = dataset.read(dataset.annotated_rows("train", "mask"))["images"]
+        maps = found.model.stages((images.float() / 255 - mean) / std)
+    assert len(images) == 17
+    assert maps[-1].shape[-2:] == (1, 1)
+    for norm, one in zip(found.model.decoder.norms, maps, strict=True):
+        torch.testing.assert_close(norm.running_mean, one.mean((0, 2, 3)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(norm.running_var, one.var((0, 2, 3), correction=0), rtol=1e-4, atol=1e-6)
 
 
 def test_maps_that_do_not_fit_into_memory_are_made_anew(dataset, monkeypatch):

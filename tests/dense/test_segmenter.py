@@ -33,8 +33,11 @@ def made(name: str, width: int) -> Any:
 def test_the_linear_layer_is_one_on_the_stacked_maps():
     torch.manual_seed(0)
     maps = [torch.randn(5, 3, 8, 8), 40 + 9 * torch.randn(5, 6, 4, 4), torch.randn(5, 2, 1, 1)]
-    layer: Any = LinearPixels((3, 6, 2), 4).train()
-    layer(maps)
+    layer: Any = LinearPixels((3, 6, 2), 4)
+    flat = [one.transpose(0, 1).flatten(1) for one in maps]
+    layer.normalise_by(
+        [torch.stack([torch.full((len(one),), one.shape[1]), one.sum(1), (one**2).sum(1)]) for one in flat]
+    )
     with torch.no_grad():
         for one in layer.layers:
             one.weight.normal_()
@@ -42,7 +45,8 @@ def test_the_linear_layer_is_one_on_the_stacked_maps():
     found = layer.eval()(maps)
 
     normed = [
-        (one - one.mean((0, 2, 3), keepdim=True)) / (one.var((0, 2, 3), keepdim=True) + 1e-5).sqrt() for one in maps
+        (one - one.mean((0, 2, 3), keepdim=True)) / (one.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+        for one in maps
     ]
     stacked = torch.cat(
         [F.interpolate(one, size=(8, 8), mode="bilinear", align_corners=False) for one in normed], dim=1
