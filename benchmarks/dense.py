@@ -132,33 +132,46 @@ def make_folder(job: Job) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
         if not link.exists():
             link.symlink_to(goal.resolve(), target_is_directory=True)
-    params, row = load(ROOT / "recipes/scenes.yaml"), ROWS[job.row]
+    text = StringIO()
+    YAML(typ="safe").dump(settings(job.row), text)
+    write_text(job.folder / "params.yaml", text.getvalue())
+
+
+def settings(name: str) -> dict[str, Any]:
+    """Those of the recipe, but for what the row says."""
+    params, row = load(ROOT / "recipes/scenes.yaml"), ROWS[name]
     params["compute"] |= {"device": "cpu", "threads": 1}
     params["start"] |= row.start
     params["encoder"] |= row.encoder
     params["pretrain"]["log_every"] = 200
     if row.method:
         own = lookup(params, f"methods.{row.method}")
-        seen = round(IMAGES_SEEN / len(Dataset(prepared).pretraining_rows))
+        seen = round(IMAGES_SEEN / len(Dataset(WORK / "prepared").pretraining_rows))
         train = {**own.get("train", {}), "epochs": CONTINUED_EPOCHS if row.start else seen}
         block = {key: value for key, value in own.items() if key != "start"}
         params["methods"][row.method] = {**block, "train": train}
-    text = StringIO()
-    YAML(typ="safe").dump(params, text)
-    write_text(job.folder / "params.yaml", text.getvalue())
+    return params
 
 
 def key(job: Job) -> str:
     """Changes when the settings that the row reads do, or its images, or the code of its method."""
-    params, row = load(job.folder / "params.yaml"), ROWS[job.row]
-    content: list[Any] = [job.row, job.seed, *(sha256(WORK / "prepared" / one) for one in ("manifest.parquet", FILE))]
+    return hashlib.sha256(json.dumps([job.seed, of_row(job.row)], sort_keys=True, default=str).encode()).hexdigest()[
+        :16
+    ]
+
+
+@cache
+def of_row(name: str) -> list[Any]:
+    """What all seeds of a row depend on."""
+    params, row = settings(name), ROWS[name]
+    content: list[Any] = [name, *(sha256(WORK / "prepared" / one) for one in ("manifest.parquet", FILE))]
     content += [params[section] for section in ("compute", "encoder", "segment", "detect")]
     content += [params["starts"]] if row.start or row.control == START else []
     if row.method:
         content += [params[section] for section in ("start", "train", "views")]
         file = ROOT / f"sslflow/methods/images/{row.method}.py"
         content += [lookup(params, f"methods.{row.method}"), plain(file)]
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return content
 
 
 def code(row: Row) -> dict[str, str]:
@@ -174,7 +187,9 @@ def kept(job: Job) -> dict[str, Any]:
 
 def measured(job: Job) -> dict[str, Any] | None:
     """The result, where all of it was measured with the present settings."""
-    found = kept(job) if (job.folder / "params.yaml").exists() else {"seconds": {}}
+    if not job.result.exists():
+        return None
+    found = kept(job)
     return found if set(ROWS[job.row].stages) <= set(found["seconds"]) else None
 
 

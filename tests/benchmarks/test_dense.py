@@ -27,7 +27,8 @@ def made(tmp_path, monkeypatch):
     monkeypatch.setattr(dense, "WORK", tmp_path / "work")
     monkeypatch.setattr(dense, "make", lambda *_: None)
     monkeypatch.setattr(dense, "code", lambda row: {"sslflow.dense.rows": "1"})
-    dense.found.cache_clear()
+    for one in (dense.found, dense.of_row):
+        one.cache_clear()
     fakewhere.scenes()
     paths.PREPARED.rename(tmp_path / "scenes")
     (tmp_path / "work").mkdir()
@@ -84,6 +85,13 @@ def test_a_row_of_other_settings_or_half_done_counts_for_nothing(made):
 
 def test_rows_differ_in_what_they_read(made):
     jobs = [dense.Job(row, seed) for row in dense.ROWS for seed in (0, 1)]
-    for job in jobs:
-        dense.make_folder(job)
     assert len({dense.key(job) for job in jobs}) == len(jobs)
+
+
+def test_tables_of_what_is_there_know_today_s_settings(made, monkeypatch):
+    recipe = dense.load(dense.ROOT / "recipes/scenes.yaml")
+    recipe["segment"]["epochs"] += 1
+    monkeypatch.setattr(dense, "load", lambda file: recipe)
+    dense.of_row.cache_clear()
+    assert dense.measured(dense.Job("simclr", 0)) is None
+    assert dense.Tables([0]).rows == []

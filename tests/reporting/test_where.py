@@ -55,6 +55,7 @@ def test_the_table_stands_in_order_and_says_what_is_above_scratch():
     found = section(rows, 0)
     assert found
     assert found["heads"] == [("masks, mIoU", 3), ("boxes, mAP", 2), ("boxes, mAP50", 2)]
+    assert found["absent"] == []
     (few, low), (many, high) = found["blocks"]
     assert (few, many) == ("1 % of the labels", "10 % of the labels")
     assert [line.title for line in high] == [
@@ -112,7 +113,7 @@ def test_masks_are_shown_from_the_best_to_the_worst_and_errors_are_counted():
     found = section(rows, 0)
     assert found
     masks = found["masks"]
-    assert (masks["best"], masks["way"]) == ("lite0", "fine-tuned with 10 % of the labels")
+    assert (masks["best"], masks["way"]) == ("lite0, weights that exist", "fine-tuned with 10 % of the labels")
     ((words, examples),) = masks["examples"][:1]
     assert words in ("Best", "From the best to the worst")
     assert [name for name, _ in examples[0].tiles] == ["image", "truth", "prediction", "errors"]
@@ -147,6 +148,16 @@ def test_localisation_stands_beside_the_centre_and_a_random_point():
     assert told["images"] == fakewhere.COUNTS["test"] - 1
     assert float(told["rates"]["pixels"]) + float(told["rates"]["centre"]) == pytest.approx(100)
     assert len(told["pictures"]) == 8
+
+
+def test_what_is_missing_is_said():
+    run = {**RUN, "segment": ["simclr", "rotation", "byol"]}
+    rows = made((0,), run)
+    rows = Rows({"run": run}, (0, 1), rows.found.dataset)
+    found = section(rows, 0)
+    assert found
+    assert "masks, byol: 0 of 2 seeds" in found["absent"]
+    assert "boxes, from scratch: 1 of 2 seeds" in found["absent"]
 
 
 def test_nothing_made_is_no_section():

@@ -51,6 +51,11 @@ class Found:
         found = {way for seed in self.seeds for way in read(name, seed)}
         return sorted(found, key=lambda way: (way.fraction, PROTOCOLS.index(way.protocol)))
 
+    def seeds_of(self, name: str, metric: Metric) -> int:
+        """How many of the seeds a row has been made with."""
+        read = self.counts if metric == "miou" else self.detections
+        return sum(bool(read(name, seed)) for seed in self.seeds)
+
     def rows(self, metric: Metric) -> np.ndarray:
         """Rows of the annotated test images."""
         kind = "mask" if metric == "miou" else "boxes"

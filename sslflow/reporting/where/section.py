@@ -6,7 +6,7 @@ from typing import Any
 
 from sslflow.examination.where.found import Metric, Way
 from sslflow.reporting.where import boxes, localised, masks
-from sslflow.reporting.where.rows import METRICS, NAMES, SCRATCH, Rows, seeds_in_words, share
+from sslflow.reporting.where.rows import METRICS, NAMES, SCRATCH, TASKS, Rows, share, title
 from sslflow.reporting.where.words import sentences
 
 
@@ -27,7 +27,7 @@ def section(rows: Rows, seed: int) -> dict[str, Any] | None:
         ],
         "blocks": [(_of_labels(rows, fraction), list(rows.lines(fraction))) for fraction in rows.fractions()],
         "compared": any(SCRATCH in rows.names(metric) for metric in rows.metrics()),
-        "seeds": seeds_in_words(len(rows.found.seeds)),
+        "absent": absent(rows),
         "tests": _tests(rows),
         "masks": _masks(rows),
         "boxes": _boxes(rows),
@@ -67,7 +67,7 @@ def _masks(rows: Rows) -> dict[str, Any] | None:
     truth = rows.found.dataset.truth
     assert truth
     return {
-        "best": best,
+        "best": title(best, rows.methods),
         "way": f"{NAMES[way.protocol]} with {share(way.fraction)} of the labels",
         "heads": heads,
         "lines": lines,
@@ -82,8 +82,19 @@ def _boxes(rows: Rows) -> dict[str, Any] | None:
         return None
     way, best = found
     return {
-        "best": best,
+        "best": title(best, rows.methods),
         "way": f"{NAMES[way.protocol]} with {share(way.fraction)} of the labels",
         "look": (look := boxes.look(rows, way, best)),
         "from": boxes.words_of(look.score) if look else "",
     }
+
+
+def absent(rows: Rows) -> list[str]:
+    """Which rows that were asked for rest on fewer seeds, or have not been made."""
+    wanted, found = len(rows.found.seeds), []
+    for metric, task in TASKS.items():
+        for name in rows.asked[metric]:
+            seeds = rows.found.seeds_of(name, metric)
+            if seeds < wanted:
+                found.append(f"{task}, {title(name, rows.methods)}: {seeds} of {wanted} seeds")
+    return found
