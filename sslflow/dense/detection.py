@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, MinLen
 from torch import Tensor
 
 from sslflow.data.dataset import Dataset
@@ -18,7 +18,6 @@ from sslflow.data.normalise import Normalise
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.data.truth import Truth
 from sslflow.dense.average_precision import Detections, average_precision, matched
-from sslflow.dense.detector import Detector
 from sslflow.dense.rows import FEWEST, annotated_shares, annotated_subset
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
@@ -27,6 +26,11 @@ from sslflow.settings.params import Count, Fraction, NonNegative, Rate
 from sslflow.training.optim import layers_of, warmup_cosine
 from sslflow.views.images import Share
 from sslflow.views.places import PlacedView
+
+if TYPE_CHECKING:
+    from sslflow.dense.detector import Detector
+
+# torchvision is imported where a detector is built, as is timm: to check settings nobody needs it.
 
 Protocol = Literal["frozen", "tuned"]
 PROTOCOLS: tuple[Protocol, ...] = ("frozen", "tuned")
@@ -65,7 +69,7 @@ def detect(
     protocols: Sequence[Protocol] = PROTOCOLS,
     from_scratch: bool = False,
     *,
-    fractions: tuple[Share, ...] = FRACTIONS,
+    fractions: Annotated[tuple[Share, ...], MinLen(1)] = FRACTIONS,
     width: Count = 32,
     epochs: Count = 20,
     min_steps: Count = 600,
@@ -98,6 +102,8 @@ def detect(
     Raises `ValueError` where there is too little to learn from, an encoder makes no maps, or the loss becomes NaN or
     infinite.
     """
+    from sslflow.dense.detector import Detector
+
     truth = require_boxes(dataset)
     test = dataset.annotated_rows(TEST, "boxes")
     known = truth.things(test)

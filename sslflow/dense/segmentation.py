@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, MinLen
 
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
@@ -60,7 +60,7 @@ def segment(
     protocols: Sequence[Protocol] = PROTOCOLS,
     from_scratch: bool = False,
     *,
-    fractions: tuple[Share, ...] = FRACTIONS,
+    fractions: Annotated[tuple[Share, ...], MinLen(1)] = FRACTIONS,
     width: Count = 32,
     epochs: Count = 20,
     min_steps: Count = 400,

@@ -18,7 +18,6 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.dense.detection import FRACTIONS, PROTOCOLS, Detected, Protocol, detect, require_boxes
-from sslflow.dense.detector import save_detector
 from sslflow.dense.localisation import localise
 from sslflow.dense.rows import SCRATCH, annotated_shares, encoder_of
 from sslflow.networks.encoder import Encoder
@@ -66,6 +65,8 @@ def schemas() -> Mapping[str, Callable[..., Any]]:
 
 
 def main(method: str, seed: int) -> None:
+    from sslflow.dense.detector import save_detector  # of torchvision, which the check of settings doesn't need
+
     settings = read(schemas())
     device = compute(**settings["compute"])
     dataset = Dataset()
