@@ -10,6 +10,7 @@ import json
 import math
 import os
 import socket
+import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,13 +25,15 @@ def replacing(file: Path, *, if_different: bool = False) -> Iterator[Path]:
     """A temporary path beside `file` to write to; on success it is synced to the disk and takes `file`'s place.
 
     With `if_different`, a `file` that holds the same bytes is left as it is, its time included. Whatever goes wrong
-    (full disk, Ctrl-C), `file` keeps what it held before.
+    (full disk, Ctrl-C), `file` keeps what it held before. Whoever may read other new files may read it, too.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     # Two machines that share a disk may well have a process of the same number.
     temporary = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    mode = usual_mode(temporary)
     try:
         yield temporary
+        temporary.chmod(mode)
         if if_different and file.exists() and filecmp.cmp(temporary, file, shallow=False):
             return
         with temporary.open("rb") as handle:
@@ -38,6 +41,16 @@ def replacing(file: Path, *, if_different: bool = False) -> Iterator[Path]:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def usual_mode(file: Path) -> int:
+    """Who may read and write a new `file`, as the umask says; safetensors lets nobody but the owner."""
+    file.unlink(missing_ok=True)
+    file.touch()
+    try:
+        return stat.S_IMODE(file.stat().st_mode)
+    finally:
+        file.unlink()
 
 
 def write_text(file: Path, text: str) -> None:

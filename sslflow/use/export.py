@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from sslflow.runtime.files import usual_mode
 from sslflow.settings.params import closest
 from sslflow.use.card import card
 from sslflow.use.encoder import ImageEncoder
@@ -47,7 +48,9 @@ def checked(to: Format, file: Path, endings: Mapping[Format, str]) -> Iterator[P
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
         made = Path(folder) / file.name
+        mode = usual_mode(made)
         yield made
+        made.chmod(mode)
         made.replace(file)
         card_of(made).replace(card_of(file))
 

@@ -52,6 +52,7 @@ def put(encoder: ImageEncoder, to: Format, tmp_path: Path) -> tuple[Path, str]:
     card, apart = export(encoder, to, file)
     assert apart <= 1e-5
     assert sorted(one.name for one in file.parent.iterdir()) == sorted([file.name, card.name])
+    assert file.stat().st_mode == card.stat().st_mode, "safetensors lets nobody else read its files"
     return file, card.read_text()
 
 
