@@ -28,7 +28,7 @@ from sslflow.ingest.records import Rejected, escape, unescape
 from sslflow.progress import Progress
 from sslflow.runtime.files import replacing, write_csv
 from sslflow.use.images import Images
-from sslflow.use.parts import CHANGED, Found, Part, hidden, lists, look, parts_of, place_of, tasks
+from sslflow.use.parts import CHANGED, Content, Part, hidden, lists, look, parts_of, place_of, tasks
 
 PART, PART_BYTES = 256, 64 * 2**20
 """Images of a part, and what their rows may take, if a batch of them doesn't take more: what is in memory, and what a
@@ -80,7 +80,7 @@ class Made:
 
     task: Task
     parts: Path
-    found: Found
+    found: Content
     resumed: int
     images: int = 0
     rejected: list[tuple[str, str]] = field(default_factory=list)
@@ -161,7 +161,7 @@ def worked_through(task: Task, tell: Callable[[str], None], *, batch: int, worke
         yield Made(task, parts, found, resumed)
 
 
-def _refuse(task: Task, found: Found) -> None:
+def _refuse(task: Task, found: Content) -> None:
     """Raises `ValueError` where there is nothing to do, or no space for what it gives."""
     if not found.images:
         others = f"; it holds {found.other_files} other files" if found.other_files else ""

@@ -100,7 +100,7 @@ class ImageSegmenter(Placing):
 
 
 @dataclass(frozen=True)
-class Found:
+class Boxes:
     """The things in an image, the surest first."""
 
     boxes: np.ndarray
@@ -137,13 +137,13 @@ class ImageDetector(Placing):
         boxes = self.model.box_coder.decode_single(codes.reshape(-1, 4), anchors)
         return boxes.view(codes.shape).clamp(0, self.images.side), scores
 
-    def detect(self, pictures: Sequence[Picture | str], least: float = 0.3) -> list[Found]:
+    def detect(self, pictures: Sequence[Picture | str], least: float = 0.3) -> list[Boxes]:
         """The things, with a score of `least` or more, in image files of any kind and size. Raises `ValueError` for a
         file that can't be used."""
         return self.things([self.decoded(picture) for picture in pictures], least)
 
     @torch.no_grad()
-    def things(self, pictures: Sequence[Decoded], least: float) -> list[Found]:
+    def things(self, pictures: Sequence[Decoded], least: float) -> list[Boxes]:
         """The same in pictures that have been read."""
         answers = self.detections(self.shares([one.pixels for one in pictures]))
         return [self._of(picture, found, least) for picture, found in zip(pictures, answers, strict=True)]
@@ -153,12 +153,12 @@ class ImageDetector(Placing):
         first."""
         return self.model(self.normalised(images))
 
-    def _of(self, picture: Decoded, found: Mapping[str, Tensor], least: float) -> Found:
+    def _of(self, picture: Decoded, found: Mapping[str, Tensor], least: float) -> Boxes:
         boxes, labels, scores = (found[name].cpu().numpy() for name in ("boxes", "labels", "scores"))
         boxes = boxes_back(boxes.astype(np.float64), self.placed(picture), picture.width, picture.height)
         # A box in the border alone, which a picture that was padded has, is of nothing.
         kept = (scores >= least) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        return Found(boxes[kept], labels[kept], scores[kept].astype(np.float64))
+        return Boxes(boxes[kept], labels[kept], scores[kept].astype(np.float64))
 
 
 def open_segmenter(name: str, sixteen_bit: SixteenBit | None = None) -> ImageSegmenter:

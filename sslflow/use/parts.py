@@ -39,7 +39,7 @@ class Part:
 
 
 @dataclass
-class Found:
+class Content:
     """All that is in the folder, as far as it is worth remembering."""
 
     parts: list[Part] = field(default_factory=list)
@@ -52,9 +52,9 @@ class Found:
         return sum(part.images for part in self.parts)
 
 
-def look(folder: Path, schema: pa.Schema, size: int) -> Found:
+def look(folder: Path, schema: pa.Schema, size: int) -> Content:
     """What is in the folder, in parts of `size` images; none is read."""
-    found = Found()
+    found = Content()
 
     def usable() -> Iterator[Record | Rejected]:
         for item in folders.images(folder):
@@ -120,7 +120,7 @@ def place_of(parts: Path, part: Part) -> Path:
 
 
 def tasks(
-    folder: Path, found: Found, waiting: list[Part], schema: pa.Schema, size: int, images: Images
+    folder: Path, found: Content, waiting: list[Part], schema: pa.Schema, size: int, images: Images
 ) -> Iterator[list[Record]]:
     """The images of the parts that are not there, in lists that are worth sending. Raises `ValueError` where the folder
     is no longer what it was."""
