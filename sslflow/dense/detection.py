@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 import torch
@@ -21,9 +21,9 @@ from sslflow.dense.average_precision import Detections, average_precision, match
 from sslflow.dense.rows import FEWEST, annotated_shares, annotated_subset
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
-from sslflow.runtime.rng import derive, permutation
+from sslflow.runtime.rng import derive
 from sslflow.settings.params import Count, Fraction, NonNegative, Rate
-from sslflow.training.optim import layers_of, warmup_cosine
+from sslflow.training.few import Learnt, groups_of, learn_few
 from sslflow.views.images import Share
 from sslflow.views.places import PlacedView
 
@@ -107,6 +107,49 @@ def detect(
     truth = require_boxes(dataset)
     test = dataset.annotated_rows(TEST, "boxes")
     known = truth.things(test)
+    tuned, tuned_lr = ("scratch_lr", scratch_lr) if from_scratch else ("encoder_lr", encoder_lr)
+    rates = {"frozen": "detect.lr", "tuned": f"detect.{tuned} or detect.lr"}
+
+    def trained(protocol: Protocol, rows: np.ndarray) -> tuple[Detector, Learnt]:
+        encoder = make_encoder()
+        # The encoder's making may have taken any number of random numbers; heads of one shape begin alike.
+        torch.manual_seed(derive(seed, "detect"))
+        model = Detector(encoder, truth.thing_classes, dataset.format, width=width)
+        place(model, device, memory_format)
+        model.train()
+        inner = set(model.encoder.parameters())
+        groups = [
+            {"params": [weights for weights in model.parameters() if weights not in inner], "peak": lr},
+            *groups_of(model.encoder, tuned_lr if protocol == "tuned" else None, 1.0 if from_scratch else layer_decay),
+        ]
+        views = PlacedView(dataset.format, smallest=smallest, flip=flip).to(device)
+
+        def loss_of(chosen: Tensor, _: int) -> Tensor:
+            batch = rows[chosen.numpy()]
+            images, boxes = dataset.read(batch)["images"].to(device), truth.boxes(batch).to(device)
+            seen, _, placed = views(images, None, boxes)
+            assert placed is not None
+            with autocast(device, precision):
+                terms = model(seen.contiguous(memory_format=layout(memory_format)), targets_of(placed))
+            return terms["classification"] + terms["bbox_regression"]
+
+        learnt = learn_few(
+            loss_of,
+            groups,
+            len(rows),
+            device,
+            seed,
+            "detect",
+            epochs=epochs,
+            min_steps=min_steps,
+            batch_size=batch_size,
+            weight_decay=weight_decay,
+            warmup=warmup,
+            what=f"detection, {protocol}",
+            rates=rates[protocol],
+        )
+        return model, learnt
+
     for used, fraction in annotated_shares(dataset, "boxes", fractions).items():
         rows = annotated_subset(dataset, "boxes", fraction, seed)
         things = _counted(truth, rows)
@@ -115,59 +158,12 @@ def detect(
                 f"detect.fractions: in {fraction:g} of the images with boxes ({len(rows)}) there is nothing to be "
                 "found; take more images"
             )
-        size = min(batch_size, len(rows))
-        per_epoch = max(1, len(rows) // batch_size)
-        steps = max(epochs * per_epoch, min_steps)
         for protocol in protocols:
-            encoder = make_encoder()
-            # The encoder's making may have taken any number of random numbers; heads of one shape begin alike.
-            torch.manual_seed(derive(seed, "detect"))
-            model = Detector(encoder, truth.thing_classes, dataset.format, width=width)
-            place(model, device, memory_format)
-            model.train()
-            inner = {id(weights) for weights in model.encoder.parameters()}
-            own = [weights for weights in model.parameters() if id(weights) not in inner]
-            groups: list[dict[str, Any]] = [{"params": own, "peak": lr}]
-            if protocol == "frozen":
-                model.encoder.requires_grad_(False)
-                model.encoder.eval()
-            elif from_scratch or layer_decay == 1:
-                groups += [{"params": model.encoder.parameters(), "peak": scratch_lr if from_scratch else encoder_lr}]
-            else:
-                layers = layers_of(model.encoder.network, layer_decay)
-                groups += [{"params": layer, "peak": encoder_lr * scale} for layer, scale in layers]
-            views = PlacedView(dataset.format, smallest=smallest, flip=flip).to(device)
-            updates = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
-            losses = torch.zeros(steps, device=device)
-            for step in range(steps):
-                epoch, number = divmod(step, per_epoch)
-                chosen = permutation(len(rows), seed, "detect", "order", epoch)[number * size : (number + 1) * size]
-                batch = rows[chosen.numpy()]
-                torch.manual_seed(derive(seed, "detect", "step", step))
-                images, boxes = dataset.read(batch)["images"].to(device), truth.boxes(batch).to(device)
-                seen, _, placed = views(images, None, boxes)
-                assert placed is not None
-                for group in updates.param_groups:
-                    group["lr"] = group["peak"] * warmup_cosine(step, steps, warmup)
-                with autocast(device, precision):
-                    terms = model(seen.contiguous(memory_format=layout(memory_format)), targets_of(placed))
-                error = terms["classification"] + terms["bbox_regression"]
-                updates.zero_grad()
-                error.backward()
-                updates.step()
-                losses[step] = error.detach()
-            if not losses.isfinite().all():
-                bad = int((~losses.isfinite()).nonzero()[0]) + 1
-                rate = f"{'scratch_lr' if from_scratch else 'encoder_lr'} or detect.lr" if protocol == "tuned" else "lr"
-                raise ValueError(
-                    f"detection, {protocol}: the loss is not finite from step {bad} of {steps} on; try a smaller "
-                    f"detect.{rate}"
-                )
+            model, learnt = trained(protocol, rows)
             found = detections(model, dataset, test, device, batch_size, precision, memory_format)
-            mean, at_half = average_precision(matched(known, found, len(truth.thing_classes)))
-            loss = float(losses[-max(1, steps // 10) :].mean())
+            mean, at_half = (one.item() for one in average_precision(matched(known, found, len(truth.thing_classes))))
             yield Detected(
-                protocol, used, len(rows), things, steps, loss, found, mean.item(), at_half.item(), model.cpu()
+                protocol, used, len(rows), things, learnt.steps, learnt.loss, found, mean, at_half, model.cpu()
             )
 
 

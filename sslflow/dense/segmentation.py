@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -19,9 +19,9 @@ from sslflow.dense.scores import Scores
 from sslflow.dense.segmenter import Segmenter
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, place
-from sslflow.runtime.rng import derive, permutation
+from sslflow.runtime.rng import derive
 from sslflow.settings.params import Count, Fraction, NonNegative, Rate
-from sslflow.training.optim import layers_of, warmup_cosine
+from sslflow.training.few import Learnt, groups_of, learn_few
 from sslflow.views.images import Share
 from sslflow.views.places import PlacedView
 
@@ -98,6 +98,40 @@ def segment(
     """
     truth = require_masks(dataset)
     test = dataset.annotated_rows(TEST, "mask")
+    tuned, tuned_lr = ("scratch_lr", scratch_lr) if from_scratch else ("encoder_lr", encoder_lr)
+    rates = {"linear": "segment.linear_lr", "frozen": "segment.lr", "tuned": f"segment.{tuned} or segment.lr"}
+
+    def trained(protocol: Protocol, rows: np.ndarray) -> tuple[Segmenter, Learnt]:
+        encoder = make_encoder()
+        # The encoder's making may have taken any number of random numbers; decoders of one shape begin alike.
+        torch.manual_seed(derive(seed, "segment"))
+        model = Segmenter(encoder, truth.pixel_classes, dataset.format, width=0 if protocol == "linear" else width)
+        place(model, device, memory_format)
+        model.train()
+        groups = [
+            {"params": model.decoder.parameters(), "peak": linear_lr if protocol == "linear" else lr},
+            *groups_of(model.encoder, tuned_lr if protocol == "tuned" else None, 1.0 if from_scratch else layer_decay),
+        ]
+        batches = Batches(dataset, truth, rows, device, precision, memory_format)
+        views = PlacedView(dataset.format, smallest=smallest, flip=flip).to(device)
+        logits = batches.of_frozen_maps(model) if protocol == "linear" else batches.of_views(model, views)
+        learnt = learn_few(
+            lambda chosen, _: pixel_loss(*logits(chosen)),
+            groups,
+            len(rows),
+            device,
+            seed,
+            "segment",
+            epochs=epochs,
+            min_steps=min_steps,
+            batch_size=batch_size,
+            weight_decay=weight_decay,
+            warmup=warmup,
+            what=f"segmentation, {protocol}",
+            rates=rates[protocol],
+        )
+        return model, learnt
+
     for used, fraction in annotated_shares(dataset, "mask", fractions).items():
         rows = annotated_subset(dataset, "mask", fraction, seed)
         covered = classes_in(truth, rows)
@@ -106,55 +140,10 @@ def segment(
                 f"segment.fractions: in the masks of {fraction:g} of the images ({len(rows)}) every pixel is ignored; "
                 "take more images"
             )
-        size = min(batch_size, len(rows))
-        per_epoch = max(1, len(rows) // batch_size)
-        steps = max(epochs * per_epoch, min_steps)
         for protocol in protocols:
-            encoder = make_encoder()
-            # The encoder's making may have taken any number of random numbers; decoders of one shape begin alike.
-            torch.manual_seed(derive(seed, "segment"))
-            model = Segmenter(encoder, truth.pixel_classes, dataset.format, width=0 if protocol == "linear" else width)
-            place(model, device, memory_format)
-            groups: list[dict[str, Any]] = [{"params": model.decoder.parameters(), "peak": lr}]
-            model.train()
-            if protocol == "tuned" and (from_scratch or layer_decay == 1):
-                groups += [{"params": model.encoder.parameters(), "peak": scratch_lr if from_scratch else encoder_lr}]
-            elif protocol == "tuned":
-                layers = layers_of(model.encoder.network, layer_decay)
-                groups += [{"params": layer, "peak": encoder_lr * scale} for layer, scale in layers]
-            else:
-                model.encoder.requires_grad_(False)
-                model.encoder.eval()
-            batches = Batches(dataset, truth, rows, device, precision, memory_format)
-            if protocol == "linear":
-                groups[0]["peak"] = linear_lr
-                logits = batches.of_frozen_maps(model)
-            else:
-                logits = batches.of_views(model, PlacedView(dataset.format, smallest=smallest, flip=flip).to(device))
-            updates = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
-            losses = torch.zeros(steps, device=device)
-            for step in range(steps):
-                epoch, number = divmod(step, per_epoch)
-                chosen = permutation(len(rows), seed, "segment", "order", epoch)[number * size : (number + 1) * size]
-                torch.manual_seed(derive(seed, "segment", "step", step))
-                for group in updates.param_groups:
-                    group["lr"] = group["peak"] * warmup_cosine(step, steps, warmup)
-                error = pixel_loss(*logits(chosen))
-                updates.zero_grad()
-                error.backward()
-                updates.step()
-                losses[step] = error.detach()
-            if not losses.isfinite().all():
-                bad = int((~losses.isfinite()).nonzero()[0]) + 1
-                rates = {"linear": "linear_lr", "frozen": "lr"}
-                rate = rates.get(protocol) or f"{'scratch_lr' if from_scratch else 'encoder_lr'} or segment.lr"
-                raise ValueError(
-                    f"segmentation, {protocol}: the loss is not finite from step {bad} of {steps} on; try a smaller "
-                    f"segment.{rate}"
-                )
+            model, learnt = trained(protocol, rows)
             scores, masks = tested(model, dataset, truth, test, device, batch_size, precision, memory_format)
-            loss = float(losses[-max(1, steps // 10) :].mean())
-            yield Segmented(protocol, used, len(rows), covered, steps, loss, scores, masks, model.cpu())
+            yield Segmented(protocol, used, len(rows), covered, learnt.steps, learnt.loss, scores, masks, model.cpu())
 
 
 def require_masks(dataset: Dataset) -> Truth:

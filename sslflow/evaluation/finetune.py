@@ -22,7 +22,7 @@ from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.runtime.rng import derive, permutation
 from sslflow.settings.params import Count, Fraction, NonNegative, Rate
-from sslflow.training.optim import layers_of, warmup_cosine
+from sslflow.training.few import groups_of, learn_few
 from sslflow.views.images import CropView
 
 FRACTIONS = (0.1, 0.01)
@@ -125,25 +125,18 @@ def finetune(
     for _, number, draw, rows in draws_of(dataset, Few(each=each, shares=(), draws=draws)):
         said = f"finetune.each: {number} of every class, of which there is one,"
         asked.append((said, rows, float(f"{len(rows) / everything:.2g}"), number, draw))
-    for said, rows, used, of_each, draw in asked:
-        if len(rows) < 2:
-            raise ValueError(f"{said} is a single image; take more labels")
+    tuned, tuned_lr = ("scratch_lr", scratch_lr) if from_scratch else ("encoder_lr", encoder_lr)
+
+    def tuned_on(rows: np.ndarray, used: float, of_each: int, draw: int) -> Tuned:
         torch.manual_seed(derive(seed, "finetune"))
         model = Classifier(make_encoder(), len(dataset.classes))
         place(model, device, memory_format)
         views = CropView(dataset.format, shift=shift, flip=flip).to(device)
-        # The smallest batch is two images: normalisation over a batch needs more than one.
-        per_epoch = max(1, len(rows) // batch_size)
-        size = min(batch_size, len(rows))
-        steps = max(epochs * per_epoch, min_steps)
-        groups = [{"params": model.head.parameters(), "peak": lr}]
-        if from_scratch or layer_decay == 1:
-            rate = scratch_lr if from_scratch else encoder_lr
-            groups.insert(0, {"params": model.encoder.parameters(), "peak": rate})
-        else:
-            layers = layers_of(model.encoder.network, layer_decay)
-            groups += [{"params": layer, "peak": encoder_lr * scale} for layer, scale in layers]
-        updates = torch.optim.AdamW(groups, lr=lr, weight_decay=weight_decay)
+        model.train()
+        groups = [
+            {"params": model.head.parameters(), "peak": lr},
+            *groups_of(model.encoder, tuned_lr, 1.0 if from_scratch else layer_decay),
+        ]
         labels = torch.from_numpy(dataset.labels[rows])
         more, called = np.empty(0, np.int64), labels[:0]
         if pseudo is not None and pseudolabels_above < 1:
@@ -153,40 +146,51 @@ def finetune(
             others = dataset.pretraining_rows[~np.isin(paths[dataset.pretraining_rows], paths[rows])]
             more, names = labelled_by(pseudo, others, rows, known, len(dataset.classes), pseudolabels_above)
             called = torch.from_numpy(names)
-        losses = torch.zeros(steps, device=device)
-        model.train()
-        for step in range(steps):
-            epoch, number = divmod(step, per_epoch)
-            chosen = permutation(len(rows), seed, "finetune", "order", epoch)[number * size : (number + 1) * size]
+
+        def loss_of(chosen: Tensor, step: int) -> Tensor:
             batch, answers = rows[chosen.numpy()], labels[chosen]
             if len(more):
-                beside = _in_turn(len(more), step, size, seed)
+                beside = _in_turn(len(more), step, len(chosen), seed)
                 batch, answers = np.concatenate([batch, more[beside.numpy()]]), torch.cat([answers, called[beside]])
-            torch.manual_seed(derive(seed, "finetune", "step", step))
             (seen,) = views(dataset.read(batch).to(device))
-            for group in updates.param_groups:
-                group["lr"] = group["peak"] * warmup_cosine(step, steps, warmup)
             with autocast(device, precision):
                 logits = model(seen.contiguous(memory_format=layout(memory_format)))
-            error = F.cross_entropy(logits.float(), answers.to(device))
-            updates.zero_grad()
-            error.backward()
-            updates.step()
-            losses[step] = error.detach()
-        if not losses.isfinite().all():
-            bad = int((~losses.isfinite()).nonzero()[0]) + 1
-            rate = "scratch_lr" if from_scratch else "encoder_lr"
-            raise ValueError(
-                f"fine-tuning: the loss is not finite from step {bad} of {steps} on; try a smaller finetune.{rate} or "
-                "finetune.lr"
-            )
+            return F.cross_entropy(logits.float(), answers.to(device))
+
+        learnt = learn_few(
+            loss_of,
+            groups,
+            len(rows),
+            device,
+            seed,
+            "finetune",
+            epochs=epochs,
+            min_steps=min_steps,
+            batch_size=batch_size,
+            weight_decay=weight_decay,
+            warmup=warmup,
+            what="fine-tuning",
+            rates=f"finetune.{tuned} or finetune.lr",
+        )
         test = dataset.labelled_rows(TEST)
         predicted = _predicted(model, dataset, test, device, batch_size, precision, memory_format)
         accuracy = float((predicted == dataset.labels[test]).mean())
-        loss = float(losses[-max(1, steps // 10) :].mean())
-        yield Tuned(
-            used, len(rows), steps, loss, tuple(predicted.tolist()), accuracy, of_each, draw, pseudolabels=len(more)
+        return Tuned(
+            used,
+            len(rows),
+            learnt.steps,
+            learnt.loss,
+            tuple(predicted.tolist()),
+            accuracy,
+            of_each,
+            draw,
+            pseudolabels=len(more),
         )
+
+    for said, rows, used, of_each, draw in asked:
+        if len(rows) < 2:  # normalisation over a batch needs more than one
+            raise ValueError(f"{said} is a single image; take more labels")
+        yield tuned_on(rows, used, of_each, draw)
 
 
 def _in_turn(count: int, step: int, size: int, seed: int) -> Tensor:
