@@ -23,7 +23,7 @@ from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import Count, Fraction, NonNegative, Rate
-from sslflow.training.few import Learnt, groups_of, learn_few
+from sslflow.training.few import Learnt, encoder_groups, learn_few
 from sslflow.views.images import Share
 from sslflow.views.places import PlacedView
 
@@ -120,7 +120,9 @@ def detect(
         inner = set(model.encoder.parameters())
         groups = [
             {"params": [weights for weights in model.parameters() if weights not in inner], "peak": lr},
-            *groups_of(model.encoder, tuned_lr if protocol == "tuned" else None, 1.0 if from_scratch else layer_decay),
+            *encoder_groups(
+                model.encoder, tuned_lr if protocol == "tuned" else None, 1.0 if from_scratch else layer_decay
+            ),
         ]
         views = PlacedView(dataset.format, smallest=smallest, flip=flip).to(device)
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNet, RetinaNetHead
-from torchvision.ops import box_area
+from torchvision.ops import box_area, box_iou
 
 from sslflow.data.formats import ImageFormat
 from sslflow.dense.average_precision import AT_MOST
+from sslflow.dense.kept import load_as, save_as
 from sslflow.dense.pyramid import Pyramid, groups_of
-from sslflow.networks.encoder import Encoder, rebuilt
-from sslflow.runtime.files import reading, replacing
+from sslflow.networks.encoder import Encoder
 
 KEY = "sslflow.detector"
 LOWEST_SCORE = 0.01
@@ -72,7 +68,7 @@ class Detector(RetinaNet):
         matched = []
         for target, own in zip(targets, anchors, strict=True):
             if len(target["boxes"]):
-                found = self.proposal_matcher(_overlaps(target["boxes"], own))
+                found = self.proposal_matcher(box_iou(target["boxes"], own))
             else:
                 found = torch.full((len(own),), -1, device=own.device)
             if len(target["ignored"]):
@@ -135,54 +131,16 @@ class AsTheyAre(nn.Module):
 
 
 def save_detector(detector: Detector | None, file: Path) -> None:
-    """Write weights, classes, format, and the settings that rebuild the detector to one safetensors file, the same
-    bytes for the same content. None: that there is none, since nothing could be learnt."""
-    described: dict[str, Any] = {}
-    if detector is not None:
-        described = {
-            "encoder": detector.encoder.settings,
-            "width": detector.width,
-            "classes": detector.classes,
-            "format": asdict(detector.format),
-            "facts": {**detector.facts, "encoder": detector.encoder.facts},
-        }
-    state = (detector or nn.Module()).state_dict()
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    with replacing(file) as temporary:
-        save_file(weights, temporary, metadata={KEY: json.dumps(described, sort_keys=True)})
+    """Write it to a file, as `save_as` does."""
+    save_as(KEY, detector, file)
 
 
 def load_detector(file: Path) -> Detector:
-    """The detector that `save_detector` wrote, on the CPU, in evaluation mode. Raises `ValueError` for any other
-    file."""
-    with reading(file), safe_open(file, framework="pt") as content:
-        metadata = content.metadata() or {}
-        weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    if KEY not in metadata:
-        raise ValueError(f"{file}: not a detector written by sslflow (its metadata lack '{KEY}')")
-    with reading(file):
-        described = json.loads(metadata[KEY])
-    if not described:
-        raise ValueError(f"{file}: holds no detector: there were no boxes to train one on")
-    with reading(file):
-        facts = described["facts"]
-        form: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in described["format"].items()
-        }
-        encoder = rebuilt(described["encoder"])
-        encoder.facts = facts.pop("encoder")
-        detector = Detector(encoder, described["classes"], ImageFormat(**form), width=described["width"])
-        detector.facts = facts
-        detector.load_state_dict(weights)
-    return detector.eval()
+    """The one that `save_detector` wrote, on the CPU, in evaluation mode. Raises `ValueError` for any other file."""
+    return load_as(KEY, Detector, "boxes", file)
 
 
 def _shared(boxes: Tensor, anchors: Tensor) -> Tensor:
     """Areas that boxes `(m, 4)` and anchors `(a, 4)` share, `(m, a)`."""
     sides = torch.minimum(boxes[:, None, 2:], anchors[:, 2:]) - torch.maximum(boxes[:, None, :2], anchors[:, :2])
     return sides.clamp_min(0).prod(dim=-1)
-
-
-def _overlaps(boxes: Tensor, anchors: Tensor) -> Tensor:
-    shared = _shared(boxes, anchors)
-    return shared / (box_area(boxes)[:, None] + box_area(anchors) - shared)

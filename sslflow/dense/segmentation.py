@@ -21,7 +21,7 @@ from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, place
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import Count, Fraction, NonNegative, Rate
-from sslflow.training.few import Learnt, groups_of, learn_few
+from sslflow.training.few import Learnt, encoder_groups, learn_few
 from sslflow.views.images import Share
 from sslflow.views.places import PlacedView
 
@@ -110,7 +110,9 @@ def segment(
         model.train()
         groups = [
             {"params": model.decoder.parameters(), "peak": linear_lr if protocol == "linear" else lr},
-            *groups_of(model.encoder, tuned_lr if protocol == "tuned" else None, 1.0 if from_scratch else layer_decay),
+            *encoder_groups(
+                model.encoder, tuned_lr if protocol == "tuned" else None, 1.0 if from_scratch else layer_decay
+            ),
         ]
         batches = Batches(dataset, truth, rows, device, precision, memory_format)
         views = PlacedView(dataset.format, smallest=smallest, flip=flip).to(device)

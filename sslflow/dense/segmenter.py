@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sslflow.data.formats import ImageFormat
-from sslflow.networks.encoder import Encoder, rebuilt
+from sslflow.dense.kept import load_as, save_as
+from sslflow.networks.encoder import Encoder
 from sslflow.networks.stages import Stages
-from sslflow.runtime.files import reading, replacing
 
 KEY = "sslflow.segmenter"
 """In a file's metadata."""
@@ -124,44 +120,13 @@ def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def save_segmenter(model: Segmenter | None, file: Path) -> None:
-    """Write weights, classes, format, and the settings that rebuild the model to one safetensors file, the same bytes
-    for the same content. None: that there is none, since nothing could be learnt."""
-    described: dict[str, Any] = {}
-    if model is not None:
-        described = {
-            "encoder": model.encoder.settings,
-            "width": model.width,
-            "classes": model.classes,
-            "format": asdict(model.format),
-            "facts": {**model.facts, "encoder": model.encoder.facts},
-        }
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in (model or nn.Module()).state_dict().items()}
-    with replacing(file) as temporary:
-        save_file(weights, temporary, metadata={KEY: json.dumps(described, sort_keys=True)})
+    """Write it to a file, as `save_as` does."""
+    save_as(KEY, model, file)
 
 
 def load_segmenter(file: Path) -> Segmenter:
-    """The model that `save_segmenter` wrote, on the CPU, in evaluation mode. Raises `ValueError` for any other file."""
-    with reading(file), safe_open(file, framework="pt") as content:
-        metadata = content.metadata() or {}
-        weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    if KEY not in metadata:
-        raise ValueError(f"{file}: not a segmenter written by sslflow (its metadata lack '{KEY}')")
-    with reading(file):
-        described = json.loads(metadata[KEY])
-    if not described:
-        raise ValueError(f"{file}: holds no segmenter: there were no masks to train one on")
-    with reading(file):
-        facts = described["facts"]
-        form: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in described["format"].items()
-        }
-        encoder = rebuilt(described["encoder"])
-        encoder.facts = facts.pop("encoder")
-        model = Segmenter(encoder, described["classes"], ImageFormat(**form), width=described["width"])
-        model.facts = facts
-        model.load_state_dict(weights)
-    return model.eval()
+    """The one that `save_segmenter` wrote, on the CPU, in evaluation mode. Raises `ValueError` for any other file."""
+    return load_as(KEY, Segmenter, "masks", file)
 
 
 def _block(before: int, after: int) -> nn.Sequential:

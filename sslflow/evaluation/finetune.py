@@ -22,7 +22,7 @@ from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.runtime.rng import derive, permutation
 from sslflow.settings.params import Count, Fraction, NonNegative, Rate
-from sslflow.training.few import groups_of, learn_few
+from sslflow.training.few import encoder_groups, learn_few
 from sslflow.views.images import CropView
 
 FRACTIONS = (0.1, 0.01)
@@ -135,7 +135,7 @@ def finetune(
         model.train()
         groups = [
             {"params": model.head.parameters(), "peak": lr},
-            *groups_of(model.encoder, tuned_lr, 1.0 if from_scratch else layer_decay),
+            *encoder_groups(model.encoder, tuned_lr, 1.0 if from_scratch else layer_decay),
         ]
         labels = torch.from_numpy(dataset.labels[rows])
         more, called = np.empty(0, np.int64), labels[:0]
