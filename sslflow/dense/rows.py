@@ -1,34 +1,17 @@
-"""Which annotated images are learnt from, and from which encoders: the same for everything that is compared."""
+"""Which annotated images are learnt from: the same for everything that is compared."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
-import torch
 
-from sslflow import paths
 from sslflow.data.dataset import Dataset
-from sslflow.data.formats import ImageFormat
 from sslflow.data.splits import TRAIN
-from sslflow.networks.encoder import Encoder, load_encoder
-from sslflow.networks.starts import RANDOM
-from sslflow.networks.weights import started
-from sslflow.runtime.rng import derive, permutation
+from sslflow.runtime.rng import permutation
 
-SCRATCH = "scratch"
 FEWEST = 2
 """Images that are learnt from at least: normalisation over a batch needs more than one."""
-
-
-def encoder_of(name: str, seed: int, format: ImageFormat, settings: Mapping[str, Any]) -> Encoder:
-    """The encoder of a row: that of a method's run, one with weights that `starts` names, or, for the controls `random`
-    and `scratch`, the one with the `settings` that pretraining with this seed starts from."""
-    if name not in (RANDOM, SCRATCH):
-        return started(name, format) if paths.start(name).exists() else load_encoder(paths.encoder(name, seed))
-    torch.manual_seed(derive(seed, "init"))
-    return Encoder(format.channels, format.size, **settings)
 
 
 def annotated_subset(dataset: Dataset, kind: str, fraction: float, seed: int) -> np.ndarray:

@@ -12,8 +12,8 @@ from sslflow import paths
 from sslflow.runtime.files import read_json, sha256, write_json
 from sslflow.settings.params import Natural, closest
 
-RANDOM = "random"
-BUILT_IN = (RANDOM, "pixels", "scratch")
+RANDOM, SCRATCH = "random", "scratch"
+BUILT_IN = (RANDOM, "pixels", SCRATCH)
 """Names that stand for no weights: of control rows, and of training from random weights."""
 ELSEWHERE = ("package:", "timm:")
 """What begins so is no file."""

@@ -16,11 +16,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from sslflow import paths
 from sslflow.data.formats import ImageFormat
 from sslflow.networks.encoder import Encoder, load_encoder, rebuilt
 from sslflow.networks.given import Given
-from sslflow.networks.starts import PACKAGES, Start, file_of, is_name, read_start
+from sslflow.networks.starts import PACKAGES, RANDOM, SCRATCH, Start, file_of, is_name, read_start
 from sslflow.runtime.files import sha256
+from sslflow.runtime.rng import derive
 from sslflow.settings.params import closest
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -32,6 +34,16 @@ def started(name: str, format: ImageFormat) -> Encoder:
     """An encoder for images of the format with the weights of that name in `starts`. Raises `ValueError` for weights
     that can't be had, or don't fit."""
     return given(read_start(name), format)
+
+
+def encoder_of(name: str, seed: int, format: ImageFormat, settings: Mapping[str, Any]) -> Encoder:
+    """The encoder of a row: that of a method's run, one with weights that `starts` names, or, for the controls `random`
+    and `scratch`, the one with the `settings` that pretraining with this seed starts from, so that a method differs
+    from it by pretraining alone."""
+    if name not in (RANDOM, SCRATCH):
+        return started(name, format) if paths.start(name).exists() else load_encoder(paths.encoder(name, seed))
+    torch.manual_seed(derive(seed, "init"))
+    return Encoder(format.channels, format.size, **settings)
 
 
 def started_from(weights: str, format: ImageFormat, where: str | None = DATA) -> Encoder:

@@ -19,9 +19,10 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.dense.detection import FRACTIONS, PROTOCOLS, Detected, Protocol, detect, require_boxes
 from sslflow.dense.localisation import localise
-from sslflow.dense.rows import SCRATCH, annotated_shares, encoder_of
+from sslflow.dense.rows import annotated_shares
 from sslflow.networks.encoder import Encoder
-from sslflow.networks.starts import RANDOM
+from sslflow.networks.starts import RANDOM, SCRATCH
+from sslflow.networks.weights import encoder_of
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_metrics
 from sslflow.settings.params import read

@@ -8,8 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import torch
-
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
@@ -17,16 +15,16 @@ from sslflow.evaluation.clustered import pseudolabels
 from sslflow.evaluation.efficiency import few_name
 from sslflow.evaluation.finetune import FRACTIONS, finetune, metric_name
 from sslflow.evaluation.labels import shares
-from sslflow.networks.encoder import Encoder, load_encoder
-from sslflow.networks.weights import started
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.starts import SCRATCH
+from sslflow.networks.weights import encoder_of
 from sslflow.runtime.device import compute
 from sslflow.runtime.energy import Meter, watt_hours
 from sslflow.runtime.files import write_csv, write_metrics
-from sslflow.runtime.rng import derive
 from sslflow.settings.params import read
 from sslflow.stages.entry import run
 
-SCRATCH, SUPERVISED = "scratch", "supervised"
+SUPERVISED = "supervised"
 COLUMNS = ("row", "actual")
 """Of the table of predictions, before one for each share of the labels, and for each draw of a few of every class."""
 
@@ -56,12 +54,7 @@ def main(method: str, seed: int) -> None:
         return
 
     def make_encoder() -> Encoder:
-        if method != SCRATCH:
-            known = paths.start(method).exists()
-            return started(method, dataset.format) if known else load_encoder(paths.encoder(method, seed))
-        # The weights that pretraining starts from: the methods differ from the control by pretraining alone.
-        torch.manual_seed(derive(seed, "init"))
-        return Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"])
+        return encoder_of(method, seed, dataset.format, settings["encoder"])
 
     metrics: dict[str, float] = {}
     few: dict[int, list[float]] = {}

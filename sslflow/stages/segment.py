@@ -18,11 +18,12 @@ from PIL import Image
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
-from sslflow.dense.rows import SCRATCH, annotated_shares, encoder_of
+from sslflow.dense.rows import annotated_shares
 from sslflow.dense.segmentation import FRACTIONS, PROTOCOLS, Protocol, Segmented, require_masks, segment
 from sslflow.dense.segmenter import save_segmenter
 from sslflow.networks.encoder import Encoder
-from sslflow.networks.starts import RANDOM
+from sslflow.networks.starts import RANDOM, SCRATCH
+from sslflow.networks.weights import encoder_of
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_json, write_metrics
 from sslflow.settings.params import read

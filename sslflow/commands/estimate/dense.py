@@ -12,8 +12,7 @@ from sslflow.commands.estimate.cost import Cost
 from sslflow.commands.estimate.features import SKIPPED
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.dense import detection, segmentation
-from sslflow.dense.rows import SCRATCH
-from sslflow.networks.starts import RANDOM
+from sslflow.networks.starts import RANDOM, SCRATCH
 from sslflow.settings.params import schema
 from sslflow.stages import detect as detecting
 from sslflow.stages import segment as segmenting

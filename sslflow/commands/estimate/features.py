@@ -26,7 +26,7 @@ from sslflow.evaluation.same_class import find_same
 from sslflow.features.extract import extract
 from sslflow.features.pixels import pixels
 from sslflow.features.store import FeatureStore
-from sslflow.networks.starts import RANDOM
+from sslflow.networks.starts import RANDOM, SCRATCH
 from sslflow.pseudolabels.audit import ROUND_ROWS
 from sslflow.pseudolabels.findings import AuditClusters
 from sslflow.pseudolabels.numbers import grid, tried
@@ -191,7 +191,7 @@ def tuned(bench: Bench, name: str) -> Cost:
     if skipped:
         return cost
     settings = bench.settings(finetuning.schemas())["finetune"]
-    weights = bench.start(name) if name in names() else RANDOM if name == finetuning.SCRATCH else name
+    weights = bench.start(name) if name in names() else RANDOM if name == SCRATCH else name
     step, test, grown = _tuning(bench, weights, settings)
     batch = settings.get("batch_size", 32)
     counts = [
