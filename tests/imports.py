@@ -50,7 +50,7 @@ NEVER = {(stage, "sslflow.methods.images.") for stage in ("pretrain_clips", "ins
 """Stages that import the first and load nothing of the second: methods for clips are `Method`s, too."""
 ASIDE = {("adapt", "sslflow.methods.images."): "${adapt.companion}"}
 """Where a stage names a file of a package otherwise than as the method that it runs."""
-SUBROOMS = ("ingest", "examination")
+SUBROOMS = ("ingest", "examination", "dense")
 """Rooms whose folders are rooms of their own: a stage that needs one needs nothing of the others."""
 READERS = ("sslflow.features.store",)
 """Small readers in the room of a large writer, which a stage may need alone."""

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 
 from sslflow.data.formats import ImageFormat
-from sslflow.dense.detector import Detector
-from sslflow.dense.segmenter import Segmenter
+from sslflow.dense.boxes.detector import Detector
+from sslflow.dense.masks.segmenter import Segmenter
 from sslflow.networks.encoder import Encoder
 
 IMAGES = {"mean": [0.3, 0.4, 0.5], "std": [0.2, 0.3, 0.25], "fit": "crop", "background": "white", "sixteen_bit": "full"}

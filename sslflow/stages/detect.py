@@ -17,8 +17,8 @@ import torch
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
-from sslflow.dense.detection import FRACTIONS, PROTOCOLS, Detected, Protocol, detect, require_boxes
-from sslflow.dense.localisation import localise
+from sslflow.dense.boxes.detection import FRACTIONS, PROTOCOLS, Detected, Protocol, detect, require_boxes
+from sslflow.dense.boxes.localisation import localise
 from sslflow.dense.rows import annotated_shares
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.starts import RANDOM, SCRATCH
@@ -66,7 +66,7 @@ def schemas() -> Mapping[str, Callable[..., Any]]:
 
 
 def main(method: str, seed: int) -> None:
-    from sslflow.dense.detector import save_detector  # of torchvision, which the check of settings doesn't need
+    from sslflow.dense.boxes.detector import save_detector  # of torchvision, which the check of settings doesn't need
 
     settings = read(schemas())
     device = compute(**settings["compute"])

@@ -18,9 +18,9 @@ from PIL import Image
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
+from sslflow.dense.masks.segmentation import FRACTIONS, PROTOCOLS, Protocol, Segmented, require_masks, segment
+from sslflow.dense.masks.segmenter import save_segmenter
 from sslflow.dense.rows import annotated_shares
-from sslflow.dense.segmentation import FRACTIONS, PROTOCOLS, Protocol, Segmented, require_masks, segment
-from sslflow.dense.segmenter import save_segmenter
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.starts import RANDOM, SCRATCH
 from sslflow.networks.weights import encoder_of

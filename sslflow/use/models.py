@@ -15,9 +15,10 @@ from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
 from sslflow import paths
-from sslflow.dense import detector, segmenter
-from sslflow.dense.detector import Detector, load_detector
-from sslflow.dense.segmenter import Segmenter, load_segmenter
+from sslflow.dense.boxes import detector
+from sslflow.dense.boxes.detector import Detector, load_detector
+from sslflow.dense.masks import segmenter
+from sslflow.dense.masks.segmenter import Segmenter, load_segmenter
 from sslflow.ingest.images.decode import Decoded
 from sslflow.ingest.images.geometry import Placement, placement
 from sslflow.ingest.images.raster import SixteenBit

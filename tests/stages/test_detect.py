@@ -15,7 +15,7 @@ from box_fixtures import CLASSES, SIDE, prepared
 from sslflow import paths
 from sslflow.data.truth import Things
 from sslflow.dense.average_precision import Detections, average_precision, matched
-from sslflow.dense.detector import load_detector
+from sslflow.dense.boxes.detector import load_detector
 from sslflow.networks.encoder import Encoder, save_encoder
 from sslflow.stages import detect
 

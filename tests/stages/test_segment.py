@@ -9,9 +9,9 @@ from PIL import Image
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.dense.masks.scores import Scores
+from sslflow.dense.masks.segmenter import load_segmenter
 from sslflow.dense.rows import annotated_subset
-from sslflow.dense.scores import Scores
-from sslflow.dense.segmenter import load_segmenter
 from sslflow.networks.encoder import Encoder, save_encoder
 from sslflow.networks.weights import encoder_of
 from sslflow.runtime.files import read_json, sha256

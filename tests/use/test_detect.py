@@ -14,7 +14,7 @@ from pycocotools.coco import COCO
 from use_fixtures import detector
 
 from sslflow import cli, paths
-from sslflow.dense.detector import save_detector
+from sslflow.dense.boxes.detector import save_detector
 from sslflow.ingest.images.geometry import placement
 from sslflow.runtime.files import read_csv
 from sslflow.use.detect import detect_folder

@@ -15,8 +15,8 @@ from PIL import Image
 from use_fixtures import detector, segmenter
 
 from sslflow import cli, paths
-from sslflow.dense.detector import save_detector
-from sslflow.dense.segmenter import save_segmenter
+from sslflow.dense.boxes.detector import save_detector
+from sslflow.dense.masks.segmenter import save_segmenter
 from sslflow.runtime.files import write_json
 from sslflow.use import export_places
 from sslflow.use.export_places import KEPT, export_placing

@@ -11,7 +11,8 @@ from sslflow.commands.estimate.clock import taking
 from sslflow.commands.estimate.cost import Cost
 from sslflow.commands.estimate.features import SKIPPED
 from sslflow.data.splits import TEST, TRAIN
-from sslflow.dense import detection, segmentation
+from sslflow.dense.boxes import detection
+from sslflow.dense.masks import segmentation
 from sslflow.networks.starts import RANDOM, SCRATCH
 from sslflow.settings.params import schema
 from sslflow.stages import detect as detecting

@@ -16,8 +16,8 @@ from torchvision.ops import box_area, box_iou
 
 from sslflow.data.formats import ImageFormat
 from sslflow.dense.average_precision import AT_MOST
+from sslflow.dense.boxes.pyramid import Pyramid, groups_of
 from sslflow.dense.kept import load_as, save_as
-from sslflow.dense.pyramid import Pyramid, groups_of
 from sslflow.networks.encoder import Encoder
 
 KEY = "sslflow.detector"

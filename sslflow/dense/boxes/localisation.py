@@ -13,7 +13,7 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.normalise import Normalise
 from sslflow.data.splits import TEST
 from sslflow.data.truth import Things
-from sslflow.dense.detection import require_boxes
+from sslflow.dense.boxes.detection import require_boxes
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.stages import Stages
 from sslflow.runtime.device import MemoryFormat, layout, place

@@ -13,8 +13,8 @@ from torch import Tensor
 from sslflow.data.dataset import Dataset
 from sslflow.data.normalise import Normalise
 from sslflow.data.truth import IGNORED, Truth
-from sslflow.dense.scores import Scores, boundary_of, boundary_width, confusion_of
-from sslflow.dense.segmenter import LinearPixels, Segmenter, enlarged
+from sslflow.dense.masks.scores import Scores, boundary_of, boundary_width, confusion_of
+from sslflow.dense.masks.segmenter import LinearPixels, Segmenter, enlarged
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout
 from sslflow.runtime.rng import permutation
 from sslflow.views.places import PlacedView

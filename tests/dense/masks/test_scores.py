@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex
 
-from sslflow.dense.scores import Scores, boundary_of, boundary_width, confusion_of
+from sslflow.dense.masks.scores import Scores, boundary_of, boundary_width, confusion_of
 
 IGNORED = 255
 

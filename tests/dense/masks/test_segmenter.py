@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sslflow.data.formats import ImageFormat
-from sslflow.dense.segmenter import LinearPixels, Segmenter, load_segmenter, save_segmenter
+from sslflow.dense.masks.segmenter import LinearPixels, Segmenter, load_segmenter, save_segmenter
 from sslflow.networks.encoder import Encoder, save_encoder
 from sslflow.networks.given import Given
 from sslflow.runtime.files import sha256

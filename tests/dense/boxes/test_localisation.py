@@ -8,7 +8,7 @@ import torch
 
 from sslflow.data.dataset import Dataset
 from sslflow.data.truth import Things
-from sslflow.dense.localisation import highest, inside, localise, share_covered, standing_out
+from sslflow.dense.boxes.localisation import highest, inside, localise, share_covered, standing_out
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.stages import Stages
 from tests.box_fixtures import NOTHING, SIDE, prepared

@@ -28,7 +28,7 @@ from sslflow.views.images import Share
 from sslflow.views.places import PlacedView
 
 if TYPE_CHECKING:
-    from sslflow.dense.detector import Detector
+    from sslflow.dense.boxes.detector import Detector
 
 # torchvision is imported where a detector is built, as is timm: to check settings nobody needs it.
 
@@ -102,7 +102,7 @@ def detect(
     Raises `ValueError` where there is too little to learn from, an encoder makes no maps, or the loss becomes NaN or
     infinite.
     """
-    from sslflow.dense.detector import Detector
+    from sslflow.dense.boxes.detector import Detector
 
     truth = require_boxes(dataset)
     test = dataset.annotated_rows(TEST, "boxes")

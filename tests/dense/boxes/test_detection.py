@@ -15,7 +15,7 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.fields import Fields
 from sslflow.data.truth import Things
 from sslflow.dense.average_precision import average_precision, matched
-from sslflow.dense.detection import Detected, detect, require_boxes, targets_of
+from sslflow.dense.boxes.detection import Detected, detect, require_boxes, targets_of
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.rng import derive
 

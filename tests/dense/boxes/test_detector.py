@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from sslflow.data.formats import ImageFormat
-from sslflow.dense.detector import Anchors, Detector, load_detector, save_detector
+from sslflow.dense.boxes.detector import Anchors, Detector, load_detector, save_detector
 from sslflow.networks.encoder import Encoder
 
 FORMAT = ImageFormat(3, 64, (0.5, 0.4, 0.3), (0.2, 0.2, 0.3))

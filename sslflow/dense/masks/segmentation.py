@@ -13,10 +13,10 @@ from annotated_types import Ge, MinLen
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
 from sslflow.data.truth import Truth
-from sslflow.dense.pixels import Batches, classes_in, pixel_loss, tested
+from sslflow.dense.masks.pixels import Batches, classes_in, pixel_loss, tested
+from sslflow.dense.masks.scores import Scores
+from sslflow.dense.masks.segmenter import Segmenter
 from sslflow.dense.rows import FEWEST, annotated_shares, annotated_subset
-from sslflow.dense.scores import Scores
-from sslflow.dense.segmenter import Segmenter
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, place
 from sslflow.runtime.rng import derive

@@ -1,0 +1,1 @@
+"""Things in boxes: found by a detector, or without any label."""

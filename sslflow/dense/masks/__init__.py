@@ -1,0 +1,1 @@
+"""The classes of all pixels, and how well they are known."""
