@@ -23,6 +23,7 @@ from sslflow.dense.segmentation import FRACTIONS, PROTOCOLS, Protocol, Segmented
 from sslflow.dense.segmenter import save_segmenter
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.starts import RANDOM
+from sslflow.runtime.about import about
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_json, write_metrics
 from sslflow.settings.params import read
@@ -60,7 +61,7 @@ def main(method: str, seed: int) -> None:
     without = [split for split in (TRAIN, TEST) if not len(dataset.annotated_rows(split, "mask"))]
     if without:
         print(f"segment {name}  skipped: there are no images with masks to {' and to '.join(without)} on")
-        _write(folder, [], [], {})
+        _write(folder, [], [], {}, dataset.annotated_rows(TEST, "mask"))
         save_segmenter(None, paths.segmenter(method, seed))
         write_metrics(paths.metrics("segment", name), {})
         return
@@ -76,6 +77,7 @@ def main(method: str, seed: int) -> None:
         return encoder_of(method, seed, dataset.format, settings["encoder"])
 
     metrics: dict[str, float] = {"classes": len(truth.pixel_classes)}
+    test = dataset.annotated_rows(TEST, "mask")
     counts: list[dict[str, Any]] = []
     masks: list[dict[str, Any]] = []
     last = None
@@ -91,7 +93,7 @@ def main(method: str, seed: int) -> None:
             f"{found.protocol}_boundary_{share}": found.scores.boundary_iou,
             f"{found.protocol}_loss_{share}": found.loss,
         }
-        counts += _counts(found, dataset.annotated_rows(TEST, "mask"))
+        counts += _counts(found, test)
         if found.fraction == largest and found.protocol in ("linear", protocols[-1]):
             masks += [
                 {"protocol": found.protocol, "fraction": found.fraction, "row": row, "mask": _png(mask)}
@@ -110,7 +112,7 @@ def main(method: str, seed: int) -> None:
         "segmenter": {"protocol": last.protocol, "fraction": last.fraction},
         **made_by(method, seed, settings, dataset, last.images),
     }
-    _write(folder, counts, masks, {"classes": truth.pixel_classes, **_confusion(last)})
+    _write(folder, counts, masks, {"classes": truth.pixel_classes, **_confusion(last)}, test)
     save_segmenter(last.model, paths.segmenter(method, seed))
     write_metrics(paths.metrics("segment", name), {**metrics, "seconds": time.monotonic() - began})
 
@@ -142,10 +144,16 @@ def _png(mask: np.ndarray) -> bytes:
     return content.getvalue()
 
 
-def _write(folder: Path, counts: list[dict[str, Any]], masks: list[dict[str, Any]], confusion: dict[str, Any]) -> None:
+def _write(
+    folder: Path,
+    counts: list[dict[str, Any]],
+    masks: list[dict[str, Any]],
+    confusion: dict[str, Any],
+    test: np.ndarray,
+) -> None:
     for name, rows, schema in (("counts", counts, COUNTS), ("masks", masks, MASKS)):
         with replacing(folder / f"{name}.parquet") as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+            pq.write_table(pa.Table.from_pylist(rows, schema=schema.with_metadata(about(test))), temporary)
     write_json(folder / "confusion.json", confusion)
 
 
