@@ -7,7 +7,7 @@ import json
 import fakewhere
 import pytest
 
-from benchmarks import dense
+from benchmarks import dense, dense_runs
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
@@ -24,10 +24,10 @@ RIGHT = {
 def made(tmp_path, monkeypatch):
     """Three rows with one seed, on ten scenes."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(dense, "WORK", tmp_path / "work")
-    monkeypatch.setattr(dense, "make", lambda *_: None)
+    monkeypatch.setattr(dense_runs, "WORK", tmp_path / "work")
+    monkeypatch.setattr(dense_runs, "make", lambda *_: None)
     monkeypatch.setattr(dense, "code", lambda row: {"sslflow.dense.rows": "1"})
-    for one in (dense.found, dense.of_row):
+    for one in (dense.found, dense_runs.of_row):
         one.cache_clear()
     fakewhere.scenes()
     paths.PREPARED.rename(tmp_path / "scenes")
@@ -38,15 +38,15 @@ def made(tmp_path, monkeypatch):
     assert dataset.truth
     masks, things = dataset.truth.masks(rows).numpy(), dataset.truth.things(rows)
     for row, right in RIGHT.items():
-        job = dense.Job(row, 0)
-        dense.make_folder(job)
+        job = dense_runs.Job(row, 0)
+        dense_runs.make_folder(job)
         with monkeypatch.context() as inside:
             inside.chdir(job.folder)
-            fakewhere.segmented(dense.ROWS[row].name, 0, masks, rows, right)
+            fakewhere.segmented(dense_runs.ROWS[row].name, 0, masks, rows, right)
             own = {way: share for way, share in right.items() if way[0] != "linear"}
-            fakewhere.detected(dense.ROWS[row].name, 0, things, rows, own)
-        result = dense.kept(job) | {"commit": "abc1234", "code": {"sslflow.dense.rows": "1"}}
-        write_json(job.result, result | {"seconds": dict.fromkeys(dense.ROWS[row].stages, 12.0)})
+            fakewhere.detected(dense_runs.ROWS[row].name, 0, things, rows, own)
+        result = dense_runs.kept(job) | {"commit": "abc1234", "code": {"sslflow.dense.rows": "1"}}
+        write_json(job.result, result | {"seconds": dict.fromkeys(dense_runs.ROWS[row].stages, 12.0)})
 
 
 def test_the_tables_say_what_is_above_scratch_and_above_weights(made):
@@ -73,25 +73,25 @@ def test_rows_of_other_code_are_marked(made, monkeypatch):
 
 
 def test_a_row_of_other_settings_or_half_done_counts_for_nothing(made):
-    job = dense.Job("simclr", 0)
-    assert dense.measured(job)
+    job = dense_runs.Job("simclr", 0)
+    assert dense_runs.measured(job)
     whole = json.loads(job.result.read_text())
     write_json(job.result, whole | {"seconds": {"pretrain": 1.0, "segment": 1.0}})
-    assert dense.measured(job) is None
-    assert set(dense.kept(job)["seconds"]) == {"pretrain", "segment"}
+    assert dense_runs.measured(job) is None
+    assert set(dense_runs.kept(job)["seconds"]) == {"pretrain", "segment"}
     write_json(job.result, whole | {"key": "other"})
-    assert dense.kept(job)["seconds"] == {}
+    assert dense_runs.kept(job)["seconds"] == {}
 
 
 def test_rows_differ_in_what_they_read(made):
-    jobs = [dense.Job(row, seed) for row in dense.ROWS for seed in (0, 1)]
-    assert len({dense.key(job) for job in jobs}) == len(jobs)
+    jobs = [dense_runs.Job(row, seed) for row in dense_runs.ROWS for seed in (0, 1)]
+    assert len({dense_runs.key(job) for job in jobs}) == len(jobs)
 
 
 def test_tables_of_what_is_there_know_today_s_settings(made, monkeypatch):
-    recipe = dense.load(dense.ROOT / "recipes/scenes.yaml")
+    recipe = dense_runs.load(dense_runs.ROOT / "recipes/scenes.yaml")
     recipe["segment"]["epochs"] += 1
-    monkeypatch.setattr(dense, "load", lambda file: recipe)
-    dense.of_row.cache_clear()
-    assert dense.measured(dense.Job("simclr", 0)) is None
+    monkeypatch.setattr(dense_runs, "load", lambda file: recipe)
+    dense_runs.of_row.cache_clear()
+    assert dense_runs.measured(dense_runs.Job("simclr", 0)) is None
     assert dense.Tables([0]).rows == []
