@@ -133,16 +133,15 @@ def settings(name: str) -> dict[str, Any]:
 
 def key(job: Job) -> str:
     """Changes when the settings that the row reads do, or its images, or the code of its method."""
-    return hashlib.sha256(json.dumps([job.seed, of_row(job.row)], sort_keys=True, default=str).encode()).hexdigest()[
-        :16
-    ]
+    content = [job.row, job.seed, *of_row(job.row)]
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @cache
 def of_row(name: str) -> list[Any]:
     """What all seeds of a row depend on."""
     params, row = settings(name), ROWS[name]
-    content: list[Any] = [name, *(sha256(WORK / "prepared" / one) for one in ("manifest.parquet", FILE))]
+    content: list[Any] = [*(sha256(WORK / "prepared" / one) for one in ("manifest.parquet", FILE))]
     content += [params[section] for section in ("compute", "encoder", "segment", "detect")]
     content += [params["starts"]] if row.start or row.control == START else []
     if row.method:

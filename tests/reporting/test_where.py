@@ -79,7 +79,7 @@ def test_the_first_sentence_is_the_verdict_and_one_seed_is_said():
     found = section(made((0,)), 0)
     assert found
     verdict, *rest = found["said"]
-    assert verdict.startswith("Pretrained here, the encoder beats training from scratch on the same labels")
+    assert verdict.startswith("Pretrained here, the encoder beats training from scratch for masks")
     assert "masks with 1 % and 10 % of the labels" in verdict
     assert any(line.startswith("Masks: with 1 % of the labels simclr, fine-tuned, has ") for line in rest)
     assert any("frozen, rotation is above lite0; fine-tuned, lite0 is above rotation" in line for line in rest)

@@ -51,7 +51,7 @@ def _verdict(rows: Rows, places: Sequence[Place]) -> str:
     if len(above) == len(gaps):
         said = f"Pretrained here, the encoder beats training from scratch on the same labels: {_where(above)}."
     elif above:
-        said = f"Pretrained here, the encoder beats training from scratch on the same labels for {_where(above)}"
+        said = f"Pretrained here, the encoder beats training from scratch for {_where(above)}"
         said += f"; it may be chance for {_where(unsure)}" if unsure else ""
         said += f"; it is worse for {_where(below)}" if below else ""
         said += "."
