@@ -99,7 +99,7 @@ def main(method: str, seed: int) -> None:
         if found.protocol == protocols[0]:
             metrics |= {f"images_{share}": found.images, f"things_{share}": sum(found.things)}
             if missing := [one for one, count in zip(truth.thing_classes, found.things, strict=True) if not count]:
-                print(f"detect {name}  {found.images} images: none shows {', '.join(missing)}, so none is found")
+                print(f"detect {name}  {found.images} images: none shows {', '.join(missing)}, so hardly any is found")
         metrics |= {
             f"{found.protocol}_map_{share}": found.mean,
             f"{found.protocol}_map50_{share}": found.at_half,

@@ -119,7 +119,7 @@ def main(method: str, seed: int) -> None:
 
 def _tell_missing(what: str, classes: Sequence[str], covered: Sequence[int]) -> None:
     if missing := [name for number, name in enumerate(classes) if number not in covered]:
-        print(f"{what}: no pixel is of {', '.join(missing)}, so nothing is taken for it")
+        print(f"{what}: no pixel is of {', '.join(missing)}, so hardly anything is taken for it")
 
 
 def _counts(found: Segmented, rows: np.ndarray) -> list[dict[str, Any]]:
