@@ -12,7 +12,7 @@ from sslflow.data.splits import TEST
 from sslflow.data.truth import Things
 from sslflow.dense.average_precision import AT_MOST, Detections
 from sslflow.examination.where.found import Way
-from sslflow.reporting.where.boxes import outcome
+from sslflow.reporting.where.boxes import each_f1, outcome
 from sslflow.reporting.where.rows import Rows
 from sslflow.reporting.where.section import section
 from sslflow.runtime.files import read_json, write_metrics
@@ -226,6 +226,8 @@ def test_detections_are_right_or_wrong_as_average_precision_takes_them():
     assert found.hit.sum() == 2
     assert found.counted.tolist() == [True, True, True, False, True]
     assert [one.tolist() for one in found.missed] == [[False, False, False]]
+    # Two of four detections that count, and two of two things.
+    assert each_f1(things, Detections(*columns, np.array(boxes, np.float32)), found) == pytest.approx([4 / 6])
 
 
 def test_more_detections_of_a_class_than_average_precision_looks_at_count_neither_way():

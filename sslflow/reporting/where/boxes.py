@@ -45,10 +45,7 @@ def look(rows: Rows, way: Way, name: str) -> Look | None:
     filled = np.flatnonzero([(~one.ignored).any() for one in things])
     if not len(filled):
         return None
-    right = np.bincount(shown.image, weights=outcomes.hit, minlength=len(things))
-    total = np.bincount(shown.image, weights=outcomes.counted, minlength=len(things))
-    total += [(~one.ignored).sum() for one in things]
-    f1 = (2 * right / np.maximum(total, 1))[filled]
+    f1 = each_f1(things, shown, outcomes)[filled]
     return Look(
         [
             (words, [_example(rows, int(image), things[image], shown, outcomes) for image in filled[places]])
@@ -97,6 +94,15 @@ def outcome(things: list[Things], found: Detections, classes: int) -> Outcome:
         overlaps = box_iou(torch.from_numpy(found.boxes[[place]]), torch.from_numpy(one.boxes[free]))
         open_[free[int(overlaps.argmax())]] = False
     return Outcome(hit, counted, missed)
+
+
+def each_f1(things: list[Things], found: Detections, outcomes: Outcome) -> np.ndarray:
+    """F1 of each image, `(n,)`: how much of what is there was found, and of what was found is there; 0 where neither
+    is anything."""
+    right = np.bincount(found.image, weights=outcomes.hit, minlength=len(things))
+    total = np.bincount(found.image, weights=outcomes.counted, minlength=len(things))
+    total += [(~one.ignored).sum() for one in things]
+    return 2 * right / np.maximum(total, 1)
 
 
 def _example(rows: Rows, image: int, things: Things, shown: Detections, outcomes: Outcome) -> Example:

@@ -12,7 +12,6 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.intervals import Interval
 from sslflow.examination.where.found import PROTOCOLS, Found, Metric, Way
-from sslflow.networks.starts import RANDOM
 from sslflow.reporting.amounts import percent
 from sslflow.reporting.leaderboard import CONTROLS
 from sslflow.runtime.files import read_json
@@ -68,7 +67,7 @@ class Rows:
         }
         self.methods = list(dict.fromkeys([*(run.get("segment") or ()), *(run.get("detect") or ())]))
         begun = {name: lookup(params, f"methods.{name}.start", over="start") for name in self.methods}
-        self.continued = [name for name, start in begun.items() if start.get("weights", RANDOM) != RANDOM]
+        self.continued = [name for name, start in begun.items() if start.get("weights", "random") != "random"]
         self.found = Found(dataset, seeds)
         self.over = cache(self.found.over)
         self.gap = cache(self.found.gap)
