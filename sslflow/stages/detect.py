@@ -23,6 +23,7 @@ from sslflow.dense.rows import annotated_shares
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.starts import RANDOM, SCRATCH
 from sslflow.networks.weights import encoder_of
+from sslflow.runtime.about import about
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_metrics
 from sslflow.settings.params import read
@@ -75,8 +76,8 @@ def main(method: str, seed: int) -> None:
     without = [split for split in (TRAIN, TEST) if not len(dataset.annotated_rows(split, "boxes"))]
     if without:
         print(f"detect {name}  skipped: there are no images with boxes to {' and to '.join(without)} on")
-        _write(folder / "detections.parquet", [DETECTIONS.empty_table()])
-        _write(folder / "localised.parquet", [LOCALISED.empty_table()])
+        _write(folder / "detections.parquet", [DETECTIONS.empty_table()], dataset.annotated_rows(TEST, "boxes"))
+        _write(folder / "localised.parquet", [LOCALISED.empty_table()], dataset.annotated_rows(TEST, "boxes"))
         save_detector(None, paths.detector(method, seed))
         write_metrics(paths.metrics("detect", name), {})
         return
@@ -100,7 +101,7 @@ def main(method: str, seed: int) -> None:
         if found.protocol == protocols[0]:
             metrics |= {f"images_{share}": found.images, f"things_{share}": sum(found.things)}
             if missing := [one for one, count in zip(truth.thing_classes, found.things, strict=True) if not count]:
-                print(f"detect {name}  {found.images} images: none shows {', '.join(missing)}, so none is found")
+                print(f"detect {name}  {found.images} images: none shows {', '.join(missing)}, so hardly any is found")
         metrics |= {
             f"{found.protocol}_map_{share}": found.mean,
             f"{found.protocol}_map50_{share}": found.at_half,
@@ -121,7 +122,7 @@ def main(method: str, seed: int) -> None:
         "detector": {"protocol": last.protocol, "fraction": last.fraction},
         **made_by(method, seed, settings, dataset, last.images),
     }
-    _write(folder / "detections.parquet", tables)
+    _write(folder / "detections.parquet", tables, test)
     if method != SCRATCH:
         metrics |= _localised(make_encoder(), dataset, device, folder / "localised.parquet")
         print(
@@ -136,7 +137,7 @@ def _localised(encoder: Encoder, dataset: Dataset, device: torch.device, file: P
     found = localise(encoder, dataset, device)
     x, y = found.points.T
     columns = (found.rows, x, y, found.hit, found.centre, found.pixels, found.covered)
-    _write(file, [pa.table(dict(zip(LOCALISED.names, columns, strict=True))).cast(LOCALISED)])
+    _write(file, [pa.table(dict(zip(LOCALISED.names, columns, strict=True))).cast(LOCALISED)], found.rows)
     return {
         "pointing": float(found.hit.mean()),
         "pointing_centre": float(found.centre.mean()),
@@ -153,9 +154,9 @@ def _table(found: Detected, rows: np.ndarray) -> pa.Table:
     return pa.table(dict(zip(DETECTIONS.names, [*same, *columns], strict=True))).cast(DETECTIONS)
 
 
-def _write(file: Path, tables: list[pa.Table]) -> None:
+def _write(file: Path, tables: list[pa.Table], rows: np.ndarray) -> None:
     with replacing(file) as temporary:
-        pq.write_table(pa.concat_tables(tables), temporary)
+        pq.write_table(pa.concat_tables(tables).replace_schema_metadata(about(rows)), temporary)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from sslflow.dense.rows import annotated_shares
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.starts import RANDOM, SCRATCH
 from sslflow.networks.weights import encoder_of
+from sslflow.runtime.about import about
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_json, write_metrics
 from sslflow.settings.params import read
@@ -61,7 +62,7 @@ def main(method: str, seed: int) -> None:
     without = [split for split in (TRAIN, TEST) if not len(dataset.annotated_rows(split, "mask"))]
     if without:
         print(f"segment {name}  skipped: there are no images with masks to {' and to '.join(without)} on")
-        _write(folder, [], [], {})
+        _write(folder, [], [], {}, dataset.annotated_rows(TEST, "mask"))
         save_segmenter(None, paths.segmenter(method, seed))
         write_metrics(paths.metrics("segment", name), {})
         return
@@ -77,6 +78,7 @@ def main(method: str, seed: int) -> None:
         return encoder_of(method, seed, dataset.format, settings["encoder"])
 
     metrics: dict[str, float] = {"classes": len(truth.pixel_classes)}
+    test = dataset.annotated_rows(TEST, "mask")
     counts: list[dict[str, Any]] = []
     masks: list[dict[str, Any]] = []
     last = None
@@ -92,7 +94,7 @@ def main(method: str, seed: int) -> None:
             f"{found.protocol}_boundary_{share}": found.scores.boundary_iou,
             f"{found.protocol}_loss_{share}": found.loss,
         }
-        counts += _counts(found, dataset.annotated_rows(TEST, "mask"))
+        counts += _counts(found, test)
         if found.fraction == largest and found.protocol in ("linear", protocols[-1]):
             masks += [
                 {"protocol": found.protocol, "fraction": found.fraction, "row": row, "mask": _png(mask)}
@@ -111,14 +113,14 @@ def main(method: str, seed: int) -> None:
         "segmenter": {"protocol": last.protocol, "fraction": last.fraction},
         **made_by(method, seed, settings, dataset, last.images),
     }
-    _write(folder, counts, masks, {"classes": truth.pixel_classes, **_confusion(last)})
+    _write(folder, counts, masks, {"classes": truth.pixel_classes, **_confusion(last)}, test)
     save_segmenter(last.model, paths.segmenter(method, seed))
     write_metrics(paths.metrics("segment", name), {**metrics, "seconds": time.monotonic() - began})
 
 
 def _tell_missing(what: str, classes: Sequence[str], covered: Sequence[int]) -> None:
     if missing := [name for number, name in enumerate(classes) if number not in covered]:
-        print(f"{what}: no pixel is of {', '.join(missing)}, so nothing is taken for it")
+        print(f"{what}: no pixel is of {', '.join(missing)}, so hardly anything is taken for it")
 
 
 def _counts(found: Segmented, rows: np.ndarray) -> list[dict[str, Any]]:
@@ -143,10 +145,16 @@ def _png(mask: np.ndarray) -> bytes:
     return content.getvalue()
 
 
-def _write(folder: Path, counts: list[dict[str, Any]], masks: list[dict[str, Any]], confusion: dict[str, Any]) -> None:
+def _write(
+    folder: Path,
+    counts: list[dict[str, Any]],
+    masks: list[dict[str, Any]],
+    confusion: dict[str, Any],
+    test: np.ndarray,
+) -> None:
     for name, rows, schema in (("counts", counts, COUNTS), ("masks", masks, MASKS)):
         with replacing(folder / f"{name}.parquet") as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+            pq.write_table(pa.Table.from_pylist(rows, schema=schema.with_metadata(about(test))), temporary)
     write_json(folder / "confusion.json", confusion)
 
 

@@ -5,48 +5,110 @@ from __future__ import annotations
 import json
 
 import fakewhere
+import numpy as np
 import pytest
 
-from benchmarks import dense
+from benchmarks import dense, dense_runs
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
+from sslflow.examination.where.found import Way
 from sslflow.runtime.files import write_json
 
 RIGHT = {
+    "random weights": {("linear", 0.1): 0.3, ("frozen", 0.1): 0.3},
     "from scratch": {("tuned", 0.01): 0.3, ("tuned", 0.1): 0.5},
     "lite0": {("linear", 0.1): 0.8, ("frozen", 0.1): 0.6, ("tuned", 0.01): 0.6, ("tuned", 0.1): 0.7},
     "simclr": {("linear", 0.1): 0.6, ("frozen", 0.1): 0.7, ("tuned", 0.01): 0.3, ("tuned", 0.1): 0.95},
 }
 
 
+def add(row: str, seed: int, pointing: float = 0.5) -> None:
+    """What a run of a row leaves behind."""
+    dataset, right = Dataset(dense_runs.WORK / "prepared"), RIGHT[row]
+    rows, name = dataset.annotated_rows(TEST, "mask"), dense_runs.ROWS[row].name
+    assert dataset.truth
+    masks, things = dataset.truth.masks(rows).numpy(), dataset.truth.things(rows)
+    job = dense_runs.Job(row, seed)
+    dense_runs.make_folder(job)
+    with pytest.MonkeyPatch.context() as inside:
+        inside.chdir(job.folder)
+        fakewhere.segmented(name, seed, masks, rows, right)
+        own = {way: share for way, share in right.items() if way[0] != "linear"}
+        fakewhere.detected(name, seed, things, rows, own, pointing)
+    result = dense_runs.kept(job) | {"commit": "abc1234", "code": {"sslflow.dense.rows": "1"}}
+    write_json(job.result, result | {"seconds": dict.fromkeys(dense_runs.ROWS[row].stages, 12.0)})
+    dense.found.cache_clear()
+
+
 @pytest.fixture
 def made(tmp_path, monkeypatch):
     """Three rows with one seed, on ten scenes."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(dense, "WORK", tmp_path / "work")
-    monkeypatch.setattr(dense, "make", lambda *_: None)
+    monkeypatch.setattr(dense_runs, "WORK", tmp_path / "work")
+    monkeypatch.setattr(dense_runs, "make", lambda *_: None)
     monkeypatch.setattr(dense, "code", lambda row: {"sslflow.dense.rows": "1"})
-    for one in (dense.found, dense.of_row):
+    for one in (dense.found, dense_runs.of_row):
         one.cache_clear()
     fakewhere.scenes()
     paths.PREPARED.rename(tmp_path / "scenes")
     (tmp_path / "work").mkdir()
     (tmp_path / "scenes").rename(tmp_path / "work/prepared")
-    dataset = Dataset(tmp_path / "work/prepared")
-    rows = dataset.annotated_rows(TEST, "mask")
-    assert dataset.truth
-    masks, things = dataset.truth.masks(rows).numpy(), dataset.truth.things(rows)
-    for row, right in RIGHT.items():
-        job = dense.Job(row, 0)
-        dense.make_folder(job)
-        with monkeypatch.context() as inside:
-            inside.chdir(job.folder)
-            fakewhere.segmented(dense.ROWS[row].name, 0, masks, rows, right)
-            own = {way: share for way, share in right.items() if way[0] != "linear"}
-            fakewhere.detected(dense.ROWS[row].name, 0, things, rows, own)
-        result = dense.kept(job) | {"commit": "abc1234", "code": {"sslflow.dense.rows": "1"}}
-        write_json(job.result, result | {"seconds": dict.fromkeys(dense.ROWS[row].stages, 12.0)})
+    for row in ("from scratch", "lite0", "simclr"):
+        add(row, 0)
+
+
+def cells(lines: list[str], table: str, row: str) -> list[str]:
+    """Of a row of the table that begins so."""
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"| {table}"))
+    return next(line for line in lines[start:] if line.startswith(f"| {row} |")).strip("| ").split(" | ")
+
+
+def test_rows_are_compared_seed_by_seed_and_fewer_pairs_are_said(made):
+    for row, seed, pointing in (
+        ("simclr", 1, 1.0),
+        ("simclr", 2, 0.0),
+        ("random weights", 1, 1.0),
+        ("random weights", 3, 0.0),
+        ("lite0", 1, 0.5),
+    ):
+        add(row, seed, pointing)
+    lines = list(dense.Tables([0, 1, 2, 3]).lines())
+    hits = cells(lines, "Localised without a label", "simclr")
+    # Seed 1 alone is of both, and points at things in all images: by position it would be seed 0 and 1, 1 and 3.
+    assert hits[1] == "3"
+    assert hits[-1].startswith("+0.0 (")
+    assert hits[-1].endswith("; 1 of 3 seeds)")
+    assert "seeds" not in hits[3]
+    told = cells(lines, "Masks, mIoU, 10 % of the labels", "simclr")
+    above_scratch, above_lite0 = told[5:7]
+    tables = dense.Tables([0, 1, 2, 3])
+    for other, cell, seeds in (("from scratch", above_scratch, (0,)), ("lite0", above_lite0, (0, 1))):
+        ours, theirs = (tables.scores(row, "miou", Way("tuned", 0.1)) for row in ("simclr", other))
+        once = np.ones((1, fakewhere.COUNTS["test"]))
+        gap = np.mean([ours[seed](once) - theirs[seed](once) for seed in seeds])
+        assert cell.strip("*").startswith(f"{100 * gap:+.1f} (")
+        assert f"; {len(seeds)} of 3 seeds)" in cell
+
+
+def test_a_seed_that_finds_nothing_keeps_its_place(made):
+    for seed in (1, 2):
+        add("simclr", seed)
+        add("from scratch", seed)
+    job, rows = dense_runs.Job("simclr", 2), Dataset(dense_runs.WORK / "prepared").annotated_rows(TEST, "boxes")
+    with pytest.MonkeyPatch.context() as inside:
+        inside.chdir(job.folder)
+        fakewhere.nothing_detected("simclr", 2, rows, [("frozen", 0.1), ("tuned", 0.01), ("tuned", 0.1)])
+    tables = dense.Tables([0, 1, 2])
+    lines = list(tables.lines())
+    for metric, title in (("map", "Boxes, mAP"), ("map50", "Boxes, mAP50")):
+        told = cells(lines, f"{title}, 10 % of the labels", "simclr")
+        for protocol, cell in (("frozen", told[2]), ("tuned", told[3])):
+            scores = tables.scores("simclr", metric, Way(protocol, 0.1))
+            values = [100 * score(np.ones((1, len(rows)))).item() for score in scores.values()]
+            assert (len(values), values[2]) == (3, 0.0)
+            assert cell.startswith(f"{np.mean(values):.1f} ± {np.std(values, ddof=1):.1f}")
+        assert "seeds" not in told[4]
 
 
 def test_the_tables_say_what_is_above_scratch_and_above_weights(made):
@@ -73,25 +135,25 @@ def test_rows_of_other_code_are_marked(made, monkeypatch):
 
 
 def test_a_row_of_other_settings_or_half_done_counts_for_nothing(made):
-    job = dense.Job("simclr", 0)
-    assert dense.measured(job)
+    job = dense_runs.Job("simclr", 0)
+    assert dense_runs.measured(job)
     whole = json.loads(job.result.read_text())
     write_json(job.result, whole | {"seconds": {"pretrain": 1.0, "segment": 1.0}})
-    assert dense.measured(job) is None
-    assert set(dense.kept(job)["seconds"]) == {"pretrain", "segment"}
+    assert dense_runs.measured(job) is None
+    assert set(dense_runs.kept(job)["seconds"]) == {"pretrain", "segment"}
     write_json(job.result, whole | {"key": "other"})
-    assert dense.kept(job)["seconds"] == {}
+    assert dense_runs.kept(job)["seconds"] == {}
 
 
 def test_rows_differ_in_what_they_read(made):
-    jobs = [dense.Job(row, seed) for row in dense.ROWS for seed in (0, 1)]
-    assert len({dense.key(job) for job in jobs}) == len(jobs)
+    jobs = [dense_runs.Job(row, seed) for row in dense_runs.ROWS for seed in (0, 1)]
+    assert len({dense_runs.key(job) for job in jobs}) == len(jobs)
 
 
 def test_tables_of_what_is_there_know_today_s_settings(made, monkeypatch):
-    recipe = dense.load(dense.ROOT / "recipes/scenes.yaml")
+    recipe = dense_runs.load(dense_runs.ROOT / "recipes/scenes.yaml")
     recipe["segment"]["epochs"] += 1
-    monkeypatch.setattr(dense, "load", lambda file: recipe)
-    dense.of_row.cache_clear()
-    assert dense.measured(dense.Job("simclr", 0)) is None
+    monkeypatch.setattr(dense_runs, "load", lambda file: recipe)
+    dense_runs.of_row.cache_clear()
+    assert dense_runs.measured(dense_runs.Job("simclr", 0)) is None
     assert dense.Tables([0]).rows == []

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import fakewhere
+import numpy as np
 import pytest
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
+from sslflow.data.truth import Things
+from sslflow.dense.average_precision import AT_MOST, Detections
+from sslflow.examination.where.found import Way
+from sslflow.reporting.where.boxes import each_f1, outcome
 from sslflow.reporting.where.rows import Rows
 from sslflow.reporting.where.section import section
 from sslflow.runtime.files import read_json, write_metrics
@@ -29,6 +34,9 @@ RIGHT = {
 }
 
 
+POINTING = {"simclr": 1.0, "lite0": 0.0}
+
+
 def made(seeds: tuple[int, ...], run: dict = RUN, right: dict = RIGHT, **scenes) -> Rows:
     fakewhere.scenes(**scenes)
     dataset = Dataset()
@@ -41,7 +49,8 @@ def made(seeds: tuple[int, ...], run: dict = RUN, right: dict = RIGHT, **scenes)
             if dataset.truth.thing_classes and name in (*run["detect"], *run["detect_controls"]):
                 rows = dataset.annotated_rows(TEST, "boxes")
                 own = {way: share for way, share in shares.items() if way[0] != "linear"}
-                fakewhere.detected(name, seed, dataset.truth.things(rows), rows, own)
+                things = dataset.truth.things(rows)
+                fakewhere.detected(name, seed, things, rows, own, POINTING.get(name, 0.5))
     return Rows({"run": run}, seeds, dataset)
 
 
@@ -79,7 +88,7 @@ def test_the_first_sentence_is_the_verdict_and_one_seed_is_said():
     found = section(made((0,)), 0)
     assert found
     verdict, *rest = found["said"]
-    assert verdict.startswith("Pretrained here, the encoder beats training from scratch on the same labels")
+    assert verdict.startswith("Pretrained here, the encoder beats training from scratch for masks")
     assert "masks with 1 % and 10 % of the labels" in verdict
     assert any(line.startswith("Masks: with 1 % of the labels simclr, fine-tuned, has ") for line in rest)
     assert any("frozen, rotation is above lite0; fine-tuned, lite0 is above rotation" in line for line in rest)
@@ -131,9 +140,7 @@ def test_boxes_alone_need_no_masks():
     assert found["heads"] == [("boxes, mAP", 2), ("boxes, mAP50", 2)]
     assert "masks" not in found["said"][0]
     look = found["boxes"]["look"]
-    assert look.examples[0][1][0].caption.startswith("1 of 1 found") or look.examples[0][1][0].caption.startswith(
-        "2 of 2"
-    )
+    assert look.examples[0][1][0].caption.startswith(("1 of 1 found", "2 of 2 found"))
     assert 0.35 < look.score <= 1
 
 
@@ -143,11 +150,104 @@ def test_localisation_stands_beside_the_centre_and_a_random_point():
     assert found
     told = found["localised"]
     assert [title for title, *_ in told["lines"]] == ["simclr", "from scratch", "lite0, weights that exist"]
-    assert {line[2] for line in told["lines"]} == {told["rates"]["centre"]}
-    assert {line[4][0][1] for line in told["lines"]} == {"may be chance"}
-    assert told["images"] == fakewhere.COUNTS["test"] - 1
-    assert float(told["rates"]["pixels"]) + float(told["rates"]["centre"]) == pytest.approx(100)
+    centre, pixels = (float(told["rates"][kind]) for kind in ("centre", "pixels"))
+    assert 0 < centre < pixels < 100
+    simclr, _, lite0 = told["lines"]
+    assert (float(simclr[2]), simclr[4][0][1]) == (100, "better")
+    assert (float(lite0[2]), lite0[4][1][1]) == (0, "worse")
+    for line in told["lines"]:
+        for (gap, _), rate in zip(line[4], (centre, pixels), strict=True):
+            assert gap.startswith(f"{float(line[2]) - rate + 0.0:+.1f} (".replace("-", "−"))
+    assert told["images"] == fakewhere.COUNTS["test"] - 2
     assert len(told["pictures"]) == 8
+
+
+def test_rows_are_compared_with_scratch_of_the_same_share_of_labels():
+    rows = made((0, 1))
+    for fraction in (0.01, 0.1):
+        lines = {line.title: line.cells for line in rows.lines(fraction)}
+        for number, column in enumerate(rows.columns()):
+            scratch = rows.found.values("scratch", column.metric, Way("tuned", fraction))
+            ours = rows.found.values("simclr", column.metric, Way(column.protocol, fraction))
+            cell = lines["simclr"][number]
+            assert (cell is None) == (not ours)
+            if cell:
+                expected = f"{100 * (np.mean(ours) - np.mean(scratch)):+.1f}".replace("-", "−")
+                assert cell.gap[0] == expected
+    few, many = (rows.found.values("scratch", "miou", Way("tuned", fraction)) for fraction in (0.01, 0.1))
+    assert np.mean(many) - np.mean(few) > 0.05
+
+
+def test_a_gap_on_fewer_seeds_than_the_row_has_says_so():
+    rows = made((0, 1))
+    paths.segmented("scratch", 0).rename(paths.segmented("scratch", 2))
+    rows = Rows({"run": RUN}, (0, 1, 2), rows.found.dataset)
+    cells = {line.title: line.cells for line in rows.lines(0.1)}["simclr"]
+    assert cells[2].gap[1].endswith("; 1 of 2 seeds")
+    assert "seeds" not in cells[4].gap[1]
+    assert any("; 1 of 2 seeds) above from scratch" in line for line in section(rows, 0)["said"])
+
+
+def test_what_is_about_other_images_is_said():
+    rows = made((0, 1))
+    part = rows.found.rows("miou")[:5]
+    masks = rows.found.dataset.truth.masks(part).numpy()
+    fakewhere.segmented("simclr", 0, masks, part, RIGHT["simclr"])
+    found = section(Rows({"run": RUN}, (0, 1), rows.found.dataset), 0)
+    assert found["absent"] == ["masks, simclr: 1 of 2 seeds, 1 made of other test images: left out"]
+
+
+def test_from_scratch_is_said_to_be_another_network_than_that_of_weights_that_exist():
+    begun = {"run": RUN, "start": {"weights": "random"}, "methods": {"simclr": {"start": {"weights": "lite0"}}}}
+    rows = Rows(begun, (0,), made((0,)).found.dataset)
+    found = section(rows, 0)
+    assert "simclr went on from weights that exist" in found["said"][0]
+    (said,) = (line for line in found["said"] if line.startswith("From scratch is the network of the setting encoder"))
+    assert "; simclr (continued) and lite0 have the networks of their weights" in said
+    assert found["other_network"] == said
+    alone = {**RUN, "segment_controls": ["scratch"], "detect_controls": ["scratch"]}
+    found = section(Rows({"run": alone}, (0,), rows.found.dataset), 0)
+    assert not found["other_network"]
+
+
+def test_detections_are_right_or_wrong_as_average_precision_takes_them():
+    things = [
+        Things(
+            np.array([[0, 0, 10, 10], [2, 0, 12, 10], [14, 14, 24, 24]], np.float32),
+            np.zeros(3, np.int64),
+            np.array([False, False, True]),
+        )
+    ]
+    boxes = [[0, 0, 10, 10], [1, 0, 11, 10], [2, 0, 12, 10], [15, 15, 20, 20], [12, 0, 22, 6]]
+    columns = np.zeros(5, np.int64), np.zeros(5, np.int64), np.array([0.5, 0.9, 0.4, 0.8, 0.7], np.float32)
+    found = outcome(things, Detections(*columns, np.array(boxes, np.float32)), 1)
+    # The surest takes one of the two that it overlaps alike, the next the other; what is left is wrong.
+    assert found.hit.tolist()[1] is True
+    assert found.hit.sum() == 2
+    assert found.counted.tolist() == [True, True, True, False, True]
+    assert [one.tolist() for one in found.missed] == [[False, False, False]]
+    # Two of four detections that count, and two of two things.
+    assert each_f1(things, Detections(*columns, np.array(boxes, np.float32)), found) == pytest.approx([4 / 6])
+
+
+def test_more_detections_of_a_class_than_average_precision_looks_at_count_neither_way():
+    things = [Things(np.array([[0, 0, 9, 9]], np.float32), np.zeros(1, np.int64), np.array([False]))]
+    count = AT_MOST + 1
+    boxes = np.tile(np.array([[12, 12, 20, 20]], np.float32), (count, 1))
+    boxes[0] = [0, 0, 9, 9]
+    zeros = np.zeros(count, np.int64)
+    found = outcome(things, Detections(zeros, zeros, np.linspace(0.1, 0.9, count), boxes), 1)
+    assert not found.hit.any()
+    assert found.counted.sum() == AT_MOST
+    assert found.missed[0].tolist() == [True]
+
+
+def test_images_are_chosen_and_captioned_without_what_is_ignored():
+    found = section(made((0,), right={**RIGHT, "simclr": {("tuned", 0.1): 1.0}}), 0)
+    captions = [one.caption for _, examples in found["boxes"]["look"].examples for one in examples]
+    assert len(captions) == fakewhere.COUNTS["test"] - 2
+    assert {caption.split(" found")[0] for caption in captions} == {"1 of 1", "2 of 2"}
+    assert {caption.split(", ")[1] for caption in captions} == {"0 wrong"}
 
 
 def test_what_is_missing_is_said():

@@ -17,6 +17,7 @@ from sslflow.data.splits import TEST
 from sslflow.dense.average_precision import Detections, average_precision, matched
 from sslflow.evaluation.intervals import Interval
 from sslflow.examination.where.gaps import Score, gap, mean_iou, over, remembered
+from sslflow.runtime.about import says_about
 from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
 
@@ -34,14 +35,15 @@ class Way(NamedTuple):
 
 
 class Found:
-    """Of the runs on the `seeds`. What is about other images than the annotated test images is as if it weren't
-    there."""
+    """Of the runs on the `seeds`. What is about other images than the annotated test images, all of them, is left out:
+    `others` says of how many seeds."""
 
     def __init__(self, dataset: Dataset, seeds: Sequence[int], root: Path = Path()) -> None:
         """`root`: the project's folder."""
         self.dataset, self.seeds, self.root = dataset, seeds, root
         self.counts = cache(self._counts)
         self.detections = cache(self._detections)
+        self._tables = cache(self._table)
         self.scores = cache(self._scores)
         self._both = cache(self._precisions)
 
@@ -55,6 +57,10 @@ class Found:
         """How many of the seeds a row has been made with."""
         read = self.counts if metric == "miou" else self.detections
         return sum(bool(read(name, seed)) for seed in self.seeds)
+
+    def others(self, name: str, metric: Metric) -> int:
+        """Of how many of the seeds what a row predicted is about other test images."""
+        return sum(self._tables(name, seed, metric)[1] for seed in self.seeds)
 
     def rows(self, metric: Metric) -> np.ndarray:
         """Rows of the annotated test images."""
@@ -83,6 +89,10 @@ class Found:
             return None
         return gap([ours[seed] for seed in seeds], [theirs[seed] for seed in seeds], self.groups(metric))
 
+    def pairs(self, one: tuple[str, Way], other: tuple[str, Way], metric: Metric) -> int:
+        """On how many seeds that gap rests."""
+        return len(self.scores(one[0], metric, one[1]).keys() & self.scores(other[0], metric, other[1]).keys())
+
     def _scores(self, name: str, metric: Metric, way: Way) -> dict[int, Score]:
         """Seed → score, of the seeds that have it."""
         if metric == "miou":
@@ -101,39 +111,51 @@ class Found:
 
     def _counts(self, name: str, seed: int) -> dict[Way, np.ndarray]:
         """Pixels of each test image and class, int64 `(n, classes, 3)`, as `class_ious` takes them."""
-        file = self.root / paths.segmented(name, seed) / "counts.parquet"
-        if not file.exists() or not self.dataset.truth:
+        (table, _), rows = self._tables(name, seed, "miou"), self.rows("miou")
+        if table is None or not self.dataset.truth:
             return {}
-        table, rows = read_parquet(file), self.rows("miou")
         columns = {column: table[column].to_numpy() for column in ("row", "class", *PIXELS)}
-        found = {}
+        shape = (len(rows), len(self.dataset.truth.pixel_classes), len(PIXELS))
+        found = {way: np.zeros(shape, np.int64) for way, _ in _ways(table)}
         for way, mask in _ways(table):
-            places = np.searchsorted(rows, columns["row"][mask])
-            classes = columns["class"][mask]
-            shape = (len(rows), len(self.dataset.truth.pixel_classes))
-            if not np.isin(columns["row"][mask], rows).all() or classes.max(initial=0) >= shape[1]:
-                return {}
-            found[way] = np.zeros((*shape, len(PIXELS)), np.int64)
-            found[way][places, classes] = np.stack([columns[column][mask] for column in PIXELS], axis=1)
+            places = np.searchsorted(rows, columns["row"][mask]), columns["class"][mask]
+            found[way][places] = np.stack([columns[column][mask] for column in PIXELS], axis=1)
         return found
 
     def _detections(self, name: str, seed: int) -> dict[Way, Detections]:
         """What was found in the test images; `image` is the place among `rows`."""
-        file = self.root / paths.detected(name, seed) / "detections.parquet"
-        if not file.exists() or not self.dataset.truth:
+        (table, _), rows = self._tables(name, seed, "map"), self.rows("map")
+        if table is None:
             return {}
-        table, rows = read_parquet(file), self.rows("map")
-        own, labels = table["row"].to_numpy(), table["label"].to_numpy().astype(np.int64)
-        if not np.isin(own, rows).all() or labels.max(initial=0) >= len(self.dataset.truth.thing_classes):
-            return {}
+        image, labels = np.searchsorted(rows, table["row"].to_numpy()), table["label"].to_numpy().astype(np.int64)
         scores = table["score"].to_numpy()
         boxes = np.stack([table[side].to_numpy() for side in ("left", "top", "right", "bottom")], axis=1)
-        nothing = np.zeros(len(own), bool)
+        nothing = np.zeros(len(labels), bool)
         masks = dict.fromkeys(self._measured(name, seed), nothing) | dict(_ways(table))
-        return {
-            way: Detections(np.searchsorted(rows, own[mask]), labels[mask], scores[mask], boxes[mask])
-            for way, mask in masks.items()
-        }
+        return {way: Detections(image[mask], labels[mask], scores[mask], boxes[mask]) for way, mask in masks.items()}
+
+    def _table(self, name: str, seed: int, metric: Metric) -> tuple[pa.Table | None, bool]:
+        """What a run wrote, and whether that was left out: it is about other test images, or other classes."""
+        file, column, classes = self._file(name, seed, metric)
+        if not file.exists() or not self.dataset.truth:
+            return None, False
+        table, rows = read_parquet(file), self.rows(metric)
+        told, own = says_about(table, rows), table["row"].to_numpy()
+        if told is None:  # of pixels every image has a line, of boxes those in which something was found
+            told = (
+                np.isin(own, rows).all() if metric != "miou" else not len(own) or np.array_equal(np.unique(own), rows)
+            )
+        known = bool(told) and table[column].to_numpy().max(initial=-1) < classes
+        return (table, False) if known else (None, True)
+
+    def _file(self, name: str, seed: int, metric: Metric) -> tuple[Path, str, int]:
+        """Where a run's predictions are, the column with classes, and how many of these there are."""
+        truth = self.dataset.truth
+        if metric == "miou":
+            file = paths.segmented(name, seed) / "counts.parquet"
+            return self.root / file, "class", len(truth.pixel_classes) if truth else 0
+        file = paths.detected(name, seed) / "detections.parquet"
+        return self.root / file, "label", len(truth.thing_classes) if truth else 0
 
     def _measured(self, name: str, seed: int) -> list[Way]:
         """The ways in which a detector was trained, by its metrics: one that finds nothing has no line in the table."""

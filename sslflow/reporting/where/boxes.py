@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torchvision.ops import box_iou
 
 from sslflow.data.truth import Things
-from sslflow.dense.average_precision import Detections, Matched, matched
+from sslflow.dense.average_precision import AT_MOST, Detections, Matched, matched
 from sslflow.drawing.embedded import picture
 from sslflow.drawing.overlay import Frame, framed
 from sslflow.examination.where.found import Way
 from sslflow.reporting.where.masks import Example, best_middle_worst
 from sslflow.reporting.where.rows import Rows
 
-RIGHT, WRONG, MISSED = "#1f8a4c", "#e0242e", "#d97700"
+RIGHT, WRONG, MISSED, NEITHER = "#1f8a4c", "#e0242e", "#d97700", "#6b7280"
 SIDE = 208
 """Pixels of a tile, about."""
 HALF = 0
@@ -39,16 +41,14 @@ def look(rows: Rows, way: Way, name: str) -> Look | None:
     threshold = best_threshold(matched(things, every, len(truth.thing_classes)))
     sure = every.score >= threshold
     shown = Detections(every.image[sure], every.label[sure], every.score[sure], every.boxes[sure])
-    hits, missed = outcome(things, shown, len(truth.thing_classes))
+    outcomes = outcome(things, shown, len(truth.thing_classes))
     filled = np.flatnonzero([(~one.ignored).any() for one in things])
     if not len(filled):
         return None
-    right = np.bincount(shown.image, weights=hits, minlength=len(things))
-    total = np.bincount(shown.image, minlength=len(things)) + np.array([(~one.ignored).sum() for one in things])
-    f1 = (2 * right / np.maximum(total, 1))[filled]
+    f1 = each_f1(things, shown, outcomes)[filled]
     return Look(
         [
-            (words, [_example(rows, int(image), things[image], shown, hits, missed[image]) for image in filled[places]])
+            (words, [_example(rows, int(image), things[image], shown, outcomes) for image in filled[places]])
             for words, places in best_middle_worst(f1)
         ],
         threshold,
@@ -67,40 +67,54 @@ def best_threshold(of: Matched) -> float:
     return float(of.score[counted[int(f1.argmax())]])
 
 
-def outcome(things: list[Things], found: Detections, classes: int) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Whether each detection overlaps a thing of its class by a half, the surest first and each thing once, bool
-    `(d,)`; and for each image which of its things were missed."""
-    hits, missed = np.zeros(len(found.score), bool), [~one.ignored for one in things]
-    for place in np.argsort(-found.score, kind="stable").tolist():
+@dataclass(frozen=True)
+class Outcome:
+    """What became of detections, and of things, at an overlap of a half."""
+
+    hit: np.ndarray
+    """bool `(d,)`: the detection is right."""
+    counted: np.ndarray
+    """bool `(d,)`: it is right or wrong; what lies on something ignored is neither."""
+    missed: list[np.ndarray]
+    """bool, of each image: which of its things no detection has found."""
+
+
+def outcome(things: list[Things], found: Detections, classes: int) -> Outcome:
+    """As mAP takes them; what it doesn't look at counts neither way."""
+    of = matched(things, found, classes)
+    order = np.lexsort((-found.score, found.image, found.label))  # as pycocotools goes through them
+    places = found.label[order] * len(things) + found.image[order]
+    order = order[np.arange(len(order)) - np.searchsorted(places, places) < AT_MOST]
+    hit, counted = np.zeros(len(found.score), bool), np.zeros(len(found.score), bool)
+    hit[order], counted[order] = of.hit[HALF] & of.counted[HALF], of.counted[HALF]
+    missed = [~one.ignored for one in things]
+    for place in order[hit[order]].tolist():
         one, open_ = things[found.image[place]], missed[found.image[place]]
         free = np.flatnonzero(open_ & (one.labels == found.label[place]))
-        if len(free):
-            overlaps = overlap(found.boxes[place], one.boxes[free])
-            if overlaps.max() >= 0.5:
-                hits[place], open_[free[overlaps.argmax()]] = True, False
-    return hits, missed
+        overlaps = box_iou(torch.from_numpy(found.boxes[[place]]), torch.from_numpy(one.boxes[free]))
+        open_[free[int(overlaps.argmax())]] = False
+    return Outcome(hit, counted, missed)
 
 
-def overlap(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of a box and each of the others, `(k,)`."""
-    inner = np.minimum(box[2:], others[:, 2:]) - np.maximum(box[:2], others[:, :2])
-    both = np.maximum(inner, 0).prod(axis=1)
-    areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    return both / np.maximum(areas - both, 1e-9)
+def each_f1(things: list[Things], found: Detections, outcomes: Outcome) -> np.ndarray:
+    """F1 of each image, `(n,)`: how much of what is there was found, and of what was found is there; 0 where neither
+    is anything."""
+    right = np.bincount(found.image, weights=outcomes.hit, minlength=len(things))
+    total = np.bincount(found.image, weights=outcomes.counted, minlength=len(things))
+    total += [(~one.ignored).sum() for one in things]
+    return 2 * right / np.maximum(total, 1)
 
 
-def _example(
-    rows: Rows, image: int, things: Things, shown: Detections, hits: np.ndarray, missed: np.ndarray
-) -> Example:
+def _example(rows: Rows, image: int, things: Things, shown: Detections, outcomes: Outcome) -> Example:
     dataset, truth = rows.found.dataset, rows.found.dataset.truth
     assert truth
     row = rows.found.rows("map")[[image]]
     pixels = dataset.read(row)["images"][0].numpy()
     names = truth.thing_classes
     known = [
-        Frame(box, names[label], "#6b7280" if ignored else MISSED if lost else RIGHT, dashed=bool(ignored or lost))
+        Frame(box, names[label], NEITHER if ignored else MISSED if lost else RIGHT, dashed=bool(ignored or lost))
         for box, label, ignored, lost in zip(
-            things.boxes.tolist(), things.labels.tolist(), things.ignored, missed, strict=True
+            things.boxes.tolist(), things.labels.tolist(), things.ignored, outcomes.missed[image], strict=True
         )
     ]
     own = np.flatnonzero(shown.image == image)
@@ -108,7 +122,7 @@ def _example(
         Frame(
             shown.boxes[place].tolist(),
             f"{names[shown.label[place]]} {shown.score[place]:.2f}",
-            RIGHT if hits[place] else WRONG,
+            RIGHT if outcomes.hit[place] else WRONG if outcomes.counted[place] else NEITHER,
         )
         for place in own[np.argsort(shown.score[own])].tolist()
     ]
@@ -116,8 +130,8 @@ def _example(
         "truth": framed(pixels, known, SIDE),
         "found": framed(pixels, told, SIDE),
     }
-    count, right = int((~things.ignored).sum()), int(hits[own].sum())
-    caption = f"{right} of {count} found, {len(own) - right} wrong"
+    count, right, counted = int((~things.ignored).sum()), int(outcomes.hit[own].sum()), int(outcomes.counted[own].sum())
+    caption = f"{right} of {count} found, {counted - right} wrong"
     (name,) = dataset.column("path", row)
     return Example([(words, picture(tile, quality=88)) for words, tile in tiles.items()], caption, name)
 

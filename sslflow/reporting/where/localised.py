@@ -17,7 +17,7 @@ from sslflow.evaluation.intervals import Interval, crossed, of_share
 from sslflow.examination.where.found import Found
 from sslflow.reporting.amounts import percent
 from sslflow.reporting.where.masks import SIDE
-from sslflow.reporting.where.rows import Rows, signed, title, verdict
+from sslflow.reporting.where.rows import Rows, seeds_in_words, signed, title, verdict
 from sslflow.runtime.rng import permutation
 from sslflow.runtime.tables import read_parquet
 
@@ -44,7 +44,7 @@ class Pointed:
 
 def section(rows: Rows, names: Sequence[str], seed: int) -> dict[str, Any] | None:
     """The hit rates and some images; None where no run has looked."""
-    read = {name: runs for name in names if (runs := read_all(rows.found, name))}
+    read = {name: [*runs.values()] for name in names if (runs := read_all(rows.found, name))}
     if not read:
         return None
     first = next(iter(read.values()))[0]
@@ -55,7 +55,9 @@ def section(rows: Rows, names: Sequence[str], seed: int) -> dict[str, Any] | Non
         told = of_share(own["hit"], groups)
         gaps = [crossed(own["hit"] - own[kind], groups) for kind in BESIDE]
         cells = [(signed(gap), verdict(gap)) for gap in gaps]
-        lines.append((title(name, rows.methods), name not in rows.methods, percent(told.mean), _span(told), cells))
+        lines.append(
+            (title(name, rows.methods), name not in rows.methods, percent(told.mean), _behind(told, len(runs)), cells)
+        )
     return {
         "lines": lines,
         "heads": list(BESIDE.values()),
@@ -66,13 +68,15 @@ def section(rows: Rows, names: Sequence[str], seed: int) -> dict[str, Any] | Non
     }
 
 
-def read_all(found: Found, name: str) -> list[Pointed]:
-    """Of the seeds that have looked at the test images of today; none where they looked at different ones."""
-    files = [found.root / paths.detected(name, seed) / "localised.parquet" for seed in found.seeds]
-    runs = [_read(file) for file in files if file.exists()]
-    runs = [one for one in runs if len(one.rows)]
-    known = all(np.isin(one.rows, found.rows("map")).all() and np.array_equal(one.rows, runs[0].rows) for one in runs)
-    return runs if known else []
+def read_all(found: Found, name: str) -> dict[int, Pointed]:
+    """Seed → places, of the seeds that have looked at all test images of today that show something."""
+    if not found.dataset.truth:
+        return {}
+    rows = found.rows("map")
+    rows = rows[[not one.ignored.all() for one in found.dataset.truth.things(rows)]]
+    files = {seed: found.root / paths.detected(name, seed) / "localised.parquet" for seed in found.seeds}
+    runs = {seed: _read(file) for seed, file in files.items() if file.exists()}
+    return {seed: one for seed, one in runs.items() if len(rows) and np.array_equal(one.rows, rows)}
 
 
 def _read(file: Path) -> Pointed:
@@ -81,8 +85,8 @@ def _read(file: Path) -> Pointed:
     return Pointed(table["row"].to_numpy(), np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1), found)
 
 
-def _span(told: Interval) -> str:
-    return f"95 %: {100 * told.low:.1f} to {100 * told.high:.1f}"
+def _behind(told: Interval, seeds: int) -> str:
+    return f"95 %: {100 * told.low:.1f} to {100 * told.high:.1f}; {seeds_in_words(seeds)}"
 
 
 def _pictures(rows: Rows, read: dict[str, list[Pointed]], seed: int) -> list[tuple[Picture, str]]:

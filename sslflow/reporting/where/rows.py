@@ -15,6 +15,7 @@ from sslflow.examination.where.found import PROTOCOLS, Found, Metric, Way
 from sslflow.reporting.amounts import percent
 from sslflow.reporting.leaderboard import CONTROLS
 from sslflow.runtime.files import read_json
+from sslflow.settings.params import lookup
 
 SCRATCH = "scratch"
 METRICS: dict[Metric, str] = {"miou": "masks, mIoU", "map": "boxes, mAP", "map50": "boxes, mAP50"}
@@ -35,8 +36,9 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """A score in percent; `behind`: its interval; `gap`: how far it is above training from scratch, and that interval;
-    `verdict`: what that means; empty where there is nothing to compare with."""
+    """A score in percent; `behind`: its interval; `gap`: how far it is above training from scratch, and that interval,
+    with the number of seeds where not all have both; `verdict`: what that means; empty where there is nothing to
+    compare with."""
 
     words: str
     top: bool
@@ -64,6 +66,8 @@ class Rows:
             "map": [*(run.get("detect") or ()), *(run.get("detect_controls") or ())],
         }
         self.methods = list(dict.fromkeys([*(run.get("segment") or ()), *(run.get("detect") or ())]))
+        begun = {name: lookup(params, f"methods.{name}.start", over="start") for name in self.methods}
+        self.continued = [name for name, start in begun.items() if start.get("weights", "random") != "random"]
         self.found = Found(dataset, seeds)
         self.over = cache(self.found.over)
         self.gap = cache(self.found.gap)
@@ -134,6 +138,18 @@ class Rows:
             return None
         return self.gap((name, way), (SCRATCH, Way("tuned", way.fraction)), metric)
 
+    def other_networks(self) -> list[str]:
+        """Rows whose network need not be that of `encoder`, as from scratch is: of weights that exist, and of methods
+        that go on from such."""
+        names = dict.fromkeys(name for metric in TASKS for name in self.names(metric))
+        starts = {name for metric in TASKS for name in self.starts(metric)}
+        return [name for name in names if name in self.continued or name in starts]
+
+    def shared(self, one: tuple[str, Way], other: tuple[str, Way], metric: Metric) -> str:
+        """`; 1 of 3 seeds`, where a gap rests on fewer seeds than the row has."""
+        pairs, own = self.found.pairs(one, other, metric), len(self.found.scores(one[0], metric, one[1]))
+        return f"; {pairs} of {seeds_in_words(own)}" if pairs < own else ""
+
     def best_method(self, metric: Metric, way: Way) -> str:
         """The best of the methods trained so; `""` where there is none."""
         means = {name: over.mean for name in self.methods if (over := self.over(name, metric, way))}
@@ -148,7 +164,11 @@ class Rows:
         words = percent(over.mean) + (f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else "")
         behind = f"95 %: {100 * over.low:.1f} to {100 * over.high:.1f}; {seeds_in_words(len(values))}"
         gap = self.above_scratch(name, column.metric, way)
-        return Cell(words, top, behind, in_two(gap), verdict(gap)) if gap else Cell(words, top, behind)
+        if not gap:
+            return Cell(words, top, behind)
+        mean, span = in_two(gap)
+        span += self.shared((name, way), (SCRATCH, Way("tuned", way.fraction)), column.metric)
+        return Cell(words, top, behind, (mean, span), verdict(gap))
 
     def means(self) -> dict[str, dict[str, float]]:
         """Row → `miou` and `box_map`, fine-tuned with most labels, means over the seeds; of rows that are."""

@@ -7,7 +7,7 @@ from typing import Any
 from sslflow.examination.where.found import Metric, Way
 from sslflow.reporting.where import boxes, localised, masks
 from sslflow.reporting.where.rows import METRICS, NAMES, SCRATCH, TASKS, Rows, share, title
-from sslflow.reporting.where.words import sentences
+from sslflow.reporting.where.words import other_networks, sentences
 
 
 def section(rows: Rows, seed: int) -> dict[str, Any] | None:
@@ -27,6 +27,7 @@ def section(rows: Rows, seed: int) -> dict[str, Any] | None:
         ],
         "blocks": [(_of_labels(rows, fraction), list(rows.lines(fraction))) for fraction in rows.fractions()],
         "compared": any(SCRATCH in rows.names(metric) for metric in rows.metrics()),
+        "other_network": " ".join(other_networks(rows)),
         "absent": absent(rows),
         "tests": _tests(rows),
         "masks": _masks(rows),
@@ -90,11 +91,17 @@ def _boxes(rows: Rows) -> dict[str, Any] | None:
 
 
 def absent(rows: Rows) -> list[str]:
-    """Which rows that were asked for rest on fewer seeds, or have not been made."""
+    """Which rows that were asked for rest on fewer seeds, or have not been made, or of other test images."""
     wanted, found = len(rows.found.seeds), []
     for metric, task in TASKS.items():
         for name in rows.asked[metric]:
             seeds = rows.found.seeds_of(name, metric)
             if seeds < wanted:
-                found.append(f"{task}, {title(name, rows.methods)}: {seeds} of {wanted} seeds")
+                others = rows.found.others(name, metric)
+                said = f", {others} made of other test images: left out" if others else ""
+                found.append(f"{task}, {title(name, rows.methods)}: {seeds} of {wanted} seeds{said}")
+    for name in rows.asked["map"]:
+        made, looked = rows.found.seeds_of(name, "map"), len(localised.read_all(rows.found, name))
+        if name != SCRATCH and looked < made:
+            found.append(f"localisation, {title(name, rows.methods)}: {looked} of {made} seeds")
     return found

@@ -18,16 +18,30 @@ def sentences(rows: Rows) -> list[str]:
     places: list[Place] = [
         (metric, fraction) for metric in TASKS for fraction in rows.fractions() if rows.names(metric)
     ]
-    return [_verdict(rows, places), *_told(rows, places), *_other_way_round(rows, places), *_how_sure(rows, places)]
+    told = [*_told(rows, places), *_other_way_round(rows, places)]
+    return [_verdict(rows, places), *told, *other_networks(rows), *_how_sure(rows, places)]
+
+
+def other_networks(rows: Rows) -> Iterator[str]:
+    """That from scratch is another network than some rows are."""
+    names = rows.other_networks()
+    if names and any(SCRATCH in rows.names(metric) for metric in TASKS):
+        said = [f"{name} (continued)" if name in rows.continued else name for name in names]
+        whose = "has the network of its" if len(said) == 1 else "have the networks of their"
+        yield (
+            f"From scratch is the network of the setting encoder; {' and '.join(said)} {whose} weights: what is gained "
+            "beside from scratch is that of network, weights and training together."
+        )
 
 
 def _verdict(rows: Rows, places: Sequence[Place]) -> str:
-    gaps = {}
+    gaps, bests = {}, set()
     for metric, fraction in places:
         way = Way("tuned", fraction)
         best = rows.best_method(metric, way)
         if best and (gap := rows.above_scratch(best, metric, way)):
             gaps[metric, fraction] = gap
+            bests.add(best)
     if not gaps:
         return (
             "Whether pretraining beats training from scratch can't be told: add methods to run.segment or run.detect, "
@@ -37,7 +51,7 @@ def _verdict(rows: Rows, places: Sequence[Place]) -> str:
     if len(above) == len(gaps):
         said = f"Pretrained here, the encoder beats training from scratch on the same labels: {_where(above)}."
     elif above:
-        said = f"Pretrained here, the encoder beats training from scratch on the same labels for {_where(above)}"
+        said = f"Pretrained here, the encoder beats training from scratch for {_where(above)}"
         said += f"; it may be chance for {_where(unsure)}" if unsure else ""
         said += f"; it is worse for {_where(below)}" if below else ""
         said += "."
@@ -46,6 +60,9 @@ def _verdict(rows: Rows, places: Sequence[Place]) -> str:
         said += f"; it may be chance for {_where(unsure)}." if unsure else "."
     else:
         said = f"Pretrained here, the encoder is not surely better than training from scratch: {_where(unsure)}."
+    if continued := [name for name in rows.continued if name in bests]:
+        which = " and ".join(continued)
+        said += f" {which} went on from weights that exist, in their network: from scratch is the one of encoder."
     return said + _weights(rows, places)
 
 
@@ -83,7 +100,12 @@ def _told(rows: Rows, places: Sequence[Place]) -> Iterator[str]:
             beside = [*(name for name in rows.names(metric) if name == SCRATCH), *rows.starts(metric)]
             gaps = [(name, gap) for name in beside if (gap := rows.gap((best, way), (name, way), metric))]
             told = ", ".join(
-                _distance(gap, title(name, rows.methods).removesuffix(", weights that exist")) for name, gap in gaps
+                _distance(
+                    gap,
+                    title(name, rows.methods).removesuffix(", weights that exist"),
+                    rows.shared((best, way), (name, way), metric),
+                )
+                for name, gap in gaps
             )
             said = (
                 f"with {share(fraction)} of the labels {best}, fine-tuned, has {percent(over.mean)} % {names[metric]}"
@@ -128,11 +150,11 @@ def _best(rows: Rows, names: Sequence[str], metric: Metric, way: Way) -> str:
     return max(means, key=means.__getitem__, default="")
 
 
-def _distance(gap: Interval, name: str) -> str:
-    """`6.1 points (3.0 to 9.2) above from scratch`."""
+def _distance(gap: Interval, name: str, shared: str) -> str:
+    """`6.1 points (3.0 to 9.2; 1 of 3 seeds) above from scratch`."""
     low, high = (gap.low, gap.high) if gap.mean >= 0 else (-gap.high, -gap.low)
     chance = "" if gap.sure else ": may be chance"
-    size = f"{100 * abs(gap.mean):.1f} points ({100 * low:.1f} to {100 * high:.1f}{chance})"
+    size = f"{100 * abs(gap.mean):.1f} points ({100 * low:.1f} to {100 * high:.1f}{shared}{chance})"
     return f"{size} {'above' if gap.mean >= 0 else 'below'} {name}"
 
 
