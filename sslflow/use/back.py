@@ -34,7 +34,8 @@ def classes_back(logits: Tensor, placed: Placement, width: int, height: int) -> 
     y, rows = _seen(height, placed, 1)
     found = np.full((height, width), IGNORED, np.uint8)
     across = torch.from_numpy(2 * x / size - 1).to(logits)
-    for some in np.array_split(np.arange(len(y)), -(-4 * classes * len(y) * len(x) // STRIP)):
+    parts = min(len(y), -(-4 * classes * len(y) * len(x) // STRIP))
+    for some in np.array_split(np.arange(len(y)), parts):
         down = torch.from_numpy(2 * y[some] / size - 1).to(logits)
         places = torch.stack([across.expand(len(some), -1), down[:, None].expand(-1, len(x))], dim=2)
         values = F.grid_sample(logits[None], places[None], "bilinear", "border", align_corners=False)[0]

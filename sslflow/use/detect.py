@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,11 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from sslflow import __version__
 from sslflow.ingest.images.examine import Examined
 from sslflow.runtime.device import place
-from sslflow.use.back import cut_in_words
 from sslflow.use.coco import boxes, coco, write_coco
-from sslflow.use.folder import Done, Task, refuse, worked_through
+from sslflow.use.folder import Done, Task, about, refuse, schema_of, tell_cut_away, worked_through
 from sslflow.use.models import ImageDetector
-from sslflow.use.parts import KEY
 
 COLUMNS = [
     *(("path", pa.string()), ("width", pa.int32()), ("height", pa.int32())),
@@ -56,9 +52,7 @@ def detect_folder(
     if not 0 <= least <= 1:
         raise ValueError(f"--score: expected a number from 0 to 1, found {least:g}")
     place(model, device, "channels_last")
-    about: dict[str, Any] = {**model.described(), "folder": str(folder.resolve()), "batch": batch}
-    about |= {"device": device.type, "sslflow": __version__, "least_score": least}
-    schema = pa.schema(COLUMNS, {KEY: json.dumps(about, sort_keys=True)})
+    known = {**about(model.described(), folder, batch, device), "least_score": least}
 
     def columns(items: list[Examined]) -> dict[str, Any]:
         pictures = [item.decoded for item in items]
@@ -69,13 +63,11 @@ def detect_folder(
             **{name: [getattr(one, name).tolist() for one in found] for name in ("boxes", "labels", "scores")},
         }
 
-    task = Task("detect", folder, file, model.images, schema, columns)
+    task = Task("detect", folder, file, model.images, schema_of(COLUMNS, known), columns)
     with worked_through(task, tell, batch=batch, workers=workers) as made:
         images = [row for table in made.tables() for row in table.to_pylist()]
         made.tell_rejected(file.with_suffix(".quarantine.csv"), tell)
         found = list(boxes(images))
-        write_coco(file, coco(images, found, enumerate(model.classes, 1), about))
-        said = cut_in_words([(one["width"], one["height"]) for one in images], model.images)
-        if said:
-            tell(f"warning: {said}; nothing is found there")
+        write_coco(file, coco(images, found, enumerate(model.classes, 1), known))
+        tell_cut_away(images, model.images, "nothing is found there", tell)
         return made.done(tell), len(found)

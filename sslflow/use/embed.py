@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from sslflow import __version__
 from sslflow.ingest.images.examine import Examined
 from sslflow.runtime.device import place
 from sslflow.runtime.files import replacing
 from sslflow.use.encoder import ImageEncoder
-from sslflow.use.folder import Done, Task, refuse, worked_through
-from sslflow.use.parts import KEY
+from sslflow.use.folder import Done, Task, about, refuse, schema_of, worked_through
 
 
 def embed_folder(
@@ -65,16 +62,15 @@ def _schema(folder: Path, encoder: ImageEncoder, map: bool, batch: int) -> pa.Sc
     """Of the table: its columns, and in its metadata what is known of them. The encoder is tried out."""
     images, device = encoder.images, encoder.device
     blank = torch.zeros(1, images.channels, images.side, images.side, device=device)
-    about: dict[str, Any] = {**encoder.described(), "folder": str(folder.resolve()), "batch": batch}
-    about |= {"device": device.type, "sslflow": __version__}
+    known = about(encoder.described(), folder, batch, device)
     columns = [("path", pa.string()), ("features", pa.list_(pa.float32(), encoder.encoder.dim))]
     if map:
         with torch.no_grad():
             _, last = encoder.features_and_map(blank)
         depth, rows, across = last.shape[1:]
-        about["map"] = {"rows": rows, "columns": across, "dim": depth, "layout": "rows, columns, dim"}
+        known["map"] = {"rows": rows, "columns": across, "dim": depth, "layout": "rows, columns, dim"}
         columns.append(("map", pa.list_(pa.float32(), rows * across * depth)))
-    return pa.schema(columns, {KEY: json.dumps(about, sort_keys=True)})
+    return schema_of(columns, known)
 
 
 def _row_bytes(schema: pa.Schema) -> int:

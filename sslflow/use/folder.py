@@ -6,7 +6,7 @@ import contextlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
+from sslflow import __version__
 from sslflow.data.splits import NO_LABEL, POOL
 from sslflow.ingest.images.decode import MAX_PIXELS, Decoded
 from sslflow.ingest.images.examine import Examined, cores, examine_all
@@ -27,8 +29,9 @@ from sslflow.ingest.put_aside import unusable_images
 from sslflow.ingest.records import Rejected, escape, unescape
 from sslflow.progress import Progress
 from sslflow.runtime.files import replacing, write_csv
+from sslflow.use.back import cut_in_words
 from sslflow.use.images import Images
-from sslflow.use.parts import CHANGED, Content, Part, hidden, lists, look, parts_of, place_of, tasks
+from sslflow.use.parts import CHANGED, KEY, Content, Part, hidden, lists, look, parts_of, place_of, tasks
 
 PART, PART_BYTES = 256, 64 * 2**20
 """Images of a part, and what their rows may take, if a batch of them doesn't take more: what is in memory, and what a
@@ -127,6 +130,23 @@ class Made:
         if self.found.passed:
             tell(f"passed over, since hidden or made by a system: {told(self.found.passed)}")
         return Done(self.images, len(self.rejected), self.found.other_files, self.resumed)
+
+
+def about(described: Mapping[str, Any], folder: Path, batch: int, device: torch.device) -> dict[str, Any]:
+    """What all rows depend on, and where they are from: the network as it is `described`, and how it was run."""
+    ran = {"folder": str(folder.resolve()), "batch": batch, "device": device.type, "sslflow": __version__}
+    return {**described, **ran}
+
+
+def schema_of(columns: Sequence[tuple[str, pa.DataType]], known: Mapping[str, Any]) -> pa.Schema:
+    """Of rows with these columns, and what is `known` of all."""
+    return pa.schema(columns, {KEY: json.dumps(known, sort_keys=True)})
+
+
+def tell_cut_away(rows: Sequence[Mapping[str, Any]], images: Images, then: str, tell: Callable[[str], None]) -> None:
+    """Say what the network doesn't see of images of the rows' `width` and `height`, if anything, and what `then`."""
+    if said := cut_in_words([(one["width"], one["height"]) for one in rows], images):
+        tell(f"warning: {said}; {then}")
 
 
 def refuse(folder: Path, batch: int, workers: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -90,14 +90,14 @@ class ImageSegmenter(Placing):
     def segment(self, pictures: Sequence[Picture | str]) -> list[np.ndarray]:
         """Masks of image files of any kind and size, uint8 `(height, width)` each, upright: numbers of `classes`, and
         `IGNORED`, where the model sees nothing of the image. Raises `ValueError` for a file that can't be used."""
-        return self.masks([self.decoded(picture) for picture in pictures])
+        return list(self.masks([self.decoded(picture) for picture in pictures]))
 
     @torch.no_grad()
-    def masks(self, pictures: Sequence[Decoded]) -> list[np.ndarray]:
-        """The same of pictures that have been read."""
+    def masks(self, pictures: Sequence[Decoded]) -> Iterator[np.ndarray]:
+        """The same of pictures that have been read, one by one: each is as large as its picture."""
         logits = self(self.shares([one.pixels for one in pictures])).float()
-        found = zip(logits, pictures, strict=True)
-        return [classes_back(one, self.placed(picture), picture.width, picture.height) for one, picture in found]
+        for one, picture in zip(logits, pictures, strict=True):
+            yield classes_back(one, self.placed(picture), picture.width, picture.height)
 
 
 @dataclass(frozen=True)

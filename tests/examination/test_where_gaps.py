@@ -67,6 +67,8 @@ def test_an_interval_ends_where_scores_do():
     found = over([lambda times: np.where(times[:, 0] > 1, 0.9, 1.0)], np.arange(4))
     assert isinstance(found, Interval)
     assert found.high == 1.0
+    low = over([lambda times: np.where(times[:, 0] > 1, 0.1, 0.0)], np.arange(4))
+    assert low.low == 0.0
 
 
 def test_images_of_a_group_are_drawn_together():

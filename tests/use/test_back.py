@@ -10,7 +10,7 @@ from PIL import Image
 
 from sslflow.data.truth import IGNORED
 from sslflow.ingest.images.decode import decode
-from sslflow.ingest.images.geometry import Fit, placement
+from sslflow.ingest.images.geometry import Fit, Placement, placement
 from sslflow.use import back
 from sslflow.use.back import boxes_back, classes_back, cut_away
 
@@ -77,6 +77,40 @@ def test_of_an_image_of_the_models_size_nothing_is_changed_and_parts_make_no_dif
     assert np.array_equal(whole[sure.numpy()], expected.argmax(dim=0)[sure].numpy())
     monkeypatch.setattr(back, "STRIP", 10_000)
     assert np.array_equal(classes_back(logits, placed, 80, 60), whole)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize(("width", "height"), [(96, 61), (61, 96), (61, 10), (10, 61), (24, 24)])
+def test_an_edge_is_where_a_ramp_of_logits_has_it(width: int, height: int, fit: Fit) -> None:
+    """Logits that grow linearly across the square pass 0 at a known place of the picture: the classes of its pixels
+    change there, to a tenth of a pixel, wherever that is."""
+    placed = placement(width, height, SIZE, fit)
+    middles = torch.arange(SIZE) + 0.5
+    for axis, length in ((0, width), (1, height)):
+        low, high = placed.part[axis], placed.part[axis + 2]
+        scale = placed.size[axis] / (high - low)
+        inside = (np.arange(length) + 0.5 > low + 0.5 / scale) & (np.arange(length) + 0.5 < high - 0.5 / scale)
+        for edge in np.arange(low + 0.5 / scale, high - 0.5 / scale, (high - low) / 37):
+            ramp = middles - (placed.at[axis] + (edge - low) * scale)
+            ramp = ramp.expand(SIZE, SIZE) if axis == 0 else ramp[:, None].expand(SIZE, SIZE)
+            found = classes_back(torch.stack([-ramp, ramp]), placed, width, height)
+            line = np.moveaxis(found, axis, 0)[_middle(placed, 1 - axis)]
+            beyond = np.arange(length) + 0.5 - edge
+            sure = inside & (abs(beyond) > 0.1)
+            assert np.array_equal(line[sure], (beyond[sure] > 0).astype(np.uint8))
+
+
+def _middle(placed: Placement, axis: int) -> int:
+    """A pixel of the picture that the square shows."""
+    return int((placed.part[axis] + placed.part[axis + 2]) / 2)
+
+
+def test_a_picture_with_few_rows_is_no_more_parts_than_these(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(back, "STRIP", 10_000)
+    logits = torch.randn(5, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    found = classes_back(logits, placement(7000, 3, SIZE, "stretch"), 7000, 3)
+    expected = F.interpolate(logits[None], size=(3, 7000), mode="bilinear")[0].argmax(dim=0).numpy()
+    assert (found == expected).mean() > 0.999
 
 
 def test_a_border_takes_no_part(tmp_path) -> None:

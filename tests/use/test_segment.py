@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,15 @@ from sslflow.dense.masks.segmenter import save_segmenter
 from sslflow.networks.encoder import save_encoder
 from sslflow.runtime.files import read_csv
 from sslflow.use import folder as through
+from sslflow.use import models
+from sslflow.use import segment as segmenting
 from sslflow.use.folder import Done
 from sslflow.use.masks import palette
 from sslflow.use.models import open_segmenter
 from sslflow.use.segment import segment_folder
 
 CPU = torch.device("cpu")
+Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.fixture
@@ -123,6 +127,48 @@ def test_a_stopped_run_goes_on(
     assert said[0] == "segment  resumed: 12 of 24 images are done already"
     for one in (tmp_path / "whole").rglob("*.png"):
         assert (tmp_path / "masks" / one.relative_to(tmp_path / "whole")).read_bytes() == one.read_bytes()
+
+
+def test_masks_are_made_one_by_one_and_their_room_is_known_before(
+    folder: Path, model: Path, tmp_path: Path, decoded: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+
+    def noted(name: str, work: Callable) -> Callable:
+        def done(*given: Any) -> Any:
+            events.append(name)
+            return work(*given)
+
+        return done
+
+    monkeypatch.setattr(models, "classes_back", noted("made", models.classes_back))
+    monkeypatch.setattr(segmenting, "as_png", noted("packed", segmenting.as_png))
+    made(folder, model, tmp_path / "masks")
+    assert events[::2] == ["made"] * (len(events) // 2)
+    assert events[1::2] == ["packed"] * (len(events) // 2)
+    written = [file.stat().st_size for file in (tmp_path / "masks").rglob("*.png")]
+    monkeypatch.setattr(through.shutil, "disk_usage", lambda place: Usage(9, 9, 10_000))
+    decoded.clear()
+    with pytest.raises(
+        ValueError, match=r"24 images take .* choose another disk, or make the images smaller"
+    ) as caught:
+        made(folder, model, tmp_path / "again")
+    told = float(str(caught.value).split("images take ")[1].split(" kB")[0])
+    assert 1000 * told == pytest.approx(np.mean(written), rel=0.1)
+    assert decoded == []
+
+
+def test_no_mask_takes_another_ones_name(folder: Path, model: Path, tmp_path: Path, decoded: list[str]) -> None:
+    some = tmp_path / "some"
+    some.mkdir()
+    names = ["a.jpg", "a.png", "a.jpg.jpg", "a.jpg.png.bmp", "b.jpg", "B.png", "c.jpg"]
+    with Image.open(folder / "a" / "04.png") as image:
+        for number, name in enumerate(names):
+            image.crop((0, 0, 20, 18 + number)).save(some / name)
+    made(some, model, tmp_path / "masks")
+    short = {"c.jpg": "c.png", "a.jpg.png.bmp": "a.jpg.png.png"}
+    for number, name in enumerate(names):
+        assert size_of(tmp_path / "masks" / "masks" / short.get(name, f"{name}.png")) == (20, 18 + number)
 
 
 def test_nothing_is_overwritten_unasked(folder: Path, model: Path, tmp_path: Path, decoded: list[str]) -> None:

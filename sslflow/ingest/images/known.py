@@ -140,8 +140,11 @@ def _checked(thing: Thing, frame: tuple[int, int], flaws: list[tuple[str, Fate]]
     if right < left or bottom < top:
         raise Refused(f"box whose right is left of its left, or bottom above its top: {told}")
     if right == left or bottom == top:
-        flaws.append((f"box of no area: {told}", LEFT_OUT))
-        return None
+        left, top, right, bottom = box = shapes.box(shape) if shape is not None else box
+        if right == left or bottom == top:
+            flaws.append((f"box of no area: {told}", LEFT_OUT))
+            return None
+        flaws.append((f"box of no area: {told}; its shape's is used", MENDED))
     inside = (max(left, 0.0), max(top, 0.0), min(right, float(frame[0])), min(bottom, float(frame[1])))
     if inside[2] <= inside[0] or inside[3] <= inside[1]:
         flaws.append((f"box outside of its image: {told}, the image is {frame[0]} x {frame[1]}", LEFT_OUT))

@@ -16,6 +16,7 @@ from sslflow.data.fields import Fields
 from sslflow.data.truth import Things
 from sslflow.dense.average_precision import average_precision, matched
 from sslflow.dense.boxes.detection import Detected, detect, require_boxes, targets_of
+from sslflow.dense.rows import annotated_subset
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.rng import derive
 
@@ -74,6 +75,8 @@ def test_a_run_has_the_same_bits_again_and_smaller_shares_are_parts_of_larger_on
         ("frozen", 1.0, 8),
         ("tuned", 1.0, 8),
     ]
+    few, more = (set(annotated_subset(squares, "boxes", share, 0).tolist()) for share in (0.25, 0.5))
+    assert few < more < set(annotated_subset(squares, "boxes", 1.0, 0).tolist())
     alone = ran(squares, "tuned", fractions=(0.25,))
     assert alone[0].loss == first[1].loss
     np.testing.assert_array_equal(alone[0].found.boxes, first[1].found.boxes)

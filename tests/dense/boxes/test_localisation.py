@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from sslflow.data.dataset import Dataset
-from sslflow.data.truth import Things
+from sslflow.data.formats import ImageFormat, described
+from sslflow.data.truth import Annotated, Things, truth_facts, write_truth
 from sslflow.dense.boxes.localisation import highest, inside, localise, share_covered, standing_out
+from sslflow.ingest.images.prepare import COLUMNS
+from sslflow.ingest.shards import ShardWriter
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.stages import Stages
+from sslflow.runtime.files import write_json
 from tests.box_fixtures import NOTHING, SIDE, prepared
 
 CPU = torch.device("cpu")
@@ -107,6 +113,40 @@ def test_the_encoders_map_points_at_things(dataset: Dataset):
     np.testing.assert_array_equal(found.covered, [share_covered(one, SIDE) for one in shown])
     assert found.pixels.all()  # they are red and blue on grey
     assert found.hit.mean() > max(0.5, found.covered.mean(), found.centre.mean())
+
+
+def flat(folder: Path, train: list[np.ndarray], test: np.ndarray, box: tuple[int, int, int, int]) -> Dataset:
+    """Images of colours that vary in steps of two pixels, `(side / 2, side / 2, 3)`, and one in which to look."""
+    known, form = {}, ImageFormat(3, SIDE, (0.5,) * 3, (0.25,) * 3)
+    with ShardWriter(folder, {"images": ("|u1", (3, SIDE, SIDE))}, COLUMNS, measured="images") as writer:
+        for number, cells in enumerate([*train, test]):
+            split = "test" if number == len(train) else "train"
+            image = cells.repeat(2, axis=0).repeat(2, axis=1).transpose(2, 0, 1).astype(np.uint8)
+            facts = {"path": str(number), "group": str(number), "label": -1, "sha256": "", "pixels": ""}
+            row = writer.add({"images": image}, {**facts, "split": split, "width": SIDE, "height": SIDE})
+            known[row] = Annotated(things=things(box))
+    write_truth(folder, known)
+    write_json(folder / "dataset.json", {**described(form, ()), "truth": truth_facts((), ("spot",))})
+    return Dataset(folder)
+
+
+def test_what_is_usual_is_learnt_from_images_to_pretrain_on_and_pixels_are_asked_by_the_same_formula(
+    tmp_path: Path,
+) -> None:
+    """One image is lighter than those to pretrain on, but for a place, which is found. What differs most from the rest
+    of the image is there in all images, and what differs most from what is usual is another place."""
+    half = SIDE // 2
+    usual = np.full((half, half, 3), 40)
+    usual[2, 3] = 180
+    test = usual + 60
+    test[10, 12] = usual[10, 12]
+    test[5, 12] += 30
+    found = localise(
+        encoder("resnet10", width=8, stem_stride=1),
+        flat(tmp_path, [usual, usual], test, (24, 20, 26, 22)),
+        CPU,
+    )
+    assert found.pixels.tolist() == [True]
 
 
 @pytest.mark.parametrize(("stride", "rows"), [(1, 8), (2, 8), (4, 8)])

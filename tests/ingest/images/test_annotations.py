@@ -214,6 +214,8 @@ def test_classes_of_voc_are_those_that_fit_the_boxes(tmp_path):
 
 BASE = made.coco_of(range(10))
 BOX = (4.0, 4.0, 12.0, 12.0)
+SQUARE = [[4, 4, 12, 4, 12, 12, 4, 12]]
+EMPTY = {"size": [20, 24], "counts": [480]}
 LEFT_OUT, MENDED, UNANNOTATED = "left out", "mended", "image counts as not annotated"
 
 
@@ -221,6 +223,8 @@ LEFT_OUT, MENDED, UNANNOTATED = "left out", "mended", "image counts as not annot
     ("more", "reason", "fate"),
     [
         (entry(90, 0, (5, 5, 5, 9), 10), "box of no area: 5, 5, 5, 9", LEFT_OUT),
+        (entry(90, 0, (5, 5, 5, 9), 10, segmentation=EMPTY), "box of no area: 5, 5, 5, 9", LEFT_OUT),
+        (entry(90, 0, (5, 5, 5, 9), 10, segmentation=SQUARE), "box of no area: 5, 5, 5, 9; its shape's is", MENDED),
         (entry(90, 0, (100, 5, 120, 9), 10), "box outside of its image: 100, 5", LEFT_OUT),
         (entry(90, 0, (float("nan"), 5, 9, 9), 10), "box that is no number: nan", UNANNOTATED),
         (entry(90, 0, (5, 5, float("inf"), 9), 10), "box that is no number: 5, 5, inf", UNANNOTATED),
@@ -258,6 +262,8 @@ def test_annotations_that_are_wrong(tmp_path, more, reason, fate):
     assert "00" in found.names("train") + found.names("test")
     kind = reason.partition(":")[0].split(" that isn't")[0]
     assert any(line.startswith(f"annotations: 1 x {kind}") for line in found.warnings)
+    if "its shape's" in reason:
+        assert found.boxes()["00"][-1] == ("cat", (4.0, 6.0, 12.0, 14.0), False)
     others = {name: own for name, own in found.boxes().items() if name != "00"}
     assert others == {name: own for name, own in expected_boxes(range(10)).items() if name != "00"}
     if fate == MENDED and "beyond" in reason:
