@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from sslflow import paths
-from sslflow.data.truth import IGNORED, Annotated, Things, truth_facts, write_truth
+from sslflow.data.annotated import IGNORED
+from sslflow.data.truth import Annotated, Things, truth_facts, write_truth
 from sslflow.runtime.about import about
 from sslflow.runtime.files import read_json, write_json, write_metrics
 from sslflow.stages.detect import DETECTIONS

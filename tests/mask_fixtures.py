@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sslflow.data.annotated import IGNORED
 from sslflow.data.dataset import Dataset
-from sslflow.data.truth import IGNORED, Annotated, truth_facts, write_truth
+from sslflow.data.truth import Annotated, truth_facts, write_truth
 from sslflow.runtime.files import read_json, write_json
 from tests.conftest import write_dataset
 

@@ -16,12 +16,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sslflow.data.annotated import as_png
 from sslflow.data.fields import Fields
 from sslflow.runtime.files import reading, replacing
 
 FILE = "truth.parquet"
-IGNORED = 255
-"""In a mask: a pixel of which nothing is known, or wanted."""
 SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
@@ -129,11 +128,11 @@ class Truth:
 def write_truth(folder: Path, annotated: Mapping[int, Annotated]) -> None:
     """Write what is known of prepared images, by row, into their folder."""
     rows = sorted(annotated)
-    things = [annotated[row].things for row in rows]
+    things, masks = [annotated[row].things for row in rows], [annotated[row].mask for row in rows]
     table = pa.table(
         {
             "row": rows,
-            "mask": [_png(annotated[row].mask) for row in rows],
+            "mask": [as_png(mask) if isinstance(mask, np.ndarray) else mask for mask in masks],
             "boxes": [None if one is None else one.boxes.reshape(-1).tolist() for one in things],
             "labels": [None if one is None else one.labels.tolist() for one in things],
             "ignored": [None if one is None else one.ignored.tolist() for one in things],
@@ -147,11 +146,3 @@ def write_truth(folder: Path, annotated: Mapping[int, Annotated]) -> None:
 def truth_facts(pixel_classes: Sequence[str], thing_classes: Sequence[str]) -> dict[str, list[str]]:
     """What `dataset.json` says of it, under `truth`."""
     return {"pixel_classes": list(pixel_classes), "thing_classes": list(thing_classes)}
-
-
-def _png(mask: np.ndarray | bytes | None) -> bytes | None:
-    if mask is None or isinstance(mask, bytes):
-        return mask
-    content = io.BytesIO()
-    Image.fromarray(mask).save(content, "PNG")
-    return content.getvalue()

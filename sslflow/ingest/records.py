@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from sslflow.data.annotated import IGNORED
 from sslflow.data.splits import NO_LABEL, Split
 
 LEFT_OUT = "left out"
@@ -21,7 +22,7 @@ Picture = Path | bytes | np.ndarray
 """An image file, the bytes of one, or uint8 pixels `(height, width)` or `(height, width, channels)`."""
 
 
-NO_CLASS = 255
+NO_CLASS = IGNORED
 """In masks that are made: a pixel of which nothing is known, or wanted."""
 
 

@@ -17,8 +17,9 @@ import torch
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
-from sslflow.dense.boxes.detection import FRACTIONS, PROTOCOLS, Detected, Protocol, detect, require_boxes
+from sslflow.dense.boxes.detection import FRACTIONS, PROTOCOLS, Detected, detect, require_boxes
 from sslflow.dense.boxes.localisation import localise
+from sslflow.dense.protocols import Protocol
 from sslflow.dense.rows import annotated_shares
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.starts import RANDOM, SCRATCH

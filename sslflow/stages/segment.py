@@ -4,7 +4,6 @@ names."""
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,13 +12,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from sslflow import paths
+from sslflow.data.annotated import as_png
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
-from sslflow.dense.masks.segmentation import FRACTIONS, PROTOCOLS, Protocol, Segmented, require_masks, segment
+from sslflow.dense.masks.segmentation import FRACTIONS, Segmented, require_masks, segment
 from sslflow.dense.masks.segmenter import save_segmenter
+from sslflow.dense.protocols import PROTOCOLS, Protocol
 from sslflow.dense.rows import annotated_shares
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.starts import RANDOM, SCRATCH
@@ -97,7 +97,7 @@ def main(method: str, seed: int) -> None:
         counts += _counts(found, test)
         if found.fraction == largest and found.protocol in ("linear", protocols[-1]):
             masks += [
-                {"protocol": found.protocol, "fraction": found.fraction, "row": row, "mask": _png(mask)}
+                {"protocol": found.protocol, "fraction": found.fraction, "row": row, "mask": as_png(mask)}
                 for row, mask in sorted(found.masks.items())
             ]
         if found.fraction == largest:
@@ -137,12 +137,6 @@ def _confusion(found: Segmented) -> dict[str, Any]:
     ious = [None if np.isnan(one) else one for one in found.scores.ious.tolist()]
     pixels = found.scores.confusion.tolist()
     return {"protocol": found.protocol, "fraction": found.fraction, "pixels": pixels, "iou": ious}
-
-
-def _png(mask: np.ndarray) -> bytes:
-    content = io.BytesIO()
-    Image.fromarray(mask).save(content, "PNG")
-    return content.getvalue()
 
 
 def _write(

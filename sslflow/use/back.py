@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslflow.data.truth import IGNORED
+from sslflow.data.annotated import IGNORED
 from sslflow.ingest.images.geometry import Placement, placement
 from sslflow.use.images import Images
 

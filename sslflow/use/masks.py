@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from sslflow.data.truth import IGNORED
+from sslflow.data.annotated import IGNORED
 from sslflow.runtime.files import write_csv
 
 UNSEEN = 224, 224, 192
@@ -27,15 +25,6 @@ def palette() -> np.ndarray:
             colours[:, channel] |= (bit << (7 - place)).astype(np.uint8)
     colours[IGNORED] = UNSEEN
     return colours
-
-
-def as_png(mask: np.ndarray, colours: np.ndarray) -> bytes:
-    """A PNG file whose values are those of the mask, uint8 `(height, width)`, and which is looked at in colours."""
-    image = Image.fromarray(mask)
-    image.putpalette(colours.tobytes())
-    content = io.BytesIO()
-    image.save(content, "PNG")
-    return content.getvalue()
 
 
 def write_classes(file: Path, classes: Sequence[str], colours: np.ndarray) -> None:

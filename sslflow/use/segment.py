@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from sslflow.data.truth import IGNORED
+from sslflow.data.annotated import IGNORED, as_png
 from sslflow.ingest.images import folders
 from sslflow.ingest.images.examine import Examined, examine
 from sslflow.ingest.records import Record, escape, unescape
@@ -20,7 +20,7 @@ from sslflow.runtime.files import write_json
 from sslflow.runtime.folders import replacing_folder
 from sslflow.use.coco import coco, regions, write_coco
 from sslflow.use.folder import Done, Made, Task, about, refuse, schema_of, tell_cut_away, worked_through
-from sslflow.use.masks import as_png, palette, write_classes
+from sslflow.use.masks import palette, write_classes
 from sslflow.use.models import ImageSegmenter
 
 MASKS, CLASSES, ABOUT = "masks", "classes.csv", "about.json"

@@ -6,14 +6,13 @@ import kornia.augmentation as K
 import torch
 from torch import Tensor, nn
 
+from sslflow.data.annotated import LEAST_LEFT
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.data.normalise import Normalise
 from sslflow.settings.params import Fraction
 from sslflow.views.images import Blur, Colour, Share, colouring
 
-LEAST_LEFT = 0.25
-"""Share of a box's area: a thing of which less is left is ignored."""
 NOTHING = 0.01
 """Pixels: of a box that is no wider or no higher after the crop, nothing is left."""
 

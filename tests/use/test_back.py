@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from sslflow.data.truth import IGNORED
+from sslflow.data.annotated import IGNORED
 from sslflow.ingest.images.decode import decode
 from sslflow.ingest.images.geometry import Fit, Placement, placement
 from sslflow.use import back

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from use_fixtures import segmenter, small
 
 from sslflow import cli, paths
-from sslflow.data.truth import IGNORED
+from sslflow.data.annotated import IGNORED
 from sslflow.dense.masks.segmenter import save_segmenter
 from sslflow.networks.encoder import save_encoder
 from sslflow.runtime.files import read_csv

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from sslflow.data.annotated import IGNORED
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
-from sslflow.data.truth import IGNORED
 from sslflow.views.images import Colour
 from sslflow.views.places import PlacedView
 

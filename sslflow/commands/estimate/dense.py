@@ -13,6 +13,7 @@ from sslflow.commands.estimate.features import SKIPPED
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.dense.boxes import detection
 from sslflow.dense.masks import segmentation
+from sslflow.dense.protocols import PROTOCOLS
 from sslflow.networks.starts import RANDOM, SCRATCH
 from sslflow.settings.params import schema
 from sslflow.stages import detect as detecting
@@ -35,7 +36,7 @@ class Task:
     protocols: tuple[str, ...]
 
 
-SEGMENT = Task("segment", "mask", segmentation.segment, segmenting.schemas, segmenting.ROWS, segmentation.PROTOCOLS)
+SEGMENT = Task("segment", "mask", segmentation.segment, segmenting.schemas, segmenting.ROWS, PROTOCOLS)
 DETECT = Task("detect", "boxes", detection.detect, detecting.schemas, detecting.ROWS, detection.PROTOCOLS)
 
 

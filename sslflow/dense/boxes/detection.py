@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from sslflow.data.normalise import Normalise
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.data.truth import Truth
 from sslflow.dense.average_precision import Detections, average_precision, matched
+from sslflow.dense.protocols import PROTOCOLS as EVERY
+from sslflow.dense.protocols import Protocol
 from sslflow.dense.rows import FEWEST, annotated_shares, annotated_subset
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
@@ -32,8 +34,8 @@ if TYPE_CHECKING:
 
 # torchvision is imported where a detector is built, as is timm: to check settings nobody needs it.
 
-Protocol = Literal["frozen", "tuned"]
-PROTOCOLS: tuple[Protocol, ...] = ("frozen", "tuned")
+PROTOCOLS = EVERY[1:]
+"""There is no linear one."""
 FRACTIONS = (0.01, 0.1)
 
 

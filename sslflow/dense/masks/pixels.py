@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sslflow.data.annotated import IGNORED
 from sslflow.data.dataset import Dataset
 from sslflow.data.normalise import Normalise
-from sslflow.data.truth import IGNORED, Truth
+from sslflow.data.truth import Truth
 from sslflow.dense.masks.scores import Scores, boundary_of, boundary_width, confusion_of
 from sslflow.dense.masks.segmenter import LinearPixels, Segmenter, enlarged
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sslflow.data.truth import IGNORED
+from sslflow.data.annotated import IGNORED
 
 BOUNDARY = 0.02
 """How far from a contour a pixel is still at the boundary, as a share of the image's diagonal (arXiv:2103.16562)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from sslflow.data.truth import Truth
 from sslflow.dense.masks.pixels import Batches, classes_in, pixel_loss, tested
 from sslflow.dense.masks.scores import Scores
 from sslflow.dense.masks.segmenter import Segmenter
+from sslflow.dense.protocols import PROTOCOLS, Protocol
 from sslflow.dense.rows import FEWEST, annotated_shares, annotated_subset
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, place
@@ -25,8 +26,6 @@ from sslflow.training.few import Learnt, encoder_groups, learn_few
 from sslflow.views.images import Share
 from sslflow.views.places import PlacedView
 
-Protocol = Literal["linear", "frozen", "tuned"]
-PROTOCOLS: tuple[Protocol, ...] = ("linear", "frozen", "tuned")
 FRACTIONS = (0.01, 0.1)
 
 

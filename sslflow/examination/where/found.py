@@ -15,6 +15,7 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
 from sslflow.dense.average_precision import Detections, average_precision, matched
+from sslflow.dense.protocols import PROTOCOLS
 from sslflow.evaluation.intervals import Interval
 from sslflow.examination.where.gaps import Score, gap, mean_iou, over, remembered
 from sslflow.runtime.about import says_about
@@ -22,7 +23,6 @@ from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
 
 Metric = Literal["miou", "map", "map50"]
-PROTOCOLS = ("linear", "frozen", "tuned")
 _MEASURED = re.compile(r"(frozen|tuned)_map_([0-9.e-]+)pct")
 PIXELS = ("intersection", "predicted", "actual")
 

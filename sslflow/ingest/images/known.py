@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from sslflow.data.annotated import LEAST_LEFT, as_png
 from sslflow.ingest.images import shapes
 from sslflow.ingest.images.decode import Decoded
 from sslflow.ingest.images.files import Refused
 from sslflow.ingest.images.geometry import NEAREST, SWAPPING, TURNS, Fit, placement, turned
-from sslflow.ingest.images.masks import as_classes, png, read_mask
+from sslflow.ingest.images.masks import as_classes, read_mask
 from sslflow.ingest.records import LEFT_OUT, MENDED, NO_CLASS, UNANNOTATED, Annotation, Fate, Masks, Thing
 
-_LEAST_KEPT = 0.25
-"""A box of which the fit leaves a smaller share of its area is ignored."""
 _SLIGHT = 1.0
 """Pixels by which a box may reach beyond its image without a word: how edges are counted differs by so much."""
 
@@ -83,7 +82,7 @@ def _known(annotation: Annotation, picture: Decoded, size: int, fit: Fit, masks:
         square = Image.new("L", (size, size), NO_CLASS)
         square.paste(placed.resized(upright, NEAREST), placed.at)
         pixels = np.asarray(square)
-        content, classes = png(pixels), tuple(np.unique(pixels[pixels != NO_CLASS]).tolist())
+        content, classes = as_png(pixels), tuple(np.unique(pixels[pixels != NO_CLASS]).tolist())
     if things is None:
         return Known(content, classes, flaws=found.flaws)
     boxes = np.asarray([thing.box for thing in things], np.float64).reshape(-1, 4)
@@ -91,7 +90,7 @@ def _known(annotation: Annotation, picture: Decoded, size: int, fit: Fit, masks:
     left = boxes.clip(0, size)
     area, whole = (_extent(some).prod(1) for some in (left, boxes))
     ignored = np.asarray([thing.ignored for thing in things], np.bool_)
-    ignored |= (area < _LEAST_KEPT * whole) | (_extent(left) < 1).any(1)
+    ignored |= (area < LEAST_LEFT * whole) | (_extent(left) < 1).any(1)
     some = (_extent(left) > 0).all(1)
     labels = np.asarray([thing.label for thing in things], np.int64)
     return Known(

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
+from sslflow.data.annotated import as_png
 from sslflow.ingest.images.files import Refused, regular_file
 from sslflow.ingest.records import NO_CLASS, Masks, Picture
 
@@ -58,16 +59,9 @@ def as_classes(numbers: np.ndarray, masks: Masks) -> np.ndarray:
     return table[numbers]
 
 
-def png(mask: np.ndarray) -> bytes:
-    """A file of a mask."""
-    content = io.BytesIO()
-    Image.fromarray(mask).save(content, "PNG")
-    return content.getvalue()
-
-
 def renumbered(content: bytes, order: Sequence[int]) -> bytes:
     """The file of a mask in which class `order[i]` has become `i`."""
     table = np.full(NO_CLASS + 1, NO_CLASS, np.uint8)
     table[list(order)] = np.arange(len(order), dtype=np.uint8)
     with Image.open(io.BytesIO(content)) as image:
-        return png(table[np.asarray(image)])
+        return as_png(table[np.asarray(image)])

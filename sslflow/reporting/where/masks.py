@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image
 
 from sslflow import paths
+from sslflow.data.annotated import IGNORED
 from sslflow.data.dataset import Dataset
-from sslflow.data.truth import IGNORED
 from sslflow.drawing.embedded import Picture, picture
 from sslflow.drawing.overlay import enlarged, inks, marked, tinted
 from sslflow.examination.where.found import Way

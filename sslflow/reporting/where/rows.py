@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.dense.protocols import PROTOCOLS
 from sslflow.evaluation.intervals import Interval
-from sslflow.examination.where.found import PROTOCOLS, Found, Metric, Way
+from sslflow.examination.where.found import Found, Metric, Way
 from sslflow.reporting.amounts import percent
 from sslflow.reporting.leaderboard import CONTROLS
 from sslflow.runtime.files import read_json

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from sslflow.data.dataset import Dataset
 from sslflow.dense.masks import pixels
 from sslflow.dense.masks.pixels import pixel_loss
-from sslflow.dense.masks.segmentation import PROTOCOLS, Segmented, segment
+from sslflow.dense.masks.segmentation import Segmented, segment
+from sslflow.dense.protocols import PROTOCOLS
 from sslflow.dense.rows import annotated_shares, annotated_subset
 from sslflow.networks.encoder import Encoder
 from tests.mask_fixtures import SIDE, drawn, masked_dataset
