@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from sslflow.data.dataset import Dataset
-from sslflow.data.splits import TRAIN
+from sslflow.data.splits import TEST, TRAIN
 from sslflow.runtime.rng import permutation
 
 FEWEST = 2
 """Images that are learnt from at least: normalisation over a batch needs more than one."""
+
+
+def lacking(dataset: Dataset, kind: str) -> str:
+    """Why nothing can be learnt or tested, in words; empty where images of both splits have been annotated with `mask`
+    or `boxes`."""
+    without = [split for split in (TRAIN, TEST) if not len(dataset.annotated_rows(split, kind))]
+    what = "masks" if kind == "mask" else kind
+    return f"there are no images with {what} to {' and to '.join(without)} on" if without else ""
 
 
 def annotated_subset(dataset: Dataset, kind: str, fraction: float, seed: int) -> np.ndarray:
@@ -32,6 +40,12 @@ def annotated_shares(dataset: Dataset, kind: str, fractions: Sequence[float]) ->
         used = _count(fraction, count) / count
         found.setdefault(1.0 if used == 1 else min(float(f"{used:.2g}"), 0.99), fraction)
     return found
+
+
+def tell_left_out(what: str, fractions: Sequence[float], shares: Mapping[float, float]) -> None:
+    """Print the fractions that `annotated_shares` leaves out."""
+    for fraction in set(fractions).difference(shares.values()):
+        print(f"{what}  {100 * fraction:g} % of the images would be the same as another share: left out")
 
 
 def _count(fraction: float, images: int) -> int:

@@ -16,11 +16,11 @@ import torch
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
-from sslflow.data.splits import TEST, TRAIN
+from sslflow.data.splits import TEST
 from sslflow.dense.boxes.detection import FRACTIONS, PROTOCOLS, Detected, detect, require_boxes
 from sslflow.dense.boxes.localisation import localise
 from sslflow.dense.protocols import Protocol
-from sslflow.dense.rows import annotated_shares
+from sslflow.dense.rows import annotated_shares, lacking, tell_left_out
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.starts import RANDOM, SCRATCH
 from sslflow.networks.weights import encoder_of
@@ -74,9 +74,8 @@ def main(method: str, seed: int) -> None:
     device = compute(**settings["compute"])
     dataset = Dataset()
     name, folder = paths.run_name(method, seed), paths.detected(method, seed)
-    without = [split for split in (TRAIN, TEST) if not len(dataset.annotated_rows(split, "boxes"))]
-    if without:
-        print(f"detect {name}  skipped: there are no images with boxes to {' and to '.join(without)} on")
+    if reason := lacking(dataset, "boxes"):
+        print(f"detect {name}  skipped: {reason}")
         _write(folder / "detections.parquet", [DETECTIONS.empty_table()], dataset.annotated_rows(TEST, "boxes"))
         _write(folder / "localised.parquet", [LOCALISED.empty_table()], dataset.annotated_rows(TEST, "boxes"))
         save_detector(None, paths.detector(method, seed))
@@ -86,8 +85,7 @@ def main(method: str, seed: int) -> None:
     truth, test = require_boxes(dataset), dataset.annotated_rows(TEST, "boxes")
     asked = settings["detect"].get("fractions", FRACTIONS)
     shares = annotated_shares(dataset, "boxes", asked)
-    for fraction in set(asked).difference(shares.values()):
-        print(f"detect {name}  {100 * fraction:g} % of the images would be the same as another share: left out")
+    tell_left_out(f"detect {name}", asked, shares)
     protocols, largest = ROWS.get(method, PROTOCOLS), max(shares)
 
     def make_encoder() -> Encoder:

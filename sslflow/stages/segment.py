@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 from sslflow import paths
 from sslflow.data.annotated import as_png
 from sslflow.data.dataset import Dataset
-from sslflow.data.splits import TEST, TRAIN
+from sslflow.data.splits import TEST
 from sslflow.dense.masks.segmentation import FRACTIONS, Segmented, require_masks, segment
 from sslflow.dense.masks.segmenter import save_segmenter
 from sslflow.dense.protocols import PROTOCOLS, Protocol
-from sslflow.dense.rows import annotated_shares
+from sslflow.dense.rows import annotated_shares, lacking, tell_left_out
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.starts import RANDOM, SCRATCH
 from sslflow.networks.weights import encoder_of
@@ -59,9 +59,8 @@ def main(method: str, seed: int) -> None:
     device = compute(**settings["compute"])
     dataset = Dataset()
     name, folder = paths.run_name(method, seed), paths.segmented(method, seed)
-    without = [split for split in (TRAIN, TEST) if not len(dataset.annotated_rows(split, "mask"))]
-    if without:
-        print(f"segment {name}  skipped: there are no images with masks to {' and to '.join(without)} on")
+    if reason := lacking(dataset, "mask"):
+        print(f"segment {name}  skipped: {reason}")
         _write(folder, [], [], {}, dataset.annotated_rows(TEST, "mask"))
         save_segmenter(None, paths.segmenter(method, seed))
         write_metrics(paths.metrics("segment", name), {})
@@ -70,8 +69,7 @@ def main(method: str, seed: int) -> None:
     truth = require_masks(dataset)
     asked = settings["segment"].get("fractions", FRACTIONS)
     shares = annotated_shares(dataset, "mask", asked)
-    for fraction in set(asked).difference(shares.values()):
-        print(f"segment {name}  {100 * fraction:g} % of the images would be the same as another share: left out")
+    tell_left_out(f"segment {name}", asked, shares)
     protocols, largest = ROWS.get(method, PROTOCOLS), max(shares)
 
     def make_encoder() -> Encoder:
