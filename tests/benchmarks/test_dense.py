@@ -88,7 +88,10 @@ def test_rows_are_compared_seed_by_seed_and_fewer_pairs_are_said(made):
     for other, cell, seed in (("from scratch", told[5], 2), ("lite0", told[6], 1)):
         ours, theirs = (tables.scores(row, "miou", Way("tuned", 0.1))[seed] for row in ("simclr", other))
         once = np.ones((1, fakewhere.COUNTS["test"]))
-        assert cell.strip("*").startswith(f"{100 * (ours(once) - theirs(once)).item():+.1f} (")
+        gap, expected = tables.gap("simclr", other, "miou", Way("tuned", 0.1)), (ours(once) - theirs(once)).item()
+        assert gap
+        assert gap.mean == pytest.approx(expected)
+        assert cell.strip("*").startswith(f"{100 * expected:+.1f} (")
         assert "; 1 of 2 seeds)" in cell
 
 
