@@ -87,8 +87,9 @@ def detected(
     right: dict[tuple[str, float], float],
     pointing: float = 0.5,
 ) -> None:
-    """A row that finds that share of the things, but for a column of pixels, all that is ignored, and in every image a
-    thing in a corner, where none is; its map points at things in that share of the images, pixels in two of three."""
+    """A row that finds that share of the things, but for a column of pixels, the left edge of all that is ignored, and
+    in every image a thing in a corner, where none is; its map points at things in that share of the images, pixels in
+    two of three."""
     draw = np.random.default_rng([seed, len(name)])
     lines, middle = [], SIZE / 2
     for (protocol, fraction), share in right.items():
@@ -97,7 +98,8 @@ def detected(
             for box, label, ignored in zip(one.boxes.tolist(), one.labels.tolist(), one.ignored.tolist(), strict=True):
                 if ignored or draw.random() < share:
                     score = 0.99 if ignored else float(draw.uniform(0.4, 0.98))
-                    lines.append((protocol, fraction, row, label, score, *box[:2], box[2] - 1, box[3]))
+                    right_edge = box[0] + 3 if ignored else box[2] - 1
+                    lines.append((protocol, fraction, row, label, score, *box[:2], right_edge, box[3]))
     columns = ("protocol", "fraction", "row", "label", "score", "left", "top", "right", "bottom")
     write(paths.detected(name, seed) / "detections.parquet", columns, lines, rows)
     places = []

@@ -94,6 +94,8 @@ def test_rows_are_compared_on_the_seeds_that_both_have(found):
         once = np.ones((1, len(found.rows(metric))))
         told = found.gap(("simclr", way), ("scratch", way), metric)
         assert told.mean == pytest.approx((ours[1](once) - theirs[1](once)).item())
+        back = found.gap(("scratch", way), ("simclr", way), metric)
+        assert back.mean == pytest.approx(-told.mean)
         assert found.pairs(("simclr", way), ("scratch", way), metric) == 1
 
 

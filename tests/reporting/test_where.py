@@ -183,17 +183,21 @@ def test_a_gap_on_fewer_seeds_than_the_row_has_says_so():
     paths.segmented("scratch", 0).rename(paths.segmented("scratch", 2))
     rows = Rows({"run": RUN}, (0, 1, 2), rows.found.dataset)
     cells = {line.title: line.cells for line in rows.lines(0.1)}["simclr"]
-    assert cells[2].gap[1].endswith("; 1 of 2 seeds")
-    assert "seeds" not in cells[4].gap[1]
-    assert any("; 1 of 2 seeds) above from scratch" in line for line in section(rows, 0)["said"])
+    assert [cell.seeds for cell in cells if cell] == [*["1 of 2 seeds"] * 3, *[""] * 4]
+    found = section(rows, 0)
+    assert found
+    assert any("; 1 of 2 seeds) above from scratch" in line for line in found["said"])
 
 
 def test_what_is_about_other_images_is_said():
     rows = made((0, 1))
     part = rows.found.rows("miou")[:5]
-    masks = rows.found.dataset.truth.masks(part).numpy()
+    truth = rows.found.dataset.truth
+    assert truth
+    masks = truth.masks(part).numpy()
     fakewhere.segmented("simclr", 0, masks, part, RIGHT["simclr"])
     found = section(Rows({"run": RUN}, (0, 1), rows.found.dataset), 0)
+    assert found
     assert found["absent"] == ["masks, simclr: 1 of 2 seeds, 1 made of other test images: left out"]
 
 
@@ -201,12 +205,14 @@ def test_from_scratch_is_said_to_be_another_network_than_that_of_weights_that_ex
     begun = {"run": RUN, "start": {"weights": "random"}, "methods": {"simclr": {"start": {"weights": "lite0"}}}}
     rows = Rows(begun, (0,), made((0,)).found.dataset)
     found = section(rows, 0)
-    assert "simclr went on from weights that exist" in found["said"][0]
+    assert found
+    assert "simclr goes on from weights that exist: another network than from scratch." in found["said"][0]
     (said,) = (line for line in found["said"] if line.startswith("From scratch is the network of the setting encoder"))
     assert "; simclr (continued) and lite0 have the networks of their weights" in said
     assert found["other_network"] == said
     alone = {**RUN, "segment_controls": ["scratch"], "detect_controls": ["scratch"]}
     found = section(Rows({"run": alone}, (0,), rows.found.dataset), 0)
+    assert found
     assert not found["other_network"]
 
 
@@ -244,6 +250,7 @@ def test_more_detections_of_a_class_than_average_precision_looks_at_count_neithe
 
 def test_images_are_chosen_and_captioned_without_what_is_ignored():
     found = section(made((0,), right={**RIGHT, "simclr": {("tuned", 0.1): 1.0}}), 0)
+    assert found
     captions = [one.caption for _, examples in found["boxes"]["look"].examples for one in examples]
     assert len(captions) == fakewhere.COUNTS["test"] - 2
     assert {caption.split(" found")[0] for caption in captions} == {"1 of 1", "2 of 2"}

@@ -37,15 +37,16 @@ class Column(NamedTuple):
 
 @dataclass(frozen=True)
 class Cell:
-    """A score in percent; `behind`: its interval; `gap`: how far it is above training from scratch, and that interval,
-    with the number of seeds where not all have both; `verdict`: what that means; empty where there is nothing to
-    compare with."""
+    """A score in percent; `behind`: its interval; `gap`: how far it is above training from scratch, and that interval;
+    `verdict`: what that means; `seeds`: on how many, where not all have both; empty where there is nothing to compare
+    with."""
 
     words: str
     top: bool
     behind: str
     gap: tuple[str, str] = ("", "")
     verdict: str = ""
+    seeds: str = ""
 
 
 @dataclass(frozen=True)
@@ -147,9 +148,9 @@ class Rows:
         return [name for name in names if name in self.continued or name in starts]
 
     def shared(self, one: tuple[str, Way], other: tuple[str, Way], metric: Metric) -> str:
-        """`; 1 of 3 seeds`, where a gap rests on fewer seeds than the row has."""
+        """`1 of 3 seeds`, where a gap rests on fewer seeds than the row has."""
         pairs, own = self.found.pairs(one, other, metric), len(self.found.scores(one[0], metric, one[1]))
-        return f"; {pairs} of {seeds_in_words(own)}" if pairs < own else ""
+        return f"{pairs} of {seeds_in_words(own)}" if pairs < own else ""
 
     def best_method(self, metric: Metric, way: Way) -> str:
         """The best of the methods trained so; `""` where there is none."""
@@ -167,9 +168,8 @@ class Rows:
         gap = self.above_scratch(name, column.metric, way)
         if not gap:
             return Cell(words, top, behind)
-        mean, span = in_two(gap)
-        span += self.shared((name, way), (SCRATCH, Way("tuned", way.fraction)), column.metric)
-        return Cell(words, top, behind, (mean, span), verdict(gap))
+        seeds = self.shared((name, way), (SCRATCH, Way("tuned", way.fraction)), column.metric)
+        return Cell(words, top, behind, in_two(gap), verdict(gap), seeds)
 
     def means(self) -> dict[str, dict[str, float]]:
         """Row → `miou` and `box_map`, fine-tuned with most labels, means over the seeds; of rows that are."""

@@ -61,8 +61,8 @@ def _verdict(rows: Rows, places: Sequence[Place]) -> str:
     else:
         said = f"Pretrained here, the encoder is not surely better than training from scratch: {_where(unsure)}."
     if continued := [name for name in rows.continued if name in bests]:
-        which = " and ".join(continued)
-        said += f" {which} went on from weights that exist, in their network: from scratch is the one of encoder."
+        go = "goes" if len(continued) == 1 else "go"
+        said += f" {' and '.join(continued)} {go} on from weights that exist: another network than from scratch."
     return said + _weights(rows, places)
 
 
@@ -150,11 +150,12 @@ def _best(rows: Rows, names: Sequence[str], metric: Metric, way: Way) -> str:
     return max(means, key=means.__getitem__, default="")
 
 
-def _distance(gap: Interval, name: str, shared: str) -> str:
+def _distance(gap: Interval, name: str, seeds: str) -> str:
     """`6.1 points (3.0 to 9.2; 1 of 3 seeds) above from scratch`."""
     low, high = (gap.low, gap.high) if gap.mean >= 0 else (-gap.high, -gap.low)
-    chance = "" if gap.sure else ": may be chance"
-    size = f"{100 * abs(gap.mean):.1f} points ({100 * low:.1f} to {100 * high:.1f}{shared}{chance})"
+    aside = (f"; {seeds}" if seeds else "") + ("" if gap.sure else ": may be chance")
+    mean, low, high = (f"{round(100 * value, 1) + 0.0:.1f}".replace("-", "−") for value in (abs(gap.mean), low, high))
+    size = f"{mean} points ({low} to {high}{aside})"
     return f"{size} {'above' if gap.mean >= 0 else 'below'} {name}"
 
 
