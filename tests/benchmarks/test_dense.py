@@ -105,7 +105,8 @@ def test_a_seed_that_finds_nothing_keeps_its_place(made):
         fakewhere.nothing_detected("simclr", 2, rows, [("frozen", 0.1), ("tuned", 0.01), ("tuned", 0.1)])
     tables = dense.Tables([0, 1, 2])
     lines = list(tables.lines())
-    for metric, title in (("map", "Boxes, mAP"), ("map50", "Boxes, mAP50")):
+    titles: dict[dense.Metric, str] = {"map": "Boxes, mAP", "map50": "Boxes, mAP50"}
+    for metric, title in titles.items():
         told = cells(lines, f"{title}, 10 % of the labels", "simclr")
         for protocol, cell in (("frozen", told[2]), ("tuned", told[3])):
             scores = tables.scores("simclr", metric, Way(protocol, 0.1))
