@@ -8,9 +8,11 @@ from pathlib import Path
 
 from sslflow.ingest.images.voc import MASKS, XML
 
-_START = 65_536
-"""Bytes of a file that are looked at."""
+_ENDS = 65_536
+"""Bytes of a file's beginning, and of its end, that are looked at."""
 _COCO = re.compile(rb'"(images|annotations|categories)"\s*:\s*\[')
+_INSTANCES = re.compile(rb'"(bbox|segmentation|categories)"\s*:')
+"""What COCO's files of captions, which may lie beside those of things, lack."""
 _TESTED = re.compile("val|test", re.IGNORECASE)
 _FOLDERS = ("masks", "mask")
 
@@ -19,7 +21,8 @@ def annotation_hints(root: Path) -> Iterator[str]:
     """A line where the folder, or what lies beside it, looks like Pascal VOC's, COCO's or a folder of masks."""
     for place in (root, root.parent):
         if found := _found(place):
-            yield f"masks or boxes lie beside the images: to use them, set {found} (docs/dense.md)"
+            said = f"masks or boxes lie beside the images: to use them, set {found}"
+            yield f"{said}, and name methods in run.segment or run.detect (docs/dense.md)"
             return
 
 
@@ -40,6 +43,9 @@ def _found(place: Path) -> str:
 def _is_coco(file: Path) -> bool:
     try:
         with file.open("rb") as handle:
-            return bool(_COCO.search(handle.read(_START)))
+            start = handle.read(_ENDS)
+            handle.seek(max(0, file.stat().st_size - _ENDS))
+            ends = start + handle.read(_ENDS)
+            return bool(_COCO.search(ends) and _INSTANCES.search(ends))
     except OSError:
         return False

@@ -26,6 +26,7 @@ def problems(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> 
     yield from _sets(content)
     yield from _sources(content)
     yield from _annotations(content)
+    yield from _unannotated(content)
     yield from _nothing(content, asked)
     yield from _places(content)
     device = lookup(content, "compute").get("device", "auto")
@@ -100,6 +101,25 @@ def _annotations(content: Mapping[str, Any]) -> Iterator[str]:
             pass  # a key or a kind of value that is told elsewhere
         except ValueError as error:
             yield str(error) if str(error).startswith("data.") else f"data.masks: {error}"
+
+
+def _unannotated(content: Mapping[str, Any]) -> Iterator[str]:
+    """Rows that learn from masks or boxes, where there are to be none."""
+    own, run = lookup(content, "data"), lookup(content, "run")
+    source, annotations = own.get("source", ""), own.get("annotations", "")
+    if not isinstance(source, str) or not isinstance(annotations, str):
+        return
+    for setting, what in (("segment", "masks"), ("detect", "boxes")):
+        asked = [key for key in (f"run.{setting}", f"run.{setting}_controls") if run.get(key.removeprefix("run."))]
+        if not asked:
+            continue
+        if source != "samples:scenes" and not annotations:
+            found = f"source {source} has no {what}, and data.annotations names none"
+        elif setting == "detect" and annotations.startswith("masks:"):
+            found = f"data.annotations names masks, which have no {what}: coco: and voc: have"
+        else:
+            continue
+        yield f"{' and '.join(asked)}: {found}; name them (docs/dense.md), or set it to []"
 
 
 def _nothing(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> Iterator[str]:

@@ -325,9 +325,14 @@ def test_a_folder_becomes_settings(project: Path, tmp_path: Path) -> None:
     ("beside", "content", "setting"),
     [
         ("Annotations/a.xml", b"<annotation/>", "voc:{place}"),
-        ("annotations/train.json", b'{"info": {}, "images": [', "coco:{place}/annotations/train.json"),
+        (
+            "annotations/train.json",
+            b'{"images": [' + b" " * 200_000 + b'], "categories": []}',
+            "coco:{place}/annotations/train.json",
+        ),
         ("masks/a/b.png", b"", "masks:{place}/masks"),
         ("notes.json", b'{"images": 3}', ""),
+        ("captions.json", b'{"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": "a cat"}]}', ""),
     ],
 )
 def test_masks_and_boxes_beside_images_are_pointed_out(
@@ -339,7 +344,11 @@ def test_masks_and_boxes_beside_images_are_pointed_out(
         said = list(annotation_hints(folder))
         assert len(said) == bool(setting)
         wanted = setting.format(place=tmp_path / "set")
-        assert not said or f"set data.annotations to {wanted} (docs/dense.md)" in said[0]
+        assert (
+            not said
+            or f"set data.annotations to {wanted}, and name methods in run.segment or run.detect (docs/dense.md)"
+            in said[0]
+        )
 
 
 def test_a_file_of_coco_s_to_test_on_is_pointed_out(tmp_path: Path) -> None:

@@ -461,6 +461,16 @@ def test_what_few_labelled_images_mean_is_said(folder):
     assert "kNN asks for 20 neighbours, and there are 12 labelled training images: all of them vote." in text
 
 
+def test_rows_that_no_image_has_masks_for_are_said(folder):
+    params("simclr", "0")
+    file = paths.ARTIFACTS.parent / "params.yaml"
+    file.write_text(file.read_text().replace("run: {", "run: {segment: [simclr], "))
+    fakerun.whole(["simclr"], [0], CLASSES, {"train": 12, "test": 10})
+    text = made().text
+    assert "run.segment and its controls were left out: there are no images with masks to train and to test on" in text
+    assert "run.detect" not in text
+
+
 def test_of_many_labelled_images_nothing_is_said(folder):
     params("simclr", "0")
     fakerun.whole(["simclr"], [0], CLASSES, {"train": 30, "test": 220})

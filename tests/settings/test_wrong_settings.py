@@ -114,6 +114,8 @@ SENTENCES = [
     ("run__segment_controls", ["lite"], "run.segment_controls: there is no 'lite' in starts, did you mean 'lite0'?"),
     ("segment__fractions", [], "segment.fractions: the list is empty: name at least one"),
     ("detect__fractions", [], "detect.fractions: the list is empty: name at least one"),
+    ("run__segment", ["simclr"], "run.segment: source samples:fashion has no masks, and data.annotations names none"),
+    ("run__detect_controls", ["scratch"], "run.detect_controls: source samples:fashion has no boxes"),
     ("segment__batch_size", 1, "segment.batch_size: should be greater than or equal to 2, found 1"),
     ("run__launch", "torchrun --nproc-per-node 2", "run.launch: should end with -m"),
     ("compute__device", "gpu", "compute.device: there is no device 'gpu', did you mean 'cpu'?"),
