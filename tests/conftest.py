@@ -31,6 +31,15 @@ def one_thread():
     torch.set_num_threads(1)
 
 
+def copy_kept_folders(folder: Path) -> None:
+    """Into a copy of the project the folders of results that Git keeps though nothing may ever be written there."""
+    for pattern in ("artifacts/*/.gitkeep", "artifacts/metrics/*/.gitkeep"):
+        for kept in ROOT.glob(pattern):
+            place = folder / kept.relative_to(ROOT)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+
+
 def first_images(count: int) -> tuple[np.ndarray, np.ndarray]:
     """The first training images of the sample fashion, uint8 `(count, 1, 28, 28)`, and their labels."""
     images = gzip.decompress((SAMPLE / "train-images-idx3-ubyte.gz").read_bytes())[16 : 16 + count * 784]

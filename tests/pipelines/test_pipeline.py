@@ -36,7 +36,7 @@ from sslflow.stages import (
     report,
     scan,
 )
-from tests.conftest import RECIPE, ROOT, first_images
+from tests.conftest import RECIPE, ROOT, copy_kept_folders, first_images
 
 METHOD = '''"""Brightness: tell how bright an image is; a method that exists in this test alone."""
 
@@ -115,6 +115,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", "pyproject.toml"):
         shutil.copy(ROOT / name, folder / name)
+    copy_kept_folders(folder)
     subprocess.run(["git", "init", "--quiet", folder], check=True)
 
     images, labels = first_images(180)

@@ -13,7 +13,7 @@ from dvc.repo import Repo
 from dvc.utils.hydra import apply_overrides
 
 from pipelines.plan import outputs, plan
-from tests.conftest import ROOT
+from tests.conftest import ROOT, copy_kept_folders
 
 RECIPE = ROOT / "recipes" / "demo.yaml"
 
@@ -31,6 +31,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made_up(folder / "data/samples/README.md")
     made_up(folder / "data/domains/.gitkeep")
     made_up(folder / "data/clips/.gitkeep")
+    copy_kept_folders(folder)
     for path in outputs(folder):
         made_up(folder / path if Path(path).suffix else folder / path / "content")
     with pytest.MonkeyPatch.context() as patch:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torchvision.ops import box_iou
 
 from sslflow.data.truth import Things
 from sslflow.dense.average_precision import AT_MOST, Detections, Matched, matched
@@ -88,6 +87,8 @@ def outcome(things: list[Things], found: Detections, classes: int) -> Outcome:
     hit, counted = np.zeros(len(found.score), bool), np.zeros(len(found.score), bool)
     hit[order], counted[order] = of.hit[HALF] & of.counted[HALF], of.counted[HALF]
     missed = [~one.ignored for one in things]
+    from torchvision.ops import box_iou  # takes long to load, and the check of settings needs none of it
+
     for place in order[hit[order]].tolist():
         one, open_ = things[found.image[place]], missed[found.image[place]]
         free = np.flatnonzero(open_ & (one.labels == found.label[place]))
