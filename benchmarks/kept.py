@@ -79,8 +79,11 @@ def other_code(result: Mapping[str, Any], now: Mapping[str, str]) -> str:
 
 
 def note(rows: Mapping[str, Iterable[str]]) -> Iterator[str]:
-    """What stands below a table in which ‡ marks rows: for each row, what `other_code` says of its results."""
-    found = {name: sorted(set(filter(None, words))) for name, words in rows.items()}
-    said = [f"{name} ({'; '.join(words)})" for name, words in found.items() if words]
+    """What stands below a table in which ‡ marks rows: of each row, or of all of which the same is to be said, what
+    `other_code` says of its results."""
+    alike: dict[str, list[str]] = {}
+    for name, words in rows.items():
+        alike.setdefault("; ".join(sorted(set(filter(None, words)))), []).append(name)
+    said = [f"{', '.join(names)} ({words})" for words, names in alike.items() if words]
     if said:
         yield from ("", f"‡ Made by other code than today's: {', '.join(said)}.")
