@@ -29,8 +29,8 @@ import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file, save_file
 
-from benchmarks.kept import code_of, commit, make, note, other_code
-from benchmarks.tables import replace_table
+from benchmarks.kept import ROOT, code_of, commit, make, note, other_code
+from benchmarks.tables import show
 from sslflow.adaptation import method as adapter
 from sslflow.adaptation.inputs import Domain, Residual, frozen_inputs, image_inputs, of_features, standardised
 from sslflow.adaptation.loop import adapt, judge
@@ -51,7 +51,6 @@ from sslflow.runtime.rng import derive
 from sslflow.settings.params import load, lookup, read
 from sslflow.views.images import CropView
 
-ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "work/benchmarks/adaptation"
 CPU = torch.device("cpu")
 FORMATS: dict[str, dict[str, Any]] = {
@@ -396,11 +395,8 @@ def main() -> None:
         f"{now}. H, or accuracy with rejection in cda and pda, in %: mean ± standard deviation of {len(asked.seeds)} "
         "seeds."
     )
-    lines = "\n".join([head, *table(wanted)])
-    print(lines)
-    if asked.table:
-        mark = "tuned" if asked.tuned else "frozen" if asked.weights == "simclr" else f"frozen-{asked.weights}"
-        replace_table(asked.table, mark, lines)
+    mark = "tuned" if asked.tuned else "frozen" if asked.weights == "simclr" else f"frozen-{asked.weights}"
+    show([head, *table(wanted)], asked.table, mark)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import torch
 
 from benchmarks import adaptation as pairs
 from benchmarks.kept import make
-from benchmarks.tables import replace_table
+from benchmarks.tables import show
 from sslflow.adaptation.has_unknown import look_for_unknown
 from sslflow.adaptation.inputs import Residual, of_features
 from sslflow.adaptation.loop import adapt, judge
@@ -195,10 +195,7 @@ def main() -> None:
     torch.set_num_threads(1)
     places = [Place(source, seed, shift) for source in asked.sources for seed in asked.seeds for shift in SHIFTS]
     under = [place for place in places if place.seed == asked.seeds[0] and place.shift in TRAINED_UNDER]
-    lines = "\n".join([*seen_table(places), "", *trained_table(under)])
-    print(lines)
-    if asked.table:
-        replace_table(asked.table, "bars", lines)
+    show([*seen_table(places), "", *trained_table(under)], asked.table, "bars")
 
 
 if __name__ == "__main__":

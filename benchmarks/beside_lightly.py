@@ -39,7 +39,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from benchmarks.kept import code_of, commit, make, note, other_code
 from benchmarks.methods import ENCODERS
-from benchmarks.tables import replace_table
+from benchmarks.tables import show
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
@@ -407,10 +407,7 @@ def main() -> None:
         ]:
             outcome.result()
     torch.set_num_threads(1)
-    lines = "\n".join(table(asked.methods, asked.seeds, {name: speed(name) for name in asked.methods}))
-    print(lines)
-    if asked.table:
-        replace_table(asked.table, "lightly", lines)
+    show(table(asked.methods, asked.seeds, {name: speed(name) for name in asked.methods}), asked.table, "lightly")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ import torch
 from benchmarks import dense_runs
 from benchmarks.dense_runs import FRACTIONS, ROWS, SEEDS, START, Job, code, make_folder, measured, run
 from benchmarks.kept import note, other_code
-from benchmarks.tables import replace_table
+from benchmarks.tables import show
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.intervals import Interval, crossed
 from sslflow.examination.where.found import Found, Metric, Way
@@ -192,10 +192,7 @@ def main() -> None:
             except RuntimeError as error:
                 failed += 1
                 print(error, flush=True)
-    lines = "\n".join(Tables(asked.seeds).lines())
-    print(lines)
-    if asked.table:
-        replace_table(asked.table, "dense", lines)
+    show(Tables(asked.seeds).lines(), asked.table, "dense")
     raise SystemExit(1 if failed else 0)
 
 

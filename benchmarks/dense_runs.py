@@ -5,10 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,7 +15,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from benchmarks.kept import code_of, commit, make, plain
+from benchmarks.kept import ROOT, code_of, commit, make, plain
+from benchmarks.stages import run_python
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.truth import FILE
@@ -26,7 +24,6 @@ from sslflow.ingest.images.prepare import prepare
 from sslflow.runtime.files import read_json, sha256, write_json, write_text
 from sslflow.settings.params import load, lookup
 
-ROOT = Path(__file__).resolve().parent.parent
 WORK = Path("work/benchmarks/dense")
 SEEDS = (0, 1, 2)
 DATA: dict[str, Any] = {"source": "samples:scenes", "image_size": 64, "channels": 3}
@@ -192,16 +189,6 @@ def run(job: Job) -> None:
 
 
 def stage(job: Job, name: str, *arguments: str) -> None:
-    """Run a stage. Raises `RuntimeError` with the end of what it has printed, where it fails."""
-    log = job.folder / "logs" / f"{name}-{job.seed}.txt"
-    log.parent.mkdir(exist_ok=True)
-    with log.open("w") as handle:
-        ended = subprocess.run(
-            [sys.executable, "-m", f"sslflow.stages.{name}", *arguments],
-            cwd=job.folder,
-            stdout=handle,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        )
-    if ended.returncode:
-        raise RuntimeError(f"{job.row}, seed {job.seed} failed:\n{log.read_text()[-3000:]}")
+    """Run a stage."""
+    words = ["-m", f"sslflow.stages.{name}", *arguments]
+    run_python(words, job.folder, f"{name}-{job.seed}", f"{job.row}, seed {job.seed}")

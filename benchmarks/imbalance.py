@@ -13,12 +13,9 @@ import argparse
 import datetime
 import hashlib
 import json
-import os
 import platform
 import shutil
 import statistics
-import subprocess
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -31,9 +28,10 @@ import numpy as np
 import torch
 from ruamel.yaml import YAML
 
-from benchmarks.kept import make
+from benchmarks.kept import ROOT, make
 from benchmarks.methods import ENCODERS, code_of
-from benchmarks.tables import replace_table
+from benchmarks.stages import run_python
+from benchmarks.tables import show
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ImageFormat
@@ -52,7 +50,6 @@ from sslflow.runtime.files import read_json, sha256, write_json
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import load, lookup
 
-ROOT = Path(__file__).resolve().parent.parent
 WORK = Path("work/benchmarks/imbalance")
 SEEDS = (0, 1, 2)
 SETS: dict[str, dict[str, Any]] = {
@@ -273,18 +270,8 @@ def _features(encoder: Encoder, dataset: Dataset[ImageFormat], rows: np.ndarray,
 
 
 def _stage(job: Job, stage: str, *arguments: str) -> None:
-    log = job.folder / "logs" / f"{stage}.txt"
-    log.parent.mkdir(exist_ok=True)
-    with log.open("w") as handle:
-        ended = subprocess.run(
-            [sys.executable, "-m", f"sslflow.stages.{stage}", *arguments],
-            cwd=job.folder,
-            stdout=handle,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        )
-    if ended.returncode:
-        raise RuntimeError(f"{job.row}, seed {job.seed}, on {job.data} failed:\n{log.read_text()[-3000:]}")
+    words = ["-m", f"sslflow.stages.{stage}", *arguments]
+    run_python(words, job.folder, stage, f"{job.row}, seed {job.seed}, on {job.data}")
 
 
 @dataclass(frozen=True)
@@ -455,10 +442,7 @@ def main() -> None:
             except RuntimeError as error:
                 failed += 1
                 print(error, flush=True)
-    lines = "\n".join(table(asked.sets, asked.seeds))
-    print(lines)
-    if asked.table:
-        replace_table(asked.table, "imbalance", lines)
+    show(table(asked.sets, asked.seeds), asked.table, "imbalance")
     raise SystemExit(1 if failed else 0)
 
 

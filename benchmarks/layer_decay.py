@@ -20,7 +20,7 @@ import torch
 
 from benchmarks import methods
 from benchmarks.kept import code_of
-from benchmarks.tables import replace_table
+from benchmarks.tables import show
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.finetune import finetune
@@ -95,10 +95,7 @@ def main() -> None:
         for row in asked.rows:
             for decay in DECAYS:
                 accuracy(row, decay, seed)
-    lines = "\n".join(table(asked.rows, asked.seeds))
-    print(lines)
-    if asked.table:
-        replace_table(asked.table, "layer decay", lines)
+    show(table(asked.rows, asked.seeds), asked.table, "layer decay")
 
 
 if __name__ == "__main__":

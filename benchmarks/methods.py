@@ -32,8 +32,8 @@ import pyarrow.parquet as pq
 import torch
 from ruamel.yaml import YAML
 
-from benchmarks.kept import code_of, commit, make, note, other_code, plain
-from benchmarks.tables import replace_table
+from benchmarks.kept import ROOT, code_of, commit, make, note, other_code, plain
+from benchmarks.tables import show
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
@@ -46,7 +46,6 @@ from sslflow.runtime.tables import read_parquet
 from sslflow.settings.params import load, lookup
 from sslflow.training.method import names
 
-ROOT = Path(__file__).resolve().parent.parent
 WORK = Path("work/benchmarks/methods")
 IMAGES_SEEN = 60_000
 SEEDS = (0, 1, 2)
@@ -386,12 +385,8 @@ def main() -> None:
             except RuntimeError as error:
                 failed += 1
                 print(error, flush=True)
-    lines = "\n".join(table(asked.sets, asked.seeds, asked.images))
-    print(lines)
-    if asked.table:
-        name = "methods" if asked.images == IMAGES_SEEN else f"methods, {asked.images} images"
-        name = "held out" if asked.held_out else name
-        replace_table(asked.table, name, lines)
+    name = "methods" if asked.images == IMAGES_SEEN else f"methods, {asked.images} images"
+    show(table(asked.sets, asked.seeds, asked.images), asked.table, "held out" if asked.held_out else name)
     raise SystemExit(1 if failed else 0)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from benchmarks.pseudolabels import SETS, trained
-from benchmarks.tables import replace_table
+from benchmarks.tables import show
 from sslflow import paths
 from sslflow.clustering.kmeans import assign, kmeans
 from sslflow.data.dataset import Dataset
@@ -143,10 +143,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["emoji", "fashion"], choices=SETS)
     parser.add_argument("--table", type=Path, help="write the table to this file, between its marks")
     asked = parser.parse_args()
-    lines = "\n".join(table(asked.sets))
-    print(lines)
-    if asked.table:
-        replace_table(asked.table, "planted", lines)
+    show(table(asked.sets), asked.table, "planted")
 
 
 if __name__ == "__main__":

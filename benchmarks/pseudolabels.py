@@ -27,7 +27,7 @@ from ruamel.yaml import YAML
 
 from benchmarks.kept import code_of, commit, note, other_code
 from benchmarks.methods import SEEDS, SETS, TEACHER, Job, make_folder
-from benchmarks.tables import replace_table
+from benchmarks.tables import show
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
@@ -174,10 +174,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--table", type=Path, help="write the table to this file, between its marks")
     asked = parser.parse_args()
-    lines = "\n".join(table(asked.sets, asked.seeds))
-    print(lines)
-    if asked.table:
-        replace_table(asked.table, "pseudo-labels", lines)
+    show(table(asked.sets, asked.seeds), asked.table, "pseudo-labels")
 
 
 if __name__ == "__main__":

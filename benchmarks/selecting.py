@@ -18,7 +18,7 @@ import torch
 
 from benchmarks.kept import make
 from benchmarks.starts import SETS, SIDES, WEIGHTS
-from benchmarks.tables import replace_table
+from benchmarks.tables import show
 from sslflow.clustering.choose import covering, typical
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
@@ -98,10 +98,7 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=SETS)
     parser.add_argument("--table", type=Path, help="write the tables to this file, between its marks")
     asked = parser.parse_args()
-    lines = "\n".join(table(asked.sets))
-    print(lines)
-    if asked.table:
-        replace_table(asked.table, "selecting", lines)
+    show(table(asked.sets), asked.table, "selecting")
 
 
 if __name__ == "__main__":

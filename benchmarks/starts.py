@@ -17,8 +17,6 @@ import os
 import platform
 import shutil
 import statistics
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,8 +27,9 @@ import numpy as np
 import torch
 from ruamel.yaml import YAML
 
-from benchmarks.kept import code_of, commit, make, note, other_code, plain
-from benchmarks.tables import replace_table
+from benchmarks.kept import ROOT, code_of, commit, make, note, other_code, plain
+from benchmarks.stages import run_python
+from benchmarks.tables import show
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.intervals import Interval, crossed
@@ -38,7 +37,6 @@ from sslflow.ingest.images.prepare import prepare
 from sslflow.runtime.files import read_json, write_json
 from sslflow.settings.params import load, lookup
 
-ROOT = Path(__file__).resolve().parent.parent
 WORK = Path("work/benchmarks/starts")
 SEEDS = (0, 1, 2)
 SETS: dict[str, dict[str, Any]] = {
@@ -199,20 +197,9 @@ def run(job: Job) -> None:
 
 def _stages(job: Job, *stages: str) -> None:
     """Run stages one after another in one process: starting one takes as long as some of them."""
-    log = job.folder / "logs" / f"{stages[0]}-{job.seed}.txt"
-    log.parent.mkdir(exist_ok=True)
     arguments = [] if stages == ("scan",) else [job.name, str(job.seed)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    with log.open("w") as handle:
-        ended = subprocess.run(
-            [sys.executable, "-c", CODE, " ".join(stages), *arguments],
-            cwd=job.folder,
-            stdout=handle,
-            stderr=subprocess.STDOUT,
-            env={**environment, "OMP_NUM_THREADS": "1"},
-        )
-    if ended.returncode:
-        raise RuntimeError(f"{job.row}, seed {job.seed}, on {job.data} failed:\n{log.read_text()[-3000:]}")
+    words = ["-c", CODE, " ".join(stages), *arguments]
+    run_python(words, job.folder, f"{stages[0]}-{job.seed}", f"{job.row}, seed {job.seed}, on {job.data}")
 
 
 def gap(ours: list[dict[str, Any]], theirs: list[dict[str, Any]], measure: str, groups: np.ndarray) -> Interval:
@@ -297,10 +284,7 @@ def main() -> None:
         folders = {one.folder: one for one in wanted}.values()
         failed = _failed([workers.submit(_stages, job, "scan") for job in folders])
         failed += _failed([workers.submit(run, job) for job in missing])
-    lines = "\n".join(table(asked.sets, asked.seeds))
-    print(lines)
-    if asked.table:
-        replace_table(asked.table, "starts" if torch.cuda.is_available() else "starts, no GPU", lines)
+    show(table(asked.sets, asked.seeds), asked.table, "starts" if torch.cuda.is_available() else "starts, no GPU")
     raise SystemExit(1 if failed else 0)
 
 

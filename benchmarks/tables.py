@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+
+
+def show(lines: Iterable[str], file: Path | None, name: str) -> None:
+    """Print the lines, and put them into the file, if there is one, as `replace_table` does."""
+    text = "\n".join(lines)
+    print(text)
+    if file:
+        replace_table(file, name, text)
 
 
 def replace_table(file: Path, name: str, lines: str) -> None:

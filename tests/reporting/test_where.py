@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fakewhere
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from sslflow import paths
@@ -13,6 +14,7 @@ from sslflow.data.truth import Things
 from sslflow.dense.average_precision import AT_MOST, Detections
 from sslflow.examination.where.found import Way
 from sslflow.reporting.where.boxes import each_f1, outcome
+from sslflow.reporting.where.localised import read_all
 from sslflow.reporting.where.rows import Rows
 from sslflow.reporting.where.section import section
 from sslflow.runtime.files import read_json, write_metrics
@@ -160,6 +162,14 @@ def test_localisation_stands_beside_the_centre_and_a_random_point():
             assert gap.startswith(f"{float(line[2]) - rate + 0.0:+.1f} (".replace("-", "−"))
     assert told["images"] == fakewhere.COUNTS["test"] - 2
     assert len(told["pictures"]) == 8
+
+
+def test_places_of_a_part_of_the_test_images_are_none_of_todays():
+    found = made((0, 1)).found
+    assert set(read_all(found, "simclr")) == {0, 1}
+    file = paths.detected("simclr", 1) / "localised.parquet"
+    pq.write_table(pq.read_table(file).slice(1), file)
+    assert set(read_all(found, "simclr")) == {0}
 
 
 def test_rows_are_compared_with_scratch_of_the_same_share_of_labels():

@@ -80,6 +80,8 @@ class Outcome:
 
 def outcome(things: list[Things], found: Detections, classes: int) -> Outcome:
     """As mAP takes them; what it doesn't look at counts neither way."""
+    from torchvision.ops import box_iou  # takes long to load, and the check of settings needs none of it
+
     of = matched(things, found, classes)
     order = np.lexsort((-found.score, found.image, found.label))  # as pycocotools goes through them
     places = found.label[order] * len(things) + found.image[order]
@@ -87,8 +89,6 @@ def outcome(things: list[Things], found: Detections, classes: int) -> Outcome:
     hit, counted = np.zeros(len(found.score), bool), np.zeros(len(found.score), bool)
     hit[order], counted[order] = of.hit[HALF] & of.counted[HALF], of.counted[HALF]
     missed = [~one.ignored for one in things]
-    from torchvision.ops import box_iou  # takes long to load, and the check of settings needs none of it
-
     for place in order[hit[order]].tolist():
         one, open_ = things[found.image[place]], missed[found.image[place]]
         free = np.flatnonzero(open_ & (one.labels == found.label[place]))
