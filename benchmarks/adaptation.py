@@ -43,7 +43,8 @@ from sslflow.examination.adaptation.scores import Decisions, adaptation_scores
 from sslflow.features.extract import extract
 from sslflow.ingest.domains import prepare_domains
 from sslflow.ingest.images.prepare import prepare
-from sslflow.networks.encoder import Encoder, load_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import load_encoder
 from sslflow.networks.starts import Start
 from sslflow.networks.weights import given
 from sslflow.runtime.files import read_json, replacing, sha256, write_json

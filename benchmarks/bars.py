@@ -31,7 +31,7 @@ from sslflow.examination.adaptation.open_set import open_set_scores
 from sslflow.features.extract import extract
 from sslflow.ingest.images.prepare import prepare
 from sslflow.methods.adaptation.gated_dance import GatedDANCE, Unknown
-from sslflow.networks.encoder import load_encoder
+from sslflow.networks.saved import load_encoder
 from sslflow.runtime.files import read_json, write_json
 from sslflow.runtime.rng import derive, permutation
 

@@ -43,7 +43,8 @@ from sslflow.features.extract import extract
 from sslflow.ingest.images.imbalance import profile, subset, train_sizes
 from sslflow.ingest.images.prepare import prepare
 from sslflow.ingest.records import Item, Record, Source
-from sslflow.networks.encoder import Encoder, load_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import load_encoder
 from sslflow.networks.starts import Start
 from sslflow.networks.weights import given
 from sslflow.runtime.files import read_json, sha256, write_json

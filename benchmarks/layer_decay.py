@@ -24,7 +24,8 @@ from benchmarks.tables import show
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.finetune import finetune
-from sslflow.networks.encoder import Encoder, load_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import load_encoder
 from sslflow.networks.starts import Start
 from sslflow.networks.weights import given
 from sslflow.runtime.files import read_json, sha256, write_json

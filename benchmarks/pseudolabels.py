@@ -34,7 +34,7 @@ from sslflow.data.splits import TEST
 from sslflow.evaluation.clustered import pseudolabels
 from sslflow.evaluation.finetune import finetune
 from sslflow.evaluation.intervals import crossed
-from sslflow.networks.encoder import load_encoder
+from sslflow.networks.saved import load_encoder
 from sslflow.networks.starts import Start, write_start
 from sslflow.runtime.files import read_csv, read_json, sha256, write_json
 from sslflow.settings.params import load, lookup

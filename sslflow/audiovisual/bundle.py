@@ -16,7 +16,7 @@ from sslflow.audiovisual.views import ClipViews
 from sslflow.audiovisual.windows import BATCH, Windows, embed
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
-from sslflow.networks.encoder import rebuilt
+from sslflow.networks.saved import rebuilt
 from sslflow.settings.params import ParamsError, checked
 from sslflow.training.ingredients import build
 from sslflow.training.saved import load_weights, read_facts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sslflow import paths
 from sslflow.data.fields import Fields
-from sslflow.data.formats import ClipFormat, ImageFormat, format_of
+from sslflow.data.formats import AnyFormat, format_of
 from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN
 from sslflow.data.truth import Truth
 from sslflow.runtime.files import read_json, reading
@@ -25,7 +25,7 @@ OPEN_SHARDS = 256
 
 _COLUMNS = {"row", "shard", "index", "path", "split", "label", "group"}
 
-Format = TypeVar("Format", bound=ImageFormat | ClipFormat)
+Format = TypeVar("Format", bound=AnyFormat)
 
 
 class Dataset(Generic[Format]):
@@ -54,6 +54,8 @@ class Dataset(Generic[Format]):
             self.classes: list[str] = facts["classes"] if labels else []
             self.truth: Truth | None = Truth(folder, facts["truth"]) if labels and "truth" in facts else None
             """Where things are in the images that have been annotated, if any have."""
+            self.beside: dict[str, dict[str, Any]] = facts.get("beside", {})
+            """Fields of examples besides those of their format, such as `captions`, and what is known of each."""
         # Open from now on, so that all columns are of the same manifest.
         with reading(folder / "manifest.parquet"):
             self._manifest = pq.ParquetFile(folder / "manifest.parquet")
@@ -113,7 +115,7 @@ class Dataset(Generic[Format]):
         """The examples of the rows given, in that order."""
         rows = np.asarray(rows)
         shard, index = self._places[0][rows], self._places[1][rows]
-        found = {name: self._empty(name, len(rows)) for name in self.format.fields}
+        found = {name: self._empty(name, len(rows)) for name in (*self.format.fields, *self.beside)}
         for number in np.unique(shard).tolist():
             here = shard == number
             for name, values in found.items():

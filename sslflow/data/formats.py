@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,52 @@ class ClipFormat:
         return ImageFormat(3, self.side, self.mean, self.std)
 
 
-def described(format: ImageFormat | ClipFormat, classes: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class TextFormat:
+    """What all passages of text have in common."""
+
+    kind: ClassVar[str] = "text"
+    fields: ClassVar[tuple[str, ...]] = ("tokens", "following")
+    """Of each passage its own tokens, and those of the passage that follows in the same document, all padding where
+    none does: int32 `(length,)` each."""
+    grouped: ClassVar[bool] = True
+    """Groups are documents: a passage of the same one is no example of what does not follow."""
+
+    length: int
+    """Tokens of a passage, the special ones and padding among them."""
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class VolumeFormat:
+    """What all blocks of volumes have in common."""
+
+    kind: ClassVar[str] = "volumes"
+    fields: ClassVar[tuple[str, ...]] = ("volumes",)
+    """uint8 `(channels, side, side, side)`: what a range of values became, darkest to brightest."""
+    grouped: ClassVar[bool] = False
+
+    channels: int
+    side: int
+    """Voxels: blocks are cubes."""
+    mean: tuple[float, ...]
+    """Of each channel, over the blocks to pretrain on, as shares of white."""
+    std: tuple[float, ...]
+
+
+AnyFormat = ImageFormat | ClipFormat | TextFormat | VolumeFormat
+
+
+def described(format: AnyFormat, classes: Sequence[str]) -> dict[str, Any]:
     """What `dataset.json` says of a data set at the least."""
     return {"kind": format.kind, "format": asdict(format), "classes": list(classes)}
 
 
 def format_of(facts: Mapping[str, Any]) -> Any:
     """The format that `described` wrote. Raises `ValueError` for a kind of data that there is not."""
-    kinds = {kind.kind: kind for kind in (ImageFormat, ClipFormat)}
+    kinds = {kind.kind: kind for kind in get_args(AnyFormat)}
     if facts["kind"] not in kinds:
-        raise ValueError(f"expected a data set of {' or '.join(kinds)}, found one of {facts['kind']}")
+        raise ValueError(f"expected a data set of one of {', '.join(kinds)}, found one of {facts['kind']}")
     settings: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in facts["format"].items()
     }

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sslflow.data.formats import ImageFormat
-from sslflow.networks.encoder import Encoder, rebuilt
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import rebuilt
 from sslflow.runtime.files import reading, replacing
 
 

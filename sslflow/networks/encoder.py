@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sslflow.networks.given import Brought, Given
-from sslflow.runtime.files import reading, replacing
 from sslflow.settings.params import Count, Natural, closest
 
 SMALL_RESNETS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
@@ -28,6 +22,8 @@ VITS = {"vit_tiny": 192, "vit_small": 384, "vit_base": 768}
 class Encoder(nn.Module):
     """Images to features, without a classifier. `dim` is the width of the features, known before any image is seen;
     `map_dim` that of the maps; `facts`, plain values, what else is known of it, kept with it in its file."""
+
+    kind: ClassVar[str] = "images"
 
     def __init__(
         self,
@@ -185,38 +181,6 @@ class Encoder(nn.Module):
         by_class = first and self.pool is None and self.network.global_pool == "token"
         asking = weights[:, :1] if by_class else weights[:, first:]
         return asking[:, :, first:].mean(dim=1).unflatten(1, (rows, columns))
-
-
-def save_encoder(encoder: Encoder, file: Path) -> None:
-    """Write the weights, the settings that rebuild the encoder and its facts to one safetensors file, the same bytes
-    for the same content: its metadata are one entry, since safetensors puts several in any order."""
-    described = json.dumps({**encoder.settings, "facts": encoder.facts}, sort_keys=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in encoder.state_dict().items()}
-    with replacing(file) as temporary:
-        save_file(weights, temporary, metadata={"sslflow.encoder": described})
-
-
-def load_encoder(file: Path) -> Encoder:
-    """The encoder that `save_encoder` wrote, on the CPU, in evaluation mode. Raises `ValueError` for any other file."""
-    with reading(file), safe_open(file, framework="pt") as content:
-        metadata = content.metadata() or {}
-        weights = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
-    if "sslflow.encoder" not in metadata:
-        raise ValueError(f"{file}: not an encoder written by sslflow (its metadata lack 'sslflow.encoder')")
-    with reading(file):
-        described = json.loads(metadata["sslflow.encoder"])
-        facts = described.pop("facts", {})
-        encoder = rebuilt(described)
-        encoder.facts = facts
-        encoder.load_state_dict(weights)
-    return encoder.eval()
-
-
-def rebuilt(settings: Mapping[str, Any]) -> Encoder:
-    """The encoder with these `settings`, as they come back from JSON; its weights are the caller's to fill in."""
-    facts: dict[str, Any] = dict(settings.get("given") or {})
-    facts |= {name: tuple(value) for name, value in facts.items() if isinstance(value, list)}
-    return Encoder(**{**settings, "given": Given(**facts) if facts else None})
 
 
 def _small_resnet(channels: int, name: str, width: int, stem_stride: int) -> nn.Module:

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from sslflow import paths
 from sslflow.data.formats import ImageFormat
-from sslflow.networks.encoder import Encoder, load_encoder, rebuilt
+from sslflow.networks.encoder import Encoder
 from sslflow.networks.given import Given
+from sslflow.networks.saved import load_encoder, rebuilt
 from sslflow.networks.starts import PACKAGES, RANDOM, SCRATCH, Start, file_of, is_name, read_start
 from sslflow.runtime.files import sha256
 from sslflow.runtime.rng import derive

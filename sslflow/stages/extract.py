@@ -9,7 +9,7 @@ from typing import Any
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.features.extract import extract, write_features
-from sslflow.networks.encoder import load_encoder
+from sslflow.networks.saved import load_encoder
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import sha256, write_metrics
 from sslflow.settings.params import read

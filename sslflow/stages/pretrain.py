@@ -12,7 +12,8 @@ from sslflow.data.formats import ImageFormat
 from sslflow.features.extract import calibrate
 from sslflow.monitoring.drift import Drift
 from sslflow.monitoring.watch import Watch
-from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import save_encoder
 from sslflow.networks.starts import RANDOM
 from sslflow.runtime.device import compute
 from sslflow.runtime.distributed import process_group, rank

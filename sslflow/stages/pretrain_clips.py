@@ -15,7 +15,7 @@ from sslflow.audiovisual.windows import settle
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
 from sslflow.monitoring.watch import Watch
-from sslflow.networks.encoder import save_encoder
+from sslflow.networks.saved import save_encoder
 from sslflow.networks.starts import is_name, known_by
 from sslflow.runtime.device import compute
 from sslflow.runtime.distributed import process_group, rank

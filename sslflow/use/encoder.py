@@ -16,7 +16,8 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ImageFormat
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.records import Picture
-from sslflow.networks.encoder import Encoder, load_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import load_encoder
 from sslflow.networks.starts import Start, file_of
 from sslflow.networks.weights import given, ours, suited, tensors
 from sslflow.runtime.files import sha256

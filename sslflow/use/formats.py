@@ -13,7 +13,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sslflow.networks.encoder import SMALL_RESNETS, VITS, Encoder, save_encoder
+from sslflow.networks.encoder import SMALL_RESNETS, VITS, Encoder
+from sslflow.networks.saved import save_encoder
 from sslflow.use.encoder import ImageEncoder
 from sslflow.use.images import Images
 

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from sslflow.judging import pictures
-from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import load_encoder, save_encoder
 
 RESNET = {"name": "resnet10", "width": 4, "stem_stride": 2}
 VIT = {"name": "vit_tiny", "width": 32, "depth": 2, "patch_size": 4}

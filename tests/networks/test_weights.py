@@ -15,7 +15,8 @@ from safetensors.torch import save_file
 
 from sslflow.data.formats import ImageFormat
 from sslflow.networks.batch_norm import batch_norms
-from sslflow.networks.encoder import Encoder, load_encoder, rebuilt, save_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import load_encoder, rebuilt, save_encoder
 from sslflow.networks.starts import Start
 from sslflow.networks.weights import given, of_ours
 

@@ -19,7 +19,8 @@ from safetensors.torch import save_file
 from pipelines import adapt_folders as adaptation
 from pipelines.adapt_folders import adapt_folders
 from sslflow import paths
-from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import save_encoder
 from sslflow.networks.starts import Start, is_name, read_start
 from sslflow.runtime.files import write_text
 from sslflow.settings.params import load

@@ -31,7 +31,8 @@ from sslflow.ingest.videos.cache import _read
 from sslflow.ingest.videos.cut import Grid
 from sslflow.ingest.videos.hashes import Hashes
 from sslflow.judging.judge import read_curve
-from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import load_encoder, save_encoder
 from sslflow.networks.starts import write_start
 from sslflow.reporting import leaderboard, origin, verdicts
 from sslflow.reporting.curves import merge

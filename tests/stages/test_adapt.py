@@ -22,7 +22,8 @@ from sslflow.adaptation.task import open_task, target_answers
 from sslflow.ingest.domains import default_split, prepare_domains
 from sslflow.methods.adaptation.gated_dance import GatedDANCE
 from sslflow.methods.adaptation.source_only import SourceOnly
-from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import save_encoder
 from sslflow.networks.starts import Start, write_start
 from sslflow.networks.weights import started_from
 from sslflow.runtime.checkpoint import Checkpoint

@@ -16,7 +16,8 @@ from sslflow import paths
 from sslflow.data.truth import Things
 from sslflow.dense.average_precision import Detections, average_precision, matched
 from sslflow.dense.boxes.detector import load_detector
-from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import save_encoder
 from sslflow.stages import detect
 
 PARAMS = """

@@ -26,7 +26,8 @@ from sslflow.audiovisual.method import names as method_names
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ClipFormat
 from sslflow.judging.judge import read_curve
-from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import load_encoder, save_encoder
 from sslflow.networks.starts import Start, write_start
 from sslflow.networks.weights import given
 from sslflow.runtime.files import read_json

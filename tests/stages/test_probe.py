@@ -11,7 +11,8 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.efficiency import read_tuned
 from sslflow.features.extract import write_features
-from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import save_encoder
 from sslflow.runtime.files import read_json, sha256
 from sslflow.runtime.rng import derive
 from sslflow.stages import finetune, probe

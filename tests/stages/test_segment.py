@@ -12,7 +12,8 @@ from sslflow.data.dataset import Dataset
 from sslflow.dense.masks.scores import Scores
 from sslflow.dense.masks.segmenter import load_segmenter
 from sslflow.dense.rows import annotated_subset
-from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import save_encoder
 from sslflow.networks.weights import encoder_of
 from sslflow.runtime.files import read_json, sha256
 from sslflow.runtime.tables import read_parquet

@@ -22,7 +22,8 @@ from torch import nn
 
 from sslflow import paths
 from sslflow.methods.images.simclr import SimCLR
-from sslflow.networks.encoder import Encoder, load_encoder, save_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import load_encoder, save_encoder
 from sslflow.reporting import curves
 from sslflow.reporting.curves import read_curve
 from sslflow.runtime.checkpoint import Checkpoint, fingerprint

@@ -12,7 +12,7 @@ from use_fixtures import small
 
 from sslflow.ingest.images.examine import Examined, examine
 from sslflow.ingest.records import Record, Rejected
-from sslflow.networks.encoder import save_encoder
+from sslflow.networks.saved import save_encoder
 from sslflow.use import folder as through
 
 

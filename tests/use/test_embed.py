@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from use_fixtures import small
 
-from sslflow.networks.encoder import save_encoder
+from sslflow.networks.saved import save_encoder
 from sslflow.runtime.files import read_csv
 from sslflow.use import folder as through
 from sslflow.use.embed import embed_folder

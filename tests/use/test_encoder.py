@@ -16,7 +16,8 @@ from use_fixtures import small
 from sslflow import paths
 from sslflow.data.normalise import Normalise
 from sslflow.ingest.images.decode import decode
-from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import save_encoder
 from sslflow.runtime.files import read_json, write_json
 from sslflow.use.encoder import open_encoder
 

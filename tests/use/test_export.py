@@ -17,7 +17,7 @@ from use_fixtures import small
 
 from sslflow import paths
 from sslflow.data.formats import ImageFormat
-from sslflow.networks.encoder import save_encoder
+from sslflow.networks.saved import save_encoder
 from sslflow.networks.starts import Start
 from sslflow.networks.weights import given
 from sslflow.runtime.files import sha256, write_json

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from use_fixtures import small
 
-from sslflow.networks.encoder import save_encoder
+from sslflow.networks.saved import save_encoder
 from sslflow.use import search as searching
 from sslflow.use.embed import embed_folder
 from sslflow.use.encoder import open_encoder

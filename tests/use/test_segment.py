@@ -18,7 +18,7 @@ from use_fixtures import segmenter, small
 from sslflow import cli, paths
 from sslflow.data.annotated import IGNORED
 from sslflow.dense.masks.segmenter import save_segmenter
-from sslflow.networks.encoder import save_encoder
+from sslflow.networks.saved import save_encoder
 from sslflow.runtime.files import read_csv
 from sslflow.use import folder as through
 from sslflow.use import models

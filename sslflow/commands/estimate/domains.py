@@ -24,7 +24,8 @@ from sslflow.commands.estimate.images import FLOAT, prepared
 from sslflow.commands.estimate.sample import Sample, of_prepared, sampled
 from sslflow.features.extract import extract
 from sslflow.ingest.domains import FACTS, default_split, prepare_domains
-from sslflow.networks.encoder import Encoder, load_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import load_encoder
 from sslflow.runtime.files import write_json
 from sslflow.settings.params import lookup
 from sslflow.stages import adapt as adapting

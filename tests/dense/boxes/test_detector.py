@@ -165,7 +165,7 @@ def test_a_detector_comes_back_from_its_file(family: str, tmp_path: Path) -> Non
 
 
 def test_other_files_are_no_detectors(tmp_path: Path) -> None:
-    from sslflow.networks.encoder import save_encoder
+    from sslflow.networks.saved import save_encoder
 
     file = tmp_path / "other.safetensors"
     save_encoder(Encoder(3, 32, name="resnet10", width=8), file)

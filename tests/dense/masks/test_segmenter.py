@@ -9,8 +9,9 @@ import torch.nn.functional as F
 
 from sslflow.data.formats import ImageFormat
 from sslflow.dense.masks.segmenter import LinearPixels, Segmenter, load_segmenter, save_segmenter
-from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.networks.encoder import Encoder
 from sslflow.networks.given import Given
+from sslflow.networks.saved import save_encoder
 from sslflow.runtime.files import sha256
 
 FORM = ImageFormat(3, 32, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2))

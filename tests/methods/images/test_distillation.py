@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from sslflow import paths
 from sslflow.methods.images.distillation import Distillation, cosine_distance, on_one_grid
-from sslflow.networks.encoder import Encoder, save_encoder
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import save_encoder
 from sslflow.networks.starts import Start, write_start
 from sslflow.networks.teacher import Frozen
 from sslflow.stages import inspect, pretrain
