@@ -5,7 +5,7 @@ work/benchmarks/dense, with recipes/scenes.yaml but for what `ROWS` says. Pretra
 nobody has annotated, segmentation and detection shares of the training scenes; test scenes are looked at once. What has
 been measured with the same settings is not measured again; a run that was stopped resumes, stage by stage.
 `--rows` and `--seeds` let several processes share the work, `--measured` writes the tables of what is there. With
-`--device cuda` all of it is done on a GPU, in folders of its own; what the stages cost stands there by the runs on a CPU.
+`--device cuda` all of it is done on a GPU, in folders of its own; what stages cost stands there by the runs on a CPU.
 """
 
 from __future__ import annotations
