@@ -4,14 +4,14 @@ Each row is the pipeline's own: the stages pretrain, segment and detect in a fol
 work/benchmarks/dense, with recipes/scenes.yaml but for what `ROWS` says. Pretraining sees the scenes' pool, which
 nobody has annotated, segmentation and detection shares of the training scenes; test scenes are looked at once. What has
 been measured with the same settings is not measured again; a run that was stopped resumes, stage by stage.
-`--rows` and `--seeds` let several processes share the work, `--measured` writes the tables of what is there.
+`--rows` and `--seeds` let several processes share the work, `--measured` writes the tables of what is there. With
+`--device cuda` all of it is done on a GPU, in folders of its own; what stages cost stands there by the runs on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import platform
 import statistics
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from benchmarks import dense_runs
-from benchmarks.dense_runs import FRACTIONS, ROWS, SEEDS, START, Job, code, make_folder, measured, run
+from benchmarks.dense_runs import DEVICES, FRACTIONS, ROWS, SEEDS, START, Job, code, machine, make_folder, measured, run
 from benchmarks.kept import note, other_code
 from benchmarks.tables import show
 from sslflow.data.dataset import Dataset
@@ -37,24 +37,28 @@ TITLES = {"linear": "linear", "frozen": "frozen", "tuned": "fine-tuned"}
 
 
 @cache
-def found(row: str, seeds: tuple[int, ...]) -> Found:
+def found(row: str, seeds: tuple[int, ...], device: str) -> Found:
     """What a row's runs predicted, of the seeds that are wholly measured."""
-    done = [seed for seed in seeds if measured(Job(row, seed))]
-    return Found(Dataset(dense_runs.WORK / "prepared"), done, Job(row, 0).folder)
+    done = [seed for seed in seeds if measured(Job(row, seed, device))]
+    return Found(Dataset(dense_runs.WORK / "prepared"), done, Job(row, 0, device).folder)
 
 
 class Tables:
-    """The tables in Markdown of what has been measured."""
+    """The tables in Markdown of what has been measured on a device."""
 
-    def __init__(self, seeds: Sequence[int]) -> None:
-        self.seeds = tuple(seeds)
-        self.rows = [row for row in ROWS if found(row, self.seeds).seeds]
+    def __init__(self, seeds: Sequence[int], device: str = "cpu") -> None:
+        self.seeds, self.device = tuple(seeds), device
+        self.rows = [row for row in ROWS if self.found(row).seeds]
+
+    def found(self, row: str) -> Found:
+        """What a row's runs predicted."""
+        return found(row, self.seeds, self.device)
 
     def lines(self) -> Iterator[str]:
         """All of them."""
         now = datetime.datetime.now(datetime.UTC).date()
-        machine = f"{platform.machine()}, one thread a run, no GPU, torch {torch.__version__}"
-        yield f"{machine}; {now}. In %, on the 500 test scenes."
+        machines = {one.get("machine", machine("cpu")) for row in self.rows for one in self._results(row)}
+        yield f"{' and '.join(sorted(machines))}; {now}. In %, on the 500 test scenes."
         for metric in METRICS:
             for fraction in FRACTIONS:
                 yield from ("", *self.table(metric, fraction))
@@ -75,7 +79,7 @@ class Tables:
             beside = [(ROWS[row].scratch, tuned), (START, tuned)]
             beside += [(START, Way("linear", fraction))] if "linear" in shown else []
             cells += [self._beside(row, other, metric, way) for other, way in beside]
-            yield f"| {row}{self._mark(row)} | {len(found(row, self.seeds).seeds)} | {' | '.join(cells)} |"
+            yield f"| {row}{self._mark(row)} | {len(self.found(row).seeds)} | {' | '.join(cells)} |"
         yield ""
         for other in ("it", START):
             told = {
@@ -99,7 +103,7 @@ class Tables:
             return None
         ours, theirs = self.scores(row, metric, way), self.scores(other, metric, way)
         both = [seed for seed in ours if seed in theirs]
-        groups = found(row, self.seeds).groups(metric)
+        groups = self.found(row).groups(metric)
         return gap([ours[seed] for seed in both], [theirs[seed] for seed in both], groups) if both else None
 
     def _beside(self, row: str, other: str, metric: Metric, way: Way) -> str:
@@ -109,16 +113,16 @@ class Tables:
 
     def scores(self, row: str, metric: Metric, way: Way) -> dict[int, Score]:
         """Seed → score."""
-        return found(row, self.seeds).scores(ROWS[row].name, metric, way)
+        return self.found(row).scores(ROWS[row].name, metric, way)
 
     def pointing(self) -> Iterator[str]:
         """How often a thing is where a map stands out most, beside the image's centre and the pixels themselves."""
-        read = {row: read_all(found(row, self.seeds), ROWS[row].name) for row in self.rows}
+        read = {row: read_all(self.found(row), ROWS[row].name) for row in self.rows}
         read = {row: one for row, one in read.items() if one}
         if not read:
             return
         first = next(iter(next(iter(read.values())).values()))
-        groups = found(self.rows[0], self.seeds).dataset.groups[first.rows]
+        groups = self.found(self.rows[0]).dataset.groups[first.rows]
         heads = ["Localised without a label", "seeds", "hits", "above the centre", "above the pixels"]
         heads.append("above random weights")
         yield f"| {' | '.join(heads)} |"
@@ -138,19 +142,22 @@ class Tables:
             yield f"| {row}{self._mark(row)} | {len(runs)} | {100 * hits:.1f} | {' | '.join(cells)} |"
 
     def costs(self) -> Iterator[str]:
-        """How long the stages took."""
-        yield "| Seconds, one thread | pretrain | segment | detect |"
+        """How long the stages take on a CPU: runs that share a GPU tell of one another."""
+        timed = {row: one for row in ROWS if (one := self._results(row, "cpu"))}
+        if not timed:
+            return
+        yield "| Seconds, one thread of a CPU | pretrain | segment | detect |"
         yield "|---|---|---|---|"
-        for row in self.rows:
-            took = [one["seconds"] for one in self._results(row)]
+        for row, results in timed.items():
+            took = [one["seconds"] for one in results]
             cells = [
                 f"{statistics.fmean(one[name] for one in took):.0f}" if name in took[0] else "–"
                 for name in ("pretrain", "segment", "detect")
             ]
             yield f"| {row} | {' | '.join(cells)} |"
 
-    def _results(self, row: str) -> list[dict[str, Any]]:
-        return [one for seed in self.seeds if (one := measured(Job(row, seed)))]
+    def _results(self, row: str, device: str = "") -> list[dict[str, Any]]:
+        return [one for seed in self.seeds if (one := measured(Job(row, seed, device or self.device)))]
 
     def _mark(self, row: str) -> str:
         return " ‡" if any(other_code(one, code(ROWS[row])) for one in self._results(row)) else ""
@@ -159,7 +166,7 @@ class Tables:
         scores = list(self.scores(row, metric, way).values())
         if not scores:
             return "–"
-        groups = found(row, self.seeds).groups(metric)
+        groups = self.found(row).groups(metric)
         values = [100 * float(score(np.ones((1, len(groups))))[0]) for score in scores]
         told = over(scores, groups)
         spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
@@ -179,12 +186,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
+    parser.add_argument("--device", choices=DEVICES, default=DEVICES[0])
     parser.add_argument("--table", type=Path, help="write the tables to this file, between its marks")
     parser.add_argument("--measured", action="store_true", help="measure nothing: tables of what is there")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     failed = 0
-    for job in [Job(row, seed) for seed in asked.seeds for row in asked.rows if not asked.measured]:
+    for job in [Job(row, seed, asked.device) for seed in asked.seeds for row in asked.rows if not asked.measured]:
         make_folder(job)
         if measured(job) is None:
             try:
@@ -192,7 +200,7 @@ def main() -> None:
             except RuntimeError as error:
                 failed += 1
                 print(error, flush=True)
-    show(Tables(asked.seeds).lines(), asked.table, "dense")
+    show(Tables(asked.seeds, asked.device).lines(), asked.table, "dense")
     raise SystemExit(1 if failed else 0)
 
 

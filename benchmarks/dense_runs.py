@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import platform
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import torch
 from ruamel.yaml import YAML
 
 from benchmarks.kept import ROOT, code_of, commit, make, plain
@@ -26,6 +28,7 @@ from sslflow.settings.params import load, lookup
 
 WORK = Path("work/benchmarks/dense")
 SEEDS = (0, 1, 2)
+DEVICES = ("cpu", "cuda")
 DATA: dict[str, Any] = {"source": "samples:scenes", "image_size": 64, "channels": 3}
 START = "lite0"
 IMAGES_SEEN = 45_000
@@ -80,15 +83,17 @@ CONTROLS = tuple(name for name, row in ROWS.items() if not row.method)
 
 @dataclass(frozen=True)
 class Job:
-    """One row with one seed."""
+    """One row with one seed, on one of the `DEVICES`."""
 
     row: str
     seed: int
+    device: str = "cpu"
 
     @property
     def folder(self) -> Path:
         """Where its stages run."""
-        return WORK / self.row.replace(" ", "-").replace(",", "")
+        own = WORK if self.device == "cpu" else WORK / self.device
+        return own / self.row.replace(" ", "-").replace(",", "")
 
     @property
     def result(self) -> Path:
@@ -108,14 +113,14 @@ def make_folder(job: Job) -> None:
         if not link.exists():
             link.symlink_to(goal.resolve(), target_is_directory=True)
     text = StringIO()
-    YAML(typ="safe").dump(settings(job.row), text)
+    YAML(typ="safe").dump(settings(job.row, job.device), text)
     write_text(job.folder / "params.yaml", text.getvalue())
 
 
-def settings(name: str) -> dict[str, Any]:
-    """Those of the recipe, but for what the row says."""
+def settings(name: str, device: str) -> dict[str, Any]:
+    """Those of the recipe, but for what the row says, and where it is computed."""
     params, row = load(ROOT / "recipes/scenes.yaml"), ROWS[name]
-    params["compute"] |= {"device": "cpu", "threads": 1}
+    params["compute"] |= {"device": device, "threads": 1}
     params["start"] |= row.start
     params["encoder"] |= row.encoder
     params["pretrain"]["log_every"] = 200
@@ -130,14 +135,14 @@ def settings(name: str) -> dict[str, Any]:
 
 def key(job: Job) -> str:
     """Changes when the settings that the row reads do, or its images, or the code of its method."""
-    content = [job.row, job.seed, *of_row(job.row)]
+    content = [job.row, job.seed, *of_row(job.row, job.device)]
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @cache
-def of_row(name: str) -> list[Any]:
+def of_row(name: str, device: str) -> list[Any]:
     """What all seeds of a row depend on."""
-    params, row = settings(name), ROWS[name]
+    params, row = settings(name, device), ROWS[name]
     content: list[Any] = [*(sha256(WORK / "prepared" / one) for one in ("manifest.parquet", FILE))]
     content += [params[section] for section in ("compute", "encoder", "segment", "detect")]
     content += [params["starts"]] if row.start or row.control == START else []
@@ -177,7 +182,7 @@ def run(job: Job) -> None:
         began = time.monotonic()
         stage(job, one, row.name, str(job.seed))
         result["seconds"][one] = round(time.monotonic() - began, 1)
-        result |= {"commit": commit(), "code": code(row)}
+        result |= {"commit": commit(), "code": code(row), "machine": machine(job.device)}
         job.result.parent.mkdir(parents=True, exist_ok=True)
         write_json(job.result, result)
     for large in (paths.trained, paths.segmenter, paths.detector):
@@ -186,6 +191,12 @@ def run(job: Job) -> None:
     shutil.rmtree(job.folder / paths.WORK / "pretrain", ignore_errors=True)
     took = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result["seconds"].items())
     print(f"{job.row}  seed {job.seed}  {took}", flush=True)
+
+
+def machine(device: str) -> str:
+    """What computes, and with which torch."""
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{platform.machine()}, one thread a run, no GPU"
+    return f"{name}, torch {torch.__version__}"
 
 
 def stage(job: Job, name: str, *arguments: str) -> None:

@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -50,13 +51,15 @@ def hash_of(file: Path) -> str:
 
 
 def plain(file: Path) -> str:
-    """A file's code, comments and docstrings left out."""
+    """A file's code, comments and docstrings left out; the same by every version of Python."""
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list):
             node.body = [one for one in body if not _is_words(one)]  # pyright: ignore[reportAttributeAccessIssue]
-    return ast.dump(tree)
+    # Later versions of Python tell of type parameters, where there are none, too.
+    whole = {"show_empty": True} if sys.version_info >= (3, 13) else {}
+    return ast.dump(tree, **whole).replace(", type_params=[]", "")
 
 
 def _is_words(node: ast.AST) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import fakewhere
@@ -23,13 +24,13 @@ RIGHT = {
 }
 
 
-def add(row: str, seed: int, pointing: float = 0.5) -> None:
+def add(row: str, seed: int, pointing: float = 0.5, device: str = "cpu") -> None:
     """What a run of a row leaves behind."""
     dataset, right = Dataset(dense_runs.WORK / "prepared"), RIGHT[row]
     rows, name = dataset.annotated_rows(TEST, "mask"), dense_runs.ROWS[row].name
     assert dataset.truth
     masks, things = dataset.truth.masks(rows).numpy(), dataset.truth.things(rows)
-    job = dense_runs.Job(row, seed)
+    job = dense_runs.Job(row, seed, device)
     dense_runs.make_folder(job)
     with pytest.MonkeyPatch.context() as inside:
         inside.chdir(job.folder)
@@ -37,6 +38,7 @@ def add(row: str, seed: int, pointing: float = 0.5) -> None:
         own = {way: share for way, share in right.items() if way[0] != "linear"}
         fakewhere.detected(name, seed, things, rows, own, pointing)
     result = dense_runs.kept(job) | {"commit": "abc1234", "code": {"sslflow.dense.rows": "1"}}
+    result |= {"machine": "a GPU, torch 2"} if device == "cuda" else {}
     write_json(job.result, result | {"seconds": dict.fromkeys(dense_runs.ROWS[row].stages, 12.0)})
     dense.found.cache_clear()
 
@@ -151,8 +153,22 @@ def test_a_row_of_other_settings_or_half_done_counts_for_nothing(made):
 
 
 def test_rows_differ_in_what_they_read(made):
-    jobs = [dense_runs.Job(row, seed) for row in dense_runs.ROWS for seed in (0, 1)]
+    both = itertools.product(dense_runs.ROWS, (0, 1), dense_runs.DEVICES)
+    jobs = [dense_runs.Job(row, seed, device) for row, seed, device in both]
     assert len({dense_runs.key(job) for job in jobs}) == len(jobs)
+
+
+def test_runs_on_a_gpu_stand_in_tables_of_their_own_with_the_costs_of_those_on_a_cpu(made):
+    assert dense.Tables([0], "cuda").rows == []
+    assert dense_runs.Job("simclr", 0, "cuda").folder != dense_runs.Job("simclr", 0).folder
+    for row in ("from scratch", "simclr"):
+        add(row, 0, device="cuda")
+    lines = list(dense.Tables([0], "cuda").lines())
+    assert lines[0].startswith("a GPU, torch 2; ")
+    assert not any(line.startswith("| lite0 | 1 |") for line in lines)
+    assert "| lite0 | – | 12 | 12 |" in lines
+    assert "no GPU" in next(dense.Tables([0]).lines())
+    assert "device: cuda" in (dense_runs.Job("simclr", 0, "cuda").folder / "params.yaml").read_text()
 
 
 def test_tables_of_what_is_there_know_today_s_settings(made, monkeypatch):
