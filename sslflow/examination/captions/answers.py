@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +19,25 @@ from sslflow.networks.matcher import Matcher
 CHUNK = 1024
 COMMONEST = 2000
 """Captions of training images among which the one is chosen that is told of every image."""
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A method that brings images and texts into one space."""
+
+    @property
+    def matcher(self) -> Matcher:
+        """Both encoders, with what brings their features there."""
+        ...
+
+
+@runtime_checkable
+class Tells(Protocol):
+    """A method that tells captions."""
+
+    def told(self, images: Tensor, beams: int = 5) -> Tensor:
+        """Those of normalised images, as tokens, int64 `(n, length)`."""
+        ...
 
 
 @dataclass(frozen=True)
