@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sslflow.data.captions import captions_of
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import NO_LABEL, TEST
-from sslflow.ingest.images.captioned import captions_of
 from sslflow.runtime.rng import permutation
 from sslflow.settings.params import Count
 

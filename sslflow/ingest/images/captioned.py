@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sslflow.data import captions as kept
 from sslflow.data.splits import TEST
 from sslflow.data.tokens import FILE, PAD, UNKNOWN, encoded
 from sslflow.ingest.images.captions import Captions
@@ -53,7 +54,8 @@ class Captioned:
         if self._captions is None:
             return {}, {}
         faults = [(escape(where), escape(reason)) for where, reason in self._captions.faults]
-        table = pq.read_table(folder / "manifest.parquet", columns=["path", "shard", "split"])
+        manifest = pq.read_table(folder / "manifest.parquet")
+        table = manifest.select(["path", "shard", "split"])
         names, splits = table["path"].to_pylist(), table["split"].to_pylist()
         for row, own in self._of.items():
             if len(own) > PER_IMAGE:
@@ -71,9 +73,11 @@ class Captioned:
         per_image = max(map(len, self._of.values()))
         facts = {"per_image": per_image, "length": min(longest, LENGTH), "vocabulary": tokenizer.get_vocab_size()}
         counts = self._write_tokens(folder, facts, tokenizer, table["shard"].to_numpy(), names, faults)
+        numbers = pa.array([len(self._of.get(row, ())) for row in range(len(names))], pa.int32())
+        pq.write_table(manifest.append_column("captions", numbers), folder / "manifest.parquet")
         pq.write_table(
             pa.table({"row": pa.array(list(self._of), pa.int64()), "captions": list(self._of.values())}).sort_by("row"),
-            folder / "captions.parquet",
+            folder / kept.FILE,
         )
         write_csv(folder / PUT_ASIDE, ("path", "reason"), sorted(faults))
         tested = {one for row, own in self._of.items() if splits[row] == TEST for one in own}
@@ -136,9 +140,3 @@ class Captioned:
                 f"warning: captions: {counts['captions_in_both']:,} of the {tested:,} different ones to test on are "
                 "also learnt from: what is found by them need not be understood"
             )
-
-
-def captions_of(folder: Path) -> dict[int, list[str]]:
-    """Row of a prepared data set → its captions, of those that have some."""
-    table = pq.read_table(folder / "captions.parquet")
-    return dict(zip(table["row"].to_pylist(), table["captions"].to_pylist(), strict=True))

@@ -26,6 +26,8 @@ INCOMPLETE = "line without an image or a caption"
 AGAIN = "caption that its image has already"
 MISSING = "image without captions"
 SAID = "expected names, csv:FILE, jsonl:FILE.jsonl or txt"
+KEYWORDS = 4
+"""Of the sample emoji, in a caption."""
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _SHARES = (EMPTY, NOT_UTF8, DAMAGED, INCOMPLETE)
 """What is wrong with a line itself; of captions without an image, and images without captions, there may be many."""
@@ -203,11 +205,15 @@ def _beside(root: Path) -> Iterator[Line]:
 
 
 def _names() -> dict[str, tuple[str, ...]]:
-    """Of each of the sample emoji, by its code point, its name and its keywords."""
+    """Of each of the sample emoji, by its code point, its name, and its keywords, a few a caption."""
     with (paths.SAMPLES / "emoji" / "names.csv").open(newline="", encoding="utf-8") as handle:
-        return {
-            row["code_point"]: tuple(filter(None, (row["name"], row["keywords"]))) for row in csv.DictReader(handle)
-        }
+        rows = list(csv.DictReader(handle))
+    found = {}
+    for row in rows:
+        words = [word for word in row["keywords"].split(", ") if word]
+        few = (", ".join(words[start : start + KEYWORDS]) for start in range(0, len(words), KEYWORDS))
+        found[row["code_point"]] = (row["name"], *(one for one in few if one != row["name"]))
+    return found
 
 
 def _refuse_utf16(file: Path) -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from sslflow.data.captions import captions_of
 from sslflow.data.dataset import Dataset
 from sslflow.drawing.embedded import Picture, image, picture
-from sslflow.ingest.images.captioned import captions_of
 from sslflow.reporting.captions.rows import Row, Rows
 from sslflow.reporting.images.confusion import Confusion
 from sslflow.runtime.rng import permutation

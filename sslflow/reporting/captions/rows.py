@@ -13,7 +13,6 @@ import numpy as np
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.intervals import Interval, crossed, of_share
-from sslflow.networks.starts import BLIND
 from sslflow.reporting.amounts import percent
 from sslflow.reporting.leaderboard import CONTROLS
 from sslflow.runtime.files import read_json
@@ -22,6 +21,7 @@ from sslflow.runtime.tables import read_parquet
 Kind = Literal["images", "texts"]
 NEAREST = "nearest"
 OWN = "own"
+BLIND = "blind"
 
 
 class Metric(NamedTuple):

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from sslflow.evaluation.intervals import Interval
-from sslflow.networks.starts import BLIND
 from sslflow.reporting.amounts import percent
 from sslflow.reporting.captions import examples
-from sslflow.reporting.captions.rows import METRICS, NEAREST, OWN, Row, Rows
+from sslflow.reporting.captions.rows import BLIND, METRICS, NEAREST, OWN, Row, Rows
 
 SAID = {
     "zero_shot": "tells the class of {} % of the unseen images by its name alone",
