@@ -23,6 +23,7 @@ from sslflow.runtime.files import write_metrics
 from sslflow.settings.params import Over, Schemas, read
 from sslflow.stages.entry import run
 from sslflow.training.continued import Continued
+from sslflow.training.fit import fit
 from sslflow.training.ingredients import build, example_rows, of_examples, own_schemas
 from sslflow.training.method import Method, find
 from sslflow.training.provenance import how_images_are, made_by
@@ -42,6 +43,8 @@ def schemas(method: str) -> Schemas:
         block: kind,
         **own_schemas(method),
         f"{block}.start": Over("start", Continued),
+        f"{block}.views": Over("views", kind.Views),
+        f"{block}.train": Over("train", fit),
     }
 
 

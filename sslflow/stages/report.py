@@ -40,6 +40,7 @@ SHOWN = (
     "finetune",
     "segment",
     "detect",
+    "match",
     "domains",
     "adapt",
     "adapt_methods",
