@@ -29,7 +29,10 @@ class Companion(nn.Module):
 def require_companion(kind: type[Method]) -> None:
     """Raises `ValueError` for a method that works epoch by epoch, which adaptation does not, or that needs labels,
     captions or a teacher."""
-    if not {"labels", "teacher", *CAPTIONED}.isdisjoint(ingredients(kind)) or kind.start_epoch is not Method.start_epoch:
+    if (
+        not {"labels", "teacher", *CAPTIONED}.isdisjoint(ingredients(kind))
+        or kind.start_epoch is not Method.start_epoch
+    ):
         raise ValueError(
             f"adapt.companion: {kind.__name__} works by epochs, or needs labels, captions or a teacher; take another: simclr"
         )

@@ -101,9 +101,9 @@ def search_by_text(
 def _refuse_unknown(text: str, model: ImageMatcher) -> None:
     from tokenizers import Tokenizer  # takes long to load
 
-    tokens = Tokenizer.from_str(model.matcher.tokenizer).encode(text, add_special_tokens=False).ids
-    known = [token for token in tokens if token != UNKNOWN]
-    if not known:
+    tokenizer = Tokenizer.from_str(model.matcher.tokenizer)
+    tokens = tokenizer.encode(text, add_special_tokens=False).ids
+    if not tokenizer.decode([token for token in tokens if token != UNKNOWN]).strip():
         raise ValueError(f"--text: '{text}' has no letter that the model's captions had; it knows nothing of it")
 
 

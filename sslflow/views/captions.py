@@ -20,7 +20,8 @@ class CaptionedViews(TwoViews):
     captions apart, int64 `(n, 1 + per_image)`: a number of the caption that was drawn, then of each that the image has,
     0 for none.
 
-    Nothing is mirrored unless it is asked for: captions tell left from right.
+    Nothing is mirrored, and no colour becomes another, unless it is asked for: captions tell left from right and red
+    from blue.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class CaptionedViews(TwoViews):
         *,
         crop: Crop = Crop(smallest=0.5),
         flip: Fraction = 0.0,
-        colour: Colour = Colour(),
+        colour: Colour = Colour(hue=0.0, grey=0.0),
         blur: Blur = Blur(),
         solarize: Fraction = 0.0,
         second: Second = Second(),
