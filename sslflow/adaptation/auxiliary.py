@@ -34,5 +34,6 @@ def require_companion(kind: type[Method]) -> None:
         or kind.start_epoch is not Method.start_epoch
     ):
         raise ValueError(
-            f"adapt.companion: {kind.__name__} works by epochs, or needs labels, captions or a teacher; take another: simclr"
+            f"adapt.companion: {kind.__name__} works by epochs, or needs labels, captions or a teacher; take another: "
+            "simclr"
         )

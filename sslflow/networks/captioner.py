@@ -36,12 +36,14 @@ class Captioner(nn.Module):
         """What is attended to of a map `(n, map_dim, rows, columns)`: `(n, rows · columns, dim)`."""
         return self.seen_norm(self.seen(last.flatten(2).mT))
 
-    def forward(self, seen: Tensor, tokens: Tensor, backwards: bool = False) -> Tensor:
-        """Logits of the token after each of `tokens`, int64 `(n, k)`: `(n, k, vocabulary)`."""
+    def forward(self, seen: Tensor, tokens: Tensor, backwards: bool = False, wanted: Tensor | None = None) -> Tensor:
+        """Logits of the token after each of `tokens`, int64 `(n, k)`: `(n, k, vocabulary)`; of those that are `wanted`
+        alone, bool `(n, k)`: `(m, vocabulary)`, and most are padding."""
         decoder: Any = self.backwards if backwards else self.forwards
         after = nn.Transformer.generate_square_subsequent_mask(tokens.shape[1], device=tokens.device)
         given = self.words(tokens) + self.places[: tokens.shape[1]]
         found = decoder(given, seen, tgt_mask=after, tgt_is_causal=True)
+        found = found if wanted is None else found[wanted]
         return found @ self.words.weight.T + self.bias
 
     @torch.no_grad()

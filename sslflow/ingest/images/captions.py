@@ -163,8 +163,8 @@ def _table(file: Path) -> Iterator[Line]:
                 yield f"line {reader.line_num}", row["path"], row["caption"]
         except csv.Error as error:
             raise ValueError(
-                f"data.captions: {file}, after line {reader.line_num}: not a comma-separated table ({error}); a caption with "
-                'a comma or a quote stands in quotes, and a quote in it twice: "a ""red"" bus"'
+                f"data.captions: {file}, after line {reader.line_num}: not a comma-separated table ({error}); a caption "
+                'with a comma or a quote stands in quotes, and a quote in it twice: "a ""red"" bus"'
             ) from None
 
 

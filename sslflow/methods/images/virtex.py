@@ -33,10 +33,13 @@ class VirTex(Method):
     def training_step(self, batch: Batch) -> Losses:
         view, tokens = batch.views
         seen, tokens = self.captioner.places_of(self.encoder.map(view)), trimmed(tokens)
-        forwards, right = next_tokens(self.captioner(seen, tokens[:, :-1]), tokens)
-        back = turned(tokens)
-        backwards, _ = next_tokens(self.captioner(seen, back[:, :-1], backwards=True), back)
+        forwards, right = self._told(seen, tokens, backwards=False)
+        backwards, _ = self._told(seen, turned(tokens), backwards=True)
         return {"loss": (forwards + backwards) / 2, "accuracy": right, "forwards": forwards, "backwards": backwards}
+
+    def _told(self, seen: Tensor, tokens: Tensor, backwards: bool) -> tuple[Tensor, Tensor]:
+        logits = self.captioner(seen, tokens[:, :-1], backwards, wanted=tokens[:, 1:] != PAD)
+        return next_tokens(logits, tokens)
 
     def choices(self, images: int) -> Choices:
         return Choices(self.vocabulary, "tokens of the vocabulary")
@@ -48,12 +51,12 @@ class VirTex(Method):
 
 
 def next_tokens(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross entropy and accuracy of telling each of `tokens` `(n, k + 1)` but the first one by `logits`
-    `(n, k, vocabulary)`: of each caption the mean over its tokens, and of these the mean. Scalars; at random the first
-    is ln(vocabulary)."""
-    answers = tokens[:, 1:]
-    there = (answers != PAD).float()
-    counts = there.sum(dim=1).clamp_min(1)
-    losses = F.cross_entropy(logits.float().mT, answers, reduction="none")
-    right = (logits.argmax(dim=2) == answers).float()
-    return ((losses * there).sum(dim=1) / counts).mean(), ((right * there).sum(dim=1) / counts).mean()
+    """Cross entropy and accuracy of telling each of `tokens` `(n, k + 1)` but the first ones and padding, `m` of them
+    row by row, by `logits` `(m, vocabulary)`: of each caption the mean over its tokens, and of these the mean. Scalars;
+    at random the first is ln(vocabulary)."""
+    there = tokens[:, 1:] != PAD
+    answers = tokens[:, 1:][there]
+    shares = (1 / (len(tokens) * there.sum(dim=1, keepdim=True).clamp_min(1))).expand_as(there)[there]
+    losses = F.cross_entropy(logits.float(), answers, reduction="none")
+    right = (logits.argmax(dim=1) == answers).float()
+    return (losses * shares).sum(), (right * shares).sum()

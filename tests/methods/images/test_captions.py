@@ -178,10 +178,13 @@ def test_the_loss_of_words_is_a_mean_of_captions_not_of_tokens() -> None:
         ]
         means.append(sum(loss for loss, _ in logs) / len(logs))
         rights.append(sum(right for _, right in logs) / len(logs))
-    loss, right = next_tokens(logits, tokens)
+    there = tokens[:, 1:] != PAD
+    loss, right = next_tokens(logits[there], tokens)
     assert float(loss) == pytest.approx(sum(means) / 3, rel=1e-5)
     assert float(right) == pytest.approx(sum(rights) / 3)
-    assert float(next_tokens(torch.zeros_like(logits), tokens)[0]) == pytest.approx(math.log(VOCABULARY), rel=1e-6)
+    assert float(next_tokens(torch.zeros_like(logits)[there], tokens)[0]) == pytest.approx(
+        math.log(VOCABULARY), rel=1e-6
+    )
 
 
 def captioner() -> Captioner:
@@ -202,6 +205,8 @@ def test_no_word_is_told_from_those_after_it(backwards: bool) -> None:
     torch.testing.assert_close(before[0, :2], after[0, :2])
     assert not torch.allclose(before[0, 2:4], after[0, 2:4])
     assert not torch.allclose(before, made(seen + 1, tokens, backwards=backwards))
+    wanted = tokens > 8
+    torch.testing.assert_close(made(seen, tokens, backwards, wanted=wanted), before[wanted])
 
 
 @torch.no_grad()
