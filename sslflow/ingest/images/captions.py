@@ -77,8 +77,8 @@ def read_captions(captions: str, root: Path, source: Source, max_bad: float) -> 
     records = {item.name: item for item in source.records() if isinstance(item, Record)}
     if captions == NAMES:
         known = _names()
-        found = {name: known[item.group or ""] for name, item in records.items() if item.group in known}
-        return Captions(found, tuple((name, MISSING) for name in records if name not in found))
+        named = {name: known[item.group or ""] for name, item in records.items() if item.group in known}
+        return Captions(named, tuple((name, MISSING) for name in records if name not in named))
     names = Names(records)
     place = captions_file(captions)
     lines = _beside(root) if place is None else _table(place) if captions.startswith("csv:") else _json_lines(place)
@@ -163,8 +163,8 @@ def _table(file: Path) -> Iterator[Line]:
                 yield f"line {reader.line_num}", row["path"], row["caption"]
         except csv.Error as error:
             raise ValueError(
-                f"data.captions: {file}, after line {reader.line_num}: not a comma-separated table ({error}); a caption "
-                'with a comma or a quote stands in quotes, and a quote in it twice: "a ""red"" bus"'
+                f"data.captions: {file}, after line {reader.line_num}: not a comma-separated table ({error}); a "
+                'caption with a comma or a quote stands in quotes, and a quote in it twice: "a ""red"" bus"'
             ) from None
 
 

@@ -121,6 +121,7 @@ def test_the_loss_of_clip_is_that_of_its_parts() -> None:
     method, batch = clip(0.7)
     losses = method.training_step(batch)
     first, second, tokens, numbers = batch.views
+    assert method.projector
     texts = F.normalize(method.text_head(method.text_encoder(tokens)), dim=1)
     same = interchangeable(numbers, batch.rows)
     ours = [
