@@ -49,6 +49,8 @@ WEIGHTS = {
     "finetune_control": 14,
     "segment": 120,
     "segment_control": 120,
+    "match": 30,
+    "match_control": 20,
     "detect": 180,
     "detect_control": 180,
     "adapt": 12,

@@ -43,6 +43,7 @@ MAKERS = {
         "tuned": "finetune",
         **dict.fromkeys(("segmented", "segmenters"), "segment"),
         **dict.fromkeys(("detected", "detectors"), "detect"),
+        "matched": "match",
         "adapted": "adapt",
         "report": "report",
         "scores": "report",
@@ -68,8 +69,8 @@ def maker(file: Path) -> str:
     else:
         stage = MAKERS.get(root, {}).get(first, "") or MAKERS.get(root, {}).get(first.partition(".")[0], "")
     name = file.stem.rpartition("-")[0]
-    control = stage in ("probe", "finetune", "segment", "detect") and (
-        name in ("random", "pixels", "scratch") or start(name).exists()
+    control = stage in ("probe", "finetune", "segment", "detect", "match") and (
+        name in ("random", "pixels", "scratch", "blind") or start(name).exists()
     )
     return f"{stage}_control" if control else stage
 
@@ -183,6 +184,12 @@ def detected(name: str, seed: int) -> Path:
 def detector(name: str, seed: int) -> Path:
     """The detector that a row learnt from the largest share of the boxes, safetensors."""
     return ARTIFACTS / "detectors" / f"{run_name(name, seed)}.safetensors"
+
+
+def matched(name: str, seed: int) -> Path:
+    """The folder with what a row answered about captions of the test images, and a model that compares images and
+    texts, where the row has one."""
+    return ARTIFACTS / "matched" / run_name(name, seed)
 
 
 def views(method: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,13 @@ from sslflow.audiovisual import method as of_clips
 from sslflow.audiovisual.ingredients import of_clips as clip_ingredients
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
+from sslflow.data.tokens import BETWEEN, FIRST, PAD
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.rng import derive
-from sslflow.settings.params import Over, read
+from sslflow.settings.params import Over, load, read
 from sslflow.training import method as of_images
 from sslflow.training.fit import fit
-from sslflow.training.ingredients import build
+from sslflow.training.ingredients import build, own_schemas
 from sslflow.training.ingredients import of_examples as image_ingredients
 from sslflow.training.method import Batch, Method, Pool
 from sslflow.views.images import Views
@@ -47,20 +49,46 @@ class Case:
 
 
 class MemoryImages:
-    """What a `Dataset` of images offers, of images in memory."""
+    """What a `Dataset` of images offers, of images in memory, with captions: some have two, some one, and many the
+    same."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
         self.images, self.labels = images, labels
         shares = images / 255
         mean, std = shares.mean(axis=(0, 2, 3)), shares.std(axis=(0, 2, 3))
         self.format = ImageFormat(images.shape[1], images.shape[2], tuple(mean.tolist()), tuple(std.tolist()))
+        self.captions = made_up_captions(images, labels)
+        self.beside = {"captions": {"per_image": 3, "length": self.captions.shape[2], "vocabulary": 32}}
+
+    def column(self, name: str, rows: np.ndarray) -> np.ndarray:
+        assert name == "captions"
+        return (self.captions[rows][:, :, 0] != PAD).sum(axis=1)
 
     @property
     def pretraining_rows(self) -> np.ndarray:
         return np.arange(len(self.images))
 
     def read(self, rows: np.ndarray) -> Fields:
-        return Fields(images=torch.from_numpy(self.images[rows].copy()))
+        read = (torch.from_numpy(one[np.asarray(rows)].copy()) for one in (self.images, self.captions))
+        return Fields(**dict(zip(("images", "captions"), read, strict=True)))
+
+
+def made_up_captions(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Tokens of captions, int32 `(n, 3, 6)`: the class, and of every other image also how bright it is; the third is
+    padding."""
+    found = np.full((len(images), 3, 6), PAD, np.int32)
+    bright = 20 + (images.mean(axis=(1, 2, 3)) // 32).astype(np.int32)
+    for row, label in enumerate(labels.tolist()):
+        found[row, 0, :3] = FIRST, 8 + label, BETWEEN
+        if row % 2:
+            found[row, 1, :4] = FIRST, bright[row], 8 + label, BETWEEN
+    return found
+
+
+def recipe_of(method: str) -> Path:
+    """The recipe with the settings of a method for images: the one of all of these, or else one that has it."""
+    others = (file for file in sorted(RECIPE.parent.glob("*.yaml")) if method in (load(file).get("methods") or {}))
+    return RECIPE if method in load(RECIPE)["methods"] else next(others)
 
 
 def tinted(images: np.ndarray) -> np.ndarray:
@@ -73,13 +101,15 @@ def image_case(name: str, *, seed: int = 0, start: bool = True, colour: bool = F
     """The method with its settings from the recipe, on the first real images and a small encoder of a kind that it can
     train; unless `fit` is to do it, started as before an epoch."""
     kind, block = of_images.find(name), f"methods.{name}"
-    schemas = {block: kind, f"{block}.views": Over("views", kind.Views), f"{block}.train": Over("train", fit)}
-    settings = read(schemas, RECIPE)
+    own = {f"{block}.views": Over("views", kind.Views), f"{block}.train": Over("train", fit), **own_schemas(name)}
+    settings = read({block: kind, **own}, recipe_of(name))
     grey, labels = first_images(count)
 
     def made(images: np.ndarray, encoder: dict[str, Any]) -> Case:
         data: Any = MemoryImages(images, labels)
-        given = {**image_ingredients(data, data.pretraining_rows, encoder), "teacher": lambda: a_teacher(data.format)}
+        words = settings.get(f"{block}.text_encoder", {})
+        known = image_ingredients(data, data.pretraining_rows, encoder, text_encoder=words)
+        given = {**known, "teacher": lambda: a_teacher(data.format)}
         torch.manual_seed(derive(seed, "init"))
         method = build(kind, given, settings[block])
         return Case(method, kind.Views(data.format, **settings[f"{block}.views"]), data)

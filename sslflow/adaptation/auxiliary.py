@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sslflow.data.fields import Fields
-from sslflow.training.ingredients import ingredients
+from sslflow.training.ingredients import CAPTIONED, ingredients
 from sslflow.training.method import Batch, Method
 from sslflow.views.images import Views
 
@@ -27,9 +27,13 @@ class Companion(nn.Module):
 
 
 def require_companion(kind: type[Method]) -> None:
-    """Raises `ValueError` for a method that works epoch by epoch, which adaptation does not, or that needs labels or a
-    teacher."""
-    if not {"labels", "teacher"}.isdisjoint(ingredients(kind)) or kind.start_epoch is not Method.start_epoch:
+    """Raises `ValueError` for a method that works epoch by epoch, which adaptation does not, or that needs labels,
+    captions or a teacher."""
+    if (
+        not {"labels", "teacher", *CAPTIONED}.isdisjoint(ingredients(kind))
+        or kind.start_epoch is not Method.start_epoch
+    ):
         raise ValueError(
-            f"adapt.companion: {kind.__name__} works by epochs, or needs labels or a teacher; take another: simclr"
+            f"adapt.companion: {kind.__name__} works by epochs, or needs labels, captions or a teacher; take another: "
+            "simclr"
         )

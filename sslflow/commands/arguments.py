@@ -73,13 +73,19 @@ def of_uses(commands: Commands) -> None:
     embedded.add_argument("--workers", type=int, default=0, help="processes that read images (default: all cores)")
     embedded.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
 
-    searched = commands.add_parser("search", help="the images of a table of features that are most like others")
-    searched.add_argument("images", type=Path, nargs="+", metavar="image", help="files with images to look for")
+    searched = commands.add_parser("search", help="the images that are most like others, or fit a text best")
+    searched.add_argument("images", type=Path, nargs="*", metavar="image", help="files with images to look for")
+    searched.add_argument(
+        "--text", action="append", default=[], help="what to look for instead, in the images below --folder"
+    )
+    searched.add_argument(
+        "--model", default="", help="for --text: a run such as clip-0, or a file (default: the only one)"
+    )
     searched.add_argument("--in", dest="table", type=Path, default=Path("features.parquet"), help="table by embed")
     searched.add_argument("--top", type=int, default=10, help="so many of each (default: 10)")
     searched.add_argument("--sheet", type=Path, metavar="PNG", help="draw them on a contact sheet")
     searched.add_argument("--encoder", default="", help="where the table's encoder is now (default: where it was)")
-    searched.add_argument("--folder", type=Path, help="where the table's images are now (default: where they were)")
+    searched.add_argument("--folder", type=Path, help="of the images; of a table's, if it isn't where it was")
     searched.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 (default: auto)")
 
     selected = commands.add_parser("select", help="which images of a table of features to label next")

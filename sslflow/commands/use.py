@@ -11,6 +11,7 @@ import torch
 
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.runtime.device import compute, usable
+from sslflow.use.by_text import open_matcher, search_by_text
 from sslflow.use.detect import detect_folder
 from sslflow.use.embed import embed_folder
 from sslflow.use.encoder import open_encoder
@@ -58,19 +59,30 @@ def embed(asked: argparse.Namespace) -> None:
 
 
 def look_for(asked: argparse.Namespace) -> None:
-    """The nearest neighbours of images."""
+    """The nearest neighbours of images, or what fits texts."""
     if asked.sheet and asked.sheet.suffix.lower() != ".png":
         raise ValueError(f"{asked.sheet}: the contact sheet is a PNG: give it a name that ends in .png")
-    facts = facts_of(asked.table)
+    if bool(asked.images) == bool(asked.text):
+        raise ValueError(
+            "search: name images to look for in a table of `sslflow embed`, or a text to look for in a folder: "
+            '--text "red fruit" --folder FOLDER'
+        )
+    if asked.text and not asked.folder:
+        raise ValueError("--text: say by --folder in which images to look for it")
     device = _device(asked.device)
-    found = search(asked.images, asked.table, encoder_of(asked.table, asked.encoder), device, asked.top)
-    for image, hits in zip(asked.images, found, strict=True):
-        if len(asked.images) > 1:
-            print(f"{image}:")
+    if asked.text:
+        wanted, folder = asked.text, asked.folder
+        found = search_by_text(wanted, folder, open_matcher(asked.model), device, tell, top=asked.top)
+    else:
+        wanted, folder = asked.images, asked.folder or Path(facts_of(asked.table)["folder"])
+        found = search(wanted, asked.table, encoder_of(asked.table, asked.encoder), device, asked.top)
+    for one, hits in zip(wanted, found, strict=True):
+        if len(wanted) > 1:
+            print(f"{one}:")
         for hit in hits:
             print(f"{hit.score:6.3f}  {hit.path}")
     if asked.sheet:
-        write_sheet(asked.sheet, asked.images, found, asked.folder or Path(facts["folder"]), tell)
+        write_sheet(asked.sheet, wanted, found, folder, tell)
         print(f"wrote {asked.sheet}")
 
 

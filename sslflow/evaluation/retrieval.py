@@ -31,18 +31,34 @@ def retrieval(scores: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
     return {name: mean for name, mean in means.items() if name not in {f"r{d}" for d in DEPTHS if d >= scores.shape[1]}}
 
 
+def per_query(scores: np.ndarray, relevant: np.ndarray) -> dict[str, np.ndarray]:
+    """Of each query, `(queries,)` each: `r1`, `r5`, `r10`, the probability that a relevant item is among the first so
+    many, and `rank`, the mean rank of the first relevant one, over the orders that equal scores may stand in. Raises
+    `ValueError` for scores that are not finite, and for a query without a relevant item."""
+    if not np.isfinite(scores).all() or not relevant.any(axis=1).all():
+        raise ValueError("expected finite scores, and for each query something relevant")
+    found = [_ranks(row, wanted) for row, wanted in zip(scores, relevant, strict=True)]
+    hits = {f"r{depth}": np.array([first[ranks <= depth].sum() for ranks, first in found]) for depth in DEPTHS}
+    return {**hits, "rank": np.array([(ranks * first).sum() for ranks, first in found])}
+
+
 def chance(relevant: np.ndarray) -> dict[str, float]:
     """What `retrieval` gives on average where the order is chance."""
     return retrieval(np.zeros(relevant.shape), relevant)
 
 
 def _query(scores: np.ndarray, relevant: np.ndarray) -> tuple[float, ...]:
+    ranks, first = _ranks(scores, relevant)
+    hits = [float(first[ranks <= depth].sum()) for depth in DEPTHS]
+    return *hits, float((first / ranks).sum()), _ndcg(scores, relevant)
+
+
+def _ranks(scores: np.ndarray, relevant: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks that the first relevant item may have, and the probability of each."""
     best = scores[relevant].max()
     above, tied = int((scores > best).sum()), scores == best
     first = _first_of(int(relevant[tied].sum()), int(tied.sum()))
-    ranks = above + 1 + np.arange(len(first))
-    hits = [float(first[ranks <= depth].sum()) for depth in DEPTHS]
-    return *hits, float((first / ranks).sum()), _ndcg(scores, relevant)
+    return above + 1 + np.arange(len(first)), first
 
 
 def _first_of(wanted: int, count: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from sslflow.ingest.images.annotations import annotation_places
+from sslflow.ingest.images.captions import captions_file
 from sslflow.ingest.images.folders import visit
 from sslflow.ingest.images.sources import directory
 from sslflow.ingest.records import escape
@@ -28,6 +29,7 @@ def write_listing(
     labels: str = "",
     annotations: str = "",
     annotations_test: str = "",
+    captions: str = "",
     probe_source: str = "same",
     probe_path: str = "data/raw",
 ) -> int:
@@ -43,6 +45,8 @@ def write_listing(
     places = annotation_places(annotations, annotations_test)
     folders = {setting: ("folder", str(place)) for setting, place in places.items() if place.is_dir()}
     tables = {setting: place for setting, place in places.items() if place.is_file()}
+    if file_of_captions := captions_file(captions):
+        tables["captions"] = file_of_captions
     return _write(file, "data", looked_at | folders, tables | ({"labels": Path(labels)} if labels else {}))
 
 

@@ -121,6 +121,7 @@ class Record:
     group: str | None = None
     """What a split never divides: images of the same thing have the same group. None: the image stands alone."""
     truth: Annotation | None = None
+    captions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from sslflow.reporting import contents, curves, leaderboard, origin, story, verd
 from sslflow.reporting.adaptation import section as adaptation
 from sslflow.reporting.adaptation.gains import Adaptations
 from sslflow.reporting.answers import RETRIEVAL, Answers
+from sslflow.reporting.captions import section as captioned
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.images import (
@@ -114,6 +115,7 @@ def render(
         "retrieved": _table(run, board, [metric for metric in leaderboard.metric_names(board) if metric in RETRIEVAL]),
         "worth": worth.section(board, answers, dataset, best, prices),
         "where": places,
+        "matched": captioned.section(captioned.Rows(run.params, run.seeds, dataset), seed),
         "imbalance": imbalance.section(board, answers, dataset, best),
         "data": prepared.section(dataset, run.params) if run.methods else None,
         "audited": audit,

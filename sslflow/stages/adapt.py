@@ -39,7 +39,7 @@ from sslflow.stages.entry import run
 from sslflow.training import method
 from sslflow.training.continued import Continued
 from sslflow.training.fit import fit
-from sslflow.training.ingredients import build
+from sslflow.training.ingredients import build, own_schemas
 from sslflow.views.images import CropView
 
 Start = Literal["pretrained", "random"]
@@ -101,6 +101,7 @@ def schemas(adaptation_method: str, companion: str, kind: str) -> Schemas:
         "adapt.views": CropView,
         f"adapt_methods.{adaptation_method}": adapter.find(adaptation_method),
         block: auxiliary,
+        **own_schemas(companion),
         f"{block}.start": Continued,
         f"{block}.views": Over("views", auxiliary.Views),
         f"{block}.train": Over("train", fit),

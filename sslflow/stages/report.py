@@ -11,6 +11,7 @@ from sslflow.data.dataset import Dataset
 from sslflow.reporting import card, leaderboard, origin
 from sslflow.reporting.adaptation.gains import Adaptations
 from sslflow.reporting.answers import Answers
+from sslflow.reporting.captions.rows import Rows as Matched
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.curves import merge
 from sslflow.reporting.images.worth import Prices
@@ -39,6 +40,7 @@ SHOWN = (
     "finetune",
     "segment",
     "detect",
+    "match",
     "domains",
     "adapt",
     "adapt_methods",
@@ -90,9 +92,12 @@ def make(file: Path, so_far: SoFar | None = None) -> None:
     places = Rows(params, seeds, dataset)
     for name, scores in places.means().items():
         leaderboard.write_scores(f"where-{name}", scores)
+    matched = Matched(params, seeds, dataset)
+    for name, scores in matched.means().items():
+        leaderboard.write_scores(f"match-{name}", scores)
     points = merge(methods, seeds, paths.ARTIFACTS / "curves.csv")
-    durations = [*origin.durations(methods, seeds), *places.durations(), *adaptations.durations]
-    durations += correspondences.durations
+    durations = [*origin.durations(methods, seeds), *places.durations(), *matched.durations()]
+    durations += [*adaptations.durations, *correspondences.durations]
     facts = card.card(methods, seeds, origin.settings(params, SHOWN, methods), dataset, durations)
     card.write(paths.REPORT, facts, dataset)
     page = render(

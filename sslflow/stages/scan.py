@@ -24,9 +24,9 @@ from sslflow.runtime.folders import refuse_links
 from sslflow.settings.params import Schemas, load, lookup, read, schema
 from sslflow.stages.entry import run
 
-ANNOTATIONS = ("annotations", "annotations_test")
+BESIDE = ("annotations", "annotations_test", "captions")
 KINDS = {
-    "data": (prepare_images, ("source", "path", "probe_source", "probe_path", "labels", *ANNOTATIONS)),
+    "data": (prepare_images, ("source", "path", "probe_source", "probe_path", "labels", *BESIDE)),
     "domains": (prepare_domains, ("source", "source_path", "target", "target_path")),
     "clips": (prepare_clips, ("source", "path")),
     "starts": (Start, ()),
@@ -95,9 +95,11 @@ def _refuse_copy(settings: Mapping[str, Mapping[str, Any]], weights: Mapping[str
     if settings["data"].get("labels"):
         named.append(("data.labels", settings["data"]["labels"]))
     kinds: dict[str, str] = {}
-    for key in ANNOTATIONS:
+    for key in BESIDE:
         if text := settings["data"].get(key):
             kind, colon, place = text.partition(":")
+            if not colon:  # captions beside the images, or those of the samples
+                continue
             kinds[f"data.{key}"] = f"{kind}{colon}"
             named.append((f"data.{key}", place))
     for setting, name in named:

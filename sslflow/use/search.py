@@ -114,23 +114,27 @@ def _paths(content: pq.ParquetFile, rows: np.ndarray) -> dict[int, str]:
 
 
 def write_sheet(
-    file: Path, images: Sequence[Path], found: Sequence[Sequence[Hit]], folder: Path, tell: Callable[[str], None]
+    file: Path, asked: Sequence[Path | str], found: Sequence[Sequence[Hit]], folder: Path, tell: Callable[[str], None]
 ) -> None:
-    """A contact sheet as PNG: a row for each image, the image first, then its neighbours, which lie in `folder`; what
-    can't be read any more is grey, and a line says so."""
+    """A contact sheet as PNG: a row for each image that was asked for, the image first, or each text; then what was
+    found, which lies in `folder`; what can't be read any more is grey, and a line says so."""
     shown = [list(hits[:DRAWN]) for hits in found]
     if any(len(hits) > DRAWN for hits in found):
         tell(f"{file}: drawn are the first {DRAWN} of each")
-    across = 1 + max(len(hits) for hits in shown)
+    first = int(isinstance(asked[0], Path))
+    across = first + max(len(hits) for hits in shown)
     cells = []
-    for image, hits in zip(images, shown, strict=True):
-        cells += [thumbnail(image, tell), *(thumbnail(folder / unescape(hit.path), tell) for hit in hits)]
-    scores = [f"{hit.score:.3f}" for hit in shown[0]] if len(shown) == 1 else [str(n) for n in range(1, across)]
+    for one, hits in zip(asked, shown, strict=True):
+        cells += [thumbnail(one, tell)] if isinstance(one, Path) else []
+        cells += [thumbnail(folder / unescape(hit.path), tell) for hit in hits]
+    scores = (
+        [f"{hit.score:.3f}" for hit in shown[0]] if len(shown) == 1 else [str(n + 1) for n in range(across - first)]
+    )
     sheet = contact_sheet(
         np.stack(cells),
         columns=across,
-        row_labels=[image.name[:24] for image in images],
-        column_labels=["", *scores],
+        row_labels=[(one.name if isinstance(one, Path) else one)[:24] for one in asked],
+        column_labels=[*[""] * first, *scores],
     )
     with replacing(file) as temporary:
         sheet.save(temporary, format="PNG")

@@ -172,7 +172,7 @@ def test_a_companion_needs_images_and_changes_the_run(project):
     assert ran(project)["opda_pretrained_auroc"] != alone["opda_pretrained_auroc"]
     for name in ("deepcluster", "supervised", "distillation"):
         project["adapt"] |= {"companion": name}
-        with pytest.raises(ValueError, match="works by epochs, or needs labels or a teacher"):
+        with pytest.raises(ValueError, match="works by epochs, or needs labels, captions or a teacher"):
             ran(project)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -102,7 +102,7 @@ def annotated_folder(
         told = read_voc(place, names, masks)
     else:
         told = _read_masks(place, names, masks)
-    splits = told.splits or _by_folder(told.annotations) or _drawn(told.annotations, seed, test_fraction)
+    splits = told.splits or by_folder(told.annotations) or _drawn(told.annotations, seed, test_fraction)
     notes = [*whole.notes, *told.notes, *(f"warning: {line}" for line in hardly_differing(told.thing_classes))]
     counts = Counter(splits.values())
     rest = len(names.all) - len(told.annotations)
@@ -133,9 +133,9 @@ def _records(whole: Source, annotations: Mapping[str, Annotation], splits: Mappi
             yield item
 
 
-def _by_folder(annotations: Mapping[str, Annotation]) -> dict[str, Split] | None:
+def by_folder(names: Collection[str]) -> dict[str, Split] | None:
     """By the folders `train` and `test`, or `val`, in which the images lie, where all lie in such."""
-    tops = {name: name.partition("/")[0].strip().lower() if "/" in name else "" for name in annotations}
+    tops = {name: name.partition("/")[0].strip().lower() if "/" in name else "" for name in names}
     there = set(tops.values())
     train, test, validation = (
         there & {*names} for names in (layout.TRAIN_NAMES, layout.TEST_NAMES, layout.VALIDATION_NAMES)

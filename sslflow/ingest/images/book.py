@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 
 from sslflow.data.splits import POOL, TEST, TRAIN, Split
+from sslflow.ingest.images.captioned import Captioned
 from sslflow.ingest.images.examine import Examined
 from sslflow.ingest.images.losses import Losses
 from sslflow.ingest.images.repeats import Repeat
@@ -30,6 +31,7 @@ class Book:
 
     losses: Losses
     truths: Truths
+    captioned: Captioned
     drop: bool
     rejected: list[Rejected] = field(default_factory=list)
     _rejected: set[str] = field(default_factory=set)
@@ -93,6 +95,8 @@ def _keep_or_drop(item: Examined, book: Book, writer: ShardWriter) -> None:
         leaked = tested is not None and item.split != TEST
         book.repeats.append(Repeat(item.name, item.split, item.label, item.sha256, row, leaked, added))
     book.truths.add(item, row, added)
+    same_split = tested is None or item.split == TEST
+    book.captioned.add(item.captions, added if added is not None else row if same_split else None)
     if added is not None:
         book.first[item.split].setdefault(key, added)
 

@@ -44,6 +44,7 @@ class Examined:
     """Of the picture that the file holds, 128 bits, hexadecimal: by it, repeats are found."""
     known: Known | None = None
     """Of an image that has been annotated."""
+    captions: tuple[str, ...] = ()
 
 
 Decoder = Callable[[Picture], Decoded]
@@ -134,7 +135,8 @@ def _examined(record: Record, decoder: Decoder, annotator: Annotator | None) -> 
         return Rejected(record.name, str(reason))
     known = annotator(record.truth, decoded) if annotator and record.truth else None
     content = decoded.content or digest[:32]
-    return Examined(record.name, record.split, record.label, record.group, decoded, digest, content, known)
+    whole = decoded, digest, content, known, record.captions
+    return Examined(record.name, record.split, record.label, record.group, *whole)
 
 
 def _sha256(picture: Picture) -> str:

@@ -17,6 +17,8 @@ from sslflow.data.formats import ImageFormat, described
 from sslflow.data.splits import POOL, TEST, TRAIN
 from sslflow.ingest.images.annotations import annotated_folder, check_annotations
 from sslflow.ingest.images.book import COLUMNS, Book, take, tasks
+from sslflow.ingest.images.captioned import Captioned
+from sslflow.ingest.images.captions import check_captions, read_captions, with_captions
 from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, decode
 from sslflow.ingest.images.examine import cores, examine_all
 from sslflow.ingest.images.imbalance import long_tailed
@@ -63,6 +65,8 @@ def prepare(
     annotations: str = "",
     annotations_test: str = "",
     masks: Masks = _BY_NUMBER,
+    captions: str = "",
+    vocabulary: Count = 8192,
     probe_source: str = "same",
     probe_path: str = "data/raw",
     image_size: Count,
@@ -103,6 +107,11 @@ def prepare(
         words = Words(place="data.probe_path", unlabelled="")
         probe = open_source(probe_source, probe_path, seed=seed, test_fraction=test_fraction, label=label, words=words)
         images = combine(images, probe)
+    of_images = None
+    if captions:
+        check_captions(captions, source=source, probe_source=probe_source)
+        of_images = read_captions(captions, Path(path), images, max_bad)
+        images = with_captions(images, of_images, seed, test_fraction)
     thinned = 0
     if imbalance > 1 and not images.doubt:
         images, thinned = long_tailed(images, imbalance, seed)
@@ -131,7 +140,7 @@ def prepare(
     )
     annotator = partial(known, size=image_size, fit=fit, masks=images.masks or Masks(), max_pixels=max_pixels)
     with replacing_folder(folder) as temporary:
-        book = Book(Losses(sixteen_bit), Truths(images), drop=duplicates == "drop")
+        book = Book(Losses(sixteen_bit), Truths(images), Captioned(of_images), drop=duplicates == "drop")
         shape = (channels, image_size, image_size)
         with ShardWriter(temporary, {"images": ("|u1", shape)}, COLUMNS, measured="images") as writer:
             waiting = tasks(images, book, channels * image_size**2)
@@ -155,7 +164,9 @@ def prepare(
         _judge(temporary, images.classes, where, domain, say)
         truth, of_truth = book.truths.write(temporary, max_bad, say)
         read = {"fit": fit, "background": background, "sixteen_bit": sixteen_bit}
+        beside, of_captions = book.captioned.write(temporary, vocabulary, say)
         facts = {**described(form, images.classes), "counts": counts, "warnings": warnings, "read": read, **truth}
+        facts |= {"beside": beside} if beside else {}
         write_json(temporary / "dataset.json", facts)
     leaked = sum(repeat.leaked for repeat in book.repeats)
     if leaked:
@@ -174,6 +185,7 @@ def prepare(
         "thinned": thinned,
         "passed_over": sum(one.files for one in book.passed),
         **of_truth,
+        **of_captions,
     }
 
 
