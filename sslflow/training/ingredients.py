@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sslflow.data.dataset import Dataset
+from sslflow.data.depth import depth_facts, with_depth
 from sslflow.data.formats import ImageFormat
 from sslflow.data.splits import TRAIN
 from sslflow.networks.encoder import Encoder
@@ -42,10 +43,14 @@ def build(kind: type[M], factories: Factories, settings: Mapping[str, Any]) -> M
 
 
 def image_rows(kind: type[Method], dataset: Dataset[ImageFormat]) -> np.ndarray:
-    """The rows that a method of images is trained on: labelled ones, where it learns labels. Raises `ValueError` for
+    """The rows that a method of images is trained on: labelled ones, where it learns labels, those with a depth map,
+    where it learns from depth. Raises `ValueError` for
     fewer than two (a method that learns labels says so itself)."""
     learns_labels = "labels" in ingredients(kind)
     rows = dataset.labelled_rows(TRAIN) if learns_labels else dataset.pretraining_rows
+    if "depth" in ingredients(kind):
+        depth_facts(dataset)
+        rows = with_depth(dataset, rows)
     if len(rows) < 2 and not learns_labels:
         raise ValueError(f"pretraining needs at least two images, and there are {len(rows)}")
     return rows
@@ -59,7 +64,8 @@ def of_images(
     teacher: str = RANDOM,
 ) -> Factories:
     """What there is for methods of images: an encoder with the settings given and random weights, or the weights of a
-    start; the labels of the rows; how many images they are; and a teacher, an encoder with the weights of a start."""
+    start; the labels of the rows; how many images they are; a teacher, an encoder with the weights of a start; what is
+    known of all depth maps, and an encoder of these, with the same settings and random weights."""
 
     def taught_by() -> Encoder:
         if teacher == RANDOM:
@@ -77,4 +83,6 @@ def of_images(
         "labels": lambda: torch.from_numpy(dataset.labels[rows]),
         "images": lambda: len(rows),
         "teacher": taught_by,
+        "depth": lambda: depth_facts(dataset),
+        "depth_encoder": lambda: Encoder(1, dataset.format.size, **encoder),
     }
