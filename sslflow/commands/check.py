@@ -14,7 +14,7 @@ from typing import Any
 
 from sslflow import paths, stages
 from sslflow.commands import values
-from sslflow.networks.starts import BUILT_IN, ELSEWHERE, RANDOM
+from sslflow.networks.starts import BUILT_IN, ELSEWHERE, MEAN, RANDOM
 from sslflow.settings import by_name
 from sslflow.settings.params import (
     FILE,
@@ -177,6 +177,7 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
         ("run", "tuned_controls", ("scratch",)),
         ("run", "segment_controls", (RANDOM, "scratch")),
         ("run", "detect_controls", (RANDOM, "scratch")),
+        ("run", "depth_controls", (RANDOM, "scratch", MEAN)),
         ("start", "weights", (RANDOM,)),
         ("start", "teacher", (RANDOM,)),
     ):

@@ -24,7 +24,7 @@ from sslflow.runtime.folders import refuse_links
 from sslflow.settings.params import Schemas, load, lookup, read, schema
 from sslflow.stages.entry import run
 
-ANNOTATIONS = ("annotations", "annotations_test")
+ANNOTATIONS = ("annotations", "annotations_test", "depth")
 KINDS = {
     "data": (prepare, ("source", "path", "probe_source", "probe_path", "labels", *ANNOTATIONS)),
     "domains": (prepare_domains, ("source", "source_path", "target", "target_path")),

@@ -17,8 +17,8 @@ class DepthView(Views):
     """One view of each image with its depth map: a square crop and a flip of both; other colours of the image alone.
 
     Its tensors: normalised images `(n, c, s, s)`; depth `(n, 1, s, s)`, 0 where it isn't known; and what black and
-    white are when normalised, `(n, 2, c, 1, 1)`, for pictures. Of depth each pixel has the value of the nearest one. What is
-    seen twice as large is half as far away: depth is divided by how much the crop enlarges (arXiv:1406.2283).
+    white are when normalised, `(n, 2, c, 1, 1)`, for pictures. Of depth each pixel has the value of the nearest one.
+    What is seen twice as large is half as far away: depth is divided by how much the crop enlarges (arXiv:1406.2283).
     """
 
     def __init__(

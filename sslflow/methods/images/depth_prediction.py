@@ -9,9 +9,9 @@ from torch import Tensor
 from sslflow.data.depth import DepthFacts
 from sslflow.networks.decoder import Decoder
 from sslflow.networks.encoder import Encoder
-from sslflow.runtime.device import full_precision
 from sslflow.runtime.distributed import all_reduce_sum
 from sslflow.settings.params import Count, Fraction
+from sslflow.training.log_depth import scale_invariant
 from sslflow.training.method import Batch, Losses, Method
 from sslflow.views.depth import DepthView, drawn
 from sslflow.views.images import Share
@@ -76,13 +76,3 @@ def reduced(maps: Tensor, side: int) -> tuple[Tensor, Tensor]:
     share = F.adaptive_avg_pool2d(known, side)
     logs = F.adaptive_avg_pool2d(DepthFacts.logs(maps), side) / share.clamp_min(1e-6)
     return logs, (share > 0).float()
-
-
-@full_precision
-def scale_invariant(told: Tensor, true: Tensor, known: Tensor, invariance: float) -> Tensor:
-    """Scale-invariant error of log depth `(n, 1, h, w)`: scalar, a mean over images of mean(d²) − λ · mean(d)², d the
-    difference over the pixels that are `known` (1, else 0); 0 for an image of which nothing is."""
-    count = known.sum(dim=(1, 2, 3)).clamp_min(1)
-    difference = (told - true) * known
-    squares = difference.square().sum(dim=(1, 2, 3)) / count
-    return (squares - invariance * (difference.sum(dim=(1, 2, 3)) / count).square()).mean()
