@@ -201,6 +201,12 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
             if own.get(key, RANDOM) not in (RANDOM, shared):
                 yield f"methods.{name}.start.{key}: expected {RANDOM}, or what start.{key} says ({shared})"
     for name in _asked(content, "images"):
+        if (
+            name in names("images")
+            and "depth" in ingredients(find(name))
+            and (without := values.without_depth(content))
+        ):
+            yield f"run.methods: {name} learns from depth maps: {without}, or leave it out"
         teacher = lookup(content, f"methods.{name}.start", over="start").get("teacher", RANDOM)
         if teacher == RANDOM and name in names("images") and "teacher" in ingredients(find(name)):
             yield f"start.teacher: {name} learns from a teacher, and there is none; set it to a name in starts"

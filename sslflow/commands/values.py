@@ -118,18 +118,24 @@ def _depth(content: Mapping[str, Any]) -> Iterator[str]:
             yield str(error)
 
 
+def without_depth(content: Mapping[str, Any]) -> str:
+    """That images are to have no depth maps; `""` where they are."""
+    own = lookup(content, "data")
+    source = own.get("source", "")
+    if source == "samples:rooms" or own.get("depth"):
+        return ""
+    return f"source {source} has no depth maps, and data.depth names none; name them (docs/depth.md)"
+
+
 def _unannotated(content: Mapping[str, Any]) -> Iterator[str]:
     """Rows that learn from masks, boxes or depth, where there are to be none."""
     own, run = lookup(content, "data"), lookup(content, "run")
     source, annotations = own.get("source", ""), own.get("annotations", "")
     if not isinstance(source, str) or not isinstance(annotations, str):
         return
-    if asked := [f"run.{key}" for key in ("depth", "depth_controls") if run.get(key)]:
-        if source != "samples:rooms" and not own.get("depth"):
-            yield (
-                f"{' and '.join(asked)}: source {source} has no depth maps, and data.depth names none; name them "
-                "(docs/depth.md), or set it to []"
-            )
+    asked = [f"run.{key}" for key in ("depth", "depth_controls") if run.get(key)]
+    if asked and without_depth(content):
+        yield f"{' and '.join(asked)}: {without_depth(content)}, or set it to []"
     for setting, what in (("segment", "masks"), ("detect", "boxes")):
         asked = [key for key in (f"run.{setting}", f"run.{setting}_controls") if run.get(key.removeprefix("run."))]
         if not asked:

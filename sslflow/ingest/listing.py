@@ -36,10 +36,10 @@ def write_listing(
     """Replace `file` by a table of the files and folders that the sources would look at; the number of its rows. Where
     nothing has changed, `file` is not touched.
 
-    `setting` says where a row was found (`path`, `probe_path`, `annotations`, `depth` …), `path` is escaped and relative to
-    that, folders end with a slash, `size` is in bytes, or `unreadable`, or `= path` for a folder that has been listed
-    under that path. Sources that look in no folder of the user's have no rows. Raises `ValueError` where such a folder
-    isn't there.
+    `setting` says where a row was found (`path`, `probe_path`, `annotations`, `depth` …), `path` is escaped and
+    relative to that, folders end with a slash, `size` is in bytes, or `unreadable`, or `= path` for a folder that has
+    been listed under that path. Sources that look in no folder of the user's have no rows. Raises `ValueError` where
+    such a folder isn't there.
     """
     looked_at = {"probe_path": (probe_source, probe_path), "path": (source, path)}
     places = annotation_places(annotations, annotations_test)

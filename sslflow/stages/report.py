@@ -13,6 +13,7 @@ from sslflow.reporting.adaptation.gains import Adaptations
 from sslflow.reporting.answers import Answers
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.curves import merge
+from sslflow.reporting.depth.rows import Rows as Distances
 from sslflow.reporting.images.worth import Prices
 from sslflow.reporting.page import Run, render
 from sslflow.reporting.so_far import SoFar
@@ -39,6 +40,7 @@ SHOWN = (
     "finetune",
     "segment",
     "detect",
+    "depth",
     "domains",
     "adapt",
     "adapt_methods",
@@ -90,8 +92,11 @@ def make(file: Path, so_far: SoFar | None = None) -> None:
     places = Rows(params, seeds, dataset)
     for name, scores in places.means().items():
         leaderboard.write_scores(f"where-{name}", scores)
+    distances = Distances(params, seeds, dataset)
+    for name, scores in distances.means().items():
+        leaderboard.write_scores(f"depth-{name}", scores)
     points = merge(methods, seeds, paths.ARTIFACTS / "curves.csv")
-    durations = [*origin.durations(methods, seeds), *places.durations(), *adaptations.durations]
+    durations = [*origin.durations(methods, seeds), *places.durations(), *distances.durations(), *adaptations.durations]
     durations += correspondences.durations
     facts = card.card(methods, seeds, origin.settings(params, SHOWN, methods), dataset, durations)
     card.write(paths.REPORT, facts, dataset)
