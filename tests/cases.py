@@ -47,20 +47,25 @@ class Case:
 
 
 class MemoryImages:
-    """What a `Dataset` of images offers, of images in memory."""
+    """What a `Dataset` of images offers, of images in memory, with depth maps: the brighter, the farther away."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
         self.images, self.labels = images, labels
         shares = images / 255
         mean, std = shares.mean(axis=(0, 2, 3)), shares.std(axis=(0, 2, 3))
         self.format = ImageFormat(images.shape[1], images.shape[2], tuple(mean.tolist()), tuple(std.tolist()))
+        self.depth = np.float32(1 + 9 * shares.mean(axis=1, keepdims=True))
+        self.depth[:, :, :2] = 0
+        logs = np.log(self.depth[self.depth > 0])
+        self.beside = {"depth": {"mean_log": float(logs.mean()), "std_log": float(logs.std())}}
 
     @property
     def pretraining_rows(self) -> np.ndarray:
         return np.arange(len(self.images))
 
     def read(self, rows: np.ndarray) -> Fields:
-        return Fields(images=torch.from_numpy(self.images[rows].copy()))
+        read = (torch.from_numpy(one[np.asarray(rows)].copy()) for one in (self.images, self.depth))
+        return Fields(**dict(zip(("images", "depth"), read, strict=True)))
 
 
 def tinted(images: np.ndarray) -> np.ndarray:

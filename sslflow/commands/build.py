@@ -12,6 +12,7 @@ import torch
 from sslflow.audiovisual import method as clip_method
 from sslflow.audiovisual.plan import Plan
 from sslflow.commands.check import ASKED, BLOCKS
+from sslflow.data.depth import DepthFacts
 from sslflow.data.formats import ClipFormat, ImageFormat
 from sslflow.ingest.videos.cut import Grid
 from sslflow.networks.encoder import Encoder
@@ -55,6 +56,8 @@ def _images(name: str, content: Mapping[str, Any]) -> None:
         "labels": lambda: torch.arange(LABELS) % 2,
         "images": lambda: LABELS,
         "teacher": lambda: _encoder(form.channels, form.size, settings["encoder"]),
+        "depth": lambda: DepthFacts(0.0, 1.0),
+        "depth_encoder": lambda: _encoder(1, form.size, settings["encoder"]),
     }
     build(kind, given, settings[block])
     kind.Views(form, **settings[f"{block}.views"])
