@@ -13,9 +13,11 @@ from sslflow.runtime.files import read_json, sha256, write_json
 from sslflow.settings.params import Natural, closest
 
 RANDOM, SCRATCH = "random", "scratch"
+RAW = ("pixels", "words", "voxels")
+"""Rows of examples themselves as features: of images, text, volumes."""
 MEAN = "mean"
 """The row that looks at no image: the mean of the depth maps."""
-BUILT_IN = (RANDOM, "pixels", SCRATCH, MEAN)
+BUILT_IN = (RANDOM, *RAW, SCRATCH, MEAN)
 """Names that stand for no weights: of control rows, and of training from random weights."""
 ELSEWHERE = ("package:", "timm:")
 """What begins so is no file."""

@@ -23,12 +23,14 @@ from sslflow.dense.depth.scores import ERRORS
 from sslflow.dense.protocols import Protocol
 from sslflow.dense.rows import FEWEST, annotated_shares, lacking, tell_left_out
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import ENCODERS
 from sslflow.networks.starts import MEAN, RANDOM, SCRATCH
 from sslflow.networks.weights import encoder_of
 from sslflow.runtime.about import about
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_metrics
 from sslflow.settings.params import read
+from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
 
 STEP = 0.001
@@ -43,13 +45,13 @@ ROWS: Mapping[str, tuple[Protocol, ...]] = {RANDOM: ("frozen",), SCRATCH: ("tune
 """The protocols that say something of a control; of all other rows all do."""
 
 
-def schemas() -> Mapping[str, Callable[..., Any]]:
+def schemas(kind: str) -> Mapping[str, Callable[..., Any]]:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    return {"compute": compute, "encoder": Encoder, "depth": estimate_depth}
+    return {"compute": compute, "encoder": ENCODERS[kind], "depth": estimate_depth}
 
 
 def main(method: str, seed: int) -> None:
-    settings = read(schemas())
+    settings = read(schemas(data_kind()))
     device = compute(**settings["compute"])
     dataset, name = Dataset(), paths.run_name(method, seed)
     test = dataset.annotated_rows(TEST, FIELD)

@@ -177,7 +177,14 @@ def test_weights_of_the_user_s_own_names_are_told_by_what_they_are(root: Path, m
     scan.main()
     file = paths.start("mine")
     before, written = file.read_text(), file.stat().st_mtime_ns
-    assert sorted(one.stem for one in file.parent.iterdir()) == ["mine", "pixels", "random", "scratch"]
+    assert sorted(one.stem for one in file.parent.iterdir()) == [
+        "mine",
+        "pixels",
+        "random",
+        "scratch",
+        "voxels",
+        "words",
+    ]
     scan.main()
     assert file.stat().st_mtime_ns == written
     assert read_start("mine") == Start(weights="weights.safetensors", network="resnet18", side=96)
