@@ -158,7 +158,8 @@ class DepthMaps:
     scale: float
     """Metres from one of their values to the next."""
     spare: Split | None = None
-    """Where an image is to be whose map can't be used, if it is divided from others for its map's sake."""
+    """Where an image is to be that was chosen to test on and whose map can't be used, if images were divided for their
+    maps' sake."""
     flaws: tuple[tuple[str, str], ...] = ()
     """Maps that belong to no image, and why."""
 

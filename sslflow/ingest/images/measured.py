@@ -26,7 +26,7 @@ class Measured:
         """None: of a source without."""
         self.maps = maps
         self._flaws: list[tuple[str, str]] = list(maps.flaws) if maps else []
-        self._unusable = 0
+        self._unusable: set[str] = set()
         self._of: dict[Split, Counter[bool]] = defaultdict(Counter)
         self._without: list[str] = []
         self._sums: dict[Split, np.ndarray] = defaultdict(lambda: np.zeros(4))
@@ -35,9 +35,11 @@ class Measured:
         """The image; where its map can't be used, as one without."""
         if self.maps is None or item.depth is None or item.depth.metres is not None:
             return item
-        self._flaws.append((item.name, item.depth.flaw))
-        self._unusable += 1
-        return replace(item, split=self.maps.spare or item.split, depth=None)
+        if item.name not in self._unusable:  # one to train on may come again in the pool
+            self._flaws.append((item.name, item.depth.flaw))
+            self._unusable.add(item.name)
+        split = self.maps.spare if self.maps.spare and item.split == TEST else item.split
+        return replace(item, split=split, depth=None)
 
     def add(self, item: Examined, side: int) -> tuple[dict[str, np.ndarray], dict[str, float]]:
         """An image that is kept; its field and its column of the manifest, none where the source has no maps."""
@@ -61,13 +63,13 @@ class Measured:
             return {}, {}
         rows = [(escape(name), escape(reason)) for name, reason in sorted(set(self._flaws))]
         write_csv(folder / FILE, ("path", "reason"), rows)
-        good = sum(own[True] for own in self._of.values())
-        if not good or self._unusable > max_bad * (good + self._unusable):
+        # Where images were divided for their maps' sake, those in the pool are there a second time.
+        good = sum(own[True] for split, own in self._of.items() if split != POOL or not self.maps.spare)
+        bad = len(self._unusable)
+        if not good or bad > max_bad * (good + bad):
             limit = f"more than data.max_bad = {max_bad:g} allows" if good else "there is nothing to learn from"
             examples = "".join(f"\n  {name}: {reason}" for name, reason in rows[:_EXAMPLES])
-            raise ValueError(
-                f"data.depth: {self._unusable} of {good + self._unusable} depth maps can't be used, {limit}:{examples}"
-            )
+            raise ValueError(f"data.depth: {bad} of {good + bad} depth maps can't be used, {limit}:{examples}")
         for line in self._told(good):
             say(line)
         pretrained = POOL if self._sums[POOL][0] else TRAIN
@@ -81,8 +83,8 @@ class Measured:
         }
         return {"beside": {"depth": facts}}, {
             "with_depth": good,
-            "without_depth": len(self._without),
-            "depth_unusable": self._unusable,
+            "without_depth": len(set(self._without)),
+            "depth_unusable": bad,
             "depth_left_out": len(self.maps.flaws),
             **{f"depth_{split}": self._of[split][True] for split in (TRAIN, TEST, POOL)},
         }
@@ -92,7 +94,7 @@ class Measured:
         yield f"depth maps of {good:,} images ({splits})"
         if self._without:
             yield (
-                f"warning: depth: {len(self._without):,} images have none that can be used, such as "
+                f"warning: depth: {len(set(self._without)):,} images have none that can be used, such as "
                 f"{escape(self._without[0])}; methods that learn from depth don't see them, others do"
             )
         kinds: dict[str, list[tuple[str, str]]] = defaultdict(list)
