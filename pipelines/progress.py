@@ -53,6 +53,8 @@ WEIGHTS = {
     "match_control": 20,
     "detect": 180,
     "detect_control": 180,
+    "depth": 120,
+    "depth_control": 90,
     "adapt": 12,
     "score": 4,
     "pretrain_clips": 90,

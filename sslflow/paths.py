@@ -44,6 +44,7 @@ MAKERS = {
         **dict.fromkeys(("segmented", "segmenters"), "segment"),
         **dict.fromkeys(("detected", "detectors"), "detect"),
         "matched": "match",
+        "depths": "depth",
         "adapted": "adapt",
         "report": "report",
         "scores": "report",
@@ -69,8 +70,8 @@ def maker(file: Path) -> str:
     else:
         stage = MAKERS.get(root, {}).get(first, "") or MAKERS.get(root, {}).get(first.partition(".")[0], "")
     name = file.stem.rpartition("-")[0]
-    control = stage in ("probe", "finetune", "segment", "detect", "match") and (
-        name in ("random", "pixels", "scratch", "blind") or start(name).exists()
+    control = stage in ("probe", "finetune", "segment", "detect", "match", "depth") and (
+        name in ("random", "pixels", "scratch", "blind", "mean") or start(name).exists()
     )
     return f"{stage}_control" if control else stage
 
@@ -190,6 +191,11 @@ def matched(name: str, seed: int) -> Path:
     """The folder with what a row answered about captions of the test images, and a model that compares images and
     texts, where the row has one."""
     return ARTIFACTS / "matched" / run_name(name, seed)
+
+
+def depths(name: str, seed: int) -> Path:
+    """The folder with how far away a row took the pixels of the test images to be: errors, maps."""
+    return ARTIFACTS / "depths" / run_name(name, seed)
 
 
 def views(method: str) -> Path:

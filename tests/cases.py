@@ -50,7 +50,7 @@ class Case:
 
 class MemoryImages:
     """What a `Dataset` of images offers, of images in memory, with captions: some have two, some one, and many the
-    same."""
+    same; and with depth maps: the brighter, the farther away."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
         self.images, self.labels = images, labels
@@ -58,9 +58,17 @@ class MemoryImages:
         mean, std = shares.mean(axis=(0, 2, 3)), shares.std(axis=(0, 2, 3))
         self.format = ImageFormat(images.shape[1], images.shape[2], tuple(mean.tolist()), tuple(std.tolist()))
         self.captions = made_up_captions(images, labels)
-        self.beside = {"captions": {"per_image": 3, "length": self.captions.shape[2], "vocabulary": 32}}
+        self.depth = np.float32(1 + 9 * shares.mean(axis=1, keepdims=True))
+        self.depth[:, :, :2] = 0
+        logs = np.log(self.depth[self.depth > 0])
+        self.beside = {
+            "captions": {"per_image": 3, "length": self.captions.shape[2], "vocabulary": 32},
+            "depth": {"mean_log": float(logs.mean()), "std_log": float(logs.std())},
+        }
 
     def column(self, name: str, rows: np.ndarray) -> np.ndarray:
+        if name == "depth":
+            return (self.depth[rows] > 0).mean(axis=(1, 2, 3))
         assert name == "captions"
         return (self.captions[rows][:, :, 0] != PAD).sum(axis=1)
 
@@ -69,8 +77,8 @@ class MemoryImages:
         return np.arange(len(self.images))
 
     def read(self, rows: np.ndarray) -> Fields:
-        read = (torch.from_numpy(one[np.asarray(rows)].copy()) for one in (self.images, self.captions))
-        return Fields(**dict(zip(("images", "captions"), read, strict=True)))
+        read = (torch.from_numpy(one[np.asarray(rows)].copy()) for one in (self.images, self.captions, self.depth))
+        return Fields(**dict(zip(("images", "captions", "depth"), read, strict=True)))
 
 
 def made_up_captions(images: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from sslflow.audiovisual import method as clip_method
 from sslflow.audiovisual.plan import Plan
 from sslflow.commands.check import ASKED, BLOCKS
+from sslflow.data.depth import DepthFacts
 from sslflow.data.formats import AnyFormat, ClipFormat, ImageFormat, TextFormat
 from sslflow.ingest.videos.cut import Grid
 from sslflow.networks.encoder import Encoder
@@ -59,6 +61,8 @@ def _examples(name: str, content: Mapping[str, Any]) -> None:
         "teacher": lambda: _new(form, settings["encoder"]),
         "tokens": lambda: TOKENS,
         "text_encoder": lambda: _new(TOKENS, words),
+        "depth": lambda: DepthFacts(0.0, 1.0),
+        "depth_encoder": lambda: _new(replace(form, channels=1), settings["encoder"]),
     }
     build(kind, given, settings[block])
     kind.Views(form, **settings[f"{block}.views"])

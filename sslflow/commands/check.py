@@ -14,7 +14,7 @@ from typing import Any
 
 from sslflow import paths, stages
 from sslflow.commands import values
-from sslflow.networks.starts import BLIND, BUILT_IN, ELSEWHERE, RANDOM, RAW
+from sslflow.networks.starts import BLIND, BUILT_IN, ELSEWHERE, MEAN, RANDOM, RAW
 from sslflow.settings import by_name
 from sslflow.settings.params import (
     FILE,
@@ -195,6 +195,7 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
         ("run", "segment_controls", (RANDOM, "scratch")),
         ("run", "detect_controls", (RANDOM, "scratch")),
         ("run", "match_controls", (RANDOM, "pixels", BLIND)),
+        ("run", "depth_controls", (RANDOM, "scratch", MEAN)),
         ("start", "weights", (RANDOM,)),
         ("start", "teacher", (RANDOM,)),
     ):
@@ -218,8 +219,11 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
             if own.get(key, RANDOM) not in (RANDOM, shared):
                 yield f"methods.{name}.start.{key}: expected {RANDOM}, or what start.{key} says ({shared})"
     for name in _asked(content, "data"):
+        asked = ingredients(find(name)) if name in known("data", content) else ()
+        if "depth" in asked and (without := values.without_depth(content)):
+            yield f"run.methods: {name} learns from depth maps: {without}, or leave it out"
         teacher = lookup(content, f"methods.{name}.start", over="start").get("teacher", RANDOM)
-        if teacher == RANDOM and name in known("data", content) and "teacher" in ingredients(find(name)):
+        if teacher == RANDOM and "teacher" in asked:
             yield f"start.teacher: {name} learns from a teacher, and there is none; set it to a name in starts"
 
 

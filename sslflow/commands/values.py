@@ -11,6 +11,7 @@ from typing import Any
 from sslflow import paths
 from sslflow.ingest.images import sources
 from sslflow.ingest.images.annotations import check_annotations
+from sslflow.ingest.images.depths import check_depth
 from sslflow.ingest.listing import IN_FOLDERS
 from sslflow.ingest.records import Masks
 from sslflow.ingest.videos import sources as videos
@@ -20,6 +21,8 @@ from sslflow.settings.params import closest, lookup
 from sslflow.settings.sections import IMAGES, data_kind
 
 NAME = re.compile(r"[\w-]+")
+DEPTH = {"depth": "", "source": "", "path": "data/raw", "probe_source": "same"}
+"""Settings of `data` that must fit together where there are depth maps, and what they are where they aren't said."""
 
 
 def problems(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> Iterator[str]:
@@ -27,6 +30,7 @@ def problems(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> 
     yield from _sets(content)
     yield from _sources(content)
     yield from _annotations(content)
+    yield from _depth(content)
     yield from _unannotated(content)
     yield from _nothing(content, asked)
     yield from _places(content)
@@ -105,12 +109,35 @@ def _annotations(content: Mapping[str, Any]) -> Iterator[str]:
             yield str(error) if str(error).startswith("data.") else f"data.masks: {error}"
 
 
+def _depth(content: Mapping[str, Any]) -> Iterator[str]:
+    """Depth maps whose folder isn't there, or that don't go with other settings of `data`."""
+    own = lookup(content, "data")
+    texts = {name: own.get(name, known) for name, known in DEPTH.items()}
+    if all(isinstance(text, str) for text in texts.values()):
+        try:
+            check_depth(**texts)
+        except ValueError as error:
+            yield str(error)
+
+
+def without_depth(content: Mapping[str, Any]) -> str:
+    """That images are to have no depth maps; `""` where they are."""
+    own = lookup(content, "data")
+    source = own.get("source", "")
+    if source == "samples:rooms" or own.get("depth"):
+        return ""
+    return f"source {source} has no depth maps, and data.depth names none; name them (docs/depth.md)"
+
+
 def _unannotated(content: Mapping[str, Any]) -> Iterator[str]:
-    """Rows that learn from masks or boxes, where there are to be none."""
+    """Rows that learn from masks, boxes or depth, where there are to be none."""
     own, run = lookup(content, "data"), lookup(content, "run")
     source, annotations = own.get("source", ""), own.get("annotations", "")
     if not isinstance(source, str) or not isinstance(annotations, str):
         return
+    asked = [f"run.{key}" for key in ("depth", "depth_controls") if run.get(key)]
+    if asked and without_depth(content):
+        yield f"{' and '.join(asked)}: {without_depth(content)}, or set it to []"
     for setting, what in (("segment", "masks"), ("detect", "boxes")):
         asked = [key for key in (f"run.{setting}", f"run.{setting}_controls") if run.get(key.removeprefix("run."))]
         if not asked:

@@ -102,7 +102,10 @@ class Dataset(Generic[Format]):
         return rows[self.labels[rows] != NO_LABEL]
 
     def annotated_rows(self, split: str, kind: str) -> np.ndarray:
-        """Rows of one split of whose images `mask` or `boxes` are known, in manifest order."""
+        """Rows of one split of whose images `mask`, `boxes` or `depth` are known, in manifest order."""
+        if kind == "depth":
+            rows = self.rows(split)
+            return rows[self.column(kind, rows) > 0] if kind in self.beside else rows[:0]
         return np.intersect1d(self.rows(split), self.truth.rows(kind)) if self.truth else np.empty(0, np.int64)
 
     @property

@@ -15,17 +15,17 @@ FEWEST = 2
 
 
 def lacking(dataset: Dataset, kind: str) -> str:
-    """Why nothing can be learnt or tested, in words; empty where images of both splits have been annotated with `mask`
-    or `boxes`."""
+    """Why nothing can be learnt or tested, in words; empty where images of both splits have been annotated with `mask`,
+    `boxes` or `depth`."""
     without = [split for split in (TRAIN, TEST) if not len(dataset.annotated_rows(split, kind))]
     what = "masks" if kind == "mask" else kind
     return f"there are no images with {what} to {' and to '.join(without)} on" if without else ""
 
 
 def annotated_subset(dataset: Dataset, kind: str, fraction: float, seed: int) -> np.ndarray:
-    """Rows of a `fraction` of the training images that have been annotated with `mask` or `boxes`, in manifest order,
-    two at least where there are two. A smaller share is part of a larger one of the same seed. Which classes are in
-    them is up to chance, as it is for who annotates a part of their images."""
+    """Rows of a `fraction` of the training images that have been annotated with `mask`, `boxes` or `depth`, in
+    manifest order, two at least where there are two. A smaller share is part of a larger one of the same seed. Which
+    classes are in them is up to chance, as it is for who annotates a part of their images."""
     rows = dataset.annotated_rows(TRAIN, kind)
     order = permutation(len(rows), seed, "annotated").numpy()
     return np.sort(rows[order[: _count(fraction, len(rows))]])

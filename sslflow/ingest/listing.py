@@ -9,6 +9,7 @@ from pathlib import Path
 
 from sslflow.ingest.images.annotations import annotation_places
 from sslflow.ingest.images.captions import captions_file
+from sslflow.ingest.images.depths import depth_place
 from sslflow.ingest.images.folders import visit
 from sslflow.ingest.images.sources import directory
 from sslflow.ingest.records import escape
@@ -30,19 +31,22 @@ def write_listing(
     annotations: str = "",
     annotations_test: str = "",
     captions: str = "",
+    depth: str = "",
     probe_source: str = "same",
     probe_path: str = "data/raw",
 ) -> int:
     """Replace `file` by a table of the files and folders that the sources would look at; the number of its rows. Where
     nothing has changed, `file` is not touched.
 
-    `setting` says where a row was found (`path`, `probe_path`, `annotations` …), `path` is escaped and relative to
-    that, folders end with a slash, `size` is in bytes, or `unreadable`, or `= path` for a folder that has been listed
-    under that path. Sources that look in no folder of the user's have no rows. Raises `ValueError` where such a folder
-    isn't there.
+    `setting` says where a row was found (`path`, `probe_path`, `annotations`, `depth` …), `path` is escaped and
+    relative to that, folders end with a slash, `size` is in bytes, or `unreadable`, or `= path` for a folder that has
+    been listed under that path. Sources that look in no folder of the user's have no rows. Raises `ValueError` where
+    such a folder isn't there.
     """
     looked_at = {"probe_path": (probe_source, probe_path), "path": (source, path)}
     places = annotation_places(annotations, annotations_test)
+    if maps := depth_place(depth):
+        places["depth"] = maps
     folders = {setting: ("folder", str(place)) for setting, place in places.items() if place.is_dir()}
     tables = {setting: place for setting, place in places.items() if place.is_file()}
     if file_of_captions := captions_file(captions):

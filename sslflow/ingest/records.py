@@ -122,6 +122,8 @@ class Record:
     """What a split never divides: images of the same thing have the same group. None: the image stands alone."""
     truth: Annotation | None = None
     captions: tuple[str, ...] = ()
+    depth: Picture | None = None
+    """How far away each pixel is, as a PNG of 16 bits; None: it isn't known."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,19 @@ Item = Record | Rejected | Other | Passed
 
 
 @dataclass(frozen=True)
+class DepthMaps:
+    """What the depth maps of a source have in common."""
+
+    scale: float
+    """Metres from one of their values to the next."""
+    spare: Split | None = None
+    """Where an image is to be that was chosen to test on and whose map can't be used, if images were divided for their
+    maps' sake."""
+    flaws: tuple[tuple[str, str], ...] = ()
+    """Maps that belong to no image, and why."""
+
+
+@dataclass(frozen=True)
 class Source:
     """Images from one place. `records` can be called again and again, and yields the same in the same order: first
     those to test on, then those to train on, then the pool, so that of two equal images the one that comes first is
@@ -168,6 +183,8 @@ class Source:
     """What the things in images may be of."""
     flaws: tuple[Flaw, ...] = ()
     """What of the annotations is known to be wrong before an image is read, and is in no record."""
+    depth: DepthMaps | None = None
+    """Of a source with depth maps beside images."""
 
 
 def escape(name: str) -> str:

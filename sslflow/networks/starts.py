@@ -17,7 +17,9 @@ BLIND = "blind"
 """A row that looks at no example."""
 RAW = ("pixels", "words", "voxels")
 """Rows of examples themselves as features: of images, text, volumes."""
-BUILT_IN = (RANDOM, *RAW, SCRATCH, BLIND)
+MEAN = "mean"
+"""The row that looks at no image: the mean of the depth maps."""
+BUILT_IN = (RANDOM, *RAW, SCRATCH, BLIND, MEAN)
 """Names that stand for no weights: of control rows, and of training from random weights."""
 ELSEWHERE = ("package:", "timm:")
 """What begins so is no file."""

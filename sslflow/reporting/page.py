@@ -21,6 +21,8 @@ from sslflow.reporting.answers import RETRIEVAL, Answers
 from sslflow.reporting.captions import section as captioned
 from sslflow.reporting.clips import section as audiovisual
 from sslflow.reporting.clips.results import Correspondences
+from sslflow.reporting.depth import section as far
+from sslflow.reporting.depth.rows import Rows as Distances
 from sslflow.reporting.images import (
     atlas,
     audited,
@@ -102,7 +104,7 @@ def render(
         "remarks": [
             *story.remarks(board, run.methods, run.fractions, dataset.labelled or bool(places), answers),
             *_few(run, board, dataset),
-            *_unannotated(run, dataset),
+            *prepared.unannotated(run.params, dataset),
             *broken,
         ],
         "alerts": _alerts(audit, said),
@@ -116,6 +118,7 @@ def render(
         "worth": worth.section(board, answers, dataset, best, prices),
         "where": places,
         "matched": captioned.section(captioned.Rows(run.params, run.seeds, dataset), seed),
+        "depth": far.section(Distances(run.params, run.seeds, dataset)),
         "imbalance": imbalance.section(board, answers, dataset, best),
         "data": prepared.section(dataset, run.params) if run.methods else None,
         "audited": audit,
@@ -237,17 +240,6 @@ def _rates(run: Run, method: str, measured: dict[str, float]) -> list[tuple[str,
             words = name.removeprefix("encoder_").replace("_", ", ", 1)
             lines.append((f"encoder, {words}", rate, name == present))
     return lines
-
-
-def _unannotated(run: Run, dataset: Dataset) -> list[str]:
-    """Rows that were asked for, and had nothing to learn from or to be tested on."""
-    return [
-        f"run.{setting} and its controls were left out: there are no images with {what} to {' and to '.join(without)} "
-        "on. docs/dense.md says how to name them."
-        for setting, kind, what in (("segment", "mask", "masks"), ("detect", "boxes", "boxes"))
-        if any(lookup(run.params, "run").get(key) for key in (setting, f"{setting}_controls"))
-        if (without := [split for split in (TRAIN, TEST) if not len(dataset.annotated_rows(split, kind))])
-    ]
 
 
 def _features(run: Run, dataset: Dataset) -> tuple[dict[str, np.ndarray], list[str]]:

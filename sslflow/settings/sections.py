@@ -25,11 +25,11 @@ def data_kind(content: Mapping[str, Any] | None = None) -> Kind:
 class Run:
     """What is run: `methods` for images, `clip_methods` for clips, `adapt_methods` of domain adaptation, each with all
     `seeds`; beside the methods for images the rows `controls`, probed, and `tuned_controls`, fine-tuned: `random` and
-    `pixels`, `scratch`, and names in `starts`; `segment` and `detect`: those of the methods on whose maps the classes
-    of pixels are learnt, and things, and beside them the rows `segment_controls` and `detect_controls`: `random`,
-    `scratch`, and names in `starts`; `match`: those of which it is judged what they know of captions, and beside them
-    the rows `match_controls`: `random`, `pixels`, `blind`, and names in `starts`; `launch` (how a process that trains
-    is started) is for dvc.yaml."""
+    `pixels`, `scratch`, and names in `starts`; `segment`, `detect` and `depth`: those of the methods on whose maps the
+    classes of pixels are learnt, things, and depth, and beside them the rows `segment_controls`, `detect_controls` and
+    `depth_controls`: `random`, `scratch`, and names in `starts`, of depth also `mean`; `match`: those of which it is
+    judged what they know of captions, and beside them the rows `match_controls`: `random`, `pixels`, `blind`, and names
+    in `starts`; `launch` (how a process that trains is started) is for dvc.yaml."""
 
     methods: tuple[str, ...]
     clip_methods: tuple[str, ...] = ()
@@ -42,24 +42,26 @@ class Run:
     detect_controls: tuple[str, ...] = ()
     match: tuple[str, ...] = ()
     match_controls: tuple[str, ...] = ()
+    depth: tuple[str, ...] = ()
+    depth_controls: tuple[str, ...] = ()
     seeds: tuple[Natural, ...]
     launch: str = "python -m"
 
     def __post_init__(self) -> None:
         """Raises `ValueError` where there is no method for images or clips, or no seed, where one stands there twice,
-        and where a method that is to segment, detect or match is not run."""
+        and where a method that is to segment, detect, estimate depth or match is not run."""
         if not self.methods and not self.clip_methods:
             raise ValueError("run.methods is empty: name at least one")
         if not self.seeds:
             raise ValueError("run.seeds is empty: name at least one")
         for name in (
             "methods", "clip_methods", "adapt_methods", "controls", "tuned_controls", "segment", "segment_controls",
-            "detect", "detect_controls", "match", "match_controls", "seeds",
+            "detect", "detect_controls", "depth", "depth_controls", "match", "match_controls", "seeds",
         ):  # fmt: skip
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"run.{name} names one twice: {', '.join(map(str, values))}")
-        for place in ("segment", "detect", "match"):
+        for place in ("segment", "detect", "depth", "match"):
             if other := [name for name in getattr(self, place) if name not in self.methods]:
                 raise ValueError(
                     f"run.{place} names {', '.join(other)}, and run.methods doesn't: methods have to be run first; "

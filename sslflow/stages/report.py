@@ -14,6 +14,7 @@ from sslflow.reporting.answers import Answers
 from sslflow.reporting.captions.rows import Rows as Matched
 from sslflow.reporting.clips.results import Correspondences
 from sslflow.reporting.curves import merge
+from sslflow.reporting.depth.rows import Rows as Distances
 from sslflow.reporting.images.worth import Prices
 from sslflow.reporting.page import Run, render
 from sslflow.reporting.so_far import SoFar
@@ -41,6 +42,7 @@ SHOWN = (
     "segment",
     "detect",
     "match",
+    "depth",
     "domains",
     "adapt",
     "adapt_methods",
@@ -95,8 +97,11 @@ def make(file: Path, so_far: SoFar | None = None) -> None:
     matched = Matched(params, seeds, dataset)
     for name, scores in matched.means().items():
         leaderboard.write_scores(f"match-{name}", scores)
+    distances = Distances(params, seeds, dataset)
+    for name, scores in distances.means().items():
+        leaderboard.write_scores(f"depth-{name}", scores)
     points = merge(methods, seeds, paths.ARTIFACTS / "curves.csv")
-    durations = [*origin.durations(methods, seeds), *places.durations(), *matched.durations()]
+    durations = [*origin.durations(methods, seeds), *places.durations(), *matched.durations(), *distances.durations()]
     durations += [*adaptations.durations, *correspondences.durations]
     facts = card.card(methods, seeds, origin.settings(params, SHOWN, methods), dataset, durations)
     card.write(paths.REPORT, facts, dataset)

@@ -24,7 +24,7 @@ from sslflow.runtime.folders import refuse_links
 from sslflow.settings.params import Schemas, load, lookup, read, schema
 from sslflow.stages.entry import run
 
-BESIDE = ("annotations", "annotations_test", "captions")
+BESIDE = ("annotations", "annotations_test", "captions", "depth")
 KINDS = {
     "data": (prepare_images, ("source", "path", "probe_source", "probe_path", "labels", *BESIDE)),
     "domains": (prepare_domains, ("source", "source_path", "target", "target_path")),

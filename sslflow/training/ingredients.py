@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 
 from sslflow.data.dataset import Dataset
+from sslflow.data.depth import depth_facts, with_depth
 from sslflow.data.formats import ImageFormat, TextFormat
 from sslflow.data.splits import TRAIN
 from sslflow.networks.saved import AnyEncoder, new_encoder
@@ -54,8 +56,8 @@ def own_schemas(name: str) -> Schemas:
 
 def example_rows(kind: type[Method], dataset: Dataset[Any]) -> np.ndarray:
     """The rows that a method is trained on: labelled ones, where it learns labels, and of images those with a
-    caption, where it learns from captions. Raises `ValueError` for fewer than two (a method that learns labels says so
-    itself), and for data of another kind than the method's."""
+    caption, or a depth map, where it learns from these. Raises `ValueError` for fewer than two (a method that learns
+    labels says so itself), and for data of another kind than the method's."""
     name = kind.__module__.rpartition(".")[2]
     if kind_of(kind) != dataset.format.kind:
         raise ValueError(
@@ -70,6 +72,9 @@ def example_rows(kind: type[Method], dataset: Dataset[Any]) -> np.ndarray:
         if "captions" not in dataset.beside:
             raise ValueError(f"{name} learns from captions, and there are none: name them in data.captions")
         rows, what = rows[dataset.column("captions", rows) > 0], "images with a caption"
+    if "depth" in asked:
+        depth_facts(dataset)
+        rows, what = with_depth(dataset, rows), "images with a depth map"
     if len(rows) < 2 and not learns_labels:
         raise ValueError(f"pretraining needs at least two {what}, and there are {len(rows)}")
     return rows
@@ -93,7 +98,8 @@ def of_examples(
 ) -> Factories:
     """What there is for methods: an encoder with the settings given and random weights, or the weights of a start; the
     labels of the rows; how many examples they are; a teacher, an encoder with the weights of a start; what is known of
-    text, and an encoder of captions with the settings given and random weights."""
+    text, and an encoder of captions with the settings given and random weights; what is known of depth maps, and an
+    encoder of these with the settings of the first and random weights."""
 
     def taught_by() -> AnyEncoder:
         if teacher == RANDOM:
@@ -109,4 +115,6 @@ def of_examples(
         "teacher": taught_by,
         "tokens": lambda: text_of(dataset),
         "text_encoder": lambda: new_encoder(text_of(dataset), text_encoder),
+        "depth": lambda: depth_facts(dataset),
+        "depth_encoder": lambda: new_encoder(replace(dataset.format, channels=1), encoder),
     }

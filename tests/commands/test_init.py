@@ -351,6 +351,17 @@ def test_masks_and_boxes_beside_images_are_pointed_out(
         )
 
 
+def test_depth_maps_beside_images_are_pointed_out(tmp_path: Path) -> None:
+    file = tmp_path / "set/depth/a/b.png"
+    file.parent.mkdir(parents=True)
+    Image.fromarray(np.full((4, 4), 9, np.uint8)).save(file)
+    assert not list(annotation_hints(tmp_path / "set/images"))
+    Image.fromarray(np.full((4, 4), 900, np.uint16)).save(file)
+    for folder in (tmp_path / "set", tmp_path / "set/images"):
+        (said,) = annotation_hints(folder)
+        assert f"set data.depth to png:{tmp_path / 'set/depth'}" in said
+
+
 def test_a_file_of_coco_s_to_test_on_is_pointed_out(tmp_path: Path) -> None:
     for name in ("instances_train2017", "a_val"):
         made.write(tmp_path / f"set/annotations/{name}.json", b'{"categories": [')

@@ -12,11 +12,13 @@ from sslflow.commands.estimate.cost import Cost
 from sslflow.commands.estimate.features import SKIPPED
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.dense.boxes import detection
+from sslflow.dense.depth import estimation
 from sslflow.dense.masks import segmentation
 from sslflow.dense.protocols import PROTOCOLS
-from sslflow.networks.starts import RANDOM, SCRATCH
+from sslflow.networks.starts import MEAN, RANDOM, SCRATCH
 from sslflow.settings.params import schema
 from sslflow.settings.sections import IMAGES
+from sslflow.stages import depth as estimating
 from sslflow.stages import detect as detecting
 from sslflow.stages import segment as segmenting
 from sslflow.training.method import names
@@ -41,6 +43,9 @@ SEGMENT = Task("segment", "mask", segmentation.segment, segmenting.schemas, segm
 DETECT = Task("detect", "boxes", detection.detect, detecting.schemas, detecting.ROWS, detection.PROTOCOLS)
 
 
+DEPTH = Task("depth", "depth", estimation.estimate_depth, estimating.schemas, estimating.ROWS, estimation.PROTOCOLS)
+
+
 def segmented(bench: Bench, name: str) -> Cost:
     """Training by each protocol on each share of the masks, and a test after each."""
     return _learnt(bench, SEGMENT, name)
@@ -49,6 +54,11 @@ def segmented(bench: Bench, name: str) -> Cost:
 def detected(bench: Bench, name: str) -> Cost:
     """The same with boxes."""
     return _learnt(bench, DETECT, name)
+
+
+def estimated(bench: Bench, name: str) -> Cost:
+    """The same with depth maps; the mean of the maps costs next to nothing."""
+    return bench.begun(DEPTH.stage) if name == MEAN else _learnt(bench, DEPTH, name)
 
 
 def _learnt(bench: Bench, task: Task, name: str) -> Cost:

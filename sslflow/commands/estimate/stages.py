@@ -98,6 +98,8 @@ def _cost(bench: Bench, stage: str) -> Cost:
             return dense.segmented(bench, run)
         case "detect" | "detect_control":
             return dense.detected(bench, run)
+        case "depth" | "depth_control":
+            return dense.estimated(bench, run)
         case "adapt":
             return domains.adapted(bench, run)
         case "pretrain_clips":

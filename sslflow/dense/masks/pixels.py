@@ -14,8 +14,9 @@ from sslflow.data.annotated import IGNORED
 from sslflow.data.dataset import Dataset
 from sslflow.data.normalise import Normalise
 from sslflow.data.truth import Truth
+from sslflow.dense.decoders import LinearPixels, enlarged
 from sslflow.dense.masks.scores import Scores, boundary_of, boundary_width, confusion_of
-from sslflow.dense.masks.segmenter import LinearPixels, Segmenter, enlarged
+from sslflow.dense.masks.segmenter import Segmenter
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout
 from sslflow.runtime.rng import permutation
 from sslflow.views.places import PlacedView

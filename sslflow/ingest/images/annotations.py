@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -83,9 +83,11 @@ def annotated_folder(
     masks: Masks,
     seed: int,
     test_fraction: float,
+    others: Sequence[Path] = (),
 ) -> Source:
     """The images below `root`: those that are annotated, to train on and to test on, and as a pool all others and,
-    where there are others, those to train on as well. Pictures in the folders of masks are none of them.
+    where there are others, those to train on as well. Pictures in the folders of masks, and in `others`,
+    are none of them.
 
     Which are to test on say the files, or folders `train` and `test` (or `val`), or else a hash: `test_fraction` of the
     annotated ones. Raises `ValueError` where the files can't be understood.
@@ -93,8 +95,7 @@ def annotated_folder(
     places = annotation_places(annotations, annotations_test)
     kind, place = annotations.partition(":")[0], places["annotations"]
     beside = {"masks": [place], "voc": [place / name for name in NO_IMAGES], "coco": []}[kind]
-    without = tuple(f"{os.path.relpath(one, root)}/" for one in beside if _is_below(one, root))
-    whole = folders.folder(root, without)
+    whole = folders.folder(root, below(root, (*beside, *others)))
     names = Names(item.name for item in whole.records() if isinstance(item, Record))
     if kind == "coco":
         told = read_coco(place, places.get("annotations_test"), names)
@@ -102,7 +103,7 @@ def annotated_folder(
         told = read_voc(place, names, masks)
     else:
         told = _read_masks(place, names, masks)
-    splits = told.splits or by_folder(told.annotations) or _drawn(told.annotations, seed, test_fraction)
+    splits = told.splits or divided(told.annotations, seed, test_fraction)
     notes = [*whole.notes, *told.notes, *(f"warning: {line}" for line in hardly_differing(told.thing_classes))]
     counts = Counter(splits.values())
     rest = len(names.all) - len(told.annotations)
@@ -133,8 +134,14 @@ def _records(whole: Source, annotations: Mapping[str, Annotation], splits: Mappi
             yield item
 
 
-def by_folder(names: Collection[str]) -> dict[str, Split] | None:
-    """By the folders `train` and `test`, or `val`, in which the images lie, where all lie in such."""
+def divided(names: Iterable[str], seed: int, test_fraction: float) -> dict[str, Split]:
+    """Which images are to train and to test on: by the folders `train` and `test`, or `val`, in which they lie, where
+    all lie in such; or else a hash decides."""
+    names = list(names)
+    return by_folder(names) or _drawn(names, seed, test_fraction)
+
+
+def by_folder(names: Iterable[str]) -> dict[str, Split] | None:
     tops = {name: name.partition("/")[0].strip().lower() if "/" in name else "" for name in names}
     there = set(tops.values())
     train, test, validation = (
@@ -146,8 +153,8 @@ def by_folder(names: Collection[str]) -> dict[str, Split] | None:
     return {name: TEST if top in tested else TRAIN for name, top in tops.items()}
 
 
-def _drawn(annotations: Mapping[str, Annotation], seed: int, test_fraction: float) -> dict[str, Split]:
-    names = sorted(annotations)
+def _drawn(names: Iterable[str], seed: int, test_fraction: float) -> dict[str, Split]:
+    names = sorted(names)
     tested = {names[row] for row in held_out(names, [0] * len(names), test_fraction, seed)}
     return {name: TEST if name in tested else TRAIN for name in names}
 
@@ -182,5 +189,11 @@ def _read_masks(root: Path, names: Names, masks: Masks) -> Told:
     return Told(annotations, masks, (), None, flaws, notes)
 
 
-def _is_below(place: Path, root: Path) -> bool:
+def below(root: Path, places: Iterable[Path]) -> tuple[str, ...]:
+    """Those of the folders that lie somewhere in `root`, relative to it and with a slash at the end."""
+    return tuple(f"{os.path.relpath(one, root)}/" for one in places if is_below(one, root))
+
+
+def is_below(place: Path, root: Path) -> bool:
+    """Whether a folder lies somewhere in another one."""
     return root.resolve() in place.resolve().parents

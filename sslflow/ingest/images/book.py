@@ -12,6 +12,7 @@ from sslflow.data.splits import POOL, TEST, TRAIN, Split
 from sslflow.ingest.images.captioned import Captioned
 from sslflow.ingest.images.examine import Examined
 from sslflow.ingest.images.losses import Losses
+from sslflow.ingest.images.measured import Measured
 from sslflow.ingest.images.repeats import Repeat
 from sslflow.ingest.images.truths import Truths
 from sslflow.ingest.records import Other, Passed, Record, Rejected, Source, escape
@@ -32,6 +33,7 @@ class Book:
     losses: Losses
     truths: Truths
     captioned: Captioned
+    measured: Measured
     drop: bool
     rejected: list[Rejected] = field(default_factory=list)
     _rejected: set[str] = field(default_factory=set)
@@ -84,13 +86,16 @@ def take(found: Iterator[Examined | Rejected], book: Book, writer: ShardWriter, 
 def _keep_or_drop(item: Examined, book: Book, writer: ShardWriter) -> None:
     """An image is compared with those to test on and those of its own split. One to train on may be in the pool as
     well: there its label is not used, and without it pretraining would miss it."""
-    item = book.truths.checked(item)
+    item = book.measured.checked(book.truths.checked(item))
     key = bytes.fromhex(item.pixels_hash)
     tested = book.first[TEST].get(key)
     row = tested if tested is not None else book.first[item.split].get(key)
     book.losses.add(item, repeated=row is not None or (item.split == POOL and key in book.first[TRAIN]))
     dropped = row is not None and book.drop
-    added = None if dropped else writer.add({"images": item.decoded.pixels}, _columns(item))
+    added = None
+    if not dropped:
+        fields, columns = book.measured.add(item, item.decoded.pixels.shape[-1])
+        added = writer.add({"images": item.decoded.pixels, **fields}, {**_columns(item), **columns})
     if row is not None:
         leaked = tested is not None and item.split != TEST
         book.repeats.append(Repeat(item.name, item.split, item.label, item.sha256, row, leaked, added))

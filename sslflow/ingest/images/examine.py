@@ -21,6 +21,7 @@ from PIL import Image
 
 from sslflow.data.splits import Split
 from sslflow.ingest.images.decode import Decoded
+from sslflow.ingest.images.depth import Depth
 from sslflow.ingest.images.files import Refused, regular_file
 from sslflow.ingest.images.known import Known
 from sslflow.ingest.records import Annotation, Picture, Record, Rejected, escape
@@ -45,15 +46,20 @@ class Examined:
     known: Known | None = None
     """Of an image that has been annotated."""
     captions: tuple[str, ...] = ()
+    depth: Depth | None = None
+    """Of an image with a depth map."""
 
 
 Decoder = Callable[[Picture], Decoded]
 Annotator = Callable[[Annotation, Decoded], Known]
+Measurer = Callable[[Picture, Decoded], Depth]
 
 
-def examine(records: list[Record], decoder: Decoder, annotator: Annotator | None = None) -> list[Examined | Rejected]:
+def examine(
+    records: list[Record], decoder: Decoder, annotator: Annotator | None = None, measurer: Measurer | None = None
+) -> list[Examined | Rejected]:
     """Each record decoded, or rejected with the reason, in the same order."""
-    return [_examined(record, decoder, annotator) for record in records]
+    return [_examined(record, decoder, annotator, measurer) for record in records]
 
 
 def examine_all(
@@ -62,14 +68,15 @@ def examine_all(
     workers: int,
     max_pixels: int,
     annotator: Annotator | None = None,
+    measurer: Measurer | None = None,
 ) -> Generator[Examined | Rejected, None, None]:
     """Decode lists of records in `workers` processes; the results come in the order of the records.
 
-    `decoder` and `annotator` must be picklable: `decode` and `known`, or a `partial` of them; Pillow refuses more than
-    `max_pixels` by itself as well. Close the generator (`contextlib.closing`) to be sure that no process outlives it.
-    Raises `ValueError` when a process is killed.
+    `decoder`, `annotator` and `measurer` must be picklable: `decode`, `known` and `brought`, or a `partial` of them;
+    Pillow refuses more than `max_pixels` by itself as well. Close the generator (`contextlib.closing`) to be sure that
+    no process outlives it. Raises `ValueError` when a process is killed.
     """
-    job = partial(examine, decoder=decoder, annotator=annotator)
+    job = partial(examine, decoder=decoder, annotator=annotator, measurer=measurer)
     context = multiprocessing.get_context("spawn")  # no copy of the parent's threads and memory
     before = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(max_pixels,))
@@ -127,15 +134,18 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _examined(record: Record, decoder: Decoder, annotator: Annotator | None) -> Examined | Rejected:
+def _examined(
+    record: Record, decoder: Decoder, annotator: Annotator | None, measurer: Measurer | None
+) -> Examined | Rejected:
     try:
         digest = _sha256(record.picture)
         decoded = decoder(record.picture)
     except Refused as reason:
         return Rejected(record.name, str(reason))
     known = annotator(record.truth, decoded) if annotator and record.truth else None
+    depth = measurer(record.depth, decoded) if measurer and record.depth is not None else None
     content = decoded.content or digest[:32]
-    whole = decoded, digest, content, known, record.captions
+    whole = decoded, digest, content, known, record.captions, depth
     return Examined(record.name, record.split, record.label, record.group, *whole)
 
 

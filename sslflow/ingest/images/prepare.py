@@ -9,17 +9,20 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from annotated_types import Ge
 
 from sslflow.data.classes import counted, hardly_differing, lacking, shown, summary
 from sslflow.data.formats import ImageFormat, described
 from sslflow.data.splits import POOL, TEST, TRAIN
-from sslflow.ingest.images.annotations import annotated_folder, check_annotations
+from sslflow.ingest.images.annotations import annotated_folder, below, check_annotations
 from sslflow.ingest.images.book import COLUMNS, Book, take, tasks
 from sslflow.ingest.images.captioned import Captioned
 from sslflow.ingest.images.captions import check_captions, read_captions, with_captions
 from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, decode
+from sslflow.ingest.images.depth import brought
+from sslflow.ingest.images.depths import check_depth, with_depth
 from sslflow.ingest.images.examine import cores, examine_all
 from sslflow.ingest.images.imbalance import long_tailed
 from sslflow.ingest.images.kinds import READ
@@ -27,6 +30,7 @@ from sslflow.ingest.images.known import known
 from sslflow.ingest.images.layout import Words
 from sslflow.ingest.images.losses import Losses
 from sslflow.ingest.images.made_by_systems import told
+from sslflow.ingest.images.measured import Measured
 from sslflow.ingest.images.named import read_labels, with_labels
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.images.repeats import write_repeats
@@ -36,7 +40,7 @@ from sslflow.ingest.records import Masks, Source, escape
 from sslflow.ingest.shards import ShardWriter
 from sslflow.runtime.files import write_csv, write_json
 from sslflow.runtime.folders import replacing_folder
-from sslflow.settings.params import Count, Fraction, Natural
+from sslflow.settings.params import Count, Fraction, Natural, Rate
 
 AtLeastOne = Annotated[float, Ge(1)]
 Duplicates = Literal["keep", "drop"]
@@ -67,6 +71,8 @@ def prepare(
     masks: Masks = _BY_NUMBER,
     captions: str = "",
     vocabulary: Count = 8192,
+    depth: str = "",
+    depth_scale: Rate = 0.001,
     probe_source: str = "same",
     probe_path: str = "data/raw",
     image_size: Count,
@@ -96,13 +102,20 @@ def prepare(
     if source == NONE and not domain:
         return _nothing(folder, channels, image_size)
     others = {"source": source, "labels": labels, "probe_source": probe_source}
-    if check_annotations(annotations, annotations_test, masks, **others):
+    annotated = check_annotations(annotations, annotations_test, masks, **others)
+    maps = check_depth(depth, source=source, path=path, probe_source=probe_source)
+    drawn = {"seed": seed, "test_fraction": test_fraction}
+    if annotated:
         root = directory(path, source, "data.path")
-        images = annotated_folder(root, annotations, annotations_test, masks, seed, test_fraction)
+        images = annotated_folder(root, annotations, annotations_test, masks, **drawn, others=[maps] if maps else [])
     else:
-        images = open_source(source, path, seed=seed, test_fraction=test_fraction, label=label, words=_WORDS[domain])
+        aside = below(Path(path), [maps] if maps else [])
+        images = open_source(source, path, **drawn, label=label, words=_WORDS[domain], without=aside)
     if labels:
         images = with_labels(images, read_labels(Path(labels)), Path(labels), seed, test_fraction)
+    if maps:
+        divide = source == "folder" and not annotated and not labels
+        images = with_depth(images, maps, depth_scale, divide=divide, **drawn)
     if probe_source != "same":
         words = Words(place="data.probe_path", unlabelled="")
         probe = open_source(probe_source, probe_path, seed=seed, test_fraction=test_fraction, label=label, words=words)
@@ -139,12 +152,18 @@ def prepare(
         max_pixels=max_pixels,
     )
     annotator = partial(known, size=image_size, fit=fit, masks=images.masks or Masks(), max_pixels=max_pixels)
+    fields, columns = {"images": ("|u1", (channels, image_size, image_size))}, COLUMNS
+    measurer = None
+    if images.depth:
+        fields |= {"depth": ("<f4", (1, image_size, image_size))}
+        columns = (*COLUMNS, ("depth", pa.float32()))
+        measurer = partial(brought, size=image_size, fit=fit, scale=images.depth.scale, max_pixels=max_pixels)
     with replacing_folder(folder) as temporary:
-        book = Book(Losses(sixteen_bit), Truths(images), Captioned(of_images), drop=duplicates == "drop")
-        shape = (channels, image_size, image_size)
-        with ShardWriter(temporary, {"images": ("|u1", shape)}, COLUMNS, measured="images") as writer:
+        beside = Captioned(of_images), Measured(images.depth)
+        book = Book(Losses(sixteen_bit), Truths(images), *beside, drop=duplicates == "drop")
+        with ShardWriter(temporary, fields, columns, measured="images") as writer:
             waiting = tasks(images, book, channels * image_size**2)
-            found = examine_all(waiting, decoder, workers or cores(), max_pixels, annotator)
+            found = examine_all(waiting, decoder, workers or cores(), max_pixels, annotator, measurer)
             with contextlib.closing(found):
                 take(found, book, writer, tell)
             _check(book, len(writer), where, max_bad)
@@ -163,10 +182,11 @@ def prepare(
             say(f"passed over, since hidden or made by a system: {told(book.passed)}")
         _judge(temporary, images.classes, where, domain, say)
         truth, of_truth = book.truths.write(temporary, max_bad, say)
+        depths, of_depth = book.measured.write(temporary, max_bad, say)
+        captioned, of_captions = book.captioned.write(temporary, vocabulary, say)
         read = {"fit": fit, "background": background, "sixteen_bit": sixteen_bit}
-        beside, of_captions = book.captioned.write(temporary, vocabulary, say)
         facts = {**described(form, images.classes), "counts": counts, "warnings": warnings, "read": read, **truth}
-        facts |= {"beside": beside} if beside else {}
+        facts |= {"beside": captioned | depths} if captioned or depths else {}
         write_json(temporary / "dataset.json", facts)
     leaked = sum(repeat.leaked for repeat in book.repeats)
     if leaked:
@@ -186,6 +206,7 @@ def prepare(
         "passed_over": sum(one.files for one in book.passed),
         **of_truth,
         **of_captions,
+        **of_depth,
     }
 
 

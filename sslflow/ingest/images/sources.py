@@ -15,7 +15,7 @@ from sslflow.data.classes import class_name
 from sslflow.data.splits import POOL, TEST, TRAIN
 from sslflow.ingest.images import folders, idx
 from sslflow.ingest.images.layout import Words
-from sslflow.ingest.records import Annotation, Item, Masks, Record, Source, Thing
+from sslflow.ingest.records import Annotation, DepthMaps, Item, Masks, Record, Source, Thing
 from sslflow.settings.params import closest
 
 EmojiLabel = Literal["category", "subcategory"]
@@ -33,12 +33,14 @@ def open_source(
     test_fraction: float,
     label: EmojiLabel,
     words: Words | None = None,
+    without: tuple[str, ...] = (),
 ) -> Source:
     """The source called `name`, such as `samples:fashion` or `folder`; `path` is where the last three of the kinds
     look.
 
     `seed` and `test_fraction` are for sources without a split of their own, `label` for `samples:emoji`, `words` for
-    what is said of class folders. Raises `ValueError` for a name or a place that isn't there.
+    what is said of class folders; `without`: of a folder without labels, folders in it that hold none
+    of its images. Raises `ValueError` for a name or a place that isn't there.
     """
     kind, _, detail = name.partition(":")
     if kind == "samples" and detail:
@@ -50,7 +52,7 @@ def open_source(
 
         return torchvision_source(detail)
     if name == "folder":
-        return folders.folder(directory(path, name))
+        return folders.folder(directory(path, name), without)
     if name == "imagefolder":
         return folders.imagefolder(directory(path, name), seed=seed, test_fraction=test_fraction, words=words)
     if name == "idx":
@@ -105,10 +107,13 @@ def _sample(detail: str, label: EmojiLabel) -> Source:
 
 def _pictures(files: list[Path], label: EmojiLabel) -> Source:
     """Encoded images in Parquet files: the columns image, split, one that names the item shown (code_point or item),
-    and either label or those that `label` may name."""
+    and either label or those that `label` may name; perhaps depth, PNGs of 16 bits, with the metres from one of their
+    values to the next in the file's metadata, `depth_scale`."""
     columns = pq.read_schema(files[0]).names
     item = "item" if "item" in columns else "code_point"
     kind = "label" if "label" in columns else label
+    metadata = pq.read_schema(files[0]).metadata or {}
+    depth = DepthMaps(float(metadata[b"depth_scale"])) if "depth" in columns else None
     classes = tuple(
         sorted({class_name(value) for file in files for value in pq.read_table(file, columns=[kind])[kind].to_pylist()})
     )
@@ -119,9 +124,10 @@ def _pictures(files: list[Path], label: EmojiLabel) -> Source:
             for file in files:
                 for row in pq.read_table(file, filters=[("split", "==", split)]).to_pylist():
                     shown = str(row[item])
-                    yield Record(f"{file.stem}/{shown}", split, row["image"], numbers[class_name(row[kind])], shown)
+                    name, number = f"{file.stem}/{shown}", numbers[class_name(row[kind])]
+                    yield Record(name, split, row["image"], number, shown, depth=row.get("depth"))
 
-    return Source(classes, records)
+    return Source(classes, records, depth=depth)
 
 
 def _scenes(file: Path) -> Source:

@@ -10,10 +10,12 @@ import numpy as np
 from sslflow import paths
 from sslflow.data.classes import summary
 from sslflow.data.dataset import Dataset
+from sslflow.data.depth import FIELD
 from sslflow.data.formats import AnyFormat, ImageFormat, TextFormat, VolumeFormat
-from sslflow.data.splits import TEST, TRAIN
+from sslflow.data.splits import POOL, TEST, TRAIN
 from sslflow.reporting import origin
 from sslflow.runtime.files import read_json
+from sslflow.settings.params import lookup
 
 ANNOTATED = {"mask": "masks", "boxes": "boxes"}
 """Kinds of what is known of places, and what they are called."""
@@ -26,6 +28,17 @@ FLAWS = {
     "annotation_conflicts": "images equal another one that is annotated otherwise",
 }
 """What `prepare` counts of what is wrong with annotations, in words; all of them stand in annotations.csv."""
+DEPTH_FLAWS = {
+    "depth_unusable": "depth maps can't be used, and their images count as without",
+    "depth_left_out": "depth maps belong to no image",
+}
+"""The same of depth maps, in depth.csv."""
+NEEDED = (
+    ("segment", "mask", "masks", "docs/dense.md"),
+    ("detect", "boxes", "boxes", "docs/dense.md"),
+    ("depth", "depth", "depth maps", "docs/depth.md"),
+)
+"""What rows of a list in `run` learn from: its kind, its name, and the guide that says how to give it."""
 
 
 def section(dataset: Dataset, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,6 +67,17 @@ def section(dataset: Dataset, params: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def unannotated(params: Mapping[str, Any], dataset: Dataset) -> list[str]:
+    """Rows that were asked for, and had nothing to learn from or to be tested on."""
+    return [
+        f"run.{setting} and its controls were left out: there are no images with {what} to {' and to '.join(without)} "
+        f"on. {guide} says how to name them."
+        for setting, kind, what, guide in NEEDED
+        if any(lookup(params, "run").get(key) for key in (setting, f"{setting}_controls"))
+        if (without := [split for split in (TRAIN, TEST) if not len(dataset.annotated_rows(split, kind))])
+    ]
+
+
 def shape(format: AnyFormat) -> str:
     """What is the same of all examples, in words."""
     if isinstance(format, TextFormat):
@@ -65,8 +89,20 @@ def shape(format: AnyFormat) -> str:
 
 
 def annotated(dataset: Dataset, facts: Mapping[str, int]) -> list[str]:
-    """Sentences about masks and boxes; none where there are none."""
-    return list(_annotated(dataset, facts)) if dataset.truth else []
+    """Sentences about masks, boxes and depth; none where there are none."""
+    return [*(_annotated(dataset, facts) if dataset.truth else ()), *_deep(dataset, facts)]
+
+
+def _deep(dataset: Dataset, facts: Mapping[str, int]) -> Iterator[str]:
+    if FIELD not in dataset.beside:
+        return
+    counts = {split: len(dataset.annotated_rows(split, FIELD)) for split in (POOL, TRAIN, TEST)}
+    told = ", ".join(f"{count:,} {split}" for split, count in counts.items() if count)
+    known = dataset.beside[FIELD]["known"]
+    yield f"{sum(counts.values()):,} images have depth maps ({told}), with {100 * known:.1f} % of the pixels known."
+    wrong = [f"{facts[key]:,} {words}" for key, words in DEPTH_FLAWS.items() if facts.get(key)]
+    if wrong:
+        yield f"{'; '.join(wrong)}: data/prepared/depth.csv."
 
 
 def _annotated(dataset: Dataset, facts: Mapping[str, int]) -> Iterator[str]:

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from sslflow.data.formats import ImageFormat
-from sslflow.dense.masks.segmenter import LinearPixels, Segmenter, load_segmenter, save_segmenter
+from sslflow.dense.decoders import LinearPixels
+from sslflow.dense.masks.segmenter import Segmenter, load_segmenter, save_segmenter
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.given import Given
 from sslflow.networks.saved import save_encoder

@@ -1,0 +1,1 @@
+"""How far away every pixel is, and how well that is known."""

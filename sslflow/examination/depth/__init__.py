@@ -1,0 +1,1 @@
+"""How well rows know depth, beside one another, with intervals."""
