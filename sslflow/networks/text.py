@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from sslflow.data.tokens import PAD
-from sslflow.settings.params import Below, Count
+from sslflow.data.tokens import BETWEEN, PAD, SPECIAL
+from sslflow.settings.params import Below, Count, Natural
 
 
 class TextEncoder(nn.Module):
@@ -23,13 +23,14 @@ class TextEncoder(nn.Module):
         length: int,
         *,
         dim: Count = 128,
-        depth: Count = 4,
+        depth: Natural = 4,
         heads: Count = 4,
         dropout: Below = 0.0,
         pool: Literal["mean", "first"] = "mean",
     ) -> None:
         """`depth` layers with `heads` each, which normalise before they add (arXiv:2002.04745); features are the mean
-        over the tokens that are not padding, or the first one. Raises `ValueError` where the heads don't divide the
+        over the tokens that are not padding, or the first one. With a `depth` of 0 a token is its word vector, wherever
+        it stands, and features are the mean over the words. Raises `ValueError` where the heads don't divide the
         width."""
         super().__init__()
         if dim % heads:
@@ -45,25 +46,38 @@ class TextEncoder(nn.Module):
         }
         self.vocabulary, self.length, self.dim, self.facts = vocabulary, length, dim, {}
         self.words = nn.Embedding(vocabulary, dim, padding_idx=PAD)
-        self.places = nn.Parameter(torch.empty(length, dim))
-        layer = nn.TransformerEncoderLayer(dim, heads, 4 * dim, dropout, "gelu", batch_first=True, norm_first=True)
-        self.network: Any = nn.TransformerEncoder(layer, depth, nn.LayerNorm(dim), enable_nested_tensor=False)
-        for weight in (self.words.weight, self.places):
-            nn.init.normal_(weight, std=0.02)
+        nn.init.normal_(self.words.weight, std=0.02)
         with torch.no_grad():
             self.words.weight[PAD] = 0
+        self.network: Any = nn.Identity()
+        if not depth:
+            return
+        self.places = nn.Parameter(0.02 * torch.randn(length, dim))
+        self.parts = nn.Parameter(0.02 * torch.randn(2, dim))
+        """What is added to tokens up to the first `[SEP]`, and to those after it: of a pair, its second passage."""
+        layer = nn.TransformerEncoderLayer(dim, heads, 4 * dim, dropout, "gelu", batch_first=True, norm_first=True)
+        self.network = nn.TransformerEncoder(layer, depth, nn.LayerNorm(dim), enable_nested_tensor=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Features `(n, dim)` of tokens, int64 `(n, length)` or shorter, 0 where there is none any more."""
-        found = self.tokens(tokens)
-        if self.settings["pool"] == "first":
+        return self.pooled(self.tokens(tokens), tokens)
+
+    def pooled(self, found: Tensor, tokens: Tensor) -> Tensor:
+        """Features `(n, dim)` of what `tokens` made of each of the tokens."""
+        if self.settings["pool"] == "first" and self.settings["depth"]:
             return found[:, 0]
-        there = (tokens != PAD).unsqueeze(-1).to(found.dtype)
+        lowest = PAD + 1 if self.settings["depth"] else len(SPECIAL)
+        there = (tokens >= lowest).unsqueeze(-1).to(found.dtype)
         return (found * there).sum(1) / there.sum(1).clamp_min(1)
 
     def tokens(self, tokens: Tensor) -> Tensor:
         """What it makes of each token, `(n, length, dim)`."""
+        found = self.words(tokens)
+        if not self.settings["depth"]:
+            return found
         padding = tokens == PAD
         padding[:, 0] = False  # of an empty text, too, something is attended to
-        found = self.words(tokens) + self.places[: tokens.shape[1]]
+        ends = (tokens == BETWEEN).long()
+        part = (ends.cumsum(1) - ends).clamp_max(1)
+        found = found + self.places[: tokens.shape[1]] + self.parts[part]
         return self.network(found, src_key_padding_mask=padding)
