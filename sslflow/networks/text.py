@@ -5,10 +5,32 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sslflow.data.tokens import BETWEEN, PAD, SPECIAL
 from sslflow.settings.params import Below, Count, Natural
+
+
+NEAR = 5
+"""Tokens that a layer's convolution sees."""
+
+
+class Layer(nn.Module):
+    """Of a transformer that normalises before it adds (arXiv:2002.04745). What is near is seen first by a convolution
+    of each channel alone (arXiv:2109.08668), from which attention on little text takes long to learn it."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.near = nn.Parameter(torch.randn(NEAR, dim) / NEAR**0.5)
+        self.layer = nn.TransformerEncoderLayer(dim, heads, 4 * dim, dropout, "gelu", batch_first=True, norm_first=True)
+
+    def forward(self, tokens: Tensor, padding: Tensor) -> Tensor:
+        """Of tokens `(n, length, dim)`, where `padding`, bool `(n, length)`, is false."""
+        there = F.pad(tokens.masked_fill(padding[..., None], 0.0), (0, 0, NEAR // 2, NEAR // 2))
+        # Shifted sums: PyTorch's own convolution takes half as long again for it on a CPU.
+        near = sum(there[:, at : at + tokens.shape[1]] * self.near[at] for at in range(NEAR))
+        return self.layer(tokens + near, src_key_padding_mask=padding)
 
 
 class TextEncoder(nn.Module):
@@ -55,8 +77,8 @@ class TextEncoder(nn.Module):
         self.places = nn.Parameter(0.02 * torch.randn(length, dim))
         self.parts = nn.Parameter(0.02 * torch.randn(2, dim))
         """What is added to tokens up to the first `[SEP]`, and to those after it: of a pair, its second passage."""
-        layer = nn.TransformerEncoderLayer(dim, heads, 4 * dim, dropout, "gelu", batch_first=True, norm_first=True)
-        self.network = nn.TransformerEncoder(layer, depth, nn.LayerNorm(dim), enable_nested_tensor=False)
+        self.network = nn.ModuleList(Layer(dim, heads, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Features `(n, dim)` of tokens, int64 `(n, length)` or shorter, 0 where there is none any more."""
@@ -80,4 +102,6 @@ class TextEncoder(nn.Module):
         ends = (tokens == BETWEEN).long()
         part = (ends.cumsum(1) - ends).clamp_max(1)
         found = found + self.places[: tokens.shape[1]] + self.parts[part]
-        return self.network(found, src_key_padding_mask=padding)
+        for layer in self.network:
+            found = layer(found, padding)
+        return self.norm(found)
