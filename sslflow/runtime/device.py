@@ -92,6 +92,11 @@ def layout(memory_format: MemoryFormat) -> torch.memory_format:
     return torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
 
 
+def laid_out(tensor: Tensor, memory_format: MemoryFormat) -> Tensor:
+    """Images `(n, c, h, w)` in the memory format; tensors of other dimensions as they are."""
+    return tensor.contiguous(memory_format=layout(memory_format)) if tensor.ndim == 4 else tensor
+
+
 def place(module: nn.Module, device: torch.device, memory_format: MemoryFormat) -> None:
     """Move the module's tensors to the device, those of four dimensions in the memory format; in place."""
     module.to(device, memory_format=layout(memory_format))  # pyright: ignore[reportCallIssue]  (not in torch's stubs)
