@@ -49,6 +49,8 @@ WEIGHTS = {
     "finetune_control": 14,
     "segment": 120,
     "segment_control": 120,
+    "language": 60,
+    "language_control": 20,
     "detect": 180,
     "detect_control": 180,
     "adapt": 12,

@@ -43,6 +43,7 @@ MAKERS = {
         "tuned": "finetune",
         **dict.fromkeys(("segmented", "segmenters"), "segment"),
         **dict.fromkeys(("detected", "detectors"), "detect"),
+        "language": "language",
         "adapted": "adapt",
         "report": "report",
         "scores": "report",
@@ -68,8 +69,8 @@ def maker(file: Path) -> str:
     else:
         stage = MAKERS.get(root, {}).get(first, "") or MAKERS.get(root, {}).get(first.partition(".")[0], "")
     name = file.stem.rpartition("-")[0]
-    control = stage in ("probe", "finetune", "segment", "detect") and (
-        name in ("random", "pixels", "scratch") or start(name).exists()
+    control = stage in ("probe", "finetune", "segment", "detect", "language") and (
+        name in ("random", "pixels", "words", "scratch", "unigram", "trigram") or start(name).exists()
     )
     return f"{stage}_control" if control else stage
 
@@ -183,6 +184,11 @@ def detected(name: str, seed: int) -> Path:
 def detector(name: str, seed: int) -> Path:
     """The detector that a row learnt from the largest share of the boxes, safetensors."""
     return ARTIFACTS / "detectors" / f"{run_name(name, seed)}.safetensors"
+
+
+def language(name: str, seed: int) -> Path:
+    """The folder with what a row answered about language, on test passages."""
+    return ARTIFACTS / "language" / run_name(name, seed)
 
 
 def views(method: str) -> Path:

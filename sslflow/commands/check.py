@@ -14,7 +14,7 @@ from typing import Any
 
 from sslflow import paths, stages
 from sslflow.commands import values
-from sslflow.networks.starts import BUILT_IN, ELSEWHERE, RANDOM, RAW
+from sslflow.networks.starts import BUILT_IN, COUNTED, ELSEWHERE, RANDOM, RAW
 from sslflow.settings import by_name
 from sslflow.settings.params import (
     FILE,
@@ -194,6 +194,7 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
         ("run", "tuned_controls", ("scratch",)),
         ("run", "segment_controls", (RANDOM, "scratch")),
         ("run", "detect_controls", (RANDOM, "scratch")),
+        ("run", "language_controls", (RANDOM, *COUNTED)),
         ("start", "weights", (RANDOM,)),
         ("start", "teacher", (RANDOM,)),
     ):

@@ -15,7 +15,9 @@ from sslflow.settings.params import Natural, closest
 RANDOM, SCRATCH = "random", "scratch"
 RAW = ("pixels", "words", "voxels")
 """Rows of examples themselves as features: of images, text, volumes."""
-BUILT_IN = (RANDOM, *RAW, SCRATCH)
+COUNTED = ("unigram", "trigram", "words")
+"""Rows of language that learn nothing but counts."""
+BUILT_IN = (RANDOM, *RAW, SCRATCH, *COUNTED[:2])
 """Names that stand for no weights: of control rows, and of training from random weights."""
 ELSEWHERE = ("package:", "timm:")
 """What begins so is no file."""

@@ -27,7 +27,8 @@ class Run:
     `seeds`; beside the methods for images the rows `controls`, probed, and `tuned_controls`, fine-tuned: `random` and
     `pixels`, `scratch`, and names in `starts`; `segment` and `detect`: those of the methods on whose maps the classes
     of pixels are learnt, and things, and beside them the rows `segment_controls` and `detect_controls`: `random`,
-    `scratch`, and names in `starts`; `launch` (how a process that trains is started) is for dvc.yaml."""
+    `scratch`, and names in `starts`; `language`: those of which it is asked what they know of language, and beside them
+    the rows `language_controls`: `random`, `unigram`, `trigram`, `words`; `launch` (how a process that trains is started) is for dvc.yaml."""
 
     methods: tuple[str, ...]
     clip_methods: tuple[str, ...] = ()
@@ -38,24 +39,26 @@ class Run:
     segment_controls: tuple[str, ...] = ()
     detect: tuple[str, ...] = ()
     detect_controls: tuple[str, ...] = ()
+    language: tuple[str, ...] = ()
+    language_controls: tuple[str, ...] = ()
     seeds: tuple[Natural, ...]
     launch: str = "python -m"
 
     def __post_init__(self) -> None:
         """Raises `ValueError` where there is no method for images or clips, or no seed, where one stands there twice,
-        and where a method that is to segment or detect is not run."""
+        and where a method that is to segment, detect or be asked of language is not run."""
         if not self.methods and not self.clip_methods:
             raise ValueError("run.methods is empty: name at least one")
         if not self.seeds:
             raise ValueError("run.seeds is empty: name at least one")
         for name in (
             "methods", "clip_methods", "adapt_methods", "controls", "tuned_controls", "segment", "segment_controls",
-            "detect", "detect_controls", "seeds",
+            "detect", "detect_controls", "language", "language_controls", "seeds",
         ):  # fmt: skip
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"run.{name} names one twice: {', '.join(map(str, values))}")
-        for place in ("segment", "detect"):
+        for place in ("segment", "detect", "language"):
             if other := [name for name in getattr(self, place) if name not in self.methods]:
                 raise ValueError(
                     f"run.{place} names {', '.join(other)}, and run.methods doesn't: methods have to be run first; "

@@ -3,9 +3,6 @@ neighbours."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
-
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +10,7 @@ from sslflow.data.fields import Fields
 from sslflow.data.formats import TextFormat
 from sslflow.data.tokens import BETWEEN, FIRST, MASK, PAD, SPECIAL
 from sslflow.settings.params import Count, Fraction, NonNegative
+from sslflow.views.images import Views
 
 LOWEST = len(SPECIAL)
 """The first token that is a word or a part of one."""
@@ -21,19 +19,13 @@ SAMPLE, UNCHANGED = 0.8, 0.9
 between the two another word stands there (arXiv:1810.04805)."""
 
 
-class TextViews(nn.Module, ABC):
+class TextViews(Views):
     """As `Views` of images: what is read to tensors `(n, …)`, with all that is drawn by chance. Reads the fields
     `tokens`, `following` and `groups`, whose numbers are of documents."""
 
-    numbers_batch: ClassVar[tuple[int, ...]] = ()
-
     def __init__(self, format: TextFormat) -> None:
-        super().__init__()
+        nn.Module.__init__(self)  # that of images would normalise them
         self.format = format
-
-    @abstractmethod
-    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
-        """The views."""
 
     def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:
         """What of the views can be read: tokens, int64 `(n, length)`."""

@@ -17,13 +17,12 @@ from sslflow.examination.language.following import Score
 from sslflow.examination.language.hidden import log_likelihood
 from sslflow.examination.language.ngrams import Trigram, Unigram
 from sslflow.features.words import rarity_of, tf_idf
+from sslflow.networks.starts import COUNTED
 from sslflow.networks.language import Follows, HiddenWords
 from sslflow.networks.text import TextEncoder
 from sslflow.views.text import joined, shortened
 
-UNIGRAM, TRIGRAM, WORDS = "unigram", "trigram", "words"
-COUNTED = (UNIGRAM, TRIGRAM, WORDS)
-"""Rows that learn nothing but counts."""
+UNIGRAM, TRIGRAM, WORDS = COUNTED
 BATCH = 256
 
 
