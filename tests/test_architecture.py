@@ -126,7 +126,7 @@ def test_deps_are_the_rooms_that_the_script_imports_from(name: str) -> None:
         assert not declared, f"{name} runs every time: its deps would do nothing"
         return
     script = SCRIPTS[name]
-    found, packages = imports.needed_modules(script)
+    found, _ = imports.needed_modules(script)
     files = {imports.modules()[module].relative_to(ROOT).as_posix() for module in found}
     by_name = {path for path in declared if "${" in path}
     rooms = declared - by_name

@@ -130,6 +130,8 @@ def of_ours(file: Path, format: ImageFormat, where: str | None = DATA) -> Encode
             f"{file}: not an encoder written by sslflow; name it in starts, with `network` beside it, and put that name"
         )
     encoder = load_encoder(file)
+    if encoder.kind != Encoder.kind:
+        raise ValueError(f"{file} is an encoder of {encoder.kind}, and these are images")
     if encoder.given:
         return _brought(encoder, format)
     wanted = encoder.channels, encoder.image_size

@@ -63,8 +63,6 @@ def main(method: str) -> None:
     device = compute(**settings["compute"])
     dataset = Dataset[Any]()
     rows = example_rows(find(method), dataset)
-    if not len(rows):
-        raise ValueError(f"{dataset.folder} holds no {dataset.format.unit} to pretrain on")
     look = Look(**settings["preview"])
     views = find(method).Views(dataset.format, **settings[f"methods.{method}.views"]).to(device)
 

@@ -139,7 +139,7 @@ def test_features_that_are_not_finite(here: Path, fashion, monkeypatch: pytest.M
         features[torch.from_numpy(rows < 5)] = torch.nan
         return features
 
-    monkeypatch.setattr(audit, "pixels", broken)
+    monkeypatch.setattr(audit, "raw", broken)
     look(here, fashion[0][:60], fashion[1][:60], ["train"] * 60)
     (line,) = [line for line in read_json(paths.AUDIT / "audit.json")["said"] if "NaN" in line]
     assert "Features of 5 images" in line
