@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sslflow.data.tokens import BETWEEN, SPECIAL
 from sslflow.networks.text import TextEncoder
 from sslflow.runtime.distributed import all_reduce_sum, world_size
 
@@ -45,14 +46,25 @@ class HiddenWords(nn.Module):
 
 
 class Follows(nn.Module):
-    """Features of pairs of passages, `(n, dim)`, to a logit of whether the second follows the first, `(n,)`."""
+    """Whether the second passage of a pair follows the first, from what an encoder makes of both together: how alike
+    the means over the tokens of either are, each first seen by a layer of its own. BERT reads `[CLS]` alone, which on
+    little text doesn't leave chance; this begins with a likeness that tells something from the first step on."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1))
+        self.views = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(2))
+        self.norm = nn.BatchNorm1d(dim, affine=False)  # without what all passages have in common
+        self.answer = nn.Linear(dim, 1)
+        for view in self.views:
+            nn.init.eye_(view.weight)
+        nn.init.constant_(self.answer.weight, dim**-0.5)
 
-    def forward(self, features: Tensor) -> Tensor:
-        return self.layers(features)[:, 0]
+    def forward(self, found: Tensor, pairs: Tensor) -> Tensor:
+        """Logits `(n,)` from what was made of each token, `(n, length, dim)`, of pairs, int64 `(n, length)`."""
+        words, ends = pairs >= len(SPECIAL), (pairs == BETWEEN).cumsum(1)
+        both = self.norm(torch.cat([_mean(found, words & (ends == part)) for part in (0, 1)]))
+        a, b = (view(part) for view, part in zip(self.views, both.chunk(2), strict=True))
+        return self.answer(a * b)[:, 0]
 
 
 def word_cross_entropy(logits: Tensor, answers: Tensor) -> Tensor:
@@ -73,6 +85,11 @@ def follow_cross_entropy(logits: Tensor, follows: Tensor) -> Tensor:
 def share_right(right: Tensor) -> Tensor:
     """Share of bool `(k,)` that is true, as the losses count over processes: scalar."""
     return right.sum() / _number(right)
+
+
+def _mean(found: Tensor, there: Tensor) -> Tensor:
+    weight = there.unsqueeze(-1).to(found.dtype)
+    return (found * weight).sum(1) / weight.sum(1).clamp_min(1)
 
 
 def _number(rows: Tensor) -> Tensor:

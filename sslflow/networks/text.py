@@ -49,11 +49,13 @@ class TextEncoder(nn.Module):
         heads: Count = 4,
         dropout: Below = 0.0,
         pool: Literal["mean", "first"] = "mean",
+        standardise: bool = False,
     ) -> None:
         """`depth` layers with `heads` each, which normalise before they add (arXiv:2002.04745); features are the mean
         over the tokens that are not padding, or the first one. With a `depth` of 0 a token is its word vector, wherever
-        it stands, and features are the mean over the words. Raises `ValueError` where the heads don't divide the
-        width."""
+        it stands, and features are the mean over the words. `standardise`: each feature has mean 0 and deviation 1 over
+        the passages, by a BatchNorm without weights: what all passages have in common would make them all alike
+        (arXiv:1702.01417). Raises `ValueError` where the heads don't divide the width."""
         super().__init__()
         if dim % heads:
             raise ValueError(f"encoder.dim {dim} does not divide into {heads} heads")
@@ -65,12 +67,14 @@ class TextEncoder(nn.Module):
             "heads": heads,
             "dropout": dropout,
             "pool": pool,
+            "standardise": standardise,
         }
         self.vocabulary, self.length, self.dim, self.facts = vocabulary, length, dim, {}
         self.words = nn.Embedding(vocabulary, dim, padding_idx=PAD)
         nn.init.normal_(self.words.weight, std=0.02)
         with torch.no_grad():
             self.words.weight[PAD] = 0
+        self.spread = nn.BatchNorm1d(dim, affine=False) if standardise else nn.Identity()
         self.network: Any = nn.Identity()
         if not depth:
             return
@@ -82,10 +86,10 @@ class TextEncoder(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Features `(n, dim)` of tokens, int64 `(n, length)` or shorter, 0 where there is none any more."""
-        return self.pooled(self.tokens(tokens), tokens)
+        return self.spread(self.pooled(self.tokens(tokens), tokens))
 
     def pooled(self, found: Tensor, tokens: Tensor) -> Tensor:
-        """Features `(n, dim)` of what `tokens` made of each of the tokens."""
+        """Features `(n, dim)`, not standardised, of what `tokens` made of each of the tokens."""
         if self.settings["pool"] == "first" and self.settings["depth"]:
             return found[:, 0]
         lowest = PAD + 1 if self.settings["depth"] else len(SPECIAL)

@@ -22,6 +22,7 @@ SECTIONS = (
     Section("leaderboard", "Leaderboard", "leaderboard.html.j2", "table", open=True),
     Section("worth", "What labels are worth", "worth.html.j2", "worth", open=True),
     Section("where", "What is where", "where.html.j2", "where", open=True),
+    Section("language", "Language", "language.html.j2", "language", open=True),
     Section("imbalance", "Large and small classes", "imbalance.html.j2", "imbalance"),
     Section("data", "Data", "data.html.j2", "data"),
     Section("audit", "Audit of the data", "audit.html.j2", "audited"),

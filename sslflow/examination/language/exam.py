@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -64,10 +64,11 @@ def examine(row: Row, dataset: Dataset[TextFormat], tokenizer: Tokenizer, asked:
     count, logs = np.zeros(len(both), np.int64), np.full(len(both), np.nan)
     count[number] = (tokens >= len(SPECIAL)).sum(1).numpy()
     if row.hidden:
-        each = row.hidden(tokens)
+        each, best = row.hidden(tokens)
         logs[number] = each.sum(1)
         found.metrics |= {"perplexity": perplexity(each, tokens.numpy()), "words": float(count.sum())}
-        found.shown["passages"] = _shown(tokens[:: max(1, len(tokens) // SHOWN_PASSAGES)][:SHOWN_PASSAGES], row, tokenizer)
+        some = slice(0, None, max(1, len(tokens) // SHOWN_PASSAGES))
+        found.shown["passages"] = _shown(tokens.numpy()[some], each[some], None if best is None else best[some], tokenizer)
     told = {name: np.full(len(both), np.nan) for name in WRONG}
     if row.follows and len(own.rows):
         for name, won in answers(own, row.follows).items():
@@ -131,15 +132,21 @@ def _ask_of_words(
         found.shown["nearest"] = likeness.nearest(vectors, {word: numbers[word] for word in kept}, chosen)
 
 
-def _shown(tokens: Tensor, row: Row, tokenizer: Tokenizer) -> list[list[dict[str, Any]]]:
-    """Of a few passages each word, and how likely it is."""
-    assert row.hidden is not None
-    logs = row.hidden(tokens)
+def _shown(
+    tokens: np.ndarray, logs: np.ndarray, best: np.ndarray | None, tokenizer: Tokenizer
+) -> list[list[dict[str, Any]]]:
+    """Of a few passages `(n, length)` each word, how likely it is when it is hidden, and the likeliest in its place."""
+
+    def name(number: int) -> str:
+        return str(tokenizer.id_to_token(int(number))).replace("\u2581", " ").strip()
+
     found = []
-    for ids, own in zip(tokens.tolist(), logs, strict=True):
-        there: Sequence[tuple[int, float]] = [(number, value) for number, value in zip(ids, own, strict=True) if number >= len(SPECIAL)]
-        names = [str(tokenizer.id_to_token(number)).replace("\u2581", " ").strip() for number, _ in there]
-        found.append([{"word": name, "likely": float(np.exp(value))} for name, (_, value) in zip(names, there, strict=True)])
+    for row, ids in enumerate(tokens[:SHOWN_PASSAGES]):
+        there = [(at, number) for at, number in enumerate(ids) if number >= len(SPECIAL)]
+        told = {} if best is None else {at: {"best": name(best[row, at])} for at, _ in there}
+        found.append(
+            [{"word": name(number), "likely": math.exp(logs[row, at]), **told.get(at, {})} for at, number in there]
+        )
     return found
 
 

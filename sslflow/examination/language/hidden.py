@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sslflow.data.formats import TextFormat
@@ -17,15 +18,16 @@ BATCH = 256
 
 
 @torch.no_grad()
-def log_likelihood(words: HiddenWords, tokens: Tensor, format: TextFormat) -> np.ndarray:
+def hidden_words(words: HiddenWords, tokens: Tensor, format: TextFormat) -> tuple[np.ndarray, np.ndarray]:
     """Of each token of passages, int64 `(n, length)`, on the device of `words`, the logarithm of its probability when
-    it is hidden, and with it the rest of its word, which would give it away (arXiv:2305.10588); float64 `(n, length)`,
-    0 of the special ones."""
+    it is hidden, and with it the rest of its word, which would give it away (arXiv:2305.10588), float64 `(n, length)`,
+    and the likeliest token in its place, int64 `(n, length)`; both 0 of the special ones."""
     rows, places = (tokens >= len(SPECIAL)).nonzero(as_tuple=True)
     continues = torch.zeros(format.vocabulary, dtype=torch.bool, device=tokens.device)
     continues[list(format.inside)] = True
     begins = (~continues[tokens]).cumsum(1)
     found = torch.zeros(tokens.shape, dtype=torch.float64, device=tokens.device)
+    best = torch.zeros_like(tokens)
     place = torch.arange(tokens.shape[1], device=tokens.device)
     for row, at in zip(rows.split(BATCH), places.split(BATCH), strict=True):
         whole = tokens[row]
@@ -33,8 +35,10 @@ def log_likelihood(words: HiddenWords, tokens: Tensor, format: TextFormat) -> np
         seen = torch.where(own & (place >= at[:, None]), MASK, whole)
         asked = place == at[:, None]
         right = whole.gather(1, at[:, None])[:, 0]
-        found[row, at] = -torch.nn.functional.cross_entropy(words(seen, asked).float(), right, reduction="none").double()
-    return found.cpu().numpy()
+        logits = words(seen, asked).float()
+        found[row, at] = -F.cross_entropy(logits, right, reduction="none").double()
+        best[row, at] = logits.argmax(1)
+    return found.cpu().numpy(), best.cpu().numpy()
 
 
 def perplexity(logs: np.ndarray, tokens: np.ndarray) -> float:

@@ -14,7 +14,7 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.formats import TextFormat
 from sslflow.data.tokens import SPECIAL
 from sslflow.examination.language.following import Score
-from sslflow.examination.language.hidden import log_likelihood
+from sslflow.examination.language.hidden import hidden_words
 from sslflow.examination.language.ngrams import Trigram, Unigram
 from sslflow.features.words import rarity_of, tf_idf
 from sslflow.networks.starts import COUNTED
@@ -30,9 +30,9 @@ BATCH = 256
 class Row:
     """What can be asked of a row; None: that can't."""
 
-    hidden: Callable[[Tensor], np.ndarray] | None = None
-    """Of each token of passages, int64 `(n, length)` on the CPU, the logarithm of its probability, float64; 0 of the
-    special ones."""
+    hidden: Callable[[Tensor], tuple[np.ndarray, np.ndarray | None]] | None = None
+    """Of each token of passages, int64 `(n, length)` on the CPU, the logarithm of its probability, float64, 0 of the
+    special ones; and the likeliest token in its place, where the row tells that."""
     follows: Score | None = None
     decides: bool = False
     """Whether the score is a logit of following, above 0 where it does; else it is a likeness."""
@@ -48,7 +48,7 @@ def counting(name: str, dataset: Dataset[TextFormat]) -> Row:
         return Row(follows=lambda first, second: (tf_idf(first, rarity) * tf_idf(second, rarity)).sum(1))
     tokens = dataset.read(dataset.pretraining_rows)["tokens"].numpy()
     model = (Unigram if name == UNIGRAM else Trigram)(tokens, dataset.format.vocabulary)
-    return Row(hidden=lambda passages: model.log_likelihood(passages.numpy()))
+    return Row(hidden=lambda passages: (model.log_likelihood(passages.numpy()), None))
 
 
 def of_method(method: nn.Module, format: TextFormat, device: torch.device) -> Row:
@@ -58,7 +58,7 @@ def of_method(method: nn.Module, format: TextFormat, device: torch.device) -> Ro
     words, follows = getattr(method, "words", None), getattr(method, "follows", None)
     asked = isinstance(follows, Follows)
     return Row(
-        hidden=(lambda passages: log_likelihood(words, passages.to(device), format))
+        hidden=(lambda passages: hidden_words(words, passages.to(device), format))
         if isinstance(words, HiddenWords)
         else None,
         follows=_by_head(encoder, follows, device) if asked else _by_likeness(encoder, device),
@@ -89,7 +89,11 @@ def _by_head(encoder: TextEncoder, follows: Follows, device: torch.device) -> Sc
     @torch.no_grad()
     def score(first: Tensor, second: Tensor) -> Tensor:
         pairs = joined(first, second)
-        return torch.cat([follows(encoder(shortened(part).to(device))).float().cpu() for part in pairs.split(BATCH)])
+        found = []
+        for part in pairs.split(BATCH):
+            seen = shortened(part).to(device)
+            found.append(follows(encoder.tokens(seen), seen).float().cpu())
+        return torch.cat(found)
 
     return score
 

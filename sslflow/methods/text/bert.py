@@ -35,7 +35,7 @@ class BERT(Method):
         asked, known = answers >= 0, follows != NOT_ASKED
         found = self.encoder.tokens(seen)
         logits, right = self.words.head(found[asked], self.encoder.words.weight), answers[asked]
-        told = self.follows(self.encoder.pooled(found, seen))
+        told = self.follows(found, seen)
         of_words, of_pairs = word_cross_entropy(logits, right), follow_cross_entropy(told, follows)
         return {
             "loss": of_words + self.following * of_pairs,

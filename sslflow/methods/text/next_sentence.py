@@ -22,12 +22,16 @@ class NextSentence(Method):
 
     def training_step(self, batch: Batch) -> Losses:
         pairs, follows = batch.views
-        logits = self.follows(self.encoder(pairs))
+        logits = self.told(pairs)
         asked = follows != NOT_ASKED
         return {
             "loss": follow_cross_entropy(logits, follows),
             "accuracy": share_right((logits > 0)[asked] == (follows > 0)[asked]),
         }
+
+    def told(self, pairs: Tensor) -> Tensor:
+        """Logits `(n,)` of whether the second passage of each pair follows the first."""
+        return self.follows(self.encoder.tokens(pairs), pairs)
 
     def choices(self, images: int) -> Choices:
         return Choices(2, "answers, follows or not")
@@ -36,5 +40,5 @@ class NextSentence(Method):
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """The pairs, from the one that follows most surely to the one that does least."""
         pairs, _ = batch.views
-        order = self.follows(self.encoder(pairs)).argsort(descending=True)
+        order = self.told(pairs).argsort(descending=True)
         return {"follows most surely": pairs[order], "follows least": pairs[order.flip(0)]}

@@ -36,7 +36,7 @@ class Word2Vec(Method):
         negatives: Count = 5,
     ) -> None:
         super().__init__()
-        self.encoder = TextEncoder(tokens.vocabulary, tokens.length, dim=dim, depth=0, heads=1)
+        self.encoder = TextEncoder(tokens.vocabulary, tokens.length, dim=dim, depth=0, heads=1, standardise=True)
         self.contexts = nn.Embedding(tokens.vocabulary, dim)
         for one in (self.encoder.words, self.contexts):
             nn.init.uniform_(one.weight, -0.5 / dim, 0.5 / dim)
