@@ -185,7 +185,9 @@ ADAPTERS = [f"adaptation {name}" for name in of_adaptation.names()]
 def make(name: str, **settings: Any) -> Any:
     """The case of one of `METHODS` or `ADAPTERS`."""
     kind, _, method = name.partition(" ")
-    return {"images": image_case, "text": text_case, "clips": clip_case, "adaptation": adapter_case}[kind](method, **settings)
+    return {"images": image_case, "text": text_case, "clips": clip_case, "adaptation": adapter_case}[kind](
+        method, **settings
+    )
 
 
 def _first(made: Callable[..., Case], tried: list[tuple[Any, Any]]) -> Case:

@@ -48,7 +48,7 @@ def main(folder: Path) -> None:
     found = [match.groups() for line in said.splitlines() if (match := VERSE.fullmatch(line.strip()))]
     names = [(division, book) for division, books in DIVISIONS.items() for book in books]
     short = dict.fromkeys(name for name, *_ in found)
-    assert len(found) == VERSES and len(short) == len(names), f"{len(found)} verses of {len(short)} books"
+    assert (len(found), len(short)) == (VERSES, len(names)), f"{len(found)} verses of {len(short)} books"
     of = dict(zip(short, names, strict=True))
     table = {
         "division": [of[name][0] for name, *_ in found],

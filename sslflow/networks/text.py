@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from sslflow.data.tokens import BETWEEN, PAD, SPECIAL
 from sslflow.settings.params import Below, Count, Natural
 
-
 NEAR = 5
 """Tokens that a layer's convolution sees."""
 

@@ -13,8 +13,8 @@ from sslflow.networks.starts import RANDOM
 from sslflow.networks.weights import encoder_of
 from sslflow.runtime.device import compute
 from sslflow.settings.params import Schemas, read
-from sslflow.stages.entry import run
 from sslflow.settings.sections import data_kind
+from sslflow.stages.entry import run
 
 
 def schemas(kind: str) -> Schemas:

@@ -56,7 +56,9 @@ def main() -> None:
     refuse_links(paths.parents())
     content = load()
     found = [f"{kind}.{name}" for kind in ("domains", "clips", "starts") for name in lookup(content, kind)]
-    settings = read({name: one for section in ("data", *found) for name, one in schemas(section, data_kind(content)).items()})
+    settings = read(
+        {name: one for section in ("data", *found) for name, one in schemas(section, data_kind(content)).items()}
+    )
     files, named = _weights(content)
     _refuse_copy(settings, files)
     known = {paths.LISTING, paths.WEIGHTS_LISTING, *(paths.listing(*section.split(".", 1)) for section in found)}

@@ -117,9 +117,7 @@ class WindowViews(TextViews):
     kept: Tensor
     upto: Tensor
 
-    def __init__(
-        self, format: TextFormat, *, window: Count = 5, sample: NonNegative = 1e-3, drawn: Count = 64
-    ) -> None:
+    def __init__(self, format: TextFormat, *, window: Count = 5, sample: NonNegative = 1e-3, drawn: Count = 64) -> None:
         """`window`: the farthest neighbour; of each word by chance 1 to so many (arXiv:1301.3781). `sample`: a word
         that makes up a larger share of the text is left out at random, the more often the larger its share; 0: none
         (arXiv:1310.4546). `drawn`: words of each passage that stand against neighbours, by their share to the power
@@ -131,7 +129,9 @@ class WindowViews(TextViews):
         counts = torch.tensor(format.counts, dtype=torch.float64)
         counts[:LOWEST] = 0
         relative = counts / (sample * counts.sum()) if sample else torch.zeros_like(counts)
-        self.register_buffer("kept", ((relative.sqrt() + 1) / relative).nan_to_num(1.0, 1.0).clamp_max(1).float(), persistent=False)
+        self.register_buffer(
+            "kept", ((relative.sqrt() + 1) / relative).nan_to_num(1.0, 1.0).clamp_max(1).float(), persistent=False
+        )
         self.register_buffer("upto", (counts**0.75).cumsum(0) / (counts**0.75).sum(), persistent=False)
 
     @torch.no_grad()

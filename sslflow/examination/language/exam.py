@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import TextFormat
@@ -68,7 +67,9 @@ def examine(row: Row, dataset: Dataset[TextFormat], tokenizer: Tokenizer, asked:
         logs[number] = each.sum(1)
         found.metrics |= {"perplexity": perplexity(each, tokens.numpy()), "words": float(count.sum())}
         some = slice(0, None, max(1, len(tokens) // SHOWN_PASSAGES))
-        found.shown["passages"] = _shown(tokens.numpy()[some], each[some], None if best is None else best[some], tokenizer)
+        found.shown["passages"] = _shown(
+            tokens.numpy()[some], each[some], None if best is None else best[some], tokenizer
+        )
     told = {name: np.full(len(both), np.nan) for name in WRONG}
     if row.follows and len(own.rows):
         for name, won in answers(own, row.follows).items():
@@ -90,7 +91,10 @@ def _decided(own: Any, row: Row) -> float:
     """Share of right and of other documents' passages, as many of each, that are taken for what they are."""
     assert row.follows is not None
     some = own.other >= 0
-    right, wrong = row.follows(own.first[some], own.second[some]), row.follows(own.first[some], own.second[own.other[some]])
+    right, wrong = (
+        row.follows(own.first[some], own.second[some]),
+        row.follows(own.first[some], own.second[own.other[some]]),
+    )
     return float(torch.cat([right > 0, wrong <= 0]).float().mean())
 
 

@@ -48,7 +48,9 @@ def questions(dataset: Dataset[TextFormat], most: int, seed: int) -> Questions:
     noise = torch.rand(len(chosen), len(chosen), generator=numbers)
     alike = groups[:, None] == groups
     repeats = (second[None] == first[:, None]).all(2) | (second[None] == second[:, None]).all(2)
-    return Questions(rows[chosen.numpy()], first, second, _one_of(~alike & ~repeats, noise), _one_of(alike & ~repeats, noise))
+    return Questions(
+        rows[chosen.numpy()], first, second, _one_of(~alike & ~repeats, noise), _one_of(alike & ~repeats, noise)
+    )
 
 
 def answers(asked: Questions, score: Score) -> dict[str, np.ndarray]:
@@ -64,7 +66,11 @@ def answers(asked: Questions, score: Score) -> dict[str, np.ndarray]:
 
 
 def _one_of(allowed: Tensor, noise: Tensor) -> Tensor:
-    return torch.where(allowed.any(1), noise.masked_fill(~allowed, -1.0).argmax(1), -1) if len(allowed) else torch.zeros(0, dtype=torch.int64)
+    return (
+        torch.where(allowed.any(1), noise.masked_fill(~allowed, -1.0).argmax(1), -1)
+        if len(allowed)
+        else torch.zeros(0, dtype=torch.int64)
+    )
 
 
 def _won(right: Tensor, wrong: Tensor) -> np.ndarray:

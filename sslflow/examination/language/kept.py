@@ -37,8 +37,8 @@ where that wasn't asked, or the row can't tell."""
 
 SAID = {
     "perplexity": "perplexity {:.1f}",
-    "other": "what follows told from another document\'s {:.3f}",
-    "same": "from the same document\'s {:.3f}",
+    "other": "what follows told from another document's {:.3f}",
+    "same": "from the same document's {:.3f}",
     "wordsim353": "WordSim-353 {:.3f}",
     "analogies": "analogies {:.3f}",
 }
@@ -48,7 +48,9 @@ def lacking(dataset: Dataset[Any]) -> str:
     """Why nothing can be asked of a data set; empty where something can."""
     if not isinstance(dataset.format, TextFormat):
         return f"the data are {dataset.format.kind}, no text"
-    return "" if len(dataset.rows(TEST)) else "there are no passages to test on: data.test_fraction holds documents back"
+    return (
+        "" if len(dataset.rows(TEST)) else "there are no passages to test on: data.test_fraction holds documents back"
+    )
 
 
 def skip(name: str, seed: int, reason: str) -> None:

@@ -82,7 +82,7 @@ def analogies(
     vector is nearer to b − a + c than any other's but those of a, b and c (3CosAdd). Another word as near: wrong."""
     known = np.asarray([all(word in numbers for word in words) for words in asked])
     length = _unit(vectors)
-    there = np.asarray([number for number in numbers.values()])
+    there = np.asarray(list(numbers.values()))
     places = np.asarray(
         [[numbers[word] for word in words] for words, one in zip(asked, known, strict=True) if one], np.int64
     ).reshape(-1, 4)

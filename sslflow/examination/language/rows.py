@@ -17,8 +17,8 @@ from sslflow.examination.language.following import Score
 from sslflow.examination.language.hidden import hidden_words
 from sslflow.examination.language.ngrams import Trigram, Unigram
 from sslflow.features.words import rarity_of, tf_idf
-from sslflow.networks.starts import COUNTED
 from sslflow.networks.language import Follows, HiddenWords
+from sslflow.networks.starts import COUNTED
 from sslflow.networks.text import TextEncoder
 from sslflow.views.text import joined, shortened
 

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -37,6 +38,9 @@ MANY_UNKNOWN = 0.05
 """Share of the test passages' tokens that are in no vocabulary, from which on it is said."""
 _EXAMPLES = 5
 
+VOCABULARY, LENGTH = 8000, 64
+"""Different tokens at most, and tokens of a passage, where settings say nothing."""
+
 Length = Annotated[int, Ge(8)]
 Vocabulary = Annotated[int, Ge(50)]
 
@@ -63,8 +67,8 @@ def prepare(
     passages: Passages = "paragraph",
     label: BibleLabel = "division",
     units: Units = "pieces",
-    vocabulary: Vocabulary = 8000,
-    length: Length = 64,
+    vocabulary: Vocabulary = VOCABULARY,
+    length: Length = LENGTH,
     lowercase: bool = True,
     seed: Natural = 0,
     test_fraction: Fraction = 0.2,
@@ -130,7 +134,7 @@ def prepare(
             )
         _tell_of_documents(rows, counts, warn)
         _tell_of_classes(classes, rows, tell, warn)
-        tell(f"{int(occurrences[len(SPECIAL):].sum()):,} tokens to train on, {size:,} different ones")
+        tell(f"{int(occurrences[len(SPECIAL) :].sum()):,} tokens to train on, {size:,} different ones")
         form = TextFormat(length, size, tuple(occurrences.tolist()), inside_words(tokenizer))
         told = {**described(form, classes), "counts": counts, "warnings": warnings}
         write_json(temporary / "dataset.json", told)
@@ -161,7 +165,9 @@ def _check(found: Found, where: str, max_bad: float) -> None:
     examples = "".join(f"\n  {name}: {reason}" for name, reason in found.rejected[:_EXAMPLES])
     limit = f"more than data.max_bad = {max_bad:g} allows" if good else "there is nothing to prepare"
     counted_reasons = ", ".join(f"{count} {reason}" for reason, count in reasons)
-    raise ValueError(f"{where}: {bad} of {good + bad} files or lines can't be used, {limit} ({counted_reasons}):{examples}")
+    raise ValueError(
+        f"{where}: {bad} of {good + bad} files or lines can't be used, {limit} ({counted_reasons}):{examples}"
+    )
 
 
 def _split(found: Found, seed: int, test_fraction: float) -> list[Passage]:
@@ -204,7 +210,9 @@ def _pieces(
     follows, and whether it is a passage's first part. Nothing follows where what does was dropped."""
     nothing = np.full(length, PAD, np.int32)
     waiting: tuple[Passage, np.ndarray, str, bool] | None = None
-    for row, encoding in zip(rows, tokenizer.encode_batch([one.text for one in rows], add_special_tokens=False), strict=True):
+    for row, encoding in zip(
+        rows, tokenizer.encode_batch([one.text for one in rows], add_special_tokens=False), strict=True
+    ):
         parts = _cut(encoding.ids, encoding.word_ids, length - 2) if row.kept else [slice(0, 0)]
         for number, part in enumerate(parts):
             ids = encoding.ids[part]
@@ -245,7 +253,7 @@ def _tell_of_documents(rows: Sequence[Passage], counts: dict[str, int], warn: Ca
     documents = len({row.document for row in rows})
     if not counts[TEST]:
         warn(f"nothing to test on: whole documents are held out, and there is {documents} of a kind; name more of them")
-    if all(row.document != later.document for row, later in zip(rows, rows[1:], strict=False)):
+    if all(row.document != later.document for row, later in pairwise(rows)):
         warn(
             "no passage follows another: every document is one passage; next_sentence and bert need documents of "
             "several (in .jsonl the key document)"
@@ -263,4 +271,6 @@ def _tell_of_classes(
     for line in lacking(counts, tested=True):
         warn(line)
     if len(trained := [name for name, own in counts.items() if own.get(TRAIN)]) < 2:
-        warn(f"labelled passages to train on are of {shown(trained) or 'no class'} alone: there is nothing to tell apart")
+        warn(
+            f"labelled passages to train on are of {shown(trained) or 'no class'} alone: there is nothing to tell apart"
+        )

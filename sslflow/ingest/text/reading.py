@@ -11,7 +11,10 @@ Passages = Literal["paragraph", "line", "sentence"]
 LONGEST_WORD = 1000
 """Letters without a space or a mark, more than which are no words: encoded data, or a script whose words nothing
 parts."""
-_BOMS = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}  # fmt: skip
+_BOMS = {
+    **dict.fromkeys((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE), "UTF-32"),  # that of UTF-16 is its beginning
+    **dict.fromkeys((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE), "UTF-16"),
+}
 _BLANK = re.compile(r"\n[^\S\n]*\n\s*")
 _AFTER_SENTENCE = re.compile(r"(?<=[.!?][\"'”’)\s])(?=\S)|(?<=[.!?])\s+(?=[\"'“‘(]?[^\W\d_a-z])|(?<=[。！？])")
 _UNBROKEN = re.compile(rf"\w{{{LONGEST_WORD},}}")

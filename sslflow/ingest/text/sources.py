@@ -53,9 +53,7 @@ def open_source(source: str, path: str, passages: Passages, label: BibleLabel) -
     if source == "samples:bible":
         return _bible(label)
     if source not in SOURCES:
-        raise ValueError(
-            f"data.source is {source}, and text comes from {', '.join(SOURCES)}{closest(source, SOURCES)}"
-        )
+        raise ValueError(f"data.source is {source}, and text comes from {', '.join(SOURCES)}{closest(source, SOURCES)}")
     root = Path(path)
     if not root.is_dir():
         what = "expected a folder, found a file: name the folder it lies in" if root.exists() else "no such folder"
@@ -68,7 +66,9 @@ def _bible(label: BibleLabel) -> Found:
     if not file.exists():
         raise ValueError(f"{file.resolve()}: there are no samples here; run this in the project's folder")
     found = Found()
-    for (book, chapter), rows in groupby(pq.read_table(file).to_pylist(), key=lambda row: (row["book"], row["chapter"])):
+    for (book, chapter), rows in groupby(
+        pq.read_table(file).to_pylist(), key=lambda row: (row["book"], row["chapter"])
+    ):
         verses = list(rows)
         division = verses[0]["division"]
         name = {"division": division, "book": book, "testament": "new" if division in NEW_TESTAMENT else "old"}[label]
@@ -90,7 +90,9 @@ def _folder(root: Path, passages: Passages, *, labelled: bool) -> Found:
             continue
         name = escape(inside.as_posix())
         if labelled and len(inside.parts) < 2:
-            found.rejected.append((name, "in no class folder: source folders takes the first folder's name as the class"))
+            found.rejected.append(
+                (name, "in no class folder: source folders takes the first folder's name as the class")
+            )
             continue
         label = class_name(escape(inside.parts[0])) if labelled else ""
         try:

@@ -18,8 +18,8 @@ from sslflow.views.text import WindowViews
 
 
 class Word2Vec(Method):
-    """Settings: `architecture`: skip_gram, a word tells each of its neighbours; cbow, the mean of its neighbours tells a
-    word. `dim`, width of the vectors; `negatives`, how many words by chance stand against each neighbour.
+    """Settings: `architecture`: skip_gram, a word tells each of its neighbours; cbow, the mean of its neighbours tells
+    a word. `dim`, width of the vectors; `negatives`, how many words by chance stand against each neighbour.
 
     Its encoder is its own, whatever the section `encoder` says: the mean of word vectors. Words drawn by chance are
     shared by all words of a passage and weighted accordingly (arXiv:1604.04661), which makes them matrix products.
@@ -71,7 +71,9 @@ def neighbours(words: Tensor, reach: Tensor) -> Tensor:
     return ((apart <= reach[..., None]) & (apart > 0) & there[:, None] & there[..., None]).float()
 
 
-def skip_gram_loss(inner: Tensor, outer: Tensor, against: Tensor, near: Tensor, negatives: int) -> tuple[Tensor, Tensor]:
+def skip_gram_loss(
+    inner: Tensor, outer: Tensor, against: Tensor, near: Tensor, negatives: int
+) -> tuple[Tensor, Tensor]:
     """Sum over words and their neighbours of −ln σ(inner · outer) and `negatives` times the mean over the words by
     chance of −ln σ(−inner · against), and the number of neighbours: scalars.
 

@@ -56,11 +56,13 @@ def sentences(rows: Rows) -> Iterator[str]:
         ends = f"{gap.low:.2f} to {gap.high:.2f}"
         if metric == PERPLEXITY:
             sure = "" if gap.high < 1 or gap.low > 1 else ": may be chance"
-            yield f"{best} {words} {own:.1f}, {gap.mean:.2f} times ({ends}{sure}) that of {rows.title(beside)}, {theirs:.1f}."
+            ratio = f"{gap.mean:.2f} times ({ends}{sure})"
+            yield f"{best} {words} {own:.1f}, {ratio} that of {rows.title(beside)}, {theirs:.1f}."
         else:
             sure = "" if gap.sure else ": may be chance"
             apart = f"{100 * gap.mean:.1f} points ({100 * gap.low:.1f} to {100 * gap.high:.1f}{sure})".replace("-", "−")
-            yield f"{best} {words} in {percent(own)} % of the cases, {rows.title(beside)} in {percent(theirs)} %: {apart}."
+            shares = f"in {percent(own)} % of the cases, {rows.title(beside)} in {percent(theirs)} %"
+            yield f"{best} {words} {shares}: {apart}."
 
 
 def _passages(rows: Rows, name: str) -> Iterator[list[dict[str, Any]]]:
