@@ -28,7 +28,8 @@ class Run:
     `pixels`, `scratch`, and names in `starts`; `segment` and `detect`: those of the methods on whose maps the classes
     of pixels are learnt, and things, and beside them the rows `segment_controls` and `detect_controls`: `random`,
     `scratch`, and names in `starts`; `language`: those of which it is asked what they know of language, and beside them
-    the rows `language_controls`: `random`, `unigram`, `trigram`, `words`; `launch` (how a process that trains is started) is for dvc.yaml."""
+    the rows `language_controls`: `random`, `unigram`, `trigram`, `words`; `launch` (how a process that trains is
+    started) is for dvc.yaml."""
 
     methods: tuple[str, ...]
     clip_methods: tuple[str, ...] = ()
