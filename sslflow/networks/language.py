@@ -52,10 +52,10 @@ class Follows(nn.Module):
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.views = nn.ModuleList(nn.Linear(dim, dim, bias=False) for _ in range(2))
+        self.first, self.second = (nn.Linear(dim, dim, bias=False) for _ in range(2))
         self.norm = nn.BatchNorm1d(dim, affine=False)  # without what all passages have in common
         self.answer = nn.Linear(dim, 1)
-        for view in self.views:
+        for view in (self.first, self.second):
             nn.init.eye_(view.weight)
         nn.init.constant_(self.answer.weight, dim**-0.5)
 
@@ -63,8 +63,8 @@ class Follows(nn.Module):
         """Logits `(n,)` from what was made of each token, `(n, length, dim)`, of pairs, int64 `(n, length)`."""
         words, ends = pairs >= len(SPECIAL), (pairs == BETWEEN).cumsum(1)
         both = self.norm(torch.cat([_mean(found, words & (ends == part)) for part in (0, 1)]))
-        a, b = (view(part) for view, part in zip(self.views, both.chunk(2), strict=True))
-        return self.answer(a * b)[:, 0]
+        a, b = both.chunk(2)
+        return self.answer(self.first(a) * self.second(b))[:, 0]
 
 
 def word_cross_entropy(logits: Tensor, answers: Tensor) -> Tensor:

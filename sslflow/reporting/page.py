@@ -33,7 +33,6 @@ from sslflow.reporting.images import (
 )
 from sslflow.reporting.so_far import SoFar
 from sslflow.reporting.text import section as language
-from sslflow.reporting.text.rows import Rows as LanguageRows
 from sslflow.reporting.where import section as where
 from sslflow.reporting.where.rows import Rows
 from sslflow.runtime.files import read_json
@@ -116,7 +115,7 @@ def render(
         "retrieved": _table(run, board, [metric for metric in leaderboard.metric_names(board) if metric in RETRIEVAL]),
         "worth": worth.section(board, answers, dataset, best, prices),
         "where": places,
-        "language": language.section(LanguageRows(run.params, run.seeds, dataset)),
+        "language": language.section(language.Rows(run.params, run.seeds, dataset)),
         "imbalance": imbalance.section(board, answers, dataset, best),
         "data": prepared.section(dataset, run.params) if run.methods else None,
         "audited": audit,

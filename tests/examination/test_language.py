@@ -17,6 +17,7 @@ from sslflow.examination.language.following import Questions, answers
 from sslflow.examination.language.hidden import hidden_words, perplexity
 from sslflow.examination.language.ngrams import Trigram, Unigram
 from sslflow.examination.language.rows import vocabulary
+from sslflow.methods.text.masked_lm import MaskedLM
 from tests.cases import text_case
 from tests.text_fixtures import MemoryText
 
@@ -78,7 +79,9 @@ def test_counts_tell_seen_text_better_than_unseen(data: MemoryText) -> None:
 @torch.no_grad()
 def test_hidden_words_are_those_of_a_loop_one_at_a_time() -> None:
     case = text_case("masked_lm", units="pieces")
-    form, words = case.data.format, case.method.eval().words
+    form, method = case.data.format, case.method.eval()
+    assert isinstance(method, MaskedLM)
+    words = method.words
     tokens = torch.from_numpy(case.data.tokens[:3]).long()
     logs, best = hidden_words(words, tokens, form)
     for row in range(3):
@@ -139,7 +142,7 @@ def test_likeness_of_words_and_analogies(tmp_path: Path) -> None:
 
 
 def test_sets_that_are_none_are_told(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="there is no file nothing.tsv"):
+    with pytest.raises(ValueError, match=r"there is no file nothing\.tsv"):
         likeness.find_set("nothing.tsv")
     file = tmp_path / "a.tsv"
     file.write_text("only words\n")

@@ -25,6 +25,8 @@ class BERT(Method):
 
     Views = HiddenWordPairViews
 
+    encoder: TextEncoder  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(self, encoder: TextEncoder, tokens: TextFormat, *, following: NonNegative = 1.0) -> None:
         super().__init__()
         self.encoder, self.words = encoder, HiddenWords(encoder, tokens.counts)

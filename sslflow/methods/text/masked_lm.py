@@ -18,6 +18,8 @@ class MaskedLM(Method):
 
     Views = HiddenWordViews
 
+    encoder: TextEncoder  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(self, encoder: TextEncoder, tokens: TextFormat) -> None:
         super().__init__()
         self.encoder, self.words = encoder, HiddenWords(encoder, tokens.counts)

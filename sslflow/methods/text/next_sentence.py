@@ -16,6 +16,8 @@ class NextSentence(Method):
 
     Views = PairViews
 
+    encoder: TextEncoder  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(self, encoder: TextEncoder) -> None:
         super().__init__()
         self.encoder, self.follows = encoder, Follows(encoder.dim)

@@ -27,6 +27,8 @@ class Word2Vec(Method):
 
     Views = WindowViews
 
+    encoder: TextEncoder  # pyright: ignore[reportIncompatibleVariableOverride]
+
     def __init__(
         self,
         tokens: TextFormat,
@@ -38,8 +40,8 @@ class Word2Vec(Method):
         super().__init__()
         self.encoder = TextEncoder(tokens.vocabulary, tokens.length, dim=dim, depth=0, heads=1, standardise=True)
         self.contexts = nn.Embedding(tokens.vocabulary, dim)
-        for one in (self.encoder.words, self.contexts):
-            nn.init.uniform_(one.weight, -0.5 / dim, 0.5 / dim)
+        nn.init.uniform_(self.encoder.words.weight, -0.5 / dim, 0.5 / dim)
+        nn.init.uniform_(self.contexts.weight, -0.5 / dim, 0.5 / dim)
         self.architecture, self.negatives = architecture, negatives
 
     def training_step(self, batch: Batch) -> Losses:

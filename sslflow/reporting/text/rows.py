@@ -73,7 +73,7 @@ class Rows:
 
     def title(self, name: str) -> str:
         """What a row is called."""
-        return ROWS.get(name, name) if name in self.controls else name
+        return ROWS.get(name) or name if name in self.controls else name
 
     def columns(self) -> list[str]:
         """The metrics that any row has: the known ones, then sets of words of the user's own."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from sslflow.data.fields import Fields
 from sslflow.data.formats import TextFormat
 from sslflow.data.tokens import BETWEEN, FIRST, MASK, PAD
+from sslflow.methods.text.masked_lm import MaskedLM
 from sslflow.methods.text.word2vec import cbow_loss, neighbours, skip_gram_loss
 from sslflow.networks.language import follow_cross_entropy, word_cross_entropy
 from sslflow.networks.text import TextEncoder
@@ -70,18 +71,19 @@ def test_whole_words_are_hidden_as_a_whole() -> None:
 
 def test_cross_entropy_of_hidden_words_is_that_of_a_loop(data: MemoryText) -> None:
     case = text_case("masked_lm")
-    batch = case.batch()
+    batch, method = case.batch(), case.method
+    assert isinstance(method, MaskedLM)
     seen, answers = batch.views
     losses, right = [], []
     for row in range(len(seen)):
-        found = case.method.encoder.tokens(seen[row : row + 1])[0]
+        found = method.encoder.tokens(seen[row : row + 1])[0]
         for place in range(seen.shape[1]):
             if answers[row, place] >= 0:
-                words = case.method.words
-                logits = words.head.layer(found[place]) @ case.method.encoder.words.weight.T + words.head.bias
+                head = method.words.head
+                logits = head.layer(found[place]) @ method.encoder.words.weight.T + head.bias
                 losses.append(-logits.log_softmax(0)[answers[row, place]])
                 right.append(int(logits.argmax()) == int(answers[row, place]))
-    told = case.method.training_step(batch)
+    told = method.training_step(batch)
     torch.testing.assert_close(told["loss"], torch.stack(losses).mean(), rtol=1e-4, atol=1e-5)
     assert float(told["accuracy"]) == pytest.approx(np.mean(right))
     shares = (torch.tensor(data.format.counts) + 1) / (sum(data.format.counts) + data.format.vocabulary)
