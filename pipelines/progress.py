@@ -51,6 +51,8 @@ WEIGHTS = {
     "segment_control": 120,
     "match": 30,
     "match_control": 20,
+    "language": 60,
+    "language_control": 20,
     "detect": 180,
     "detect_control": 180,
     "depth": 120,

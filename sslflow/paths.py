@@ -45,6 +45,7 @@ MAKERS = {
         **dict.fromkeys(("detected", "detectors"), "detect"),
         "matched": "match",
         "depths": "depth",
+        "language": "language",
         "adapted": "adapt",
         "report": "report",
         "scores": "report",
@@ -59,6 +60,11 @@ MAKERS = {
 }
 """Which stage writes what stands in `data`, in `ARTIFACTS` and in `OF_CLIPS`."""
 
+CONTROLLED = ("probe", "finetune", "segment", "detect", "depth", "match", "language")
+"""Stages with rows beside the methods, which are stages of their own, `probe_control`."""
+CONTROLS = ("random", "pixels", "words", "voxels", "scratch", "blind", "mean", "unigram", "trigram")
+"""Those rows, but for weights that have names of the user's own."""
+
 
 def maker(file: Path) -> str:
     """The stage that writes a file, as `dvc repro` takes its name; empty for what no stage writes."""
@@ -70,9 +76,7 @@ def maker(file: Path) -> str:
     else:
         stage = MAKERS.get(root, {}).get(first, "") or MAKERS.get(root, {}).get(first.partition(".")[0], "")
     name = file.stem.rpartition("-")[0]
-    control = stage in ("probe", "finetune", "segment", "detect", "match", "depth") and (
-        name in ("random", "pixels", "scratch", "blind", "mean") or start(name).exists()
-    )
+    control = stage in CONTROLLED and (name in CONTROLS or start(name).exists())
     return f"{stage}_control" if control else stage
 
 
@@ -196,6 +200,11 @@ def matched(name: str, seed: int) -> Path:
 def depths(name: str, seed: int) -> Path:
     """The folder with how far away a row took the pixels of the test images to be: errors, maps."""
     return ARTIFACTS / "depths" / run_name(name, seed)
+
+
+def language(name: str, seed: int) -> Path:
+    """The folder with what a row answered about language, on test passages."""
+    return ARTIFACTS / "language" / run_name(name, seed)
 
 
 def views(method: str) -> Path:

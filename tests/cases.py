@@ -30,8 +30,10 @@ from sslflow.training.ingredients import of_examples as image_ingredients
 from sslflow.training.method import Batch, Method, Pool
 from sslflow.views.images import Views
 from tests.av_fixtures import MemoryClips
-from tests.conftest import RECIPE, first_images
+from tests.conftest import RECIPE, ROOT, first_images
+from tests.text_fixtures import MemoryText
 
+TEXT_RECIPE = ROOT / "recipes" / "text.yaml"
 NETWORK = {"name": "resnet10", "width": 8, "stem_stride": 2}
 VIT = {"name": "vit_tiny", "width": 64, "depth": 2, "patch_size": 4}
 
@@ -155,6 +157,20 @@ def clip_case(name: str, *, seed: int = 0, start: bool = True, clips: MemoryClip
     return case
 
 
+def text_case(name: str, *, seed: int = 0, start: bool = True, units: str = "words") -> Case:
+    """The same of a method for text."""
+    kind, block = of_images.find(name), f"methods.{name}"
+    schemas = {block: kind, f"{block}.views": Over("views", kind.Views), f"{block}.train": Over("train", fit)}
+    settings = read(schemas, TEXT_RECIPE)
+    data: Any = MemoryText(units=units)
+    torch.manual_seed(derive(seed, "init"))
+    given = image_ingredients(data, data.pretraining_rows, {"dim": 32, "depth": 1, "heads": 2, "standardise": True})
+    case = Case(build(kind, given, settings[block]), kind.Views(data.format, **settings[f"{block}.views"]), data)
+    if start:
+        _start(case.method, torch.zeros(len(data.pretraining_rows), case.method.encoder.dim))
+    return case
+
+
 class Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -197,7 +213,8 @@ def adapter_case(name: str, *, seed: int = 0) -> AdapterCase:
 
 
 METHODS = [
-    *(f"images {name}" for name in of_images.names()),
+    *(f"images {name}" for name in of_images.names("images")),
+    *(f"text {name}" for name in of_images.names("text")),
     *(f"clips {name}" for name in of_clips.names()),
 ]
 ADAPTERS = [f"adaptation {name}" for name in of_adaptation.names()]
@@ -206,7 +223,9 @@ ADAPTERS = [f"adaptation {name}" for name in of_adaptation.names()]
 def make(name: str, **settings: Any) -> Any:
     """The case of one of `METHODS` or `ADAPTERS`."""
     kind, _, method = name.partition(" ")
-    return {"images": image_case, "clips": clip_case, "adaptation": adapter_case}[kind](method, **settings)
+    return {"images": image_case, "text": text_case, "clips": clip_case, "adaptation": adapter_case}[kind](
+        method, **settings
+    )
 
 
 def _first(made: Callable[..., Case], tried: list[tuple[Any, Any]]) -> Case:

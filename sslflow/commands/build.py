@@ -15,10 +15,12 @@ from sslflow.audiovisual.plan import Plan
 from sslflow.commands.check import ASKED, BLOCKS
 from sslflow.data.depth import DepthFacts
 from sslflow.data.formats import AnyFormat, ClipFormat, ImageFormat, TextFormat
+from sslflow.ingest.text.prepare import LENGTH, VOCABULARY
 from sslflow.ingest.videos.cut import Grid
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.saved import AnyEncoder, new_encoder
 from sslflow.settings.params import FILE, ParamsError, Schemas, checked, load, lookup
+from sslflow.settings.sections import data_kind
 from sslflow.stages import pretrain, pretrain_clips
 from sslflow.training import method
 from sslflow.training.ingredients import build
@@ -59,7 +61,7 @@ def _examples(name: str, content: Mapping[str, Any]) -> None:
         "labels": lambda: torch.arange(LABELS) % 2,
         "images": lambda: LABELS,
         "teacher": lambda: _new(form, settings["encoder"]),
-        "tokens": lambda: TOKENS,
+        "tokens": lambda: form if isinstance(form, TextFormat) else TOKENS,
         "text_encoder": lambda: _new(TOKENS, words),
         "depth": lambda: DepthFacts(0.0, 1.0),
         "depth_encoder": lambda: _new(replace(form, channels=1), settings["encoder"]),
@@ -71,6 +73,9 @@ def _examples(name: str, content: Mapping[str, Any]) -> None:
 def _format(content: Mapping[str, Any]) -> AnyFormat:
     """What the examples will have in common, as far as settings say it."""
     data = lookup(content, "data")
+    if data_kind(content) == TextFormat.kind:
+        size = data.get("vocabulary", VOCABULARY)
+        return TextFormat(data.get("length", LENGTH), size, (1,) * size)
     return ImageFormat(data["channels"], data["image_size"], (0.5,) * data["channels"], (0.25,) * data["channels"])
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from sslflow import paths, stages
 from sslflow.commands import values
-from sslflow.networks.starts import BLIND, BUILT_IN, ELSEWHERE, MEAN, RANDOM, RAW
+from sslflow.networks.starts import BLIND, BUILT_IN, COUNTED, ELSEWHERE, MEAN, RANDOM, RAW
 from sslflow.settings import by_name
 from sslflow.settings.params import (
     FILE,
@@ -196,6 +196,7 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
         ("run", "detect_controls", (RANDOM, "scratch")),
         ("run", "match_controls", (RANDOM, "pixels", BLIND)),
         ("run", "depth_controls", (RANDOM, "scratch", MEAN)),
+        ("run", "language_controls", (RANDOM, *COUNTED)),
         ("start", "weights", (RANDOM,)),
         ("start", "teacher", (RANDOM,)),
     ):

@@ -74,6 +74,10 @@ class TextFormat:
     length: int
     """Tokens of a passage, the special ones and padding among them."""
     vocabulary: int
+    counts: tuple[int, ...] = ()
+    """How often each token occurs in the passages to pretrain on, `(vocabulary,)`; empty of captions."""
+    inside: tuple[int, ...] = ()
+    """Tokens that go on with a word which the token before them began."""
 
 
 @dataclass(frozen=True)

@@ -42,5 +42,6 @@ def encoded(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> np.ndarr
 
 
 def decoded(tokenizer: Tokenizer, tokens: np.ndarray) -> list[str]:
-    """The texts of tokens `(n, length)`, without the special ones."""
-    return tokenizer.decode_batch([[int(token) for token in row if token >= len(SPECIAL)] for row in tokens])
+    """The texts of tokens `(n, length)`; of the special ones `[MASK]` and `[UNK]` alone are written."""
+    shown = [[int(token) for token in row if token in (MASK, UNKNOWN) or token >= len(SPECIAL)] for row in tokens]
+    return tokenizer.decode_batch(shown, skip_special_tokens=False)

@@ -19,7 +19,9 @@ RAW = ("pixels", "words", "voxels")
 """Rows of examples themselves as features: of images, text, volumes."""
 MEAN = "mean"
 """The row that looks at no image: the mean of the depth maps."""
-BUILT_IN = (RANDOM, *RAW, SCRATCH, BLIND, MEAN)
+COUNTED = ("unigram", "trigram", "words")
+"""Rows of language that learn nothing but counts."""
+BUILT_IN = (RANDOM, *RAW, SCRATCH, BLIND, MEAN, *COUNTED[:2])
 """Names that stand for no weights: of control rows, and of training from random weights."""
 ELSEWHERE = ("package:", "timm:")
 """What begins so is no file."""

@@ -24,6 +24,7 @@ SECTIONS = (
     Section("where", "What is where", "where.html.j2", "where", open=True),
     Section("captions", "Images and captions", "captions.html.j2", "matched", open=True),
     Section("depth", "How far away", "depth.html.j2", "depth", open=True),
+    Section("language", "Language", "language.html.j2", "language", open=True),
     Section("imbalance", "Large and small classes", "imbalance.html.j2", "imbalance"),
     Section("data", "Data", "data.html.j2", "data"),
     Section("audit", "Audit of the data", "audit.html.j2", "audited"),

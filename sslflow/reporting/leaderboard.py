@@ -23,6 +23,7 @@ _TUNED = re.compile(r"finetune_[0-9.]+pct")
 CONTROLS = {
     "random": "random weights",
     "pixels": "raw pixels",
+    "words": "bag of words",
     "scratch": "from scratch",
     "supervised": "supervised, all labels",
 }

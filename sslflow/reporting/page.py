@@ -35,6 +35,7 @@ from sslflow.reporting.images import (
     worth,
 )
 from sslflow.reporting.so_far import SoFar
+from sslflow.reporting.text import section as language
 from sslflow.reporting.where import section as where
 from sslflow.reporting.where.rows import Rows
 from sslflow.runtime.files import read_json
@@ -119,6 +120,7 @@ def render(
         "where": places,
         "matched": captioned.section(captioned.Rows(run.params, run.seeds, dataset), seed),
         "depth": far.section(Distances(run.params, run.seeds, dataset)),
+        "language": language.section(language.Rows(run.params, run.seeds, dataset)),
         "imbalance": imbalance.section(board, answers, dataset, best),
         "data": prepared.section(dataset, run.params) if run.methods else None,
         "audited": audit,

@@ -29,7 +29,9 @@ class Run:
     classes of pixels are learnt, things, and depth, and beside them the rows `segment_controls`, `detect_controls` and
     `depth_controls`: `random`, `scratch`, and names in `starts`, of depth also `mean`; `match`: those of which it is
     judged what they know of captions, and beside them the rows `match_controls`: `random`, `pixels`, `blind`, and names
-    in `starts`; `launch` (how a process that trains is started) is for dvc.yaml."""
+    in `starts`; `language`: those for text of which it is asked what they know of language, and beside them the rows
+    `language_controls`: `random`, `unigram`, `trigram`, `words`; `launch` (how a process that trains is started) is for
+    dvc.yaml."""
 
     methods: tuple[str, ...]
     clip_methods: tuple[str, ...] = ()
@@ -44,24 +46,27 @@ class Run:
     match_controls: tuple[str, ...] = ()
     depth: tuple[str, ...] = ()
     depth_controls: tuple[str, ...] = ()
+    language: tuple[str, ...] = ()
+    language_controls: tuple[str, ...] = ()
     seeds: tuple[Natural, ...]
     launch: str = "python -m"
 
     def __post_init__(self) -> None:
         """Raises `ValueError` where there is no method for images or clips, or no seed, where one stands there twice,
-        and where a method that is to segment, detect, estimate depth or match is not run."""
+        and where a method that is to be judged by a stage of its own is not run."""
         if not self.methods and not self.clip_methods:
             raise ValueError("run.methods is empty: name at least one")
         if not self.seeds:
             raise ValueError("run.seeds is empty: name at least one")
         for name in (
             "methods", "clip_methods", "adapt_methods", "controls", "tuned_controls", "segment", "segment_controls",
-            "detect", "detect_controls", "depth", "depth_controls", "match", "match_controls", "seeds",
+            "detect", "detect_controls", "depth", "depth_controls", "match", "match_controls", "language",
+            "language_controls", "seeds",
         ):  # fmt: skip
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"run.{name} names one twice: {', '.join(map(str, values))}")
-        for place in ("segment", "detect", "depth", "match"):
+        for place in ("segment", "detect", "depth", "match", "language"):
             if other := [name for name in getattr(self, place) if name not in self.methods]:
                 raise ValueError(
                     f"run.{place} names {', '.join(other)}, and run.methods doesn't: methods have to be run first; "

@@ -18,6 +18,7 @@ from sslflow.reporting.depth.rows import Rows as Distances
 from sslflow.reporting.images.worth import Prices
 from sslflow.reporting.page import Run, render
 from sslflow.reporting.so_far import SoFar
+from sslflow.reporting.text.rows import Rows as LanguageRows
 from sslflow.reporting.where.rows import Rows
 from sslflow.runtime.files import write_text
 from sslflow.settings import sections
@@ -100,6 +101,8 @@ def make(file: Path, so_far: SoFar | None = None) -> None:
     distances = Distances(params, seeds, dataset)
     for name, scores in distances.means().items():
         leaderboard.write_scores(f"depth-{name}", scores)
+    for name, scores in LanguageRows(params, seeds, dataset).means().items():
+        leaderboard.write_scores(f"language-{name}", scores)
     points = merge(methods, seeds, paths.ARTIFACTS / "curves.csv")
     durations = [*origin.durations(methods, seeds), *places.durations(), *matched.durations(), *distances.durations()]
     durations += [*adaptations.durations, *correspondences.durations]

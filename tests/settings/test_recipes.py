@@ -18,6 +18,7 @@ from sslflow.networks.encoder import Encoder
 from sslflow.networks.starts import Start
 from sslflow.networks.weights import given
 from sslflow.settings.params import Over, ParamsError, checked, load, read
+from sslflow.settings.sections import data_kind
 from sslflow.stages import pretrain
 from sslflow.training.continued import Continued
 from sslflow.training.fit import fit
@@ -47,13 +48,15 @@ def changed(before: Path, after: Path) -> list[str]:
 
 @recipes
 def test_a_recipe_is_in_order(recipe: Path) -> None:
-    assert set(check.check(recipe)["images"]) >= set(load(recipe)["run"]["methods"])
+    content = load(recipe)
+    assert set(check.check(recipe)[data_kind(content)]) >= set(content["run"]["methods"])
 
 
 @recipes
 def test_dvc_rewrites_the_one_line_that_it_changes(recipe: Path, tmp_path: Path) -> None:
     content = load(recipe)
-    untouched = rewritten(recipe, tmp_path, f"data.image_size={content['data']['image_size']}")
+    name, value = next((name, value) for name, value in content["data"].items() if isinstance(value, int))
+    untouched = rewritten(recipe, tmp_path, f"data.{name}={value}")
     assert untouched.read_text() == recipe.read_text()
     train = "train" if content["run"]["methods"] else "clip_train"
     found = changed(recipe, rewritten(recipe, tmp_path, f"{train}.lr=0.5"))

@@ -1,0 +1,1 @@
+"""The section about what methods for text know of language."""
