@@ -110,10 +110,11 @@ def stages(project: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def outs(project: Path) -> list[str]:
-    """What the stages of `make full` write, and those of the recipe for masks and boxes."""
+    """What the stages of `make full` write, and those of the recipes for masks and boxes, and for captions."""
     found = outputs(project)
-    shutil.copy(ROOT / "recipes/scenes.yaml", project / "params.yaml")
-    found += outputs(project)
+    for recipe in ("scenes", "captions"):
+        shutil.copy(ROOT / f"recipes/{recipe}.yaml", project / "params.yaml")
+        found += outputs(project)
     shutil.copy(RECIPE, project / "params.yaml")
     return found
 

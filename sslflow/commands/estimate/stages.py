@@ -98,6 +98,8 @@ def _cost(bench: Bench, stage: str) -> Cost:
             return dense.segmented(bench, run)
         case "detect" | "detect_control":
             return dense.detected(bench, run)
+        case "match" | "match_control":
+            return features.matched(bench, run)
         case "adapt":
             return domains.adapted(bench, run)
         case "pretrain_clips":
