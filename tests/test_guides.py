@@ -110,9 +110,9 @@ def stages(project: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def outs(project: Path) -> list[str]:
-    """What the stages of `make full` write, and those of the recipes for masks and boxes, and for depth."""
+    """What the stages of `make full` write, and those of the recipes for what it has not."""
     found = outputs(project)
-    for recipe in ("scenes", "depth"):
+    for recipe in ("scenes", "depth", "captions"):
         shutil.copy(ROOT / f"recipes/{recipe}.yaml", project / "params.yaml")
         found += outputs(project)
     shutil.copy(RECIPE, project / "params.yaml")

@@ -26,7 +26,7 @@ from sslflow.evaluation.same_class import find_same
 from sslflow.features.extract import extract
 from sslflow.features.pixels import pixels
 from sslflow.features.store import FeatureStore
-from sslflow.networks.starts import RANDOM, SCRATCH
+from sslflow.networks.starts import BLIND, RANDOM, SCRATCH
 from sslflow.pseudolabels.audit import ROUND_ROWS
 from sslflow.pseudolabels.findings import AuditClusters
 from sslflow.pseudolabels.numbers import grid, tried
@@ -110,6 +110,17 @@ def clusters_audited(bench: Bench, name: str) -> Cost:
     compared = min(asked.sample, sample.counts.pretraining)
     cost.spend("numbers of clusters", trying.seconds * max(1.0, compared / max(1, len(rows))))
     cost.ram += 4 * sample.counts.images * features.shape[1] * FLOAT + 3 * compared**2 * FLOAT
+    return cost
+
+
+def matched(bench: Bench, name: str) -> Cost:
+    """Features of images with captions, and comparing these."""
+    counts, known = bench.images.counts, "captions" in bench.images.dataset.beside
+    cost = bench.begun("match" if known else SKIPPED)
+    if known and name not in ("pixels", BLIND):
+        bench.extract(cost, "the network", counts.images, bench.start(name) if name in names() else name)
+    if known:
+        cost.notes.append("comparing captions is not reckoned with: seconds for some thousands of images")
     return cost
 
 

@@ -100,6 +100,8 @@ def _cost(bench: Bench, stage: str) -> Cost:
             return dense.detected(bench, run)
         case "depth" | "depth_control":
             return dense.estimated(bench, run)
+        case "match" | "match_control":
+            return features.matched(bench, run)
         case "adapt":
             return domains.adapted(bench, run)
         case "pretrain_clips":
