@@ -159,7 +159,12 @@ def test_maps_that_are_wrong(tmp_path):
     assert (found.counts["depth_left_out"], found.counts["with_depth"], found.counts["without_depth"]) == (1, 7, 7)
     assert (found.counts["duplicates"], found.counts["quarantined"]) == (0, 0)
     said = "\n".join(found.facts["warnings"])
-    for words in ("1 x depth map of zeros alone", "7 images have none that can be used", "1 x depth map without an image", "depth.csv"):
+    for words in (
+        "1 x depth map of zeros alone",
+        "7 images have none that can be used",
+        "1 x depth map without an image",
+        "depth.csv",
+    ):
         assert words in said
     assert "no PNG, and no depth maps" in said
 
