@@ -54,7 +54,7 @@ class MemoryImages:
         shares = images / 255
         mean, std = shares.mean(axis=(0, 2, 3)), shares.std(axis=(0, 2, 3))
         self.format = ImageFormat(images.shape[1], images.shape[2], tuple(mean.tolist()), tuple(std.tolist()))
-        self.depth = np.float32(1 + 9 * shares.mean(axis=1, keepdims=True))
+        self.depth = (1 + 9 * shares.mean(axis=1, keepdims=True)).astype(np.float32)
         self.depth[:, :, :2] = 0
         logs = np.log(self.depth[self.depth > 0])
         self.beside = {"depth": {"mean_log": float(logs.mean()), "std_log": float(logs.std())}}
