@@ -60,7 +60,7 @@ class MemoryImages:
         mean, std = shares.mean(axis=(0, 2, 3)), shares.std(axis=(0, 2, 3))
         self.format = ImageFormat(images.shape[1], images.shape[2], tuple(mean.tolist()), tuple(std.tolist()))
         self.captions = made_up_captions(images, labels)
-        self.depth = np.float32(1 + 9 * shares.mean(axis=1, keepdims=True))
+        self.depth = (1 + 9 * shares.mean(axis=1, keepdims=True)).astype(np.float32)
         self.depth[:, :, :2] = 0
         logs = np.log(self.depth[self.depth > 0])
         self.beside = {

@@ -37,6 +37,7 @@ def deep_dataset(folder: Path, train: int = 24, test: int = 8, without: int = 0)
     np.save(folder / "depth-00000.npy", depth)
     known = (depth > 0).mean(axis=(1, 2, 3)).astype(np.float32)
     table = pq.read_table(folder / "manifest.parquet").append_column("depth", pa.array(known))
+    table = table.append_column("sha256", pa.array([f"{row:064}" for row in range(len(images))]))
     pq.write_table(table, folder / "manifest.parquet")
     logs = np.log(depth[:train][depth[:train] > 0])
     facts = {"unit": "m", "mean_log": float(logs.mean()), "std_log": float(logs.std()), "known": float(known.mean())}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from sslflow.reporting.depth.rows import Rows
 from sslflow.reporting.depth.section import section
 from sslflow.runtime.files import read_json, sha256
 from sslflow.runtime.tables import read_parquet
-from sslflow.stages import depth
+from sslflow.stages import depth, report
 from tests.conftest import write_dataset
 from tests.depth_fixtures import SIDE, deep_dataset, drawn
 
@@ -109,6 +110,26 @@ def test_the_report_stands_rows_beside_their_controls(project):
     assert [words for words, _ in found["examples"][0][1][0].tiles] == ["image", "depth", "prediction", "error"]
     gone = Rows({"run": {**RUN, "depth": ["simclr", "byol"]}}, (0, 1), project)
     assert "byol: 0 of 2 seeds" in gone.absent()
+
+
+def test_the_page_shows_it(project, tmp_path):
+    more = {"run": {**RUN, "seeds": [0], "launch": "python -m"}, "methods": {"simclr": {}}, "report": {}}
+    lines = (f"{section}: {json.dumps(content)}" for section, content in more.items())
+    (tmp_path / "params.yaml").write_text(PARAMS + "\n".join(lines))
+    for name in ("simclr", "mean"):
+        depth.main(name, 0)
+    report.main()
+    page = (paths.REPORT / "index.html").read_text()
+    text = " ".join(page.split("<script")[0].split())
+    assert '<a href="#depth">How far away</a>' in text
+    assert "Depth, fine-tuned, with 50 % of the maps: simclr is off by" in text
+    assert "from scratch: 0 of 1 seeds" in text
+    assert "32 images have depth maps (24 train, 8 test)" in text
+    assert text.count("data:image/webp") >= 32
+    found = metrics("simclr")
+    assert read_json(paths.SCORES / "depth-simclr.json") == {
+        "depth_error": pytest.approx(found["tuned_abs_rel_50pct"], abs=1e-3)
+    }
 
 
 def test_what_is_about_other_test_images_is_left_out(project, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,14 @@ from sslflow.data.depth import DepthFacts
 from sslflow.methods.images.depth_alignment import DepthAlignment
 from sslflow.methods.images.depth_prediction import reduced
 from sslflow.networks.encoder import Encoder
+from sslflow.training.fit import fit
 from sslflow.training.ingredients import example_rows
 from sslflow.training.method import Batch, find
 from tests.cases import image_case
 from tests.conftest import write_dataset
 from tests.depth_fixtures import deep_dataset
+
+CPU = torch.device("cpu")
 
 
 def test_places_are_means_over_what_is_known_in_them() -> None:
@@ -73,3 +77,17 @@ def test_images_without_a_depth_map_are_not_trained_on(tmp_path, name: str) -> N
     plain = write_dataset(tmp_path / "plain", images, np.full(4, -1), ["train"] * 4)
     with pytest.raises(ValueError, match="no depth maps beside these images"):
         example_rows(find(name), plain)
+
+
+@pytest.mark.parametrize("name", ["depth_alignment", "depth_prediction"])
+def test_a_resumed_run_ends_with_the_same_bits(name: str, tmp_path) -> None:
+    settings: dict[str, Any] = {"epochs": 2, "batch_size": 16, "lr": 1e-3}
+    whole, other = image_case(name, count=32, start=False), image_case(name, seed=1, count=32, start=False)
+    for step in fit(whole.method, whole.views, whole.data, CPU, 0, **settings):
+        if step.number == 3:
+            torch.save(step.state(), tmp_path / "state.pt")
+    torch.manual_seed(99)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert [step.number for step in fit(other.method, other.views, other.data, CPU, 0, state, **settings)] == [4]
+    for key, value in whole.method.state_dict().items():
+        assert torch.equal(value, other.method.state_dict()[key]), key
