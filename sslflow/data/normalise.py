@@ -1,4 +1,4 @@
-"""uint8 images to floats of mean 0 and spread 1, and back."""
+"""uint8 images and volumes to floats of mean 0 and spread 1, and back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 
 class Normalise(nn.Module):
-    """uint8 `(n, c, h, w)` to float with mean 0 and standard deviation 1 over the data set, channel by channel."""
+    """uint8 `(n, c, h, w)` or `(n, c, d, h, w)` to float with mean 0 and standard deviation 1 over the data set, channel
+    by channel."""
 
     mean: Tensor
     std: Tensor
@@ -21,8 +22,14 @@ class Normalise(nn.Module):
         self.register_buffer("std", (torch.tensor(std).view(1, -1, 1, 1) * 255).clamp_min(1.0), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return (images.float() - self.mean) / self.std
+        mean, std = self._along(images)
+        return (images.float() - mean) / std
 
     def restore(self, views: Tensor) -> Tensor:
         """The uint8 images that normalise to `views`, as closely as uint8 allows."""
-        return (views * self.std + self.mean).round().clamp(0, 255).to(torch.uint8)
+        mean, std = self._along(views)
+        return (views * std + mean).round().clamp(0, 255).to(torch.uint8)
+
+    def _along(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        shape = (1, -1, *(1,) * (images.ndim - 2))
+        return self.mean.view(shape), self.std.view(shape)

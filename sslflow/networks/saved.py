@@ -10,21 +10,24 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sslflow.data.formats import ImageFormat, TextFormat
+from sslflow.data.formats import ImageFormat, TextFormat, VolumeFormat
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.given import Given
 from sslflow.networks.text import TextEncoder
+from sslflow.networks.volumes import VolumeEncoder
 from sslflow.runtime.files import reading, replacing
 
-AnyEncoder = Encoder | TextEncoder
-ENCODERS: dict[str, type[AnyEncoder]] = {one.kind: one for one in (Encoder, TextEncoder)}
+AnyEncoder = Encoder | TextEncoder | VolumeEncoder
+ENCODERS: dict[str, type[AnyEncoder]] = {one.kind: one for one in (Encoder, TextEncoder, VolumeEncoder)}
 """By kinds of data; the keyword-only parameters of each are the section `encoder` of params.yaml."""
 
 
-def new_encoder(format: ImageFormat | TextFormat, settings: Mapping[str, Any]) -> Any:
+def new_encoder(format: ImageFormat | TextFormat | VolumeFormat, settings: Mapping[str, Any]) -> Any:
     """An encoder of data of the format, with random weights. Raises `ValueError` for settings that don't fit."""
     if isinstance(format, TextFormat):
         return TextEncoder(format.vocabulary, format.length, **settings)
+    if isinstance(format, VolumeFormat):
+        return VolumeEncoder(format.channels, format.side, **settings)
     return Encoder(format.channels, format.size, **settings)
 
 

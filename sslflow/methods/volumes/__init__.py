@@ -1,0 +1,1 @@
+"""Methods for volumes: one file each, none imports another."""
