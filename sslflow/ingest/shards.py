@@ -69,10 +69,11 @@ class ShardWriter:
         folder: Path,
         fields: Mapping[str, tuple[str, tuple[int, ...]]],
         columns: Sequence[tuple[str, pa.DataType]],
-        measured: str,
+        measured: str = "",
     ) -> None:
         """`fields`: NumPy type (`"|u1"`, `"<i2"`) and shape of one example of each; `columns`: of the manifest, besides
-        `COLUMNS`; `measured`: the field, uint8 `(…, channels, height, width)`, whose mean and spread are wanted."""
+        `COLUMNS`; `measured`: the field, uint8 `(…, channels, height, width)`, whose mean and spread are wanted, if
+        any."""
         self._folder, self._measured = folder, measured
         largest = max(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in fields.values())
         self._capacity = max(1, SHARD_BYTES // largest)
@@ -108,7 +109,8 @@ class ShardWriter:
         for name, value in {"row": row, "shard": shard, "index": index, **columns}.items():
             self._columns[name].append(value)
         self._counts[columns["split"]] += 1
-        self._moments[columns["split"]].add(fields[self._measured])
+        if self._measured:
+            self._moments[columns["split"]].add(fields[self._measured])
         self._filled, self._rows = self._filled + 1, self._rows + 1
         if self._filled == self._capacity:
             self._flush_shard()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -25,4 +26,4 @@ def cube_positions(across: int, width: int) -> Tensor:
     line = torch.cat([angles.sin(), angles.cos()], dim=1)
     places = torch.cartesian_prod(*(torch.arange(across),) * 3)
     found = torch.cat([line[places[:, axis]] for axis in range(3)], dim=1)
-    return torch.nn.functional.pad(found, (0, width - found.shape[1]))
+    return F.pad(found, (0, width - found.shape[1]))

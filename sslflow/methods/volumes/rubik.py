@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Annotated
 
 import torch
@@ -73,6 +74,7 @@ class Rubik(Method):
             raise ValueError("methods.rubik: order and orientation are both 0; set one of them above")
         self.encoder, self.narrow = encoder, mlp(encoder.dim, per_block)
         self.weights = {"order": order, "orientation": orientation}
+        self.chance = order * math.log(permutations) + orientation * math.log(2)
         self.places = mlp(BLOCKS * per_block, hidden, permutations) if order else None
         self.turns = mlp(per_block, hidden, 2) if orientation else None
         self.register_buffer("permutations", distant_permutations(permutations))
@@ -81,15 +83,18 @@ class Rubik(Method):
     def training_step(self, batch: Batch) -> Losses:
         blocks, numbers, bits, _ = batch.views
         orders, turns = self._solve(blocks, numbers, bits)
-        losses: Losses = {"loss": blocks.new_zeros(())}
+        losses: Losses = {"loss": blocks.new_zeros(()), "chance_loss": blocks.new_zeros(()) + self.chance}
+        if turns is not None:
+            right = ((turns > 0) == bits.bool()).float().mean()
+            losses |= {"orientation_accuracy": right, "accuracy": right, "chance_accuracy": right.new_tensor(0.5)}
+            losses["loss"] = losses["loss"] + self.weights["orientation"] * orientation_loss(turns, bits)
         if orders is not None:
             answers = (numbers % len(self.permutations)).flatten()
-            told = F.cross_entropy(orders.flatten(0, 1), answers)
-            losses["order_accuracy"] = (orders.flatten(0, 1).argmax(dim=1) == answers).float().mean()
-            losses["loss"] = losses["loss"] + self.weights["order"] * told
-        if turns is not None:
-            losses["orientation_accuracy"] = ((turns > 0) == bits.bool()).float().mean()
-            losses["loss"] = losses["loss"] + self.weights["orientation"] * orientation_loss(turns, bits)
+            losses |= {
+                "accuracy": (orders.flatten(0, 1).argmax(dim=1) == answers).float().mean(),
+                "chance_accuracy": orders.new_tensor(1 / len(self.permutations)),
+            }
+            losses["loss"] = losses["loss"] + self.weights["order"] * F.cross_entropy(orders.flatten(0, 1), answers)
         return losses
 
     def _solve(self, blocks: Tensor, numbers: Tensor, bits: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -105,8 +110,8 @@ class Rubik(Method):
             turns = self.turns(features.flatten(0, 1)).float().unflatten(0, (-1, BLOCKS))
         return orders, turns
 
-    def choices(self, images: int) -> Choices | None:
-        return Choices(len(self.permutations), "permutations") if self.weights == {"order": 1, "orientation": 0} else None
+    def choices(self, images: int) -> Choices:
+        return Choices(len(self.permutations), "permutations, and half turns of each block")
 
     @torch.no_grad()
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
