@@ -92,7 +92,9 @@ def volume(name: str) -> tuple[np.ndarray, np.ndarray]:
         outside = size * list(KINDS.values())[number](*own)
         _lay(values, outside, _value(numbers, level, values))
         classes[outside < 0] = number + 1
-    values = gaussian_filter(values, 0.4) * (LEVELS - 1) + numbers.uniform(*NOISE) * numbers.standard_normal(values.shape)
+    values = gaussian_filter(values, 0.4) * (LEVELS - 1) + numbers.uniform(*NOISE) * numbers.standard_normal(
+        values.shape
+    )
     steps = 255 // (LEVELS - 1)
     return (values.round().clip(0, LEVELS - 1) * steps).astype(np.uint8), classes
 

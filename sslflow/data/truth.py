@@ -49,8 +49,8 @@ class Annotated:
     """What is known of one prepared image."""
 
     mask: np.ndarray | bytes | None = None
-    """uint8 `(size, size)`, of a volume `(side, side * side)`, or a PNG file of it: indices into the classes of pixels, or `IGNORED`; None: no pixel is
-    known."""
+    """uint8 `(size, size)`, of a volume `(side, side * side)`, or a PNG file of it: indices into the classes of pixels,
+    or `IGNORED`; None: no pixel is known."""
     things: Things | None = None
     """None: it isn't known which things are there."""
 
@@ -73,8 +73,8 @@ class Truth:
         return self._numbers[known]
 
     def masks(self, rows: np.ndarray) -> Tensor:
-        """Masks of the rows given, uint8 `(n, size, size)`, of volumes `(n, side, side, side)`. Raises `KeyError` for an
-        image without."""
+        """Masks of the rows given, uint8 `(n, size, size)`, of volumes `(n, side, side, side)`. Raises `KeyError` for
+        an image without."""
         content = self._table["mask"].take(pa.array(self._places(rows))).to_pylist()
         if None in content:
             raise KeyError(f"no mask of row {rows[content.index(None)]}")

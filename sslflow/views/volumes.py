@@ -90,12 +90,8 @@ class TwoVolumeViews(Views):
         return first, second
 
     def _placed(self, volumes: Tensor) -> Tensor:
-        n, device = len(volumes), volumes.device
-        turns = torch.randint(len(ORIENTATIONS), (n,), device=device)
-        volumes = turned_by(volumes, torch.where(torch.rand(n, device=device) < self.turn, turns, 0))
-        for axis in range(3):
-            volumes = mirrored(volumes, torch.rand(n, device=device) < self.flip, axis)
-        return self._lit(box_of(self.normalise(volumes), *boxes(n, self.smallest, device)))
+        place = Placing(len(volumes), self.smallest, self.flip, self.turn, volumes.device)
+        return self._lit(place.moved(self.normalise(volumes)))
 
     def _lit(self, volumes: Tensor) -> Tensor:
         light, shape = self.light, (len(volumes), 1, 1, 1, 1)
@@ -104,6 +100,31 @@ class TwoVolumeViews(Views):
         volumes = mean + (volumes - mean) * (1 + light.contrast * contrast) + light.brightness * brightness
         noise = light.noise * torch.rand(shape, device=volumes.device)
         return volumes + noise * torch.randn_like(volumes)
+
+
+class PlacedVolumeView(Views):
+    """One view of each volume with the classes of its voxels: both meet the same crop, turn and mirror images."""
+
+    def __init__(
+        self, format: VolumeFormat, *, smallest: Share = 0.5, flip: Fraction = 0.5, turn: Fraction = 0.0
+    ) -> None:
+        """As for `TwoVolumeViews`."""
+        super().__init__(format)
+        self.smallest, self.flip, self.turn = smallest, flip, turn
+
+    @torch.no_grad()
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        """Normalised volumes `(n, c, s, s, s)`, and classes uint8 `(n, s, s, s)`, of the fields `volumes` and
+        `tissues`, of such a shape."""
+        volumes, tissues = fields["volumes"], fields["tissues"]
+        place = Placing(len(volumes), self.smallest, self.flip, self.turn, volumes.device)
+        # Numbers of classes are small enough to be exact as floats.
+        moved = place.moved(tissues[:, None].float(), mode="nearest")[:, 0]
+        return place.moved(self.normalise(volumes)), moved.to(torch.uint8)
+
+    def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:
+        """The volumes alone."""
+        return super().shown(views[:1])
 
 
 @dataclass(frozen=True)
@@ -145,6 +166,24 @@ class BlockViews(VolumeView):
     def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:
         """The blocks as the encoder sees them, side by side."""
         return [self.normalise.restore(assembled(views[0], views[-1].shape[-1]))]
+
+
+class Placing:
+    """Where volumes come to lie, drawn for each: one of the 24 orientations, mirror images, and a box that becomes the
+    whole. What is drawn is the same for all that is `moved`."""
+
+    def __init__(self, count: int, smallest: float, flip: float, turn: float, device: torch.device) -> None:
+        turns = torch.randint(len(ORIENTATIONS), (count,), device=device)
+        self.turns = torch.where(torch.rand(count, device=device) < turn, turns, 0)
+        self.mirrors = torch.rand(3, count, device=device) < flip
+        self.sides, self.centres = boxes(count, smallest, device)
+
+    def moved(self, volumes: Tensor, mode: str = "bilinear") -> Tensor:
+        """Float volumes `(n, c, s, s, s)` in their new places."""
+        volumes = turned_by(volumes, self.turns)
+        for axis, which in enumerate(self.mirrors):
+            volumes = mirrored(volumes, which, axis)
+        return box_of(volumes, self.sides, self.centres, mode)
 
 
 def mirrored(volumes: Tensor, which: Tensor, axis: int) -> Tensor:

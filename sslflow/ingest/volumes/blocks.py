@@ -37,7 +37,7 @@ class Block:
 
 
 def cut(values: np.ndarray, tissues: np.ndarray | None, side: int, stride: int) -> Iterator[Block]:
-    """Cubes of `side` voxels, `stride` voxels apart, of a uint8 volume. What they leave over lies at its two ends alike;
+    """Cubes of `side` voxels, `stride` voxels apart, of a uint8 volume. What they leave over lies at its two ends;
     where an axis is shorter than a cube, both ends are filled up with the darkest value."""
     missing = [max(0, side - size) for size in values.shape]
     widths = [(rest // 2, rest - rest // 2) for rest in missing]

@@ -85,7 +85,9 @@ def _values(one: Any) -> np.ndarray:
             pixels = one.pixel_array
     except Exception as error:
         reason = " ".join(str(error).split()).partition(". ")[0]
-        raise Unusable(f"damaged, or compressed in a way that isn't read: {Path(one.filename).name}: {reason}") from None
+        raise Unusable(
+            f"damaged, or compressed in a way that isn't read: {Path(one.filename).name}: {reason}"
+        ) from None
     return np.asarray(apply_rescale(pixels, one), np.float32)
 
 

@@ -12,7 +12,22 @@ import numpy as np
 from sslflow.ingest.volumes.volume import Unusable, Volume, checked
 
 ENDINGS = (".nii", ".nii.gz", ".npy")
-OTHERS = (".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".img", ".hdr", ".npz", ".h5", ".hdf5", ".tif", ".tiff", ".mnc")
+OTHERS = (
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".mgz",
+    ".mgh",
+    ".img",
+    ".hdr",
+    ".npz",
+    ".h5",
+    ".hdf5",
+    ".tif",
+    ".tiff",
+    ".mnc",
+)
 """Of files that may hold volumes, too, and aren't read."""
 _SECOND = 540
 """Bytes of the header of the second version of NIfTI."""
@@ -31,14 +46,15 @@ def stem(name: str) -> str:
 def read_file(path: Path, max_voxels: int) -> Volume:
     """The volume in a file. Raises `Unusable` for whatever isn't one."""
     try:
-        found = _npy(path) if ending(path.name) == ".npy" else _nifti(path, max_voxels)
+        with nib.imageglobals.LoggingOutputSuppressor():
+            found = _npy(path) if ending(path.name) == ".npy" else _nifti(path, max_voxels)
     except Unusable:
         raise
     except MemoryError:
         raise Unusable("too large: it doesn't fit into memory") from None
-    except OSError as error:
-        raise Unusable(f"not readable: {error.strerror or error}") from None
     except Exception as error:  # readers stumble over damaged files with errors of any kind
+        if isinstance(error, OSError) and error.errno:
+            raise Unusable(f"not readable: {error.strerror}") from None
         raise Unusable(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
     return checked(found, max_voxels)
 
@@ -62,7 +78,7 @@ def _nifti(path: Path, max_voxels: int) -> Volume:
         first = head + handle.read(header.sizeof_hdr - 4)
         if len(first) < header.sizeof_hdr:
             raise Unusable("damaged: it ends in its header")
-        shape = header(first, check=False).get_data_shape()
+        shape = header(first).get_data_shape()
         if int(np.prod(shape, dtype=np.float64)) > 64 * max_voxels:
             raise Unusable(f"too large: {' x '.join(map(str, shape))} voxels")
         content = first + handle.read()

@@ -90,9 +90,9 @@ def prepare(
     """Fill `folder` with what `sslflow.data.dataset.Dataset` reads, and with `quarantine.csv`, `duplicates.csv` and,
     where there are label volumes, `annotations.csv`; the counts.
 
-    `kind` says whose settings these are; `tell` gets a line now and then. The settings are explained in docs/volumes.md.
-    One volume is in memory at a time. `folder` is replaced at the end, or not touched. Raises `ValueError` where the
-    source is not there, holds no volume, or more than the share `max_bad` of it is unusable.
+    `kind` says whose settings these are; `tell` gets a line now and then. The settings are explained in
+    docs/volumes.md. One volume is in memory at a time. `folder` is replaced at the end, or not touched. Raises
+    `ValueError` where the source is not there, holds no volume, or more than the share `max_bad` of it is unusable.
     """
     if window[0] >= window[1] or (window_in == "percent" and not 0 <= window[0] < window[1] <= 100):
         raise ValueError(
@@ -137,7 +137,9 @@ def prepare(
         for line in (*_said(book, spacing), *_of_classes(names, labelled, found)):
             say(line)
         write_csv(temporary / "quarantine.csv", ("path", "reason"), _escaped(book.rejected))
-        write_csv(temporary / "duplicates.csv", ("path", "split", "fate", "first_path", "first_split", "leak"), book.copies)
+        write_csv(
+            temporary / "duplicates.csv", ("path", "split", "fate", "first_path", "first_split", "leak"), book.copies
+        )
         facts = {**described(form, names), "counts": counts, "warnings": warnings}
         if tissues:
             write_csv(temporary / "annotations.csv", ("path", "fate", "reason"), _flaws(book))
@@ -255,7 +257,8 @@ def _said(book: _Book, spacing: float) -> Iterator[str]:
         yield f"axes of {sum(known.values())} volumes brought to run to the right, to the front, upwards (RAS): {told}"
     if count := book.stored[""]:
         yield (
-            f"{count} volumes don't say where their axes run: taken as they are, the first to the right, the last upwards"
+            f"{count} volumes don't say where their axes run: taken as they are, the first to the right, the last "
+            "upwards"
         )
     uneven = [steps for steps in book.spacings if max(steps) > _UNEVEN * min(steps)]
     if not spacing and (uneven or len(book.spacings) > 1):
@@ -266,15 +269,15 @@ def _said(book: _Book, spacing: float) -> Iterator[str]:
         yield f"{WARNING}{book.unknown} volumes don't say their spacing: not resampled to data.spacing"
     if book.filled:
         yield (
-            f"{book.filled} volumes are shorter than data.side along an axis: filled up with the darkest value; a smaller "
-            "data.side leaves that out"
+            f"{book.filled} volumes are shorter than data.side along an axis: filled up with the darkest value; a "
+            "smaller data.side leaves that out"
         )
     several = {name: groups for name, groups in book.patients.items() if len(groups) > 1}
     for name, groups in list(several.items())[:_EXAMPLES]:
         yield (
-            f"{WARNING}PatientID {escape(name)} stands in {len(groups)} folders ({shown(map(escape, sorted(groups)), 3)}), "
-            "which are taken for one patient each: put series of one patient into one folder, or its blocks may be both "
-            "learnt from and tested on"
+            f"{WARNING}PatientID {escape(name)} stands in {len(groups)} folders "
+            f"({shown(map(escape, sorted(groups)), 3)}), which are taken for one patient each: put series of one "
+            "patient into one folder, or its blocks may be both learnt from and tested on"
         )
     leaks = sum(leak == "yes" for *_, leak in book.copies)
     if leaks:

@@ -189,15 +189,15 @@ def _divided(found: Source, seed: int, test_fraction: float) -> Source:
     notes = list(found.notes)
     if not test:
         notes.append(
-            f"warning: {len(groups)} patients (folders or files), of no class enough to test on one: no scores; a split "
-            "never divides a patient"
+            f"warning: {len(groups)} patients (folders or files), of no class enough to test on one: no scores; a "
+            "split never divides a patient"
         )
     records = tuple(replace(record, split=TEST if record.group in test else TRAIN) for record in ordered)
     return replace(found, records=records, notes=tuple(notes))
 
 
 def _solids() -> Source:
-    """Solids rendered to volumes: the columns item, split, volume and classes, and metadata that tell shape and names."""
+    """Solids rendered to volumes: the columns item, split, volume and classes; metadata tell shape and names."""
     file = paths.SAMPLES / SOLIDS
     if not file.exists():
         raise ValueError(f"{file.resolve()}: there are no such samples here; run this in the project's folder")

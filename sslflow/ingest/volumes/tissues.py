@@ -27,7 +27,9 @@ class Classes:
         self._told = bool(names)
         self.values = list(range(len(names))) if names else [0, *sorted(self._found(source) - {0})]
         if len(self.values) > MOST:
-            raise ValueError(f"data.labels: label volumes hold {len(self.values)} values, and {MOST} classes are the most")
+            raise ValueError(
+                f"data.labels: label volumes hold {len(self.values)} values, and {MOST} classes are the most"
+            )
         self.names = tuple(names) or ("background", *map(str, self.values[1:]))
 
     def _found(self, source: Source) -> set[int]:

@@ -47,8 +47,8 @@ class Rotation3D(Method):
         super().__init__()
         if turns > orientations:
             raise ValueError(
-                f"methods.rotation_3d.turns is {turns}, and there are {orientations} orientations; set it to {orientations} "
-                "or less"
+                f"methods.rotation_3d.turns is {turns}, and there are {orientations} orientations: set it to so many "
+                "at most"
             )
         self.encoder, self.classifier = encoder, nn.Linear(encoder.dim, orientations)
         self.orientations, self.turns = orientations, turns
