@@ -76,18 +76,20 @@ class Rubik(Method):
         self.weights = {"order": order, "orientation": orientation}
         self.chance = order * math.log(permutations) + orientation * math.log(2)
         self.places = mlp(BLOCKS * per_block, hidden, permutations) if order else None
-        self.turns = mlp(per_block, hidden, 2) if orientation else None
+        self.turns = mlp(BLOCKS * per_block, hidden, 2 * BLOCKS) if orientation else None
         self.register_buffer("permutations", distant_permutations(permutations))
         self.register_buffer("half_turns", torch.tensor(HALF_TURNS))
 
     def training_step(self, batch: Batch) -> Losses:
         blocks, numbers, bits, _ = batch.views
-        orders, turns = self._solve(blocks, numbers, bits)
+        given = self.permutations[numbers % len(self.permutations)]
+        orders, turns = self._solve(blocks, given, bits)
         losses: Losses = {"loss": blocks.new_zeros(()), "chance_loss": blocks.new_zeros(()) + self.chance}
         if turns is not None:
-            right = ((turns > 0) == bits.bool()).float().mean()
+            laid_out = shuffled(bits, given)
+            right = ((turns > 0) == laid_out.bool()).float().mean()
             losses |= {"orientation_accuracy": right, "accuracy": right, "chance_accuracy": right.new_tensor(0.5)}
-            losses["loss"] = losses["loss"] + self.weights["orientation"] * orientation_loss(turns, bits)
+            losses["loss"] = losses["loss"] + self.weights["orientation"] * orientation_loss(turns, laid_out)
         if orders is not None:
             answers = (numbers % len(self.permutations)).flatten()
             losses |= {
@@ -97,18 +99,16 @@ class Rubik(Method):
             losses["loss"] = losses["loss"] + self.weights["order"] * F.cross_entropy(orders.flatten(0, 1), answers)
         return losses
 
-    def _solve(self, blocks: Tensor, numbers: Tensor, bits: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Logits of all permutations, `(n, puzzles, permutations)`, and of both half turns of each block, `(n, 8, 2)`,
-        of blocks that are turned as the `bits` say and laid out by the `numbers`."""
+    def _solve(self, blocks: Tensor, given: Tensor, bits: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """Logits of all permutations, `(n, puzzles, permutations)`, and of both half turns of the block in each place,
+        `(n, puzzles, 8, 2)`, of blocks that are turned as the `bits` say and laid out in the orders `given`, `(n,
+        puzzles, 8)`. All blocks together answer both: alone, one turned is like another in another place."""
         turned = turned_by(blocks.flatten(0, 1), self.half_turns[orientations(bits)].flatten())
         features = self.narrow(self.encoder(turned)).unflatten(0, (-1, BLOCKS))
-        orders = turns = None
-        if self.places is not None:
-            laid_out = shuffled(features, self.permutations[numbers % len(self.permutations)]).flatten(2)
-            orders = self.places(laid_out.flatten(0, 1)).float().unflatten(0, (len(blocks), -1))
-        if self.turns is not None:
-            turns = self.turns(features.flatten(0, 1)).float().unflatten(0, (-1, BLOCKS))
-        return orders, turns
+        laid_out = shuffled(features, given).flatten(2)
+        found = (None if head is None else head(laid_out.flatten(0, 1)).float() for head in (self.places, self.turns))
+        orders, turns = (None if one is None else one.unflatten(0, given.shape[:2]) for one in found)
+        return orders, None if turns is None else turns.unflatten(2, (BLOCKS, 2))
 
     def choices(self, images: int) -> Choices:
         return Choices(len(self.permutations), "permutations, and half turns of each block")
@@ -117,13 +117,14 @@ class Rubik(Method):
     def pictures(self, batch: Batch) -> dict[str, Tensor]:
         """A puzzle of each volume, and the puzzle turned and laid out as the classifiers say."""
         blocks, numbers, bits, whole = batch.views
-        orders, turns = self._solve(blocks, numbers[:, :1], bits)
         given = self.permutations[numbers[:, :1] % len(self.permutations)]
+        orders, turns = self._solve(blocks, given, bits)
         own = turned_by(blocks.flatten(0, 1), self.half_turns[orientations(bits)].flatten()).unflatten(0, (-1, BLOCKS))
-        told = given if orders is None else self.permutations[orders.argmax(dim=2)]
-        back = self.half_turns[orientations(bits if turns is None else (turns > 0).long())]
-        righted = turned_back(own.flatten(0, 1), back.flatten()).unflatten(0, (-1, BLOCKS))
-        shown, solved = shuffled(own, given)[:, 0], shuffled(shuffled(righted, given)[:, 0], told.argsort(dim=2))[:, 0]
+        shown = shuffled(own, given)[:, 0]
+        told = shuffled(bits, given) if turns is None else (turns > 0).long()
+        back = turned_back(shown.flatten(0, 1), self.half_turns[orientations(told)].flatten())
+        order = given if orders is None else self.permutations[orders.argmax(dim=2)]
+        solved = shuffled(back.unflatten(0, (-1, BLOCKS)), order.argsort(dim=2))[:, 0]
         side = whole.shape[-1]
         return {"shown": assembled(shown, side), "solved": assembled(solved, side), "volume": whole}
 
@@ -134,9 +135,9 @@ def orientations(bits: Tensor) -> Tensor:
 
 
 def orientation_loss(logits: Tensor, bits: Tensor) -> Tensor:
-    """Binary cross entropy of the logits of two half turns with whether each was made, `(n, 8, 2)` both: scalar, a mean
+    """Binary cross entropy of the logits of two half turns with whether each was made, `(…, 8, 2)` both: scalar, a mean
     over all; chance level is ln 2."""
-    return F.binary_cross_entropy_with_logits(logits, bits.float())
+    return F.binary_cross_entropy_with_logits(logits, bits.to(logits.dtype))
 
 
 def shuffled(blocks: Tensor, orders: Tensor) -> Tensor:
