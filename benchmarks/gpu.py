@@ -55,7 +55,7 @@ from sslflow.runtime.rng import derive
 from sslflow.settings.params import Over, read
 from sslflow.training import method as image_methods
 from sslflow.training.fit import fit
-from sslflow.training.ingredients import build, of_images
+from sslflow.training.ingredients import build, of_examples
 from sslflow.training.method import Batch, Method
 from sslflow.views.images import Views
 
@@ -365,7 +365,7 @@ def of_kind(kind: str, name: str, sizes: Sizes) -> Subject:
         # Of the teacher, what it costs counts here, not what it knows.
         images = cast("Dataset[ImageFormat]", data)
         given = {
-            **of_images(images, images.pretraining_rows, encoder),
+            **of_examples(images, images.pretraining_rows, encoder),
             "teacher": lambda: Encoder(images.format.channels, images.format.size, **encoder),
         }
     else:
@@ -614,7 +614,7 @@ def train(dataset: Dataset, device: torch.device, sizes: Sizes, left: Callable[[
     kind, block = image_methods.find("simclr"), "methods.simclr"
     settings = by_recipe(kind, block)
     torch.manual_seed(derive(SEED, "init"))
-    method = build(kind, of_images(dataset, dataset.pretraining_rows, sizes.encoder), settings[block])
+    method = build(kind, of_examples(dataset, dataset.pretraining_rows, sizes.encoder), settings[block])
     views = kind.Views(dataset.format, **settings[f"{block}.views"])
     how = settings[f"{block}.train"] | {"epochs": sizes.epochs, "precision": "bf16"}
     kept, took, loss = left() / 3, [], math.nan

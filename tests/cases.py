@@ -24,7 +24,7 @@ from sslflow.settings.params import Over, read
 from sslflow.training import method as of_images
 from sslflow.training.fit import fit
 from sslflow.training.ingredients import build
-from sslflow.training.ingredients import of_images as image_ingredients
+from sslflow.training.ingredients import of_examples as image_ingredients
 from sslflow.training.method import Batch, Method, Pool
 from sslflow.views.images import Views
 from tests.av_fixtures import MemoryClips

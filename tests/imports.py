@@ -32,23 +32,25 @@ LAYERS = (
     "views",
     "networks",
     "clustering",
-    "data",
     "drawing",
+    "data",
     "runtime",
     "settings",
 )
 """The rooms of sslflow/, from the top: a room imports from itself and from those below it."""
 LOOSE = ("sslflow.cli", "sslflow.paths", "sslflow.progress", "sslflow.stages.entry")
 """What can't change a result, so that no stage depends on it: names of files, what is printed, how a stage starts."""
+DATA = ("sslflow.methods.images.", "sslflow.methods.text.", "sslflow.methods.volumes.")
+"""Packages of methods of which a run needs one, as its kind of data is."""
 FOUND_BY_NAME = {
-    "sslflow.training.method": "sslflow.methods.images.",
-    "sslflow.adaptation.method": "sslflow.methods.adaptation.",
-    "sslflow.audiovisual.method": "sslflow.methods.clips.",
+    "sslflow.training.method": DATA,
+    "sslflow.adaptation.method": ("sslflow.methods.adaptation.",),
+    "sslflow.audiovisual.method": ("sslflow.methods.clips.",),
 }
 """Modules that find others by name: who imports the first may load any file of the second."""
-NEVER = {(stage, "sslflow.methods.images.") for stage in ("pretrain_clips", "inspect_clips", "examine")}
+NEVER = {(stage, DATA) for stage in ("pretrain_clips", "inspect_clips", "examine")}
 """Stages that import the first and load nothing of the second: methods for clips are `Method`s, too."""
-ASIDE = {("adapt", "sslflow.methods.images."): "${adapt.companion}"}
+ASIDE = {("adapt", DATA): "sslflow/methods/images/${adapt.companion}.py"}
 """Where a stage names a file of a package otherwise than as the method that it runs."""
 SUBROOMS = ("ingest", "examination", "dense")
 """Rooms whose folders are rooms of their own: a stage that needs one needs nothing of the others."""
@@ -91,12 +93,12 @@ def reached(*start: str) -> set[str]:
     return found
 
 
-def methods(package: str = "") -> list[str]:
-    """The modules that are found by name: of `package`, such as `"sslflow.methods.images."`, or of all of these."""
-    return [name for name in modules() if name.startswith(package or tuple(FOUND_BY_NAME.values()))]
+def methods(package: str | tuple[str, ...] = "") -> list[str]:
+    """The modules that are found by name: of a package, such as `"sslflow.methods.images."`, or of all of these."""
+    return [name for name in modules() if name.startswith(package or sum(FOUND_BY_NAME.values(), ()))]
 
 
-def needed_modules(stage: str) -> tuple[set[str], list[str]]:
+def needed_modules(stage: str) -> tuple[set[str], list[tuple[str, ...]]]:
     """The modules that a stage's result depends on whatever method it runs, and the packages of methods that it finds
     one in by name."""
     found = reached(f"sslflow.stages.{stage}")
@@ -120,8 +122,14 @@ def needed(stage: str) -> list[str]:
     """The folders and files of the project's own code that a stage names among its `deps`."""
     found, packages = needed_modules(stage)
     rooms = {room(module) for module in found}
-    named = {f"{package.replace('.', '/')}{ASIDE.get((stage, package), '${item.method}')}.py" for package in packages}
+    named = {ASIDE.get((stage, package), _file(package)) for package in packages}
     return sorted({path for path in rooms if str(Path(path).parent) not in rooms} | named)
+
+
+def _file(packages: tuple[str, ...]) -> str:
+    """The file of the method that a stage runs, as dvc.yaml names it."""
+    folder = "sslflow/methods/${data.kind}/" if packages == DATA else packages[0].replace(".", "/")
+    return f"{folder}${{item.method}}.py"
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ from sslflow.networks.heads import Prototypes, mlp
 from sslflow.networks.teacher import Teacher
 from sslflow.runtime.rng import derive
 from sslflow.training.fit import fit
-from sslflow.training.ingredients import build, of_images
+from sslflow.training.ingredients import build, of_examples
 from sslflow.training.method import Batch, Choices, Losses, Method
 from sslflow.training.run import first_row, row
 from sslflow.views.images import Blur, Crop, Local, rgb_from_lab
@@ -91,7 +91,7 @@ class Run:
         torch.manual_seed(derive(0, "init"))
         kind: Any = self.kind
         given = {
-            **of_images(dataset, dataset.pretraining_rows, self.encoder),
+            **of_examples(dataset, dataset.pretraining_rows, self.encoder),
             "teacher": lambda: a_teacher(dataset.format),
         }
         method: Method = build(kind, given, self.settings)

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from sslflow.audit.copies import families, near_copies
 from sslflow.audit.features import reduced
-from sslflow.audit.looks import ODD, extremes, odd, survey
+from sslflow.audit.looks import ODD, Look, extremes, odd, survey
 from sslflow.audit.neighbours import nearest
 from sslflow.audit.suspects import out_of_fold, suspects
 from sslflow.data.classes import shown
 from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ImageFormat
 from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN
 from sslflow.runtime.rng import permutation
 from sslflow.settings.params import Count, Fraction
@@ -80,8 +81,11 @@ def audit(dataset: Dataset, features: Callable[[np.ndarray], Tensor], device: to
         found.said.append("There are no images to look at.")
         return found
     looks, small = survey(dataset, rows)
-    widths, heights = (dataset.column(name, rows) for name in ("width", "height"))
-    stand_out = odd(looks, widths, heights, dataset.format.size, dataset.format.channels)
+    stand_out: list[Look] = []
+    if isinstance(dataset.format, ImageFormat):
+        widths, heights = (dataset.column(name, rows) for name in ("width", "height"))
+        stand_out = odd(looks, widths, heights, dataset.format.size, dataset.format.channels)
+        found.metrics["sizes"] = len(set(zip(widths.tolist(), heights.tolist(), strict=True)))
     kinds = Counter(one.kind for one in stand_out)
     found.metrics |= {kind.replace(" ", "_"): count for kind, count in kinds.items()}
     mixed = {kind for kind, count in kinds.items() if kind in MIXED and count > max(1, USUAL * len(rows))}
@@ -94,7 +98,6 @@ def audit(dataset: Dataset, features: Callable[[np.ndarray], Tensor], device: to
         for one in stand_out
         if one.kind not in mixed
     ]
-    found.metrics["sizes"] = len(set(zip(widths.tolist(), heights.tolist(), strict=True)))
     known, finite = reduced(features, rows)
     if not finite.all():
         (path,) = dataset.column("path", rows[~finite][:1])

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslflow.data.dataset import Dataset
+from sslflow.drawing.stills import stills
 
 BLOCK = 512
 """Images that are read at a time."""
@@ -63,9 +64,9 @@ def survey(dataset: Dataset, rows: np.ndarray) -> tuple[Looks, Tensor]:
     at most."""
     parts, small = [], []
     for start in range(0, len(rows), BLOCK):
-        images = dataset.read(rows[start : start + BLOCK])["images"].float()
+        images = torch.from_numpy(stills(dataset, rows[start : start + BLOCK])).float()
         parts.append(_measured(images))
-        images = F.adaptive_avg_pool2d(images, SMALL) if dataset.format.size > SMALL else images
+        images = F.adaptive_avg_pool2d(images, SMALL) if images.shape[-1] > SMALL else images
         small.append(images.round().to(torch.uint8))
     columns = torch.cat(parts, dim=1).numpy()
     return Looks(*columns), torch.cat(small)

@@ -12,16 +12,19 @@ import torch
 from sslflow.audiovisual import method as clip_method
 from sslflow.audiovisual.plan import Plan
 from sslflow.commands.check import ASKED, BLOCKS
-from sslflow.data.formats import ClipFormat, ImageFormat
+from sslflow.data.formats import AnyFormat, ClipFormat, ImageFormat, TextFormat
 from sslflow.ingest.videos.cut import Grid
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import AnyEncoder, new_encoder
 from sslflow.settings.params import FILE, ParamsError, Schemas, checked, load, lookup
 from sslflow.stages import pretrain, pretrain_clips
-from sslflow.training import method as image_method
+from sslflow.training import method
 from sslflow.training.ingredients import build
 
 LABELS = 4
 """Made-up examples: what is built depends on no number of them."""
+TOKENS = TextFormat(32, 1000)
+"""Made-up captions."""
 
 
 def refuse(file: Path = FILE) -> None:
@@ -29,7 +32,7 @@ def refuse(file: Path = FILE) -> None:
     have been checked."""
     content = load(file)
     problems: list[str] = []
-    for kind, look in (("images", _images), ("clips", _clips)):
+    for kind, look in (("data", _examples), ("clips", _clips)):
         for name in lookup(content, "run").get(ASKED[kind].partition(".")[2]) or ():
             with _noted(f"{BLOCKS[kind]}.{name}", problems):
                 look(name, content)
@@ -45,19 +48,31 @@ def _noted(place: str, problems: list[str]) -> Iterator[None]:
         problems.append(f"{place}: {' '.join(str(error).split())[:300]}")
 
 
-def _images(name: str, content: Mapping[str, Any]) -> None:
+def _examples(name: str, content: Mapping[str, Any]) -> None:
     settings = _settings(pretrain.schemas(name), content)
-    block, data = f"methods.{name}", lookup(content, "data")
-    form = ImageFormat(data["channels"], data["image_size"], (0.5,) * data["channels"], (0.25,) * data["channels"])
-    kind = image_method.find(name)
+    block, form = f"methods.{name}", _format(content)
+    words, kind = settings.get(f"{block}.text_encoder", {}), method.find(name)
     given = {
-        "encoder": lambda: _encoder(form.channels, form.size, settings["encoder"]),
+        "encoder": lambda: _new(form, settings["encoder"]),
         "labels": lambda: torch.arange(LABELS) % 2,
         "images": lambda: LABELS,
-        "teacher": lambda: _encoder(form.channels, form.size, settings["encoder"]),
+        "teacher": lambda: _new(form, settings["encoder"]),
+        "tokens": lambda: TOKENS,
+        "text_encoder": lambda: _new(TOKENS, words),
     }
     build(kind, given, settings[block])
     kind.Views(form, **settings[f"{block}.views"])
+
+
+def _format(content: Mapping[str, Any]) -> AnyFormat:
+    """What the examples will have in common, as far as settings say it."""
+    data = lookup(content, "data")
+    return ImageFormat(data["channels"], data["image_size"], (0.5,) * data["channels"], (0.25,) * data["channels"])
+
+
+def _new(form: AnyFormat, settings: Mapping[str, Any]) -> AnyEncoder:
+    with torch.device("meta"):
+        return new_encoder(form, settings)
 
 
 def _clips(name: str, content: Mapping[str, Any]) -> None:

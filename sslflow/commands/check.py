@@ -14,7 +14,7 @@ from typing import Any
 
 from sslflow import paths, stages
 from sslflow.commands import values
-from sslflow.networks.starts import BUILT_IN, ELSEWHERE, RANDOM
+from sslflow.networks.starts import BUILT_IN, ELSEWHERE, RANDOM, RAW
 from sslflow.settings import by_name
 from sslflow.settings.params import (
     FILE,
@@ -28,12 +28,14 @@ from sslflow.settings.params import (
     lookup,
     sections,
 )
+from sslflow.settings.sections import KINDS, data_kind
 from sslflow.training.ingredients import ingredients
 from sslflow.training.method import find
 
-BLOCKS = {"images": "methods", "clips": "clip_methods", "adaptation": "adapt_methods"}
-"""The kinds of methods, and the section of params.yaml that holds their blocks."""
-ASKED = {"images": "run.methods", "clips": "run.clip_methods", "adaptation": "run.adapt_methods"}
+BLOCKS = {"data": "methods", "clips": "clip_methods", "adaptation": "adapt_methods"}
+"""The kinds of methods, and the section of params.yaml that holds their blocks; `data`: those for what `data.kind`
+says."""
+ASKED = {"data": "run.methods", "clips": "run.clip_methods", "adaptation": "run.adapt_methods"}
 """The setting that says which of them are run."""
 SETS = ("domains", "clips", "starts")
 """Sections of sets by names of the user's own; there may be none."""
@@ -52,6 +54,11 @@ RENAMED = {
 def names(kind: str) -> list[str]:
     """All methods of a kind: the files in `sslflow/methods/<kind>/`."""
     return by_name.names(f"sslflow.methods.{kind}")
+
+
+def known(kind: str, content: Mapping[str, Any]) -> list[str]:
+    """All methods of one of the kinds in `BLOCKS`, in a file with this content."""
+    return names(data_kind(content) if kind == "data" else kind)
 
 
 def stage_names() -> list[str]:
@@ -81,8 +88,10 @@ def _items(name: str, content: Mapping[str, Any]) -> list[str]:
         return list(lookup(content, name))
     if name == "section":
         return ["data", *(f"{kind}.{one}" for kind in SETS for one in lookup(content, kind))]
-    kinds = {"method": "images", "companion": "images", "clip_method": "clips", "adaptation_method": "adaptation"}
-    return names(kinds[name])
+    if name == "kind":
+        return [data_kind(content)]
+    kinds = {"method": "data", "companion": "images", "clip_method": "clips", "adaptation_method": "adaptation"}
+    return known(kinds[name], content)
 
 
 def all_schemas(content: Mapping[str, Any]) -> dict[str, Schemas]:
@@ -94,11 +103,11 @@ def check(file: Path = FILE) -> dict[str, list[str]]:
     """Check all settings; return the methods of each kind that have a block. Raises `ParamsError` with all problems."""
     content = load(file)
     schemas = all_schemas(content)
-    blocks = {kind: [name for name in names(kind) if name in lookup(content, BLOCKS[kind])] for kind in BLOCKS}
+    blocks = {kind: [name for name in known(kind, content) if name in lookup(content, BLOCKS[kind])] for kind in BLOCKS}
     asked = {kind: list(_asked(content, kind)) for kind in BLOCKS}
     problems: list[str] = []
     for own in schemas.values():
-        used = {section: one for section, one in own.items() if not _of_idle_method(section, blocks, asked)}
+        used = {section: one for section, one in own.items() if not _of_idle_method(section, content, blocks, asked)}
         checked(used, content, problems)
     problems += _methods(content, blocks, asked)
     problems += _named(content, asked)
@@ -107,7 +116,7 @@ def check(file: Path = FILE) -> dict[str, list[str]]:
     problems += values.problems(content, asked)
     if problems:
         raise ParamsError(list(dict.fromkeys(problems)), file)
-    return blocks
+    return {data_kind(content) if kind == "data" else kind: found for kind, found in blocks.items()}
 
 
 def _asked(content: Mapping[str, Any], kind: str) -> list[str]:
@@ -117,12 +126,12 @@ def _asked(content: Mapping[str, Any], kind: str) -> list[str]:
     return [str(name) for name in found] if isinstance(found, list) else []
 
 
-def _of_idle_method(section: str, *named: Mapping[str, list[str]]) -> bool:
+def _of_idle_method(section: str, content: Mapping[str, Any], *named: Mapping[str, list[str]]) -> bool:
     """Whether a section is of a method that has no block and is not to be run: nobody needs its settings."""
     for kind, block in BLOCKS.items():
         outer, _, name = section.partition(".")
         name = name.partition(".")[0]
-        if outer == block and name in names(kind):
+        if outer == block and name in known(kind, content):
             return not any(name in one[kind] for one in named)
     return False
 
@@ -132,48 +141,56 @@ def _methods(
 ) -> Iterator[str]:
     """Blocks of methods that there are not; methods that are to be run, and can't."""
     for kind, block in BLOCKS.items():
-        known = names(kind)
+        own = known(kind, content)
         for name in lookup(content, block):
-            if name not in known:
-                yield f"{block}.{name}: there is no such method{closest(name, known)}"
+            if name not in own:
+                unknown = f"there is no such method{closest(name, own)}"
+                yield f"{block}.{name}: {_of_other_kind(kind, name, content) or unknown}"
         for name in asked[kind]:
-            if name not in known:
-                yield f"{ASKED[kind]}: there is no method '{name}'{closest(name, known)}"
+            if name not in own:
+                unknown = f"there is no method '{name}'{closest(name, own)}"
+                yield f"{ASKED[kind]}: {_of_other_kind(kind, name, content) or unknown}"
     for kind in BLOCKS:
         for name in asked[kind]:
-            if name in names(kind) and name not in blocks[kind]:
+            if name in known(kind, content) and name not in blocks[kind]:
                 yield (
                     f"{ASKED[kind]}: '{name}' has no settings; add a block {BLOCKS[kind]}.{name}, which may be empty: "
                     "DVC has to see it"
                 )
 
 
+def _of_other_kind(kind: str, name: str, content: Mapping[str, Any]) -> str:
+    """That a method is for another kind of data than the one that is prepared; nothing of other methods."""
+    other = next((one for one in KINDS if kind == "data" and name in names(one)), None)
+    return f"{name} is a method for {other}, and data.kind is {data_kind(content)}" if other else ""
+
+
 def _named(content: Mapping[str, Any], asked: Mapping[str, list[str]]) -> Iterator[str]:
     """Sets and methods that settings name and that there are not."""
-    for kind, setting, where, known in (
+    for kind, setting, where, there in (
         ("adaptation", "adapt.domains", "domains", lookup(content, "domains")),
-        ("adaptation", "adapt.start", ASKED["images"], asked["images"]),
-        ("adaptation", "adapt.companion", BLOCKS["images"], lookup(content, BLOCKS["images"])),
+        ("adaptation", "adapt.start", ASKED["data"], asked["data"]),
+        ("adaptation", "adapt.companion", BLOCKS["data"], lookup(content, BLOCKS["data"])),
         ("clips", "pretrain_clips.clips", "clips", lookup(content, "clips")),
     ):
         section, _, key = setting.partition(".")
         name = lookup(content, section).get(key)
         # A method that is no longer run may have left its encoders.
         kept = setting == "adapt.start" and list(paths.encoder(str(name), 0).parent.glob(f"{name}-*.safetensors"))
-        if asked[kind] and isinstance(name, str) and name not in known and not kept:
-            yield f"{setting}: there is no '{name}' in {where}{closest(name, known)}"
+        if asked[kind] and isinstance(name, str) and name not in there and not kept:
+            yield f"{setting}: there is no '{name}' in {where}{closest(name, there)}"
 
 
 def _starts(content: Mapping[str, Any]) -> Iterator[str]:
     """Names of weights that there are not, and such as mean something else already."""
-    known = list(lookup(content, "starts"))
-    for name in known:
-        if name in (*BUILT_IN, *names("images")):
+    named = list(lookup(content, "starts"))
+    for name in named:
+        if name in (*BUILT_IN, *(one for kind in KINDS for one in names(kind))):
             yield f"starts.{name}: the name means a row or a method already; choose another"
         if Path(str(name)).name != name:
             yield f"starts.{name}: a name can't be a path; choose one without slashes"
     for section, key, built_in in (
-        ("run", "controls", (RANDOM, "pixels")),
+        ("run", "controls", (RANDOM, *RAW)),
         ("run", "tuned_controls", ("scratch",)),
         ("run", "segment_controls", (RANDOM, "scratch")),
         ("run", "detect_controls", (RANDOM, "scratch")),
@@ -182,26 +199,26 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
     ):
         asked = lookup(content, section).get(key, ())
         for name in asked if isinstance(asked, list) else [asked] if asked else []:
-            if name not in (*built_in, *known):
-                yield f"{section}.{key}: there is no '{name}' in starts{closest(str(name), [*built_in, *known])}"
+            if name not in (*built_in, *named):
+                yield f"{section}.{key}: there is no '{name}' in starts{closest(str(name), [*built_in, *named])}"
     for section, key in (("adapt", "weights"), ("pretrain_clips", "start")):
         name = lookup(content, section).get(key) or ""
         # A file that isn't there is the stage's to tell, which knows where else it may be.
-        if not isinstance(name, str) or not name or name in known:
+        if not isinstance(name, str) or not name or name in named:
             continue
         if name.startswith(ELSEWHERE):
             yield f"{section}.{key}: put {name} into a block of starts, and its name here"
         elif Path(name).name == name and not Path(name).suffix and not Path(name).exists():
-            yield f"{section}.{key}: there is no '{name}' in starts, nor such a file{closest(name, known)}"
+            yield f"{section}.{key}: there is no '{name}' in starts, nor such a file{closest(name, named)}"
     for name in lookup(content, "methods"):
         own = lookup(content, f"methods.{name}.start")
         for key in ("weights", "teacher"):
             shared = lookup(content, "start").get(key, RANDOM)
             if own.get(key, RANDOM) not in (RANDOM, shared):
                 yield f"methods.{name}.start.{key}: expected {RANDOM}, or what start.{key} says ({shared})"
-    for name in _asked(content, "images"):
+    for name in _asked(content, "data"):
         teacher = lookup(content, f"methods.{name}.start", over="start").get("teacher", RANDOM)
-        if teacher == RANDOM and name in names("images") and "teacher" in ingredients(find(name)):
+        if teacher == RANDOM and name in known("data", content) and "teacher" in ingredients(find(name)):
             yield f"start.teacher: {name} learns from a teacher, and there is none; set it to a name in starts"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-from sslflow.commands.check import BLOCKS, all_schemas, names
+from sslflow.commands.check import BLOCKS, all_schemas, known
 from sslflow.settings.params import FILE, Over, ParamsError, checked, closest, load, lookup, schema
 
 COLUMN = 40
@@ -20,10 +20,10 @@ COLUMN = 40
 def show(method: str, file: Path = FILE) -> str:
     """All settings of a method, as YAML; beside each that isn't the method's own, the section that it is from, or that
     it is a default. Raises `ValueError` for a method that there is not, `ParamsError` for settings that are wrong."""
-    known = sorted({name for kind in BLOCKS for name in names(kind)})
-    if method not in known:
-        raise ValueError(f"there is no method '{method}'{closest(method, known)}")
     content = load(file)
+    there = sorted({name for kind in BLOCKS for name in known(kind, content)})
+    if method not in there:
+        raise ValueError(f"there is no method '{method}'{closest(method, there)}")
     own = [f"{block}.{method}" for block in BLOCKS.values()]
     found = [
         (section, one)

@@ -17,6 +17,7 @@ from sslflow.ingest.videos import sources as videos
 from sslflow.runtime.device import usable
 from sslflow.settings import by_name
 from sslflow.settings.params import closest, lookup
+from sslflow.settings.sections import IMAGES, data_kind
 
 NAME = re.compile(r"[\w-]+")
 
@@ -76,6 +77,7 @@ def _shown(content: Mapping[str, Any]) -> Iterator[str]:
 def _sources(content: Mapping[str, Any]) -> Iterator[str]:
     labelled = [kind for kind in sources.KINDS if kind != "folder"]
     places = [("data", ("source",), (*sources.KINDS, sources.NONE)), ("data", ("probe_source",), ("same", *labelled))]
+    places = places if data_kind(content) == IMAGES else []
     for name in lookup(content, "domains"):
         places += [(f"domains.{name}", ("source",), labelled), (f"domains.{name}", ("target",), sources.KINDS)]
     places += [(f"clips.{name}", ("source",), videos.KINDS) for name in lookup(content, "clips")]
@@ -124,8 +126,8 @@ def _unannotated(content: Mapping[str, Any]) -> Iterator[str]:
 
 def _nothing(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Methods that want images, where there are to be none."""
-    if lookup(content, "data").get("source") == sources.NONE and asked["images"]:
-        yield f"data.source: none, and run.methods names {', '.join(asked['images'])}: name the images, or set it to []"
+    if lookup(content, "data").get("source") == sources.NONE and asked["data"]:
+        yield f"data.source: none, and run.methods names {', '.join(asked['data'])}: name the images, or set it to []"
 
 
 def _wrong_source(name: str, kinds: Sequence[str]) -> Iterator[str]:
@@ -145,12 +147,13 @@ def _wrong_source(name: str, kinds: Sequence[str]) -> Iterator[str]:
 
 def _batches(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Batches in which an image stands alone: it is neither normalised nor compared."""
-    for kind, block, shared in (("images", "methods", "train"), ("clips", "clip_methods", "clip_train")):
+    for kind, block, shared in (("data", "methods", "train"), ("clips", "clip_methods", "clip_train")):
         for name in asked[kind]:
             own = lookup(content, f"{block}.{name}.train")
             train = lookup(content, f"{block}.{name}.train", over=shared)
             size, parts = train.get("batch_size"), train.get("accumulate", 1)
-            vit = kind == "images" and str(lookup(content, "encoder").get("name")).startswith("vit")
+            network = str(lookup(content, "encoder").get("name"))
+            vit = kind == "data" and (network.startswith("vit") or data_kind(content) == "text")
             if _is_count(size) and _is_count(parts) and size // parts < 2 and not vit:
                 place = f"{block}.{name}.train" if "batch_size" in own else shared
                 of = f" in {parts} parts (accumulate)" if parts > 1 else ""

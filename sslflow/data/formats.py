@@ -12,6 +12,8 @@ class ImageFormat:
     """What all prepared images have in common."""
 
     kind: ClassVar[str] = "images"
+    unit: ClassVar[str] = "images"
+    """What one calls the examples."""
     fields: ClassVar[tuple[str, ...]] = ("images",)
     grouped: ClassVar[bool] = False
     """Whether views need the groups of a batch."""
@@ -29,6 +31,7 @@ class ClipFormat:
     """What all clips have in common."""
 
     kind: ClassVar[str] = "clips"
+    unit: ClassVar[str] = "clips"
     fields: ClassVar[tuple[str, ...]] = ("frames", "sound")
     grouped: ClassVar[bool] = True
     """A clip of the same source is no example of a sound that does not belong to a picture."""
@@ -61,6 +64,7 @@ class TextFormat:
     """What all passages of text have in common."""
 
     kind: ClassVar[str] = "text"
+    unit: ClassVar[str] = "passages"
     fields: ClassVar[tuple[str, ...]] = ("tokens", "following")
     """Of each passage its own tokens, and those of the passage that follows in the same document, all padding where
     none does: int32 `(length,)` each."""
@@ -77,6 +81,7 @@ class VolumeFormat:
     """What all blocks of volumes have in common."""
 
     kind: ClassVar[str] = "volumes"
+    unit: ClassVar[str] = "blocks"
     fields: ClassVar[tuple[str, ...]] = ("volumes",)
     """uint8 `(channels, side, side, side)`: what a range of values became, darkest to brightest."""
     grouped: ClassVar[bool] = False

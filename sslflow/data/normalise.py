@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 
 class Normalise(nn.Module):
-    """uint8 `(n, c, h, w)` or `(n, c, d, h, w)` to float with mean 0 and standard deviation 1 over the data set, channel
-    by channel."""
+    """uint8 `(n, c, h, w)` or `(n, c, d, h, w)` to float with mean 0 and standard deviation 1 over the data
+    set, channel by channel."""
 
     mean: Tensor
     std: Tensor

@@ -1,4 +1,4 @@
-"""Features of prepared images by a frozen encoder."""
+"""Features of prepared examples by a frozen encoder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from sslflow.data.dataset import Dataset
-from sslflow.data.fields import Readable, stills
-from sslflow.data.normalise import Normalise
+from sslflow.data.fields import Readable
+from sslflow.data.seen import Seen, seen_field
 from sslflow.features.store import FeatureStore
 from sslflow.networks.batch_norm import batch_norms, fresh_statistics
-from sslflow.networks.encoder import Encoder
-from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
+from sslflow.networks.saved import AnyEncoder
+from sslflow.runtime.device import MemoryFormat, Precision, autocast, laid_out, place
 from sslflow.runtime.files import replacing, write_json
 from sslflow.runtime.rng import permutation
 from sslflow.settings.params import Count
@@ -28,7 +28,7 @@ class NotFinite(ValueError):
 
 @torch.no_grad()
 def extract(
-    encoder: Encoder,
+    encoder: AnyEncoder,
     dataset: Readable,
     rows: np.ndarray,
     device: torch.device,
@@ -41,19 +41,19 @@ def extract(
     """Features of the rows given, float32 `(len(rows), encoder.dim)`, without augmentation; written into `out` where
     given."""
     features = np.empty((len(rows), encoder.dim), dtype=np.float32) if out is None else out
-    normalise = Normalise(dataset.format.mean, dataset.format.std).to(device)
+    seen = Seen(dataset.format).to(device)
     place(encoder.eval(), device, memory_format)
     for start in range(0, len(rows), batch_size):
-        images = normalise(stills(dataset.read(rows[start : start + batch_size])).to(device))
+        examples = seen(seen_field(dataset.read(rows[start : start + batch_size])).to(device))
         with autocast(device, precision):
-            batch = encoder(images.contiguous(memory_format=layout(memory_format)))
+            batch = encoder(laid_out(examples, memory_format))
         features[start : start + batch_size] = batch.float().cpu().numpy()
     return features
 
 
 @torch.no_grad()
 def calibrate(
-    encoder: Encoder,
+    encoder: AnyEncoder,
     dataset: Readable,
     rows: np.ndarray,
     device: torch.device,
@@ -61,8 +61,8 @@ def calibrate(
     batch_size: Count = 256,
     memory_format: MemoryFormat = "channels_last",
 ) -> None:
-    """Set the running means and variances of the encoder's BatchNorm layers to those of whole, unchanged images: of the
-    rows given, or of `CALIBRATED` of them ("precise BatchNorm", arXiv:2105.07576).
+    """Set the running means and variances of the encoder's BatchNorm layers to those of whole, unchanged examples: of
+    the rows given, or of `CALIBRATED` of them ("precise BatchNorm", arXiv:2105.07576).
 
     Training saw tiles, small crops or images with holes, whose statistics are others. With several processes all must
     call it, with the same rows.
@@ -70,18 +70,17 @@ def calibrate(
     if not batch_norms(encoder):
         return
     place(encoder, device, memory_format)
-    normalise = Normalise(dataset.format.mean, dataset.format.std).to(device)
+    seen = Seen(dataset.format).to(device)
     chosen = rows[permutation(len(rows), 0, "calibrate").numpy()[:CALIBRATED]]
     with fresh_statistics(encoder):
         # Batches of one size: each counts the same in the mean.
         for part in np.array_split(chosen, -(-len(chosen) // batch_size)):
-            images = normalise(stills(dataset.read(part)).to(device))
-            encoder(images.contiguous(memory_format=layout(memory_format)))
+            encoder(laid_out(seen(seen_field(dataset.read(part)).to(device)), memory_format))
 
 
 def write_features(
     folder: Path,
-    encoder: Encoder,
+    encoder: AnyEncoder,
     encoder_sha256: str,
     dataset: Dataset,
     device: torch.device,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from sslflow.data.normalise import Normalise
+from sslflow.data.dataset import Dataset
+from sslflow.data.fields import Fields
+from sslflow.data.seen import Seen
 from sslflow.drawing.contact_sheet import contact_sheet
+from sslflow.drawing.stills import drawn
 from sslflow.networks.encoder import Encoder
 from sslflow.settings.params import Count
 from sslflow.training.method import Batch, Method
@@ -28,20 +32,22 @@ class Shown:
     pictures: Count = 64
 
 
-def sheet(method: Method, views: tuple[Tensor, ...], images: Tensor, normalise: Normalise) -> Image.Image:
-    """What the method makes of the `views` of images: its own pictures, or else which view it takes for a view's
-    partner; with a ViT, also where it looks in the `images` themselves, uint8 `(n, c, side, side)`."""
+def sheet(method: Method, views: tuple[Tensor, ...], examples: Fields, dataset: Dataset[Any]) -> Image.Image:
+    """What the method makes of the `views` of examples: its own pictures, or else which view it takes for a view's
+    partner; with a ViT for images, also where it looks in the images themselves."""
     method.eval()
-    rows = torch.arange(len(images), device=images.device)
+    seen = Seen(dataset.format).to(examples.device)
+    rows = torch.arange(len(examples), device=examples.device)
     columns = dict(method.pictures(Batch(views, rows, progress=1.0))) or partners(method.encoder, views)
-    if method.encoder.is_vit:
-        columns |= {"image": normalise(images), "looked at": attention(method.encoder, normalise(images))}
-    made = [normalise.restore(column.float())[:ROWS] for column in columns.values()]
+    if isinstance(method.encoder, Encoder) and method.encoder.is_vit:
+        images = seen(examples)
+        columns |= {"image": images, "looked at": attention(method.encoder, images)}
+    made = [drawn(dataset, seen.restore(column[:ROWS])) for column in columns.values()]
     # Cut to the fewest rows of any column, and to colours that can be drawn.
     height = min(len(column) for column in made)
-    drawn = torch.stack([column[:height, : 3 if column.shape[1] > 2 else 1] for column in made], dim=1)
-    scale = max(1, THUMBNAIL // drawn.shape[-1])
-    return contact_sheet(drawn.flatten(0, 1).cpu(), columns=len(made), scale=scale, column_labels=list(columns))
+    shown = torch.stack([column[:height] for column in made], dim=1)
+    scale = max(1, THUMBNAIL // shown.shape[-1])
+    return contact_sheet(shown.flatten(0, 1), columns=len(made), scale=scale, column_labels=list(columns))
 
 
 @torch.no_grad()

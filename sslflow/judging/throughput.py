@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sslflow.data.fields import Fields
-from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
+from sslflow.runtime.device import MemoryFormat, Precision, autocast, laid_out, place
 from sslflow.views.images import Views
 
 WORTHWHILE = 1.1
@@ -57,8 +57,10 @@ def measure(
     encoder: nn.Module,
     fields: Fields,
     seconds: float,
+    dimensions: int = 4,
 ) -> Rates:
-    """Time both on what a data set holds, on the device, in about `seconds` in all.
+    """Time both on what a data set holds, on the device, in about `seconds` in all; `dimensions` are those of
+    what the encoder sees.
 
     As many of the examples are used as the time allows, at least 8, since small batches are slow. What is compared
     takes turns, so that another program that slows the machine for a while slows them all. A precision that the device
@@ -80,13 +82,13 @@ def measure(
 
     def ready(choice: Choice, batch: Tensor) -> Tensor:
         place(encoder, device, choice[1])
-        return batch.contiguous(memory_format=layout(choice[1]))
+        return laid_out(batch, choice[1])
 
     def slowest(batch: Tensor) -> float:
         return max(_seconds(lambda c=choice: step(c, ready(c, batch)), device) for choice in choices)
 
     seen = views(fields)
-    made, view, count = len(views.shown(seen)), seen[0].flatten(0, -4)[: len(fields)], min(FEWEST, len(fields))
+    made, view, count = len(views.shown(seen)), seen[0].flatten(0, -dimensions)[: len(fields)], min(FEWEST, len(fields))
     slowest(view[:count])  # the first time, memory is found and kernels are chosen
     while count < len(view) and 2 * slowest(view[:count]) < turn:
         count = min(2 * count, len(view))

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sslflow.data.fields import Fields, Readable, stills
-from sslflow.data.normalise import Normalise
+from sslflow.data.fields import Fields, Readable
+from sslflow.data.seen import Seen, seen_field
 from sslflow.features.extract import extract
 from sslflow.monitoring.diagnostics import alignment, alpha_req, feature_std, rankme, uniformity
 from sslflow.networks.batch_norm import batch_norms, fresh_statistics
-from sslflow.runtime.device import MemoryFormat, layout, place
+from sslflow.runtime.device import MemoryFormat, laid_out, place
 from sslflow.runtime.rng import derive
 from sslflow.training.method import Method
 from sslflow.views.images import Views
@@ -71,17 +71,17 @@ class Watch:
             return []
         read = self._read()
         self.views.to(self.device)
-        shown = [view for view in self.views.shown(self.views(read)) if view.shape == stills(read).shape]
-        return [self._normalised(view) for view in shown[:2]] if len(shown) > 1 else []
+        shown = [view for view in self.views.shown(self.views(read)) if view.shape == seen_field(read).shape]
+        return [self._seen(view) for view in shown[:2]] if len(shown) > 1 else []
 
     def _features(self, view: Tensor) -> Tensor:
-        return self.method.encoder(view.contiguous(memory_format=layout(self.memory_format))).float()
+        return self.method.encoder(laid_out(view, self.memory_format)).float()
 
     def _read(self) -> Fields:
         return self.dataset.read(self.rows[:VIEWED]).to(self.device)
 
-    def _normalised(self, images: Tensor) -> Tensor:
-        return Normalise(self.dataset.format.mean, self.dataset.format.std).to(self.device)(images)
+    def _seen(self, examples: Fields | Tensor) -> Tensor:
+        return Seen(self.dataset.format).to(self.device)(examples)
 
     @contextlib.contextmanager
     def _own_numbers(self) -> Iterator[None]:
@@ -96,7 +96,7 @@ class Watch:
         kept = [(norm, copy.deepcopy(norm.state_dict())) for norm in batch_norms(self.method)]
         try:
             with fresh_statistics(self.method):
-                self.method.projections(self._features(self._normalised(stills(self._read()))))
+                self.method.projections(self._features(self._seen(self._read())))
             yield
         finally:
             for norm, state in kept:

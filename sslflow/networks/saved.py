@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sslflow.data.formats import ImageFormat, TextFormat, VolumeFormat
+from sslflow.data.formats import AnyFormat, ImageFormat, TextFormat, VolumeFormat
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.given import Given
 from sslflow.networks.text import TextEncoder
@@ -22,13 +22,26 @@ ENCODERS: dict[str, type[AnyEncoder]] = {one.kind: one for one in (Encoder, Text
 """By kinds of data; the keyword-only parameters of each are the section `encoder` of params.yaml."""
 
 
-def new_encoder(format: ImageFormat | TextFormat | VolumeFormat, settings: Mapping[str, Any]) -> Any:
+def new_encoder(format: AnyFormat, settings: Mapping[str, Any]) -> Any:
     """An encoder of data of the format, with random weights. Raises `ValueError` for settings that don't fit."""
     if isinstance(format, TextFormat):
         return TextEncoder(format.vocabulary, format.length, **settings)
+    if isinstance(format, ImageFormat):
+        return Encoder(format.channels, format.size, **settings)
     if isinstance(format, VolumeFormat):
         return VolumeEncoder(format.channels, format.side, **settings)
-    return Encoder(format.channels, format.size, **settings)
+    raise ValueError(f"there is no encoder of {format.kind}")
+
+
+def suits(encoder: AnyEncoder, format: AnyFormat) -> bool:
+    """Whether an encoder was made for data of the format."""
+    if isinstance(format, TextFormat):
+        own = {"vocabulary": format.vocabulary, "length": format.length}
+    elif isinstance(format, ImageFormat):
+        own = {"channels": format.channels, "image_size": format.size}
+    else:
+        own = {name: getattr(format, name) for name in ("channels", "side")}
+    return encoder.kind == format.kind and {name: encoder.settings.get(name) for name in own} == own
 
 
 def save_encoder(encoder: AnyEncoder, file: Path) -> None:

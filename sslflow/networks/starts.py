@@ -13,7 +13,9 @@ from sslflow.runtime.files import read_json, sha256, write_json
 from sslflow.settings.params import Natural, closest
 
 RANDOM, SCRATCH = "random", "scratch"
-BUILT_IN = (RANDOM, "pixels", SCRATCH)
+RAW = ("pixels", "words", "voxels")
+"""Rows of examples themselves as features: of images, text, volumes."""
+BUILT_IN = (RANDOM, *RAW, SCRATCH)
 """Names that stand for no weights: of control rows, and of training from random weights."""
 ELSEWHERE = ("package:", "timm:")
 """What begins so is no file."""

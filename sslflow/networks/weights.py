@@ -17,10 +17,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sslflow import paths
-from sslflow.data.formats import ImageFormat
+from sslflow.data.formats import AnyFormat, ImageFormat
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.given import Given
-from sslflow.networks.saved import load_encoder, rebuilt
+from sslflow.networks.saved import load_encoder, new_encoder, rebuilt
 from sslflow.networks.starts import PACKAGES, RANDOM, SCRATCH, Start, file_of, is_name, read_start
 from sslflow.runtime.files import sha256
 from sslflow.runtime.rng import derive
@@ -31,20 +31,22 @@ IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DATA = "the data"
 
 
-def started(name: str, format: ImageFormat) -> Encoder:
-    """An encoder for images of the format with the weights of that name in `starts`. Raises `ValueError` for weights
+def started(name: str, format: AnyFormat) -> Any:
+    """An encoder for data of the format with the weights of that name in `starts`. Raises `ValueError` for weights
     that can't be had, or don't fit."""
+    if not isinstance(format, ImageFormat):
+        raise ValueError(f"starts.{name}: existing weights are for images, and the data are {format.kind}")
     return given(read_start(name), format)
 
 
-def encoder_of(name: str, seed: int, format: ImageFormat, settings: Mapping[str, Any]) -> Encoder:
+def encoder_of(name: str, seed: int, format: AnyFormat, settings: Mapping[str, Any]) -> Any:
     """The encoder of a row: that of a method's run, one with weights that `starts` names, or, for the controls `random`
     and `scratch`, the one with the `settings` that pretraining with this seed starts from, so that a method differs
     from it by pretraining alone."""
     if name not in (RANDOM, SCRATCH):
         return started(name, format) if paths.start(name).exists() else load_encoder(paths.encoder(name, seed))
     torch.manual_seed(derive(seed, "init"))
-    return Encoder(format.channels, format.size, **settings)
+    return new_encoder(format, settings)
 
 
 def started_from(weights: str, format: ImageFormat, where: str | None = DATA) -> Encoder:
@@ -128,6 +130,8 @@ def of_ours(file: Path, format: ImageFormat, where: str | None = DATA) -> Encode
             f"{file}: not an encoder written by sslflow; name it in starts, with `network` beside it, and put that name"
         )
     encoder = load_encoder(file)
+    if encoder.kind != Encoder.kind:
+        raise ValueError(f"{file} is an encoder of {encoder.kind}, and these are images")
     if encoder.given:
         return _brought(encoder, format)
     wanted = encoder.channels, encoder.image_size

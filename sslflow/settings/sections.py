@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
-from sslflow.settings.params import Natural
+from sslflow.settings.params import Natural, load, lookup
+
+Kind = Literal["images", "text", "volumes"]
+"""Of data that `data/prepared` may hold."""
+KINDS: tuple[Kind, ...] = get_args(Kind)
+IMAGES: Kind = "images"
+
+
+def data_kind(content: Mapping[str, Any] | None = None) -> Kind:
+    """What `data.kind` says, in the settings file or in the `content` of another; what is none of these counts as
+    images, and is told where settings are checked."""
+    asked: Any = lookup(load() if content is None else content, "data").get("kind", IMAGES)
+    return asked if asked in KINDS else IMAGES
 
 
 @dataclass(frozen=True, kw_only=True)

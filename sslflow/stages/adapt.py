@@ -26,6 +26,7 @@ from sslflow.adaptation.task import SETTINGS, UNKNOWN, Task, open_task, target_a
 from sslflow.adaptation.unknown_groups import unknown_groups
 from sslflow.features.extract import extract
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import ENCODERS
 from sslflow.networks.starts import is_name, known_by, read_start
 from sslflow.networks.weights import started_from
 from sslflow.runtime.checkpoint import Checkpoint, fingerprint
@@ -33,6 +34,7 @@ from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, sha256, write_json
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import NonNegative, Over, Schemas, closest, load, lookup, read
+from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
 from sslflow.training import method
 from sslflow.training.continued import Continued
@@ -87,26 +89,26 @@ class Outcome:
     """Where it started, in words."""
 
 
-def schemas(adaptation_method: str, companion: str) -> Schemas:
+def schemas(adaptation_method: str, companion: str, kind: str) -> Schemas:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    kind, block = method.find(companion), f"methods.{companion}"
+    auxiliary, block = method.find(companion), f"methods.{companion}"
     return {
         "compute": compute,
-        "encoder": Encoder,
+        "encoder": ENCODERS[kind],
         "extract": extract,
         "adapt": Plan,
         "adapt.train": adapt,
         "adapt.views": CropView,
         f"adapt_methods.{adaptation_method}": adapter.find(adaptation_method),
-        block: kind,
+        block: auxiliary,
         f"{block}.start": Continued,
-        f"{block}.views": Over("views", kind.Views),
+        f"{block}.views": Over("views", auxiliary.Views),
         f"{block}.train": Over("train", fit),
     }
 
 
 def main(name: str, seed: int) -> None:
-    settings = read(schemas(name, lookup(load(), "adapt").get("companion", Plan.companion)))
+    settings = read(schemas(name, lookup(load(), "adapt").get("companion", Plan.companion), data_kind()))
     device = compute(**settings["compute"])
     plan = Plan(**settings["adapt"])
     folder, split = paths.domains(plan.domains), Path(plan.split) if plan.split else None

@@ -14,6 +14,7 @@ from sslflow import paths
 from sslflow.clustering.pseudo import fit
 from sslflow.data.dataset import Dataset
 from sslflow.drawing.contact_sheet import contact_sheet
+from sslflow.drawing.stills import stills
 from sslflow.evaluation.clustered import pseudolabels
 from sslflow.evaluation.named import PseudoLabels
 from sslflow.features.store import FeatureStore
@@ -44,7 +45,7 @@ def main(method: str) -> None:
     runs = [pseudolabels(method, seed, len(dataset)) for seed in (first, *others)]
     if len(store.array) != len(dataset):
         raise ValueError(
-            f"{paths.features(method, first)} has {len(store.array)} rows for {len(dataset)} images; "
+            f"{paths.features(method, first)} has {len(store.array)} rows for {len(dataset)} {dataset.format.unit}; "
             "run `dvc repro extract`"
         )
     clusters = len(np.load(paths.pseudolabels(method, first) / "centroids.npy", mmap_mode="r"))
@@ -76,17 +77,19 @@ def sheet_of(dataset: Dataset, run: PseudoLabels, clusters: int, found: Found) -
     for line in found.tables["suspects"]:
         suspects.setdefault(line[4], []).append(line[0])
     numbers = sorted(suspects, key=lambda number: -len(suspects[number]))[:SHOWN]
-    size, channels = dataset.format.size, dataset.format.channels
+    channels, size = stills(dataset, np.zeros(1, np.int64)).shape[1:3]
     tiles = np.full((max(1, len(numbers)), TYPICAL + 1 + DOUBTFUL, channels, size, size), 255, dtype=np.uint8)
     labels = []
     for place, number in enumerate(numbers):
         own = np.flatnonzero(run.cluster == number)
         typical = own[np.argsort(-run.confidence[own], kind="stable")][:TYPICAL]
         doubtful = np.array(suspects[number][:DOUBTFUL])
-        tiles[place, : len(typical)] = dataset.read(typical)["images"].numpy()
-        tiles[place, TYPICAL + 1 : TYPICAL + 1 + len(doubtful)] = dataset.read(doubtful)["images"].numpy()
+        tiles[place, : len(typical)] = stills(dataset, typical)
+        tiles[place, TYPICAL + 1 : TYPICAL + 1 + len(doubtful)] = stills(dataset, doubtful)
         labels.append(f"{number}: {len(suspects[number])} of {len(own)}")
-    title = f"the {TYPICAL} surest images of a cluster, and its first suspects" if numbers else "no suspects"
+    title = (
+        f"the {TYPICAL} surest {dataset.format.unit} of a cluster, and its first suspects" if numbers else "no suspects"
+    )
     if len(numbers) < len(suspects):
         title += f"; {len(numbers)} of {clusters} clusters"
     scale = max(1, THUMBNAIL // size)

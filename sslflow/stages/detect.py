@@ -22,12 +22,14 @@ from sslflow.dense.boxes.localisation import localise
 from sslflow.dense.protocols import Protocol
 from sslflow.dense.rows import annotated_shares, lacking, tell_left_out
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import ENCODERS
 from sslflow.networks.starts import RANDOM, SCRATCH
 from sslflow.networks.weights import encoder_of
 from sslflow.runtime.about import about
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_metrics
 from sslflow.settings.params import read
+from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
 from sslflow.training.provenance import how_images_are, made_by
 
@@ -62,15 +64,15 @@ ROWS: Mapping[str, tuple[Protocol, ...]] = {RANDOM: ("frozen",), SCRATCH: ("tune
 """The protocols that say something of a control; of all other rows all do."""
 
 
-def schemas() -> Mapping[str, Callable[..., Any]]:
+def schemas(kind: str) -> Mapping[str, Callable[..., Any]]:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    return {"compute": compute, "encoder": Encoder, "detect": detect}
+    return {"compute": compute, "encoder": ENCODERS[kind], "detect": detect}
 
 
 def main(method: str, seed: int) -> None:
     from sslflow.dense.boxes.detector import save_detector  # of torchvision, which the check of settings doesn't need
 
-    settings = read(schemas())
+    settings = read(schemas(data_kind()))
     device = compute(**settings["compute"])
     dataset = Dataset()
     name, folder = paths.run_name(method, seed), paths.detected(method, seed)

@@ -1,4 +1,4 @@
-"""extract METHOD SEED: the features of all prepared images by a run's frozen encoder."""
+"""extract METHOD SEED: the features of all prepared examples by a run's frozen encoder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.features.extract import extract, write_features
-from sslflow.networks.saved import load_encoder
+from sslflow.networks.saved import load_encoder, suits
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import sha256, write_metrics
 from sslflow.settings.params import read
@@ -24,18 +24,19 @@ def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
 def main(method: str, seed: int) -> None:
     settings = read(schemas(method))
     device = compute(**settings["compute"])
-    dataset = Dataset()
+    dataset = Dataset[Any]()
     file = paths.encoder(method, seed)
     encoder = load_encoder(file)
-    if (encoder.settings["channels"], encoder.settings["image_size"]) != (dataset.format.channels, dataset.format.size):
-        raise ValueError(f"{file} was made for other images than those in {dataset.folder}; run `dvc repro pretrain`")
+    unit = dataset.format.unit
+    if not suits(encoder, dataset.format):
+        raise ValueError(f"{file} was made for other {unit} than those in {dataset.folder}; run `dvc repro pretrain`")
     started = time.monotonic()
     name = paths.run_name(method, seed)
     write_features(paths.features(method, seed), encoder, sha256(file), dataset, device, **settings["extract"])
     seconds = time.monotonic() - started
-    metrics = {"images": len(dataset), "dim": encoder.dim, "images_per_second": len(dataset) / seconds}
+    metrics = {unit: len(dataset), "dim": encoder.dim, f"{unit}_per_second": len(dataset) / seconds}
     write_metrics(paths.metrics("extract", name), metrics)
-    print(f"extract {name}  {len(dataset)} images to {encoder.dim} features in {seconds:.0f} s")
+    print(f"extract {name}  {len(dataset)} {unit} to {encoder.dim} features in {seconds:.0f} s")
 
 
 if __name__ == "__main__":

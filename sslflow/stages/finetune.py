@@ -10,18 +10,21 @@ from typing import Any
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ImageFormat
 from sslflow.data.splits import TEST
 from sslflow.evaluation.clustered import pseudolabels
 from sslflow.evaluation.efficiency import few_name
 from sslflow.evaluation.finetune import FRACTIONS, finetune, metric_name
 from sslflow.evaluation.labels import shares
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import ENCODERS
 from sslflow.networks.starts import SCRATCH
 from sslflow.networks.weights import encoder_of
 from sslflow.runtime.device import compute
 from sslflow.runtime.energy import Meter, watt_hours
 from sslflow.runtime.files import write_csv, write_metrics
 from sslflow.settings.params import read
+from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
 
 SUPERVISED = "supervised"
@@ -29,15 +32,15 @@ COLUMNS = ("row", "actual")
 """Of the table of predictions, before one for each share of the labels, and for each draw of a few of every class."""
 
 
-def schemas() -> Mapping[str, Callable[..., Any]]:
+def schemas(kind: str) -> Mapping[str, Callable[..., Any]]:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    return {"compute": compute, "encoder": Encoder, "finetune": finetune}
+    return {"compute": compute, "encoder": ENCODERS[kind], "finetune": finetune}
 
 
 def main(method: str, seed: int) -> None:
-    settings = read(schemas())
+    settings = read(schemas(data_kind()))
     device = compute(**settings["compute"])
-    dataset = Dataset()
+    dataset = Dataset[Any]()
     name = paths.run_name(method, seed)
     file = paths.metrics("finetune", name)
     answers = paths.tuned(method, seed)
@@ -45,6 +48,12 @@ def main(method: str, seed: int) -> None:
         write_metrics(file, {})
         write_csv(answers, COLUMNS, ())
         print(f"finetune {name}  skipped: no labelled images to train on and to test on")
+        return
+
+    if dataset.format.kind != ImageFormat.kind:
+        write_metrics(file, {})
+        write_csv(answers, COLUMNS, ())
+        print(f"finetune {name}  skipped: only encoders of images are fine-tuned; the probe says what they know")
         return
 
     if method == SUPERVISED:

@@ -9,7 +9,6 @@ from sslflow.audiovisual.ingredients import clip_rows, of_clips
 from sslflow.audiovisual.method import find
 from sslflow.audiovisual.plan import Plan, sections
 from sslflow.data.dataset import Dataset
-from sslflow.data.fields import stills
 from sslflow.data.formats import ClipFormat
 from sslflow.judging.judge import judge
 from sslflow.judging.pictures import Shown, sheet
@@ -46,7 +45,7 @@ def main(name: str, seed: int) -> None:
     fields = clips.read(rows[shown]).to(device)
     torch.manual_seed(derive(seed, "pictures"))
     with replacing(paths.pictures(name, seed, under)) as temporary:
-        sheet(method, views.eval()(fields), stills(fields), views.normalise).save(temporary, format="PNG")
+        sheet(method, views.eval()(fields), fields, clips).save(temporary, format="PNG")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""prepare: raw images to checked, resized, deduplicated ones that every other stage reads."""
+"""prepare: raw images, text or volumes to checked, deduplicated examples of one size that every other stage reads."""
 
 from __future__ import annotations
 
@@ -7,16 +7,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sslflow import paths
-from sslflow.ingest.images.prepare import prepare
+from sslflow.data.dataset import Dataset
+from sslflow.ingest.images.prepare import prepare as prepare_images
 from sslflow.ingest.put_aside import unusable_images
 from sslflow.runtime.files import write_metrics
 from sslflow.settings.params import read
+from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
 
+PREPARE: Mapping[str, Callable[..., dict[str, int]]] = {"images": prepare_images}
+"""By kinds of data."""
 
-def schemas() -> Mapping[str, Callable[..., Any]]:
+
+def schemas(kind: str) -> Mapping[str, Callable[..., Any]]:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    return {"data": prepare}
+    return {"data": PREPARE[kind]}
 
 
 def tell(line: str) -> None:
@@ -25,17 +30,20 @@ def tell(line: str) -> None:
 
 
 def main() -> None:
-    settings = read(schemas())
+    kind = data_kind()
+    settings = read(schemas(kind))
     started = time.monotonic()
-    counts = prepare(paths.PREPARED, tell, **settings["data"])
+    counts = PREPARE[kind](paths.PREPARED, tell, **settings["data"])
     for line in unusable_images(paths.PREPARED):
         tell(line)
     write_metrics(paths.metrics("prepare"), counts)
     splits = ", ".join(f"{counts[split]} {split}" for split in ("pool", "train", "test") if counts[split])
+    unit = Dataset[Any]().format.unit
+    others = [f"{counts['other_files']} other files"] if "other_files" in counts else []
+    told = ", ".join([*(f"{counts[one]} {one}" for one in ("quarantined", "duplicates", "leaked")), *others])
     print(
-        f"prepare  {counts['images']} images ({splits}), {counts['classes']} classes; "
-        f"{counts['quarantined']} quarantined, {counts['duplicates']} duplicates, {counts['leaked']} leaked, "
-        f"{counts['other_files']} other files; {time.monotonic() - started:.0f} s"
+        f"prepare  {counts[unit]} {unit} ({splits}), {counts['classes']} classes; {told}; "
+        f"{time.monotonic() - started:.0f} s"
     )
 
 

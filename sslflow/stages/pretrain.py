@@ -1,4 +1,4 @@
-"""pretrain METHOD SEED: an encoder from images alone, and its training curve."""
+"""pretrain METHOD SEED: an encoder from unlabelled examples alone, and its training curve."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ import torch
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
-from sslflow.data.formats import ImageFormat
 from sslflow.features.extract import calibrate
 from sslflow.monitoring.drift import Drift
 from sslflow.monitoring.watch import Watch
-from sslflow.networks.encoder import Encoder
-from sslflow.networks.saved import save_encoder
+from sslflow.networks.saved import ENCODERS, save_encoder
 from sslflow.networks.starts import RANDOM
 from sslflow.runtime.device import compute
 from sslflow.runtime.distributed import process_group, rank
@@ -23,14 +21,14 @@ from sslflow.settings.params import Over, Schemas, read
 from sslflow.stages.entry import run
 from sslflow.training.continued import Continued, hold
 from sslflow.training.fit import fit
-from sslflow.training.ingredients import build, image_rows, of_images
-from sslflow.training.method import find
-from sslflow.training.provenance import how_images_are, made_by, weights_of
+from sslflow.training.ingredients import build, example_rows, of_examples, own_schemas
+from sslflow.training.method import find, kind_of
+from sslflow.training.provenance import how_examples_are, made_by, weights_of
 from sslflow.training.run import Journal, Run
 from sslflow.training.saved import save_method
 
 COMPARED = 2000
-"""Training images on which an encoder is compared with what it started from."""
+"""Training examples on which an encoder is compared with what it started from."""
 
 
 def schemas(method: str) -> Schemas:
@@ -38,9 +36,10 @@ def schemas(method: str) -> Schemas:
     kind, block = find(method), f"methods.{method}"
     return {
         "compute": compute,
-        "encoder": Encoder,
+        "encoder": ENCODERS[kind_of(kind)],
         "pretrain": Journal,
         block: kind,
+        **own_schemas(method),
         f"{block}.start": Over("start", Continued),
         f"{block}.views": Over("views", kind.Views),
         f"{block}.train": Over("train", fit),
@@ -55,46 +54,47 @@ def main(method: str, seed: int) -> None:
 
 
 def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device: torch.device) -> None:
-    dataset, kind, block = Dataset[ImageFormat](), find(name), f"methods.{name}"
-    images = image_rows(kind, dataset)
+    dataset, kind, block = Dataset[Any](), find(name), f"methods.{name}"
+    rows = example_rows(kind, dataset)
     torch.manual_seed(derive(seed, "init"))
     start = Continued(**settings[f"{block}.start"])
-    given = of_images(dataset, images, settings["encoder"], start.weights, start.teacher)
+    words = settings.get(f"{block}.text_encoder", {})
+    given = of_examples(dataset, rows, settings["encoder"], start.weights, start.teacher, words)
     method = build(kind, given, settings[block])
     if start.given:
         for encoder in method.encoders.values():
-            hold(encoder, start.blocks, len(images))
+            hold(encoder, start.blocks, len(rows))
     views = kind.Views(dataset.format, **settings[f"{block}.views"])
 
     journal, train = Journal(**settings.pop("pretrain")), settings[f"{block}.train"]
     files = [dataset.folder / "manifest.parquet", dataset.folder / "dataset.json"]
     files += [paths.start(name) for name in (start.weights, start.teacher) if name != RANDOM]
-    training = Run("pretrain", name, seed, journal, device, settings, *files)
-    watched = images[permutation(len(images), seed, "diagnostics")[: journal.diagnostics].numpy()]
+    training = Run("pretrain", name, seed, journal, device, settings, *files, unit=dataset.format.unit)
+    watched = rows[permutation(len(rows), seed, "diagnostics")[: journal.diagnostics].numpy()]
     watch = Watch(method, views, dataset, watched, device, seed, train.get("memory_format", "channels_last"))
-    compared = images[permutation(len(images), seed, "drift")[:COMPARED].numpy()]
+    compared = rows[permutation(len(rows), seed, "drift")[:COMPARED].numpy()]
     drift = Drift(method.encoder, dataset, compared, device, watch.memory_format, training.noted)
     continued = start if start.given else None
-    for moment in training.train(method, views, dataset, images, f"{block}.train", continued=continued, **train):
+    for moment in training.train(method, views, dataset, rows, f"{block}.train", continued=continued, **train):
         training.look(moment, watch, f"{block}.train")
         if start.given:
             moment.signs.update(drift(moment.step))
     kept = drift.restore_best() if start.keep == "best" else None
     facts = {} if kept is None else {"kept_step": kept}
     for encoder in method.encoders.values():
-        calibrate(encoder, dataset, images, device, memory_format=watch.memory_format)
+        calibrate(encoder, dataset, rows, device, memory_format=watch.memory_format)
     if rank():
         return
     (encoder,) = method.encoders.values()
     encoder.facts = {
-        "images": how_images_are(dataset, dataset.format),
-        **made_by(name, seed, settings, dataset, len(images)),
+        **how_examples_are(dataset),
+        **made_by(name, seed, settings, dataset, len(rows)),
         **weights_of(start=start.weights, teacher=start.teacher),
     }
     save_encoder(encoder, paths.encoder(name, seed))
     save_method(method, paths.trained(name, seed))
     training.write_curve(paths.curve(name, seed))
-    metrics = {**training.metrics(len(images), "images"), **facts}
+    metrics = {**training.metrics(len(rows), dataset.format.unit), **facts}
     write_metrics(paths.metrics("pretrain", paths.run_name(name, seed)), metrics)
     training.remove_checkpoint()
     steps, seconds = training.curve[-1]["step"], training.seconds

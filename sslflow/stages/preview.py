@@ -12,9 +12,11 @@ from PIL import Image
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.data.seen import Seen
 from sslflow.drawing.contact_sheet import contact_sheet
+from sslflow.drawing.stills import drawn
 from sslflow.judging.throughput import Rates, measure
-from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import ENCODERS, new_encoder
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_metrics
 from sslflow.runtime.rng import derive, permutation
@@ -22,7 +24,8 @@ from sslflow.settings.params import Count, Natural, Over, Positive, Schemas, rea
 from sslflow.stages.entry import run
 from sslflow.training.continued import Continued
 from sslflow.training.fit import fit
-from sslflow.training.method import find
+from sslflow.training.ingredients import example_rows, own_schemas
+from sslflow.training.method import find, kind_of
 from sslflow.views.images import Views
 
 THUMBNAIL = 72
@@ -46,8 +49,9 @@ def schemas(method: str) -> Schemas:
     return {
         "preview": Look,
         "compute": compute,
-        "encoder": Encoder,
+        "encoder": ENCODERS[kind_of(kind)],
         block: kind,
+        **own_schemas(method),
         f"{block}.start": Continued,
         f"{block}.views": Over("views", kind.Views),
         f"{block}.train": Over("train", fit),
@@ -57,10 +61,8 @@ def schemas(method: str) -> Schemas:
 def main(method: str) -> None:
     settings = read(schemas(method))
     device = compute(**settings["compute"])
-    dataset = Dataset()
-    rows = dataset.pretraining_rows
-    if not len(rows):
-        raise ValueError(f"{dataset.folder} holds no images to pretrain on")
+    dataset = Dataset[Any]()
+    rows = example_rows(find(method), dataset)
     look = Look(**settings["preview"])
     views = find(method).Views(dataset.format, **settings[f"methods.{method}.views"]).to(device)
 
@@ -70,28 +72,28 @@ def main(method: str) -> None:
 
     train = settings[f"methods.{method}.train"]
     torch.manual_seed(derive(look.seed, "preview", "encoder"))
-    encoder = Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"]).to(device)
+    encoder = new_encoder(dataset.format, settings["encoder"]).to(device)
     fields = dataset.read(np.resize(rows, train["batch_size"])).to(device)
-    rates = measure(views, encoder, fields, look.seconds)
+    rates = measure(views, encoder, fields, look.seconds, Seen(dataset.format).to(device)(fields).ndim)
 
     file = paths.views(method)
     with replacing(file) as temporary:
         made.save(temporary, format="PNG")
     write_metrics(paths.metrics("preview", method), rates.metrics())
-    print(f"preview {method}  {len(shown)} images and their views in {file}")
+    print(f"preview {method}  {len(shown)} {dataset.format.unit} and their views in {file}")
     for line in findings(method, rates, train):
         print(f"preview {method}  {line}")
 
 
 def sheet_of(views: Views, dataset: Dataset, rows: np.ndarray, device: torch.device, count: int) -> Image.Image:
-    """A row for each image: as it was prepared, then at least `count` views of it, brought back to visible colours."""
+    """A row for each example: as it was prepared, then at least `count` views of it, as pictures."""
     fields = dataset.read(rows).to(device)
-    columns = [fields["images"]]
+    columns = [drawn(dataset, fields)]
     while len(columns) <= count:
-        columns += views.shown(views(fields))
-    across = torch.stack(columns, dim=1).flatten(0, 1).cpu()
-    titles = ["image", *(f"view {number}" for number in range(1, len(columns)))]
-    scale = max(1, THUMBNAIL // dataset.format.size)
+        columns += [drawn(dataset, view) for view in views.shown(views(fields))]
+    across = torch.stack(columns, dim=1).flatten(0, 1)
+    titles = [dataset.format.unit.removesuffix("s"), *(f"view {number}" for number in range(1, len(columns)))]
+    scale = max(1, THUMBNAIL // across.shape[-1])
     return contact_sheet(across, columns=len(columns), scale=scale, column_labels=titles)
 
 

@@ -1,5 +1,5 @@
-"""probe NAME SEED: how well frozen features tell the classes apart; NAME is a method, the control `random` or `pixels`,
-or weights that `starts` names."""
+"""probe NAME SEED: how well frozen features tell the classes apart; NAME is a method, the control `random` or
+`pixels` (`words`, `voxels`), or weights that `starts` names."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
 from sslflow.evaluation.same_class import find_same
 from sslflow.features.extract import NotFinite, extract
-from sslflow.features.pixels import PIXELS, pixels
+from sslflow.features.pixels import PIXELS
+from sslflow.features.raw import raw, raw_name
 from sslflow.features.store import FeatureStore
-from sslflow.networks.encoder import Encoder
-from sslflow.networks.starts import RANDOM
+from sslflow.networks.saved import ENCODERS, new_encoder
+from sslflow.networks.starts import RANDOM, RAW
 from sslflow.networks.weights import started
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import sha256, write_csv, write_metrics
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import Count, Positive, read
+from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
 
 COLUMNS = ("row", "actual", "predicted", "neighbours")
@@ -43,11 +45,11 @@ class Knn:
     temperature: Positive = 0.1
 
 
-def schemas() -> Mapping[str, Callable[..., Any]]:
+def schemas(kind: str) -> Mapping[str, Callable[..., Any]]:
     """The sections of params.yaml that this stage reads, and what they configure."""
     return {
         "compute": compute,
-        "encoder": Encoder,
+        "encoder": ENCODERS[kind],
         "extract": extract,
         "probe": probe,
         "probe.knn": Knn,
@@ -61,12 +63,12 @@ def probe() -> None:
 
 
 def main(name: str, seed: int) -> None:
-    settings = read(schemas())
+    settings = read(schemas(data_kind()))
     device = compute(**settings["compute"])
-    dataset = Dataset()
+    dataset = Dataset[Any]()
     title = paths.run_name(name, seed)
     if not dataset.labelled:
-        print(f"probe {title}  skipped: the images have no labels to train a probe on and to test it on")
+        print(f"probe {title}  skipped: the {dataset.format.unit} have no labels to train a probe on and to test it on")
         write_csv(paths.predictions(name, seed), COLUMNS, ())
         write_few(paths.few(name, seed), np.zeros(0, np.int64), np.zeros(0, np.int64), {})
         write_metrics(paths.metrics("probe", title), {})
@@ -119,25 +121,24 @@ def main(name: str, seed: int) -> None:
         few["knn", way, labels, draw] = voted.cpu().numpy()
     write_few(paths.few(name, seed), test, dataset.labels[test], few)
     write_metrics(paths.metrics("probe", title), metrics)
-    print(
-        f"probe {title}  linear {100 * metrics['linear']:.1f} %, kNN {100 * metrics['knn']:.1f} % on {len(test)} images"
-    )
+    reached = f"linear {100 * metrics['linear']:.1f} %, kNN {100 * metrics['knn']:.1f} %"
+    print(f"probe {title}  {reached} on {len(test)} {dataset.format.unit}")
 
 
 def _features(
-    name: str, seed: int, dataset: Dataset, device: torch.device, settings: dict[str, dict[str, Any]]
+    name: str, seed: int, dataset: Dataset[Any], device: torch.device, settings: dict[str, dict[str, Any]]
 ) -> Callable[[np.ndarray], Tensor]:
     """Rows to features `(rows, dim)` on the device: of a method's frozen encoder, or of a control."""
-    if name == "pixels":
-        return lambda rows: pixels(dataset, rows, device)
+    if name in RAW:
+        if name != raw_name(dataset):
+            raise ValueError(
+                f"run.controls: {name} are no features of {dataset.format.unit}; name {raw_name(dataset)} instead"
+            )
+        return lambda rows: raw(dataset, rows, device)
     if name == RANDOM or paths.start(name).exists():
         # Random ones are those that every method of this seed starts from.
         torch.manual_seed(derive(seed, "init"))
-        encoder = (
-            Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"])
-            if name == RANDOM
-            else started(name, dataset.format)
-        )
+        encoder = new_encoder(dataset.format, settings["encoder"]) if name == RANDOM else started(name, dataset.format)
         return lambda rows: torch.from_numpy(extract(encoder, dataset, rows, device, **settings["extract"])).to(device)
     store = FeatureStore(paths.features(name, seed))
     file = paths.encoder(name, seed)

@@ -20,6 +20,7 @@ from sslflow.clustering.pseudo import fit
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TRAIN
 from sslflow.drawing.contact_sheet import contact_sheet
+from sslflow.drawing.stills import stills
 from sslflow.features.store import FeatureStore
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_csv, write_metrics
@@ -43,7 +44,7 @@ def main(method: str, seed: int) -> None:
     dataset, store = Dataset(), FeatureStore(paths.features(method, seed))
     if len(store.array) != len(dataset):
         raise ValueError(
-            f"{paths.features(method, seed)} has {len(store.array)} rows for {len(dataset)} images; "
+            f"{paths.features(method, seed)} has {len(store.array)} rows for {len(dataset)} {dataset.format.unit}; "
             "run `dvc repro extract`"
         )
     fitted_rows = torch.from_numpy(store.array[dataset.pretraining_rows]).to(device)
@@ -91,8 +92,8 @@ def main(method: str, seed: int) -> None:
         words = f", NMI {found['nmi']:.3f} with the classes"
     write_metrics(paths.metrics("pseudolabel", name), metrics)
     print(
-        f"pseudolabel {name}  {len(dataset)} images in {len(sizes)} clusters of {sizes.min()} to {sizes.max()}, "
-        f"{clustering.iterations} iterations{words}"
+        f"pseudolabel {name}  {len(dataset)} {dataset.format.unit} in {len(sizes)} clusters of {sizes.min()} to "
+        f"{sizes.max()}, {clustering.iterations} iterations{words}"
     )
 
 
@@ -135,7 +136,7 @@ def sheet_of(
 ) -> Image.Image:
     """A row for each of the largest clusters: the images nearest to its centroid, then the least sure of the others."""
     largest = np.argsort(-sizes, kind="stable")[:SHOWN].tolist()
-    channels, size = dataset.format.channels, dataset.format.size
+    channels, size = stills(dataset, np.zeros(1, np.int64)).shape[1:3]
     shape = (len(largest), NEAREST + LEAST_SURE, channels, size, size)
     tiles = np.full(shape, 255, dtype=np.uint8)
     labels = []
@@ -144,12 +145,12 @@ def sheet_of(
         rows = rows[np.argsort(distance[rows], kind="stable")]
         nearest, others = rows[:NEAREST], rows[NEAREST:]
         unsure = others[np.argsort(margin[others], kind="stable")][:LEAST_SURE]
-        tiles[place, : len(nearest)] = dataset.read(nearest)["images"].numpy()
-        tiles[place, NEAREST : NEAREST + len(unsure)] = dataset.read(unsure)["images"].numpy()
+        tiles[place, : len(nearest)] = stills(dataset, nearest)
+        tiles[place, NEAREST : NEAREST + len(unsure)] = stills(dataset, unsure)
         word = majority[number] if number in majority and majority[number][0] else None
         labels.append(f"{number}: {sizes[number]}" + (f", {100 * word[1]:.0f} % {word[0]}" if word else ""))
     scale = max(1, THUMBNAIL // size)
-    title = f"{NEAREST} images nearest to the centroid, then the {LEAST_SURE} least sure"
+    title = f"{NEAREST} {dataset.format.unit} nearest to the centroid, then the {LEAST_SURE} least sure"
     if len(largest) < len(sizes):
         title += f"; the {len(largest)} largest of {len(sizes)} clusters"
     return contact_sheet(tiles.reshape(-1, *shape[2:]), columns=shape[1], scale=scale, row_labels=labels, title=title)

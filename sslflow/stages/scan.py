@@ -10,7 +10,7 @@ from typing import Any
 
 from sslflow import paths
 from sslflow.ingest.domains import prepare_domains
-from sslflow.ingest.images.prepare import prepare
+from sslflow.ingest.images.prepare import prepare as prepare_images
 from sslflow.ingest.listing import (
     IN_FOLDERS,
     write_clips_listing,
@@ -26,7 +26,7 @@ from sslflow.stages.entry import run
 
 ANNOTATIONS = ("annotations", "annotations_test")
 KINDS = {
-    "data": (prepare, ("source", "path", "probe_source", "probe_path", "labels", *ANNOTATIONS)),
+    "data": (prepare_images, ("source", "path", "probe_source", "probe_path", "labels", *ANNOTATIONS)),
     "domains": (prepare_domains, ("source", "source_path", "target", "target_path")),
     "clips": (prepare_clips, ("source", "path")),
     "starts": (Start, ()),

@@ -22,12 +22,14 @@ from sslflow.dense.masks.segmenter import save_segmenter
 from sslflow.dense.protocols import PROTOCOLS, Protocol
 from sslflow.dense.rows import annotated_shares, lacking, tell_left_out
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import ENCODERS
 from sslflow.networks.starts import RANDOM, SCRATCH
 from sslflow.networks.weights import encoder_of
 from sslflow.runtime.about import about
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import replacing, write_json, write_metrics
 from sslflow.settings.params import read
+from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
 from sslflow.training.provenance import how_images_are, made_by
 
@@ -49,13 +51,13 @@ ROWS: Mapping[str, tuple[Protocol, ...]] = {RANDOM: ("linear", "frozen"), SCRATC
 """The protocols that say something of a control; of all other rows all do."""
 
 
-def schemas() -> Mapping[str, Callable[..., Any]]:
+def schemas(kind: str) -> Mapping[str, Callable[..., Any]]:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    return {"compute": compute, "encoder": Encoder, "segment": segment}
+    return {"compute": compute, "encoder": ENCODERS[kind], "segment": segment}
 
 
 def main(method: str, seed: int) -> None:
-    settings = read(schemas())
+    settings = read(schemas(data_kind()))
     device = compute(**settings["compute"])
     dataset = Dataset()
     name, folder = paths.run_name(method, seed), paths.segmented(method, seed)

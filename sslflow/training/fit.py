@@ -14,7 +14,7 @@ from sslflow.data.fields import Readable
 from sslflow.features.extract import extract
 from sslflow.networks.batch_norm import batch_norms
 from sslflow.networks.encoder import Encoder
-from sslflow.runtime.device import MemoryFormat, Precision, layout, place
+from sslflow.runtime.device import MemoryFormat, Precision, laid_out, place
 from sslflow.runtime.distributed import rank, world_size
 from sslflow.runtime.rng import derive, generator
 from sslflow.settings.params import Below, Count, Fraction, NonNegative, Rate
@@ -155,7 +155,7 @@ def fit(
                 group["lr"] = (slow if group.get("apart") else rate) * group.get("lr_scale", 1.0)
                 if weight_decay_end is not None and group["weight_decay"]:
                     group["weight_decay"] = cosine(weight_decay, weight_decay_end, step / steps)
-            seen = tuple(_laid_out(view, memory_format) for view in views(read))
+            seen = tuple(laid_out(view, memory_format) for view in views(read))
             state.optimizer.zero_grad()
             losses = gradients(seen, numbers, step / steps)
             if clip:
@@ -193,8 +193,3 @@ def _pool(method: Method, data: Epochs, seed: int, precision: Precision, memory_
         return torch.from_numpy(found).to(data.device)
 
     return Pool(len(data.rows), mine.to(data.device), features, seed)
-
-
-def _laid_out(view: Tensor, memory_format: MemoryFormat) -> Tensor:
-    """Images in the memory format; masks and orders as they are."""
-    return view.contiguous(memory_format=layout(memory_format)) if view.ndim == 4 else view

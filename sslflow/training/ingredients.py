@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from sslflow.data.dataset import Dataset
-from sslflow.data.formats import ImageFormat
+from sslflow.data.formats import ImageFormat, TextFormat
 from sslflow.data.splits import TRAIN
-from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import AnyEncoder, new_encoder
 from sslflow.networks.starts import RANDOM
+from sslflow.networks.text import TextEncoder
 from sslflow.networks.weights import started
-from sslflow.training.method import Method
+from sslflow.settings.params import Schemas
+from sslflow.training.method import Method, find, kind_of
 
 M = TypeVar("M", bound=Method)
+CAPTIONED = frozenset(("text_encoder", "tokens"))
+"""What a method for images asks for that learns from captions."""
 Factories = Mapping[str, Callable[[], Any]]
 """How each ingredient is made, by its name: only what a method asks for is made."""
 
@@ -41,27 +46,56 @@ def build(kind: type[M], factories: Factories, settings: Mapping[str, Any]) -> M
     return kind(*(factories[name]() for name in names), **settings)
 
 
-def image_rows(kind: type[Method], dataset: Dataset[ImageFormat]) -> np.ndarray:
-    """The rows that a method of images is trained on: labelled ones, where it learns labels. Raises `ValueError` for
-    fewer than two (a method that learns labels says so itself)."""
-    learns_labels = "labels" in ingredients(kind)
+def own_schemas(name: str) -> Schemas:
+    """Sections inside a method's block that belong to what it is given: its `text_encoder`."""
+    asked = ingredients(find(name))
+    return {f"methods.{name}.text_encoder": TextEncoder} if "text_encoder" in asked else {}
+
+
+def example_rows(kind: type[Method], dataset: Dataset[Any]) -> np.ndarray:
+    """The rows that a method is trained on: labelled ones, where it learns labels, and of images those with a
+    caption, where it learns from captions. Raises `ValueError` for fewer than two (a method that learns labels says so
+    itself), and for data of another kind than the method's."""
+    name = kind.__module__.rpartition(".")[2]
+    if kind_of(kind) != dataset.format.kind:
+        raise ValueError(
+            f"{name} is a method for {kind_of(kind)}, and {dataset.folder} holds {dataset.format.kind}: set data.kind "
+            "to what is to be prepared, and name methods for it in run.methods"
+        )
+    asked = ingredients(kind)
+    learns_labels = "labels" in asked
     rows = dataset.labelled_rows(TRAIN) if learns_labels else dataset.pretraining_rows
+    what = dataset.format.unit
+    if CAPTIONED.intersection(asked) and dataset.format.kind == ImageFormat.kind:
+        if "captions" not in dataset.beside:
+            raise ValueError(f"{name} learns from captions, and there are none: name them in data.captions")
+        rows, what = rows[dataset.column("captions", rows) > 0], "images with a caption"
     if len(rows) < 2 and not learns_labels:
-        raise ValueError(f"pretraining needs at least two images, and there are {len(rows)}")
+        raise ValueError(f"pretraining needs at least two {what}, and there are {len(rows)}")
     return rows
 
 
-def of_images(
-    dataset: Dataset[ImageFormat],
+def text_of(dataset: Dataset[Any]) -> TextFormat:
+    """What all passages of text, or all captions of images, have in common."""
+    if isinstance(dataset.format, TextFormat):
+        return dataset.format
+    facts = dataset.beside["captions"]
+    return TextFormat(facts["length"], facts["vocabulary"])
+
+
+def of_examples(
+    dataset: Dataset[Any],
     rows: np.ndarray,
     encoder: Mapping[str, Any],
     start: str = RANDOM,
     teacher: str = RANDOM,
+    text_encoder: Mapping[str, Any] = MappingProxyType({}),
 ) -> Factories:
-    """What there is for methods of images: an encoder with the settings given and random weights, or the weights of a
-    start; the labels of the rows; how many images they are; and a teacher, an encoder with the weights of a start."""
+    """What there is for methods: an encoder with the settings given and random weights, or the weights of a start; the
+    labels of the rows; how many examples they are; a teacher, an encoder with the weights of a start; what is known of
+    text, and an encoder of captions with the settings given and random weights."""
 
-    def taught_by() -> Encoder:
+    def taught_by() -> AnyEncoder:
         if teacher == RANDOM:
             raise ValueError(
                 "start.teacher is random, and nothing can be learned from random weights: set it to a name in starts"
@@ -69,12 +103,10 @@ def of_images(
         return started(teacher, dataset.format)
 
     return {
-        "encoder": lambda: (
-            Encoder(dataset.format.channels, dataset.format.size, **encoder)
-            if start == RANDOM
-            else started(start, dataset.format)
-        ),
+        "encoder": lambda: new_encoder(dataset.format, encoder) if start == RANDOM else started(start, dataset.format),
         "labels": lambda: torch.from_numpy(dataset.labels[rows]),
         "images": lambda: len(rows),
         "teacher": taught_by,
+        "tokens": lambda: text_of(dataset),
+        "text_encoder": lambda: new_encoder(text_of(dataset), text_encoder),
     }

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from sslflow.networks.encoder import Encoder
 from sslflow.settings import by_name
+from sslflow.settings.params import closest
+from sslflow.settings.sections import KINDS
 from sslflow.training.choices import Choices as Choices
 from sslflow.views.images import Views
 
@@ -54,7 +56,8 @@ class Method(nn.Module, ABC):
 
     Its constructor says by name, left of `*`, what it is given besides settings: `encoder`; `labels`, int64 `(images,)`
     of the run's images, −1 where there is none; `images`, how many they are; `teacher`, an encoder with weights that
-    exist; methods for clips also `sound_encoder` and `statistics`."""
+    exist; `text_encoder`, an encoder of captions; `tokens`, the `TextFormat` of text or captions; methods for clips
+    also `sound_encoder` and `statistics`."""
 
     Views: ClassVar[Callable[..., Views]]
     """How its views are made: `Views(format, *, settings)`."""
@@ -118,12 +121,20 @@ def chance_level(answers: Tensor, shares: Tensor) -> Losses:
     }
 
 
-def names() -> list[str]:
-    """All methods: the files in `sslflow/methods/`."""
-    return by_name.names("sslflow.methods.images")
+def names(*kinds: str) -> list[str]:
+    """All methods of the kinds of data, or of all kinds: the files in `sslflow/methods/images/` and beside it."""
+    return [name for kind in kinds or KINDS for name in by_name.names(f"sslflow.methods.{kind}")]
 
 
 def find(name: str) -> type[Method]:
-    """The method class in `sslflow/methods/<name>.py`. Raises `ValueError` with a suggestion for a name that is
-    unknown."""
-    return by_name.find("sslflow.methods.images", name, Method, "method")
+    """The method class in `sslflow/methods/<kind of data>/<name>.py`. Raises `ValueError` with a suggestion for a name
+    that is unknown."""
+    for kind in KINDS:
+        if name in by_name.names(f"sslflow.methods.{kind}"):
+            return by_name.find(f"sslflow.methods.{kind}", name, Method, "method")
+    raise ValueError(f"there is no method '{name}'{closest(name, names())}")
+
+
+def kind_of(method: type[Method]) -> str:
+    """The kind of data that a method is for: the folder that its file lies in."""
+    return method.__module__.split(".")[-2]

@@ -21,6 +21,11 @@ def how_images_are(dataset: Dataset, format: ImageFormat) -> dict[str, Any]:
     return {**read, "mean": list(format.mean), "std": list(format.std)}
 
 
+def how_examples_are(dataset: Dataset[Any]) -> dict[str, Any]:
+    """The same as an encoder's file says it; nothing of data that is no images."""
+    return {"images": how_images_are(dataset, dataset.format)} if isinstance(dataset.format, ImageFormat) else {}
+
+
 def made_by(method: str, seed: int, settings: Mapping[str, Any], dataset: Dataset, count: int) -> dict[str, Any]:
     """Method, seed and settings of a run, and what it saw: `count` examples of a data set, whose manifest, with a hash
     of each file, has the hash given."""

@@ -87,6 +87,8 @@ def open_encoder(name: str, *, side: int = 0, network: str = "", sixteen_bit: Si
                 "weights from elsewhere"
             )
         encoder = load_encoder(file)
+        if encoder.kind != Encoder.kind:
+            raise ValueError(f"{file} is an encoder of {encoder.kind}, and these commands are for images")
         images = _images(encoder, file)
         digest, licence = sha256(file), licence_of(encoder)
     else:

@@ -16,6 +16,7 @@ from sslflow.audiovisual import method as clips
 from sslflow.commands import check
 from sslflow.commands.show import show
 from sslflow.settings.params import ParamsError, load, schema
+from sslflow.settings.sections import KINDS
 from sslflow.training import method as images
 
 RECIPE = (tiny.ROOT / "recipes" / "full.yaml").read_text()
@@ -50,9 +51,11 @@ def test_methods_are_listed_with_their_idea(
     code, out, _ = call(capsys, monkeypatch, "methods")
     assert code == 0
     lines = out.splitlines()
-    listed = ["images:", *images.names(), "clips:", *clips.names(), "adaptation:", *adaptation.names()]
+    listed = ["clips:", *clips.names(), "adaptation:", *adaptation.names()]
+    listed += [line for kind in KINDS for line in (f"{kind}:", *images.names(kind))]
     assert sorted(line.split()[0] for line in lines) == sorted(listed)
-    assert [line.split()[0] for line in lines[lines.index("images:") :]] == ["images:", *images.names()]
+    start, names = lines.index("images:"), ["images:", *images.names("images")]
+    assert [line.split()[0] for line in lines[start : start + len(names)]] == names
     assert all(len(line.split()) > 4 for line in lines if line.startswith(" "))
 
 
@@ -193,7 +196,7 @@ def test_blocks_of_methods_that_are_not_run_may_be_absent_and_others_empty(tmp_p
     with file.open("w") as handle:
         YAML(typ="safe").dump(content, handle)
     assert {kind: set(found) for kind, found in check.check(file).items()} == {
-        kind: set(content[block]) for kind, block in check.BLOCKS.items()
+        "images" if kind == "data" else kind: set(content[block]) for kind, block in check.BLOCKS.items()
     }
 
 

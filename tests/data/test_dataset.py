@@ -150,7 +150,7 @@ def test_a_format_comes_back_from_its_file(form, tmp_path):
     facts = read_json(tmp_path / "dataset.json")
     assert format_of(facts) == form
     assert facts["classes"] == ["a", "b"]
-    with pytest.raises(ValueError, match="expected a data set of one of images, clips, text, volumes, found one of smells"):
+    with pytest.raises(ValueError, match="one of images, clips, text, volumes, found one of smells"):
         format_of({**facts, "kind": "smells"})
 
 

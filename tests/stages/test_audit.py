@@ -139,7 +139,7 @@ def test_features_that_are_not_finite(here: Path, fashion, monkeypatch: pytest.M
         features[torch.from_numpy(rows < 5)] = torch.nan
         return features
 
-    monkeypatch.setattr(audit, "pixels", broken)
+    monkeypatch.setattr(audit, "raw", broken)
     look(here, fashion[0][:60], fashion[1][:60], ["train"] * 60)
     (line,) = [line for line in read_json(paths.AUDIT / "audit.json")["said"] if "NaN" in line]
     assert "Features of 5 images" in line
@@ -153,10 +153,11 @@ def test_of_too_many_a_sample_is_compared(here: Path, fashion, monkeypatch: pyte
     assert "A random 40 of the 60 images" in read_json(paths.AUDIT / "audit.json")["said"][0]
 
 
-def test_weights_that_exist_are_preferred(here: Path) -> None:
+def test_weights_that_exist_are_preferred(here: Path, fashion) -> None:
     write_json(here / "params.yaml", {"run": {"controls": ["random", "mine", "pixels"]}})
+    dataset = write_dataset(paths.PREPARED, fashion[0][:4], fashion[1][:4], ["train"] * 4)
     for name in BUILT_IN:
         write_start(name, None)  # as the stage scan does
-    assert audit.known_by() == "pixels"
+    assert audit.known_by(dataset) == "pixels"
     write_json(paths.start("mine"), {"weights": "x"})
-    assert audit.known_by() == "mine"
+    assert audit.known_by(dataset) == "mine"

@@ -84,7 +84,7 @@ def test_no_images_to_pretrain_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(PARAMS)
     fakerun.dataset(paths.PREPARED, {"test": 3})
-    with pytest.raises(ValueError, match="no images to pretrain on"):
+    with pytest.raises(ValueError, match="at least two images, and there are 0"):
         preview.main("simclr")
 
 

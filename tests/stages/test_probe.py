@@ -11,6 +11,7 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.efficiency import read_tuned
 from sslflow.features.extract import write_features
+from sslflow.features.pixels import pixels
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.saved import save_encoder
 from sslflow.runtime.files import read_json, sha256
@@ -80,7 +81,7 @@ def test_large_images_are_averaged_for_the_control_and_small_ones_are_not(tmp_pa
     small, large = (np.repeat(np.repeat(images[:160], times, axis=2), times, axis=3) for times in (1, 8))
     dataset = make(tmp_path / "small", small, labels[:160], monkeypatch)
     rows = np.array([3, 1, 159])
-    whole = probe.pixels(dataset, rows, torch.device("cpu"))
+    whole = pixels(dataset, rows, torch.device("cpu"))
     assert torch.equal(whole, torch.from_numpy(small[rows]).flatten(1).float())
     probe.main("pixels", 0)
     assert metrics("probe", "pixels")["dim"] == 784
@@ -90,7 +91,7 @@ def test_large_images_are_averaged_for_the_control_and_small_ones_are_not(tmp_pa
     (tmp_path / "large/params.yaml").write_text(PARAMS)
     monkeypatch.chdir(tmp_path / "large")
     monkeypatch.setattr("sslflow.features.pixels._BATCH", 7)
-    found = probe.pixels(dataset, rows, torch.device("cpu")).unflatten(1, (32, 32))
+    found = pixels(dataset, rows, torch.device("cpu")).unflatten(1, (32, 32))
     means = torch.from_numpy(large[rows]).float().view(3, 32, 7, 32, 7).mean(dim=(2, 4))
     torch.testing.assert_close(found, means)
     probe.main("pixels", 0)

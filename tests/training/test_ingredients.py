@@ -10,7 +10,7 @@ import pytest
 from sslflow.data.dataset import Dataset
 from sslflow.methods.images.simclr import SimCLR
 from sslflow.methods.images.supervised import Supervised
-from sslflow.training.ingredients import build, image_rows, of_images
+from sslflow.training.ingredients import build, example_rows, of_examples
 from tests.conftest import write_dataset
 
 SMALL = {"name": "resnet10", "width": 4, "stem_stride": 2}
@@ -23,18 +23,18 @@ def of(folder: Path, labels: list[int]) -> Dataset:
 
 def test_labels_are_learned_from_the_images_that_have_some(tmp_path: Path) -> None:
     dataset = of(tmp_path / "data", [0, -1, 1, -1])
-    assert image_rows(Supervised, dataset).tolist() == [0, 2]
-    assert image_rows(SimCLR, dataset).tolist() == [0, 1, 2, 3]
+    assert example_rows(Supervised, dataset).tolist() == [0, 2]
+    assert example_rows(SimCLR, dataset).tolist() == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("labels", [[-1, -1, -1], [-1, 0, -1], [0, 0, 0]])
 def test_labels_without_two_classes_are_an_error_that_says_what_to_do(tmp_path: Path, labels: list[int]) -> None:
     dataset = of(tmp_path / "data", labels)
-    rows = image_rows(Supervised, dataset)
+    rows = example_rows(Supervised, dataset)
     with pytest.raises(ValueError, match=r"have [01] classes; leave it out of run\.methods"):
-        build(Supervised, of_images(dataset, rows, SMALL), {})
+        build(Supervised, of_examples(dataset, rows, SMALL), {})
 
 
 def test_one_image_is_too_few_to_learn_from(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least two images, and there are 1"):
-        image_rows(SimCLR, of(tmp_path / "data", [-1]))
+        example_rows(SimCLR, of(tmp_path / "data", [-1]))

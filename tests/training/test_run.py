@@ -17,7 +17,7 @@ from sslflow.networks.encoder import Encoder
 from sslflow.reporting.running import training
 from sslflow.runtime.energy import Meter
 from sslflow.runtime.files import sha256, write_text
-from sslflow.training.ingredients import build, ingredients, of_images
+from sslflow.training.ingredients import build, ingredients, of_examples
 from sslflow.training.method import Batch, Losses, Method
 from sslflow.training.run import Journal, Run
 from sslflow.training.saved import load_weights, save_method
@@ -138,7 +138,7 @@ def test_a_constructor_says_what_it_is_given(dataset):
     assert ingredients(Supervised) == ("encoder", "labels")
     rows = dataset.pretraining_rows
     assert torch.equal(
-        build(Supervised, of_images(dataset, rows, SMALL), {}).labels, torch.from_numpy(dataset.labels[rows])
+        build(Supervised, of_examples(dataset, rows, SMALL), {}).labels, torch.from_numpy(dataset.labels[rows])
     )
 
 
@@ -151,7 +151,7 @@ class Hungry(Method):
 
 def test_what_can_t_be_had_is_named(dataset):
     with pytest.raises(ValueError, match="Hungry asks for oracle, and there is only encoder, labels"):
-        build(Hungry, of_images(dataset, dataset.pretraining_rows, SMALL), {})
+        build(Hungry, of_examples(dataset, dataset.pretraining_rows, SMALL), {})
 
 
 # Kept

@@ -24,6 +24,7 @@ from sslflow.networks.encoder import Encoder
 from sslflow.networks.starts import RANDOM, Start
 from sslflow.networks.weights import given
 from sslflow.settings.params import Schemas, checked, lookup
+from sslflow.settings.sections import IMAGES
 
 SECONDS = 1.0
 """That one measurement takes, about."""
@@ -72,7 +73,7 @@ class Bench:
             self.tell("preparing a part of the images")
             from sslflow.stages import prepare
 
-            return sampled(self.folder / "prepared", self.settings(prepare.schemas())["data"], self.tell)
+            return sampled(self.folder / "prepared", self.settings(prepare.schemas(IMAGES))["data"], self.tell)
         return of_prepared(paths.PREPARED)
 
     @cached_property

@@ -16,6 +16,7 @@ from sslflow.dense.masks import segmentation
 from sslflow.dense.protocols import PROTOCOLS
 from sslflow.networks.starts import RANDOM, SCRATCH
 from sslflow.settings.params import schema
+from sslflow.settings.sections import IMAGES
 from sslflow.stages import detect as detecting
 from sslflow.stages import segment as segmenting
 from sslflow.training.method import names
@@ -31,7 +32,7 @@ class Task:
     stage: str
     kind: str
     learn: Callable[..., Any]
-    schemas: Callable[[], Mapping[str, Callable[..., Any]]]
+    schemas: Callable[[str], Mapping[str, Callable[..., Any]]]
     rows: Mapping[str, tuple[str, ...]]
     protocols: tuple[str, ...]
 
@@ -57,7 +58,7 @@ def _learnt(bench: Bench, task: Task, name: str) -> Cost:
     cost = bench.begun(task.stage if train and test else SKIPPED)
     if not (train and test):
         return cost
-    given = bench.settings(task.schemas())[task.stage]
+    given = bench.settings(task.schemas(IMAGES))[task.stage]
     settings = {name: given.get(name, known.default) for name, known in schema(task.learn).items()}
     weights = bench.start(name) if name in names() else RANDOM if name in (SCRATCH, RANDOM) else name
     for protocol in task.rows.get(name, task.protocols):

@@ -28,6 +28,7 @@ from sslflow.networks.encoder import Encoder
 from sslflow.networks.saved import load_encoder
 from sslflow.runtime.files import write_json
 from sslflow.settings.params import lookup
+from sslflow.settings.sections import IMAGES
 from sslflow.stages import adapt as adapting
 from sslflow.training import method
 from sslflow.training.ingredients import build
@@ -96,7 +97,7 @@ def prepared_pair(bench: Bench, name: str) -> Cost:
 def adapted(bench: Bench, name: str) -> Cost:
     """An adapter for each setting from each start."""
     companion = lookup(bench.content, "adapt").get("companion", adapting.Plan.companion)
-    settings = bench.settings(adapting.schemas(name, companion))
+    settings = bench.settings(adapting.schemas(name, companion, IMAGES))
     plan, cost = adapting.Plan(**settings["adapt"]), bench.begun("adapt")
     found = pair(bench, plan.domains)
     for setting in plan.settings:

@@ -33,6 +33,7 @@ from sslflow.pseudolabels.numbers import grid, tried
 from sslflow.reporting import page
 from sslflow.reporting.images import atlas
 from sslflow.settings.params import lookup, schema
+from sslflow.settings.sections import IMAGES
 from sslflow.stages import finetune as finetuning
 from sslflow.stages import probe, pseudolabel
 from sslflow.stages import report as reporting
@@ -145,7 +146,7 @@ def probed(bench: Bench, name: str) -> Cost:
     fit, small, near, dim = _fits(bench, name)
     cost.spend("the linear classifier", fit * counts.train)
     cost.spend("kNN and retrieval", near * counts.train * counts.test)
-    few = Few(**bench.settings(probe.schemas())["probe.few"])
+    few = Few(**bench.settings(probe.schemas(IMAGES))["probe.few"])
     # On few labels a fit takes as long as its iterations, however few images they see.
     fits = (len(few.each) + len(few.shares)) * few.draws
     shares = few.draws * sum(few.shares)
@@ -160,7 +161,7 @@ def _fits(bench: Bench, name: str) -> tuple[float, float, float, int]:
     width of the features."""
     key = ("fit", name)
     if (*key, "linear") not in bench.rates:
-        dataset, settings = bench.images.dataset, bench.settings(probe.schemas())
+        dataset, settings = bench.images.dataset, bench.settings(probe.schemas(IMAGES))
         parts = []
         for split, most in ((TRAIN, FITTED), (TEST, FITTED // 4)):
             rows = dataset.labelled_rows(split)
@@ -190,7 +191,7 @@ def tuned(bench: Bench, name: str) -> Cost:
     cost = bench.begun(SKIPPED if skipped else "finetune")
     if skipped:
         return cost
-    settings = bench.settings(finetuning.schemas())["finetune"]
+    settings = bench.settings(finetuning.schemas(IMAGES))["finetune"]
     weights = bench.start(name) if name in names() else RANDOM if name == SCRATCH else name
     step, test, grown = _tuning(bench, weights, settings)
     batch = settings.get("batch_size", 32)

@@ -24,7 +24,7 @@ from sslflow.networks.starts import RANDOM
 from sslflow.stages import pretrain as pretraining
 from sslflow.stages import preview
 from sslflow.training.continued import Continued, hold
-from sslflow.training.ingredients import build, image_rows, ingredients, of_images
+from sslflow.training.ingredients import build, example_rows, ingredients, of_examples
 from sslflow.training.method import Method, find
 from sslflow.training.run import Journal
 
@@ -63,7 +63,7 @@ def pretrain(bench: Bench, name: str) -> Cost:
     kind, block = find(name), f"methods.{name}"
     start = Continued(**settings[f"{block}.start"])
     dataset, full = sample.dataset, images_of(kind, sample)
-    rows, train = image_rows(kind, dataset), settings[f"{block}.train"]
+    rows, train = example_rows(kind, dataset), settings[f"{block}.train"]
     with taking() as built:
         method = _method(bench, kind, settings, name, rows, full)
     cost.spend("starting", built.seconds)
@@ -98,7 +98,7 @@ def _method(
     """The method for as many images as there are, with the ingredients of those at hand."""
     start, dataset = Continued(**settings[f"methods.{name}.start"]), bench.images.dataset
     given = {
-        **of_images(dataset, rows, settings["encoder"]),
+        **of_examples(dataset, rows, settings["encoder"]),
         "encoder": lambda: bench.encoder(start.weights, dataset),
         "labels": lambda: torch.from_numpy(np.resize(dataset.labels[rows], full)),
         "images": lambda: full,

@@ -16,6 +16,7 @@ from sslflow.commands.estimate.machine import free_disk, ram
 from sslflow.commands.estimate.startup import Startup
 from sslflow.runtime.device import compute
 from sslflow.settings.params import load, read
+from sslflow.settings.sections import IMAGES, data_kind
 from sslflow.stages.entry import LESS, NO_MEMORY
 
 
@@ -27,6 +28,8 @@ def costs(
     check()
     refuse()
     content, device = load(), compute(**read({"compute": compute})["compute"])
+    if (kind := data_kind(content)) != IMAGES:
+        raise ValueError(f"estimates are for images and videos, and data.kind is {kind}; `sslflow run` tells its own")
     paths.WORK.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="estimate-", dir=paths.WORK) as name:
         bench = Bench(content, Path(name), frozenset(stages), starts, device, tell)

@@ -56,6 +56,7 @@ def prepare(
     domain: Literal["", "source", "target"] = "",
     part: Callable[[Source], Source] = lambda source: source,
     *,
+    kind: Literal["images"] = "images",
     source: str,
     path: str = "data/raw",
     labels: str = "",
@@ -81,11 +82,12 @@ def prepare(
     """Fill `folder` with what `sslflow.data.dataset.Dataset` reads, and with `quarantine.csv` and `duplicates.csv`;
     the counts.
 
-    `tell` gets a line now and then. `domain`: which of a pair these images are, if they are of one, in which nothing is
-    to be tested on; `part`: what is taken of the source. The settings are explained in params.yaml and docs/data.md.
-    The rows and their order depend on the images and settings, not on `workers` (0: as many as cores). `folder` is
-    replaced at the end, or not touched. Raises `ValueError` where the source is not there, holds no image, or more than
-    the share `max_bad` of it is unusable, and where its classes can hardly be meant.
+    `kind` says whose settings these are; `tell` gets a line now and then. `domain`: which of a pair these images are,
+    if they are of one, in which nothing is to be tested on; `part`: what is taken of the source. The settings are
+    explained in params.yaml and docs/data.md. The rows and their order depend on the images and settings, not on
+    `workers` (0: as many as cores). `folder` is replaced at the end, or not touched. Raises `ValueError` where the
+    source is not there, holds no image, or more than the share `max_bad` of it is unusable, and where its classes can
+    hardly be meant.
     """
     if source == NONE and not domain:
         return _nothing(folder, channels, image_size)

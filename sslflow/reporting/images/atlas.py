@@ -9,6 +9,7 @@ from threadpoolctl import threadpool_limits
 
 from sslflow.data.dataset import Dataset
 from sslflow.drawing.embedded import Picture, sprite
+from sslflow.drawing.stills import stills
 from sslflow.runtime.rng import permutation
 
 COMPONENTS = 50
@@ -25,8 +26,9 @@ def sample(dataset: Dataset, count: int, seed: int) -> np.ndarray:
 
 def thumbnails(dataset: Dataset, rows: np.ndarray) -> tuple[Picture, int, int]:
     """The images of the rows on one picture; its columns; the width of each in pixels."""
-    cell = min(CELL, dataset.format.size)
-    page, columns = sprite(dataset.read(rows)["images"].numpy(), cell)
+    pictures = stills(dataset, rows)
+    cell = min(CELL, pictures.shape[-1])
+    page, columns = sprite(pictures, cell)
     return page, columns, cell
 
 

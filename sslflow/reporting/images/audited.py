@@ -11,6 +11,7 @@ from PIL import Image
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.drawing.embedded import Picture, image, picture
+from sslflow.drawing.stills import stills
 from sslflow.runtime.files import read_csv, read_json
 
 SHOWN = 12
@@ -133,7 +134,7 @@ def _singles(dataset: Dataset, name: str, words: str, lines: Sequence[dict[str, 
 
 
 def _picture(dataset: Dataset, row: str) -> Picture:
-    small = image(dataset.read(np.array([int(row)]))["images"][0].numpy())
+    small = image(stills(dataset, np.array([int(row)]))[0])
     small.thumbnail((WIDEST, WIDEST), Image.Resampling.LANCZOS)
     return picture(small, quality=85)
 

@@ -10,6 +10,7 @@ from PIL import Image
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
 from sslflow.drawing.embedded import Picture, image, picture
+from sslflow.drawing.stills import stills
 from sslflow.runtime.rng import permutation
 
 CHUNK = 16_384
@@ -71,7 +72,7 @@ def table(dataset: Dataset, features: np.ndarray, asked: np.ndarray, count: int)
 def _shown(dataset: Dataset, row: np.integer, similarity: float, query: np.integer) -> Shown:
     own, other = dataset.labels[query], dataset.labels[row]
     label = dataset.classes[other] if other >= 0 else ""
-    small = image(dataset.read(np.array([row]))["images"][0].numpy())
+    small = image(stills(dataset, np.array([row]))[0])
     small.thumbnail((WIDEST, WIDEST), Image.Resampling.LANCZOS)
     (name,) = dataset.column("path", np.array([row]))
     return Shown(picture(small, quality=88), name, label, similarity, bool(own >= 0 and other >= 0 and own != other))

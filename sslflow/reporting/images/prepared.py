@@ -10,6 +10,7 @@ import numpy as np
 from sslflow import paths
 from sslflow.data.classes import summary
 from sslflow.data.dataset import Dataset
+from sslflow.data.formats import AnyFormat, ImageFormat, TextFormat, VolumeFormat
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.reporting import origin
 from sslflow.runtime.files import read_json
@@ -38,8 +39,8 @@ def section(dataset: Dataset, params: Mapping[str, Any]) -> dict[str, Any]:
     counts = np.bincount(dataset.labels[dataset.labels >= 0], minlength=len(dataset.classes)).tolist()
     return {
         "images": len(dataset),
-        "size": dataset.format.size,
-        "channels": dataset.format.channels,
+        "unit": dataset.format.unit,
+        "shape": shape(dataset.format),
         "classes": summary(dict(zip(dataset.classes, counts, strict=True))) if dataset.classes else "no classes",
         "warnings": read_json(dataset.folder / "dataset.json").get("warnings", []),
         "splits": origin.splits(dataset),
@@ -51,6 +52,16 @@ def section(dataset: Dataset, params: Mapping[str, Any]) -> dict[str, Any]:
         "found": [f"{facts[key]:,} {words}" for key, words in told.items() if key in facts],
         "annotated": annotated(dataset, facts),
     }
+
+
+def shape(format: AnyFormat) -> str:
+    """What is the same of all examples, in words."""
+    if isinstance(format, TextFormat):
+        return f"{format.length} tokens at most, of a vocabulary of {format.vocabulary:,}"
+    if isinstance(format, VolumeFormat):
+        return f"{format.side} × {format.side} × {format.side} voxels"
+    assert isinstance(format, ImageFormat)
+    return f"{format.size} × {format.size} pixels, {'grey' if format.channels == 1 else 'colour'}"
 
 
 def annotated(dataset: Dataset, facts: Mapping[str, int]) -> list[str]:

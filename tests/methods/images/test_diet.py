@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sslflow.methods.images.diet import DIET, classes_of, smoothed_entropy
 from sslflow.networks.encoder import Encoder
-from sslflow.training.ingredients import build, of_images
+from sslflow.training.ingredients import build, of_examples
 from sslflow.training.method import Batch, Choices
 
 
@@ -75,5 +75,5 @@ def test_the_head_is_as_wide_as_there_are_classes(images: int, most: int, classe
 
 def test_it_is_told_how_many_images_its_run_has(dataset) -> None:
     small = {"name": "resnet10", "width": 4, "stem_stride": 2}
-    assert build(DIET, of_images(dataset, dataset.pretraining_rows, small), {}).classes == 120
-    assert build(DIET, of_images(dataset, dataset.pretraining_rows[:33], small), {}).classes == 33
+    assert build(DIET, of_examples(dataset, dataset.pretraining_rows, small), {}).classes == 120
+    assert build(DIET, of_examples(dataset, dataset.pretraining_rows[:33], small), {}).classes == 33

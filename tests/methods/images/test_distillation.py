@@ -19,7 +19,7 @@ from sslflow.networks.starts import Start, write_start
 from sslflow.networks.teacher import Frozen
 from sslflow.stages import inspect, pretrain
 from sslflow.training.fit import fit
-from sslflow.training.ingredients import build, of_images
+from sslflow.training.ingredients import build, of_examples
 from sslflow.training.method import Batch
 from sslflow.training.saved import load_weights, save_method
 
@@ -126,7 +126,7 @@ def test_what_is_frozen_goes_where_its_holder_goes() -> None:
 def test_without_a_teacher_it_is_refused(dataset) -> None:
     small = {"name": "resnet10", "width": 4, "stem_stride": 2}
     with pytest.raises(ValueError, match=r"start\.teacher is random, .* set it to a name in starts"):
-        build(Distillation, of_images(dataset, dataset.pretraining_rows, small), {})
+        build(Distillation, of_examples(dataset, dataset.pretraining_rows, small), {})
 
 
 PARAMS = """

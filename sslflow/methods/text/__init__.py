@@ -1,0 +1,1 @@
+"""Methods for text: one file each, none imports another."""
