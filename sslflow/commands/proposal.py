@@ -267,7 +267,8 @@ def _room(gib: float) -> str:
 def _nothing(found: Survey) -> str:
     others = f"; {found.counted.others:,} other files" if found.counted.others else ""
     closed = f"; can't be read: {', '.join(found.counted.unreadable[:3])}" if found.counted.unreadable else ""
-    return f"{found.root}: no images and no videos here{others}{closed}"
+    kinds = "; for text copy recipes/text.yaml to params.yaml, for volumes recipes/volumes.yaml" if others else ""
+    return f"{found.root}: no images and no videos here{others}{closed}{kinds}"
 
 
 def _many(found: Survey) -> str:
