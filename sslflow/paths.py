@@ -43,6 +43,7 @@ MAKERS = {
         "tuned": "finetune",
         **dict.fromkeys(("segmented", "segmenters"), "segment"),
         **dict.fromkeys(("detected", "detectors"), "detect"),
+        "segmented_volumes": "segment_volumes",
         "adapted": "adapt",
         "report": "report",
         "scores": "report",
@@ -68,7 +69,7 @@ def maker(file: Path) -> str:
     else:
         stage = MAKERS.get(root, {}).get(first, "") or MAKERS.get(root, {}).get(first.partition(".")[0], "")
     name = file.stem.rpartition("-")[0]
-    control = stage in ("probe", "finetune", "segment", "detect") and (
+    control = stage in ("probe", "finetune", "segment", "detect", "segment_volumes") and (
         name in ("random", "pixels", "scratch") or start(name).exists()
     )
     return f"{stage}_control" if control else stage
@@ -183,6 +184,11 @@ def detected(name: str, seed: int) -> Path:
 def detector(name: str, seed: int) -> Path:
     """The detector that a row learnt from the largest share of the boxes, safetensors."""
     return ARTIFACTS / "detectors" / f"{run_name(name, seed)}.safetensors"
+
+
+def segmented_volumes(name: str, seed: int) -> Path:
+    """The folder with what a row took the voxels of the test blocks for: counts, masks, confusion."""
+    return ARTIFACTS / "segmented_volumes" / run_name(name, seed)
 
 
 def views(method: str) -> Path:

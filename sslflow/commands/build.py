@@ -12,11 +12,13 @@ import torch
 from sslflow.audiovisual import method as clip_method
 from sslflow.audiovisual.plan import Plan
 from sslflow.commands.check import ASKED, BLOCKS
-from sslflow.data.formats import AnyFormat, ClipFormat, ImageFormat, TextFormat
+from sslflow.data.formats import AnyFormat, ClipFormat, ImageFormat, TextFormat, VolumeFormat
 from sslflow.ingest.videos.cut import Grid
+from sslflow.ingest.volumes.prepare import prepare as prepare_volumes
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.saved import AnyEncoder, new_encoder
-from sslflow.settings.params import FILE, ParamsError, Schemas, checked, load, lookup
+from sslflow.settings.params import FILE, ParamsError, Schemas, checked, load, lookup, schema
+from sslflow.settings.sections import data_kind
 from sslflow.stages import pretrain, pretrain_clips
 from sslflow.training import method
 from sslflow.training.ingredients import build
@@ -67,6 +69,8 @@ def _examples(name: str, content: Mapping[str, Any]) -> None:
 def _format(content: Mapping[str, Any]) -> AnyFormat:
     """What the examples will have in common, as far as settings say it."""
     data = lookup(content, "data")
+    if data_kind(content) == VolumeFormat.kind:
+        return VolumeFormat(1, data.get("side", schema(prepare_volumes)["side"].default), (0.5,), (0.25,))
     return ImageFormat(data["channels"], data["image_size"], (0.5,) * data["channels"], (0.25,) * data["channels"])
 
 

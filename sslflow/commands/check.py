@@ -194,6 +194,7 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
         ("run", "tuned_controls", ("scratch",)),
         ("run", "segment_controls", (RANDOM, "scratch")),
         ("run", "detect_controls", (RANDOM, "scratch")),
+        ("run", "segment_volumes_controls", (RANDOM, "scratch")),
         ("start", "weights", (RANDOM,)),
         ("start", "teacher", (RANDOM,)),
     ):

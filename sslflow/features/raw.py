@@ -11,9 +11,11 @@ from torch import Tensor
 
 from sslflow.data.dataset import Dataset
 from sslflow.features.pixels import pixels
+from sslflow.features.voxels import voxels
 
 RAW: dict[str, tuple[str, Callable[[Dataset[Any], np.ndarray, torch.device], Tensor]]] = {
     "images": ("pixels", pixels),
+    "volumes": ("voxels", voxels),
 }
 """By kinds of data: what the row is called, and rows to features `(n, dim)` on the device."""
 

@@ -41,9 +41,11 @@ def write_listing(
     """
     looked_at = {"probe_path": (probe_source, probe_path), "path": (source, path)}
     places = annotation_places(annotations, annotations_test)
+    if labels:
+        places["labels"] = Path(labels)
     folders = {setting: ("folder", str(place)) for setting, place in places.items() if place.is_dir()}
-    tables = {setting: place for setting, place in places.items() if place.is_file()}
-    return _write(file, "data", looked_at | folders, tables | ({"labels": Path(labels)} if labels else {}))
+    tables = {setting: place for setting, place in places.items() if place.is_file() or setting == "labels"}
+    return _write(file, "data", looked_at | folders, {one: tables[one] for one in tables if one not in folders})
 
 
 def write_domains_listing(

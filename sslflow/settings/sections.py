@@ -27,7 +27,8 @@ class Run:
     `seeds`; beside the methods for images the rows `controls`, probed, and `tuned_controls`, fine-tuned: `random` and
     `pixels`, `scratch`, and names in `starts`; `segment` and `detect`: those of the methods on whose maps the classes
     of pixels are learnt, and things, and beside them the rows `segment_controls` and `detect_controls`: `random`,
-    `scratch`, and names in `starts`; `launch` (how a process that trains is started) is for dvc.yaml."""
+    `scratch`, and names in `starts`; `segment_volumes` and `segment_volumes_controls`: likewise, of the classes of
+    voxels; `launch` (how a process that trains is started) is for dvc.yaml."""
 
     methods: tuple[str, ...]
     clip_methods: tuple[str, ...] = ()
@@ -38,6 +39,8 @@ class Run:
     segment_controls: tuple[str, ...] = ()
     detect: tuple[str, ...] = ()
     detect_controls: tuple[str, ...] = ()
+    segment_volumes: tuple[str, ...] = ()
+    segment_volumes_controls: tuple[str, ...] = ()
     seeds: tuple[Natural, ...]
     launch: str = "python -m"
 
@@ -50,12 +53,12 @@ class Run:
             raise ValueError("run.seeds is empty: name at least one")
         for name in (
             "methods", "clip_methods", "adapt_methods", "controls", "tuned_controls", "segment", "segment_controls",
-            "detect", "detect_controls", "seeds",
+            "detect", "detect_controls", "segment_volumes", "segment_volumes_controls", "seeds",
         ):  # fmt: skip
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"run.{name} names one twice: {', '.join(map(str, values))}")
-        for place in ("segment", "detect"):
+        for place in ("segment", "detect", "segment_volumes"):
             if other := [name for name in getattr(self, place) if name not in self.methods]:
                 raise ValueError(
                     f"run.{place} names {', '.join(other)}, and run.methods doesn't: methods have to be run first; "

@@ -10,12 +10,13 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.ingest.images.prepare import prepare as prepare_images
 from sslflow.ingest.put_aside import unusable_images
+from sslflow.ingest.volumes.prepare import prepare as prepare_volumes
 from sslflow.runtime.files import write_metrics
 from sslflow.settings.params import read
 from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
 
-PREPARE: Mapping[str, Callable[..., dict[str, int]]] = {"images": prepare_images}
+PREPARE: Mapping[str, Callable[..., dict[str, int]]] = {"images": prepare_images, "volumes": prepare_volumes}
 """By kinds of data."""
 
 

@@ -19,19 +19,24 @@ from sslflow.ingest.listing import (
     write_weights_listing,
 )
 from sslflow.ingest.videos.prepare import prepare_clips
+from sslflow.ingest.volumes.prepare import prepare as prepare_volumes
 from sslflow.networks.starts import BUILT_IN, Start, write_start
 from sslflow.runtime.folders import refuse_links
 from sslflow.settings.params import Schemas, load, lookup, read, schema
+from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
 
 ANNOTATIONS = ("annotations", "annotations_test")
+PREPARE = {"images": prepare_images, "volumes": prepare_volumes}
+"""By kinds of data."""
 KINDS = {
     "data": (prepare_images, ("source", "path", "probe_source", "probe_path", "labels", *ANNOTATIONS)),
     "domains": (prepare_domains, ("source", "source_path", "target", "target_path")),
     "clips": (prepare_clips, ("source", "path")),
     "starts": (Start, ()),
 }
-"""What each section configures, and those of its settings that say where raw files lie."""
+"""What each section configures, of images where `data` holds those, and those of its settings that say where raw files
+lie."""
 SECTIONS = ("adapt", "clips", "data", "domains", "pretrain_clips", "starts")
 """What `dvc.yaml` says that it reads: the sets have names of the user's own."""
 COPIES = (".dvc", "tmp", "exps")
@@ -41,9 +46,9 @@ WEIGHTS = ("adapt.weights", SPLIT, "pretrain_clips.start")
 """Settings that name a file: of weights, or of items and classes; those of weights may be names in `starts`."""
 
 
-def schemas(section: str) -> Schemas:
+def schemas(section: str, kind: str) -> Schemas:
     """A section of params.yaml that this stage reads, and what it configures."""
-    return {section: KINDS[section.partition(".")[0]][0]}
+    return {section: PREPARE[kind] if section == "data" else KINDS[section.partition(".")[0]][0]}
 
 
 def main() -> None:
@@ -51,7 +56,8 @@ def main() -> None:
     refuse_links(paths.parents())
     content = load()
     found = [f"{kind}.{name}" for kind in ("domains", "clips", "starts") for name in lookup(content, kind)]
-    settings = read({name: one for section in ("data", *found) for name, one in schemas(section).items()})
+    kind = data_kind(content)
+    settings = read({name: one for section in ("data", *found) for name, one in schemas(section, kind).items()})
     files, named = _weights(content)
     _refuse_copy(settings, files)
     known = {paths.LISTING, paths.WEIGHTS_LISTING, *(paths.listing(*section.split(".", 1)) for section in found)}
