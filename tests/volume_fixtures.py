@@ -8,9 +8,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pydicom
+import torch
+import torch.nn.functional as F
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from sslflow.data.fields import Fields
+from sslflow.data.formats import VolumeFormat
 
 def gradient(shape: Sequence[int] = (12, 10, 14), seed: int = 0) -> np.ndarray:
     """Values that tell each voxel from its neighbours, int16; brighter to the right, to the front and upwards."""
@@ -83,3 +87,24 @@ def write_series(
         name = names[number] if names else f"{(number * 5 + 3) % values.shape[2]:03d}.dcm"
         one.save_as(folder / name, enforce_file_format=True)
     return folder
+
+
+class MemoryVolumes:
+    """What a `Dataset` of volumes offers, of volumes in memory that are built alike, as bodies are: what is common to
+    all, and as much that is each one's own."""
+
+    def __init__(self, count: int = 64) -> None:
+        numbers = torch.Generator().manual_seed(0)
+        coarse = torch.randn(1 + count, 1, 4, 4, 4, generator=numbers)
+        common, own = F.interpolate(coarse, size=(12, 12, 12), mode="trilinear").split((1, count))
+        noise = 0.1 * torch.randn(own.shape, generator=numbers)
+        self.volumes = (128 + 45 * (common + own + noise)).round().clamp(0, 255).to(torch.uint8)
+        shares = self.volumes.float() / 255
+        self.format = VolumeFormat(1, 12, (float(shares.mean()),), (float(shares.std()),))
+
+    @property
+    def pretraining_rows(self) -> np.ndarray:
+        return np.arange(len(self.volumes))
+
+    def read(self, rows: np.ndarray) -> Fields:
+        return Fields(volumes=self.volumes[torch.as_tensor(rows)].clone())
