@@ -16,6 +16,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 from sslflow.data.fields import Fields
 from sslflow.data.formats import VolumeFormat
 
+
 def gradient(shape: Sequence[int] = (12, 10, 14), seed: int = 0) -> np.ndarray:
     """Values that tell each voxel from its neighbours, int16; brighter to the right, to the front and upwards."""
     x, y, z = np.indices(tuple(shape))

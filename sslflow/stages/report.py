@@ -38,6 +38,7 @@ SHOWN = (
     "probe",
     "finetune",
     "segment",
+    "segment_volumes",
     "detect",
     "domains",
     "adapt",

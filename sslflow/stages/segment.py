@@ -12,7 +12,7 @@ from sslflow import paths
 from sslflow.data.annotated import as_png
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
-from sslflow.dense.masks.segmentation import FRACTIONS, Segmented, require_masks, segment
+from sslflow.dense.masks.segmentation import FRACTIONS, require_masks, segment
 from sslflow.dense.masks.segmenter import save_segmenter
 from sslflow.dense.protocols import PROTOCOLS, Protocol
 from sslflow.dense.rows import annotated_shares, lacking, tell_left_out

@@ -80,7 +80,12 @@ def main(method: str, seed: int) -> None:
             told = {"classes": truth.pixel_classes, **confusion(*way, found.scores)}
         if found.fraction == largest and found.protocol == protocols[-1]:
             masks += [
-                {"protocol": found.protocol, "fraction": found.fraction, "row": row, "mask": as_png(mask.reshape(len(mask), -1))}
+                {
+                    "protocol": found.protocol,
+                    "fraction": found.fraction,
+                    "row": row,
+                    "mask": as_png(mask.reshape(len(mask), -1)),
+                }
                 for row, mask in sorted(found.masks.items())
             ]
         print(

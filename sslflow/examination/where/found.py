@@ -153,7 +153,11 @@ class Found:
         """Where a run's predictions are, the column with classes, and how many of these there are."""
         truth = self.dataset.truth
         if metric == "miou":
-            return self.root / self.segmented(name, seed) / "counts.parquet", "class", len(truth.pixel_classes) if truth else 0
+            return (
+                self.root / self.segmented(name, seed) / "counts.parquet",
+                "class",
+                len(truth.pixel_classes) if truth else 0,
+            )
         file = paths.detected(name, seed) / "detections.parquet"
         return self.root / file, "label", len(truth.thing_classes) if truth else 0
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.pixels import apply_rescale  # pyright: ignore[reportAttributeAccessIssue]
+from pydicom.pixels.processing import apply_rescale
 
 from sslflow.ingest.volumes.volume import FEWEST, Unusable, Volume, checked
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.imageglobals import LoggingOutputSuppressor
 
 from sslflow.ingest.volumes.volume import Unusable, Volume, checked
 
@@ -46,7 +47,7 @@ def stem(name: str) -> str:
 def read_file(path: Path, max_voxels: int) -> Volume:
     """The volume in a file. Raises `Unusable` for whatever isn't one."""
     try:
-        with nib.imageglobals.LoggingOutputSuppressor():
+        with LoggingOutputSuppressor():
             found = _npy(path) if ending(path.name) == ".npy" else _nifti(path, max_voxels)
     except Unusable:
         raise
@@ -85,7 +86,7 @@ def _nifti(path: Path, max_voxels: int) -> Volume:
     image = kind.from_bytes(content)
     if len(image.shape) > 3 and any(size > 1 for size in image.shape[3:]):
         return Volume(np.empty(image.shape, np.uint8))  # nothing of it is wanted but its shape
-    known = image.header["sform_code"] > 0 or image.header["qform_code"] > 0
+    known = any(int(image.header[code]) > 0 for code in ("sform_code", "qform_code"))  # pyright: ignore[reportArgumentType]
     steps = tuple(float(step) for step in image.header.get_zooms()[:3])
     values = np.asanyarray(image.dataobj)
     affine = np.asarray(image.affine, np.float64) if known else None

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from annotated_types import Ge
 
-from sslflow.data.classes import counted, lacking, shown, summary
+from sslflow.data.classes import counted, lacking, summary
 from sslflow.data.formats import VolumeFormat, described
 from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN
 from sslflow.data.truth import Annotated as Known
@@ -21,6 +19,7 @@ from sslflow.data.truth import truth_facts, write_truth
 from sslflow.ingest.records import Rejected, escape
 from sslflow.ingest.shards import Moments, ShardWriter
 from sslflow.ingest.volumes.blocks import Block, cut
+from sslflow.ingest.volumes.book import WARNING, Book, check, said
 from sslflow.ingest.volumes.sources import Record, Source, open_source
 from sslflow.ingest.volumes.tissues import Classes
 from sslflow.ingest.volumes.volume import Unusable, Volume, WindowIn, canonical, finite, ranged, resampled
@@ -40,29 +39,6 @@ COLUMNS = (
     ("sha256", pa.string()),
 )
 """Of the manifest: the volume that a block is of, its first voxel there, and a hash of the volume's values."""
-WARNING = "warning: "
-_EXAMPLES = 5
-_UNEVEN = 1.05
-"""By how much the sides of a voxel may differ without a word."""
-
-
-@dataclass
-class _Book:
-    """What becomes of the volumes."""
-
-    rejected: list[Rejected]
-    flaws: list[tuple[str, str]] = field(default_factory=list)
-    """Label volumes that can't be used, and why."""
-    copies: list[tuple[str, str, str, str, str, str]] = field(default_factory=list)
-    first: dict[str, Record] = field(default_factory=dict)
-    stored: Counter[str] = field(default_factory=Counter)
-    patients: dict[str, set[str]] = field(default_factory=dict)
-    spacings: Counter[tuple[float, ...]] = field(default_factory=Counter)
-    volumes: int = 0
-    empty: int = 0
-    filled: int = 0
-    unknown: int = 0
-    """Volumes whose spacing isn't known though one is asked for."""
 
 
 def prepare(
@@ -112,7 +88,7 @@ def prepare(
 
     for note in found.notes:
         say(note)
-    book, known, moments = _Book(list(found.rejected)), dict[int, Known](), dict[str, Moments]()
+    book, known, moments = Book(list(found.rejected)), dict[int, Known](), dict[str, Moments]()
     labelled: list[tuple[str, int]] = []
     with replacing_folder(folder) as temporary:
         shape = (1, side, side, side)
@@ -129,20 +105,20 @@ def prepare(
                         known[row] = Known(block.tissues.reshape(side, -1))
                 if number % 100 == 0:
                     tell(f"prepare  {number} volumes of {len(found.records)}  {len(writer)} blocks")
-            _check(book, len(writer), where, max_bad)
+            check(book, len(writer), where, max_bad)
         counts = {split: writer.count(split) for split in (TRAIN, TEST, POOL)}
         if not counts[POOL] and not counts[TRAIN]:
             raise ValueError(f"{where}: all {len(writer)} blocks are to test on; there is nothing to pretrain on")
         form = VolumeFormat(1, side, *moments[POOL if counts[POOL] else TRAIN].mean_and_std())
-        for line in (*_said(book, spacing), *_of_classes(names, labelled, found)):
+        for line in (*said(book, spacing), *_of_classes(names, labelled, found)):
             say(line)
-        write_csv(temporary / "quarantine.csv", ("path", "reason"), _escaped(book.rejected))
+        write_csv(temporary / "quarantine.csv", ("path", "reason"), book.put_aside())
         write_csv(
             temporary / "duplicates.csv", ("path", "split", "fate", "first_path", "first_split", "leak"), book.copies
         )
         facts = {**described(form, names), "counts": counts, "warnings": warnings}
         if tissues:
-            write_csv(temporary / "annotations.csv", ("path", "fate", "reason"), _flaws(book))
+            write_csv(temporary / "annotations.csv", ("path", "fate", "reason"), book.unusable_labels())
             write_truth(temporary, known)
             facts["truth"] = {**truth_facts(tissues.names, ()), "shape": [side, side, side]}
         write_json(temporary / "dataset.json", facts)
@@ -163,7 +139,7 @@ def prepare(
 def _blocks(
     record: Record,
     classes: Classes | None,
-    book: _Book,
+    book: Book,
     side: int,
     stride: int,
     spacing: float,
@@ -207,7 +183,7 @@ def _blocks(
             yield block, hashed
 
 
-def _tissues(record: Record, volume: Volume, classes: Classes | None, book: _Book) -> np.ndarray | None:
+def _tissues(record: Record, volume: Volume, classes: Classes | None, book: Book) -> np.ndarray | None:
     if record.tissues is None or classes is None:
         return None
     try:
@@ -233,63 +209,6 @@ def _columns(record: Record, block: Block, label: int, hashed: str) -> dict[str,
     }
 
 
-def _check(book: _Book, blocks: int, where: str, max_bad: float) -> None:
-    good, bad = book.volumes + len(book.copies), len(book.rejected)
-    if good and bad / (good + bad) <= max_bad:
-        if not blocks:
-            raise ValueError(
-                f"{where}: all {book.empty} blocks of {book.volumes} volumes are empty: lower data.empty, or look at "
-                "data.window"
-            )
-        return
-    reasons = Counter(item.reason.partition(":")[0] for item in book.rejected).most_common(_EXAMPLES)
-    examples = "".join(f"\n  {escape(item.name)}: {escape(item.reason)}" for item in book.rejected[:_EXAMPLES])
-    limit = f"more than data.max_bad = {max_bad:g} allows" if good else "there is nothing to prepare"
-    told = ", ".join(f"{count} {reason}" for reason, count in reasons)
-    raise ValueError(f"{where}: {bad} of {good + bad} volumes can't be used, {limit} ({told}):{examples}")
-
-
-def _said(book: _Book, spacing: float) -> Iterator[str]:
-    """What was done to the volumes, and what may be meant otherwise."""
-    known = {stored: count for stored, count in book.stored.items() if stored}
-    if known:
-        told = ", ".join(f"{count} from {stored}" for stored, count in sorted(known.items()))
-        yield f"axes of {sum(known.values())} volumes brought to run to the right, to the front, upwards (RAS): {told}"
-    if count := book.stored[""]:
-        yield (
-            f"{count} volumes don't say where their axes run: taken as they are, the first to the right, the last "
-            "upwards"
-        )
-    uneven = [steps for steps in book.spacings if max(steps) > _UNEVEN * min(steps)]
-    if not spacing and (uneven or len(book.spacings) > 1):
-        shown_as = shown((" x ".join(f"{step:g}" for step in steps) for steps, _ in book.spacings.most_common()), 3)
-        what = "voxels aren't cubes" if uneven else "volumes differ in spacing"
-        yield f"{WARNING}{what} ({shown_as} mm): set data.spacing to resample them to cubes of so many millimetres"
-    if book.unknown:
-        yield f"{WARNING}{book.unknown} volumes don't say their spacing: not resampled to data.spacing"
-    if book.filled:
-        yield (
-            f"{book.filled} volumes are shorter than data.side along an axis: filled up with the darkest value; a "
-            "smaller data.side leaves that out"
-        )
-    several = {name: groups for name, groups in book.patients.items() if len(groups) > 1}
-    for name, groups in list(several.items())[:_EXAMPLES]:
-        yield (
-            f"{WARNING}PatientID {escape(name)} stands in {len(groups)} folders "
-            f"({shown(map(escape, sorted(groups)), 3)}), which are taken for one patient each: put series of one "
-            "patient into one folder, or its blocks may be both learnt from and tested on"
-        )
-    leaks = sum(leak == "yes" for *_, leak in book.copies)
-    if leaks:
-        yield f"{WARNING}leakage: {leaks} volumes to learn from equal one to test on; see duplicates.csv"
-    for name, reason in book.flaws[:_EXAMPLES]:
-        yield f"{WARNING}label volume {escape(name)} isn't used: {reason}"
-    if len(book.flaws) > _EXAMPLES:
-        yield f"{WARNING}{len(book.flaws)} label volumes aren't used: see annotations.csv"
-    if book.empty:
-        yield f"{book.empty} blocks are empty, and left out (data.empty)"
-
-
 def _of_classes(names: tuple[str, ...], labelled: list[tuple[str, int]], source: Source) -> Iterator[str]:
     if not names:
         return
@@ -299,11 +218,3 @@ def _of_classes(names: tuple[str, ...], labelled: list[tuple[str, int]], source:
         yield f"{without} blocks have no label: no tissue takes the share data.least_tissue of them, or none is known"
     for line in lacking(counts, tested=any(record.split == TEST for record in source.records)):
         yield f"{WARNING}{line}"
-
-
-def _escaped(rejected: list[Rejected]) -> list[tuple[str, str]]:
-    return sorted((escape(item.name), escape(item.reason)) for item in rejected)
-
-
-def _flaws(book: _Book) -> list[tuple[str, str, str]]:
-    return [(escape(name), "block counts as not annotated", escape(reason)) for name, reason in book.flaws]

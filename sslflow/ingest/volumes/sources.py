@@ -153,7 +153,7 @@ def _group(path: str) -> str:
 
 def _by_folder(root: Path, found: Source) -> Source:
     """The first folder of each is its class, the second, or the file, its patient."""
-    loose = [record for record in found.records if "/" not in record.name]
+    loose: list[Record] = [record for record in found.records if "/" not in record.name]
     held = [record for record in found.records if "/" in record.name]
     if not held:
         raise ValueError(
@@ -163,7 +163,7 @@ def _by_folder(root: Path, found: Source) -> Source:
     classes = tuple(sorted({class_name(record.name.partition("/")[0]) for record in held}))
     if len(classes) < 2:
         raise ValueError(
-            f"{root}: expected a folder for each class, found one alone: {escape(classes[0])}; for volumes without "
+            f"{root}: expected a folder for each class, found one alone: {', '.join(map(escape, classes))}; for volumes without "
             "labels set data.source to folder"
         )
     records = []

@@ -99,7 +99,8 @@ def same_grid(one: Volume, other: Volume) -> bool:
         return False
     if one.affine is None or other.affine is None:
         return True
-    return bool(np.allclose(one.affine, other.affine, rtol=0, atol=max(CLOSE, 0.01 * float(np.min(one.steps)))))
+    steps = np.linalg.norm(one.affine[:3, :3], axis=0)
+    return bool(np.allclose(one.affine, other.affine, rtol=0, atol=max(CLOSE, 0.01 * float(steps.min()))))
 
 
 def resampled(values: np.ndarray, steps: np.ndarray | None, spacing: float, *, classes: bool = False) -> np.ndarray:
@@ -110,9 +111,9 @@ def resampled(values: np.ndarray, steps: np.ndarray | None, spacing: float, *, c
         return values
     factors = np.maximum(1, np.round(np.array(values.shape) * steps / spacing)) / np.array(values.shape)
     if classes:
-        return zoom(values, factors, order=0, mode="nearest", grid_mode=True)
+        return np.asarray(zoom(values, factors, order=0, mode="nearest", grid_mode=True))
     soft = gaussian_filter(values.astype(np.float32), np.maximum(0.0, (1 / factors - 1) / 2))
-    return zoom(soft, factors, order=1, mode="nearest", grid_mode=True)
+    return np.asarray(zoom(soft, factors, order=1, mode="nearest", grid_mode=True))
 
 
 def ranged(values: np.ndarray, window: tuple[float, float], window_in: WindowIn) -> np.ndarray:

@@ -41,6 +41,8 @@ class MAE3D(Method):
     made of whole patches.
     """
 
+    encoder: VolumeEncoder  # pyright: ignore[reportIncompatibleVariableOverride]
+
     Views = MaskedVolumes
     additive = True
 

@@ -39,6 +39,8 @@ class Rotation3D(Method):
     `turns`, in how many of them each volume passes through the encoder in a step, no two of them the same. All at once,
     as with images, would be 24 passes."""
 
+    encoder: VolumeEncoder  # pyright: ignore[reportIncompatibleVariableOverride]
+
     Views = TurnedViews
     additive = True
 

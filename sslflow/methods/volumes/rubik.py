@@ -52,6 +52,8 @@ class Rubik(Method):
     the paper's a and b, by which the two losses are weighted; `per_block`, the width that a block's features are
     brought to; `hidden`, that of the classifiers' hidden layers."""
 
+    encoder: VolumeEncoder  # pyright: ignore[reportIncompatibleVariableOverride]
+
     Views = Cubes
     additive = True
 

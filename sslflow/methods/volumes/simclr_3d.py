@@ -16,6 +16,8 @@ class SimCLR3D(Method):
     """`simclr` with other views; its settings: `projector`, widths of the head's layers; `temperature`, by which cosine
     similarities are divided; `decoupled`, whether the other view is left out of what it stands against."""
 
+    encoder: VolumeEncoder  # pyright: ignore[reportIncompatibleVariableOverride]
+
     Views = TwoVolumeViews
 
     def __init__(

@@ -44,11 +44,7 @@ def _of_labels(rows: Rows, fraction: float) -> str:
 
 def _tests(rows: Rows) -> str:
     counts = {metric: len(rows.found.rows(metric)) for metric in rows.metrics()}
-    told = [
-        f"{counts[metric]:,} with {words}"
-        for metric, words in rows.tasks.items()
-        if counts.get(metric)
-    ]
+    told = [f"{counts[metric]:,} with {words}" for metric, words in rows.tasks.items() if counts.get(metric)]
     return " and ".join(told)
 
 

@@ -130,8 +130,8 @@ def _other_way_round(rows: Rows, places: Sequence[Place]) -> Iterator[str]:
         sure = all(gap and gap.sure for gap in gaps)
         a, b = (title(name, rows.methods).removesuffix(", weights that exist") for name in (first, last))
         yield (
-            f"The order turns round for {rows.tasks[metric]} with {share(fraction)} of the labels: frozen, {a} is above "
-            f"{b}; fine-tuned, {b} is above {a}{'' if sure else ', which may be chance'}."
+            f"The order turns round for {rows.tasks[metric]} with {share(fraction)} of the labels: frozen, {a} is "
+            f"above {b}; fine-tuned, {b} is above {a}{'' if sure else ', which may be chance'}."
         )
 
 
@@ -162,7 +162,9 @@ def _distance(gap: Interval, name: str, seeds: str) -> str:
 
 def _where(rows: Rows, places: Sequence[Place]) -> str:
     """`masks and boxes with 1 % and 10 % of the labels`, `masks with 1 % and 10 % of the labels, boxes with 10 %`."""
-    shares = {task: [share(fraction) for own, fraction in places if own == metric] for metric, task in rows.tasks.items()}
+    shares = {
+        task: [share(fraction) for own, fraction in places if own == metric] for metric, task in rows.tasks.items()
+    }
     shares = {task: found for task, found in shares.items() if found}
     if len({tuple(found) for found in shares.values()}) == 1:
         return f"{' and '.join(shares)} with {' and '.join(next(iter(shares.values())))} of the labels"
