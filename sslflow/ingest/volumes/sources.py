@@ -163,8 +163,8 @@ def _by_folder(root: Path, found: Source) -> Source:
     classes = tuple(sorted({class_name(record.name.partition("/")[0]) for record in held}))
     if len(classes) < 2:
         raise ValueError(
-            f"{root}: expected a folder for each class, found one alone: {', '.join(map(escape, classes))}; for volumes without "
-            "labels set data.source to folder"
+            f"{root}: expected a folder for each class, found {', '.join(map(escape, classes))} alone; for volumes "
+            "without labels set data.source to folder"
         )
     records = []
     for record in held:
