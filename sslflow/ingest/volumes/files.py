@@ -6,9 +6,7 @@ import gzip
 import struct
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from nibabel.imageglobals import LoggingOutputSuppressor
 
 from sslflow.ingest.volumes.volume import Unusable, Volume, checked
 
@@ -46,6 +44,8 @@ def stem(name: str) -> str:
 
 def read_file(path: Path, max_voxels: int) -> Volume:
     """The volume in a file. Raises `Unusable` for whatever isn't one."""
+    from nibabel.imageglobals import LoggingOutputSuppressor  # as in volume.py
+
     try:
         with LoggingOutputSuppressor():
             found = _npy(path) if ending(path.name) == ".npy" else _nifti(path, max_voxels)
@@ -67,6 +67,8 @@ def _npy(path: Path) -> Volume:
 
 
 def _nifti(path: Path, max_voxels: int) -> Volume:
+    import nibabel as nib
+
     with path.open("rb") as handle:
         packed = handle.read(2) == b"\x1f\x8b"
     # The whole file: its check sum stands at the end, and a reader that stops before it would take what is damaged.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import nibabel as nib
 import numpy as np
-from scipy.ndimage import gaussian_filter, zoom
+
+# nibabel and scipy are imported where volumes are worked on: they take long to load, and signatures need neither.
 
 CLOSE = 1e-3
 """Millimetres, or shares of one, by which what is the same may differ."""
@@ -45,7 +45,11 @@ class Volume:
     @property
     def stored_as(self) -> str:
         """Where its axes run: `RAS`, to the right, to the front, upwards; empty where that isn't known."""
-        return "" if self.affine is None else "".join(nib.orientations.aff2axcodes(self.affine))
+        if self.affine is None:
+            return ""
+        from nibabel.orientations import aff2axcodes
+
+        return "".join(aff2axcodes(self.affine))
 
 
 def checked(volume: Volume, max_voxels: int) -> Volume:
@@ -87,9 +91,11 @@ def canonical(volume: Volume) -> Volume:
     orientation isn't known, all stays as it is."""
     if volume.affine is None:
         return volume
-    order = nib.orientations.io_orientation(volume.affine)
-    values = nib.orientations.apply_orientation(volume.values, order)
-    moved = nib.orientations.inv_ornt_aff(order, volume.values.shape)
+    from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
+
+    order = io_orientation(volume.affine)
+    values = apply_orientation(volume.values, order)
+    moved = inv_ornt_aff(order, volume.values.shape)
     return replace(volume, values=values, affine=volume.affine @ moved)
 
 
@@ -109,6 +115,8 @@ def resampled(values: np.ndarray, steps: np.ndarray | None, spacing: float, *, c
     aren't known, as they are."""
     if not spacing or steps is None or np.allclose(steps, spacing, rtol=CLOSE):
         return values
+    from scipy.ndimage import gaussian_filter, zoom
+
     factors = np.maximum(1, np.round(np.array(values.shape) * steps / spacing)) / np.array(values.shape)
     if classes:
         return np.asarray(zoom(values, factors, order=0, mode="nearest", grid_mode=True))
