@@ -46,6 +46,7 @@ MAKERS = {
         "matched": "match",
         "depths": "depth",
         "language": "language",
+        "segmented_volumes": "segment_volumes",
         "adapted": "adapt",
         "report": "report",
         "scores": "report",
@@ -60,7 +61,7 @@ MAKERS = {
 }
 """Which stage writes what stands in `data`, in `ARTIFACTS` and in `OF_CLIPS`."""
 
-CONTROLLED = ("probe", "finetune", "segment", "detect", "depth", "match", "language")
+CONTROLLED = ("probe", "finetune", "segment", "detect", "depth", "match", "language", "segment_volumes")
 """Stages with rows beside the methods, which are stages of their own, `probe_control`."""
 CONTROLS = ("random", "pixels", "words", "voxels", "scratch", "blind", "mean", "unigram", "trigram")
 """Those rows, but for weights that have names of the user's own."""
@@ -205,6 +206,11 @@ def depths(name: str, seed: int) -> Path:
 def language(name: str, seed: int) -> Path:
     """The folder with what a row answered about language, on test passages."""
     return ARTIFACTS / "language" / run_name(name, seed)
+
+
+def segmented_volumes(name: str, seed: int) -> Path:
+    """The folder with what a row took the voxels of the test blocks for: counts, masks, confusion."""
+    return ARTIFACTS / "segmented_volumes" / run_name(name, seed)
 
 
 def views(method: str) -> Path:

@@ -32,8 +32,10 @@ from sslflow.views.images import Views
 from tests.av_fixtures import MemoryClips
 from tests.conftest import RECIPE, ROOT, first_images
 from tests.text_fixtures import MemoryText
+from tests.volume_fixtures import MemoryVolumes
 
 TEXT_RECIPE = ROOT / "recipes" / "text.yaml"
+VOLUMES_RECIPE = ROOT / "recipes" / "volumes.yaml"
 NETWORK = {"name": "resnet10", "width": 8, "stem_stride": 2}
 VIT = {"name": "vit_tiny", "width": 64, "depth": 2, "patch_size": 4}
 
@@ -171,6 +173,25 @@ def text_case(name: str, *, seed: int = 0, start: bool = True, units: str = "wor
     return case
 
 
+def volume_case(name: str, *, seed: int = 0, start: bool = True) -> Case:
+    """The same of a method for volumes."""
+    kind, block = of_images.find(name), f"methods.{name}"
+    schemas = {block: kind, f"{block}.views": Over("views", kind.Views), f"{block}.train": Over("train", fit)}
+    settings = read(schemas, VOLUMES_RECIPE)
+    data: Any = MemoryVolumes()
+
+    def made(_: None, encoder: dict[str, Any]) -> Case:
+        torch.manual_seed(derive(seed, "init"))
+        method = build(kind, image_ingredients(data, data.pretraining_rows, encoder), settings[block])
+        return Case(method, kind.Views(data.format, **settings[f"{block}.views"]), data)
+
+    vit = {"name": "vit", "width": 32, "depth": 2, "patch_size": 4}
+    case = _first(made, [(None, {"name": "resnet10", "width": 8}), (None, vit)])
+    if start:
+        _start(case.method, torch.zeros(len(data.pretraining_rows), case.method.encoder.dim))
+    return case
+
+
 class Layer(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -215,6 +236,7 @@ def adapter_case(name: str, *, seed: int = 0) -> AdapterCase:
 METHODS = [
     *(f"images {name}" for name in of_images.names("images")),
     *(f"text {name}" for name in of_images.names("text")),
+    *(f"volumes {name}" for name in of_images.names("volumes")),
     *(f"clips {name}" for name in of_clips.names()),
 ]
 ADAPTERS = [f"adaptation {name}" for name in of_adaptation.names()]
@@ -223,9 +245,9 @@ ADAPTERS = [f"adaptation {name}" for name in of_adaptation.names()]
 def make(name: str, **settings: Any) -> Any:
     """The case of one of `METHODS` or `ADAPTERS`."""
     kind, _, method = name.partition(" ")
-    return {"images": image_case, "text": text_case, "clips": clip_case, "adaptation": adapter_case}[kind](
-        method, **settings
-    )
+    cases = {"images": image_case, "text": text_case, "volumes": volume_case}
+    cases |= {"clips": clip_case, "adaptation": adapter_case}
+    return cases[kind](method, **settings)
 
 
 def _first(made: Callable[..., Case], tried: list[tuple[Any, Any]]) -> Case:

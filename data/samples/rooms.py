@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from bodies import KINDS, Solid
 from PIL import Image
-from solids import KINDS, Solid
 from textures import surface
 
 FILE = Path(__file__).parent / "rooms" / "rooms.parquet"

@@ -14,12 +14,13 @@ from sslflow.audiovisual import method as clip_method
 from sslflow.audiovisual.plan import Plan
 from sslflow.commands.check import ASKED, BLOCKS
 from sslflow.data.depth import DepthFacts
-from sslflow.data.formats import AnyFormat, ClipFormat, ImageFormat, TextFormat
+from sslflow.data.formats import AnyFormat, ClipFormat, ImageFormat, TextFormat, VolumeFormat
 from sslflow.ingest.text.prepare import LENGTH, VOCABULARY
 from sslflow.ingest.videos.cut import Grid
+from sslflow.ingest.volumes.prepare import prepare as prepare_volumes
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.saved import AnyEncoder, new_encoder
-from sslflow.settings.params import FILE, ParamsError, Schemas, checked, load, lookup
+from sslflow.settings.params import FILE, ParamsError, Schemas, checked, load, lookup, schema
 from sslflow.settings.sections import data_kind
 from sslflow.stages import pretrain, pretrain_clips
 from sslflow.training import method
@@ -76,6 +77,8 @@ def _format(content: Mapping[str, Any]) -> AnyFormat:
     if data_kind(content) == TextFormat.kind:
         size = data.get("vocabulary", VOCABULARY)
         return TextFormat(data.get("length", LENGTH), size, (1,) * size)
+    if data_kind(content) == VolumeFormat.kind:
+        return VolumeFormat(1, data.get("side", schema(prepare_volumes)["side"].default), (0.5,), (0.25,))
     return ImageFormat(data["channels"], data["image_size"], (0.5,) * data["channels"], (0.25,) * data["channels"])
 
 

@@ -197,6 +197,7 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
         ("run", "match_controls", (RANDOM, "pixels", BLIND)),
         ("run", "depth_controls", (RANDOM, "scratch", MEAN)),
         ("run", "language_controls", (RANDOM, *COUNTED)),
+        ("run", "segment_volumes_controls", (RANDOM, "scratch")),
         ("start", "weights", (RANDOM,)),
         ("start", "teacher", (RANDOM,)),
     ):

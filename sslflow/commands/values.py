@@ -33,6 +33,7 @@ def problems(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> 
     yield from _depth(content)
     yield from _unannotated(content)
     yield from _nothing(content, asked)
+    yield from _of_other_kind(content)
     yield from _places(content)
     device = lookup(content, "compute").get("device", "auto")
     if isinstance(device, str) and (wrong := usable(device)):
@@ -155,6 +156,15 @@ def _nothing(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> 
     """Methods that want images, where there are to be none."""
     if lookup(content, "data").get("source") == sources.NONE and asked["data"]:
         yield f"data.source: none, and run.methods names {', '.join(asked['data'])}: name the images, or set it to []"
+
+
+def _of_other_kind(content: Mapping[str, Any]) -> Iterator[str]:
+    """What is to be learnt of where things are in data of another kind."""
+    kind = data_kind(content)
+    for stage, its in (("segment", IMAGES), ("detect", IMAGES), ("segment_volumes", "volumes")):
+        for key in (stage, f"{stage}_controls"):
+            if lookup(content, "run").get(key) and kind != its:
+                yield f"run.{key}: is for {its}, and data.kind is {kind}: set it to []"
 
 
 def _wrong_source(name: str, kinds: Sequence[str]) -> Iterator[str]:

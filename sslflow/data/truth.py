@@ -49,8 +49,8 @@ class Annotated:
     """What is known of one prepared image."""
 
     mask: np.ndarray | bytes | None = None
-    """uint8 `(size, size)`, or a PNG file of it: indices into the classes of pixels, or `IGNORED`; None: no pixel is
-    known."""
+    """uint8 `(size, size)`, of a volume `(side, side * side)`, or a PNG file of it: indices into the classes of pixels,
+    or `IGNORED`; None: no pixel is known."""
     things: Things | None = None
     """None: it isn't known which things are there."""
 
@@ -64,6 +64,8 @@ class Truth:
         """Names of what pixels may be of; often the first is the background. Empty: there are no masks."""
         self.thing_classes: list[str] = list(facts["thing_classes"])
         """Names of what things may be. Empty: there are no boxes."""
+        self._shape: tuple[int, ...] = tuple(facts.get("shape", ()))
+        """Of a mask, where it is another than its file's: a volume's slices stand side by side there."""
 
     def rows(self, kind: str) -> np.ndarray:
         """Rows of the images that have been annotated, in order: `kind` is `mask` or `boxes`."""
@@ -71,11 +73,14 @@ class Truth:
         return self._numbers[known]
 
     def masks(self, rows: np.ndarray) -> Tensor:
-        """Masks of the rows given, uint8 `(n, size, size)`. Raises `KeyError` for an image without."""
+        """Masks of the rows given, uint8 `(n, size, size)`, of volumes `(n, side, side, side)`. Raises `KeyError` for
+        an image without."""
         content = self._table["mask"].take(pa.array(self._places(rows))).to_pylist()
         if None in content:
             raise KeyError(f"no mask of row {rows[content.index(None)]}")
         decoded = [np.asarray(Image.open(io.BytesIO(one))) for one in content]
+        if self._shape:
+            decoded = [one.reshape(self._shape) for one in decoded]
         return torch.from_numpy(np.stack(decoded)) if decoded else torch.empty(0, 0, 0, dtype=torch.uint8)
 
     def things(self, rows: np.ndarray) -> list[Things]:

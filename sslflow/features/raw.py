@@ -11,11 +11,13 @@ from torch import Tensor
 
 from sslflow.data.dataset import Dataset
 from sslflow.features.pixels import pixels
+from sslflow.features.voxels import voxels
 from sslflow.features.words import words
 
 RAW: dict[str, tuple[str, Callable[[Dataset[Any], np.ndarray, torch.device], Tensor]]] = {
     "images": ("pixels", pixels),
     "text": ("words", words),
+    "volumes": ("voxels", voxels),
 }
 """By kinds of data: what the row is called, and rows to features `(n, dim)` on the device."""
 

@@ -47,11 +47,13 @@ def write_listing(
     places = annotation_places(annotations, annotations_test)
     if maps := depth_place(depth):
         places["depth"] = maps
+    if labels:
+        places["labels"] = Path(labels)
     folders = {setting: ("folder", str(place)) for setting, place in places.items() if place.is_dir()}
-    tables = {setting: place for setting, place in places.items() if place.is_file()}
+    tables = {setting: place for setting, place in places.items() if place.is_file() or setting == "labels"}
     if file_of_captions := captions_file(captions):
         tables["captions"] = file_of_captions
-    return _write(file, "data", looked_at | folders, tables | ({"labels": Path(labels)} if labels else {}))
+    return _write(file, "data", looked_at | folders, {one: tables[one] for one in tables if one not in folders})
 
 
 def write_domains_listing(

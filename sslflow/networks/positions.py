@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -14,3 +15,15 @@ def positions(across: int, width: int) -> Tensor:
     line = torch.cat([angles.sin(), angles.cos()], dim=1)
     rows, columns = line.repeat_interleave(across, dim=0), line.repeat(across, 1)
     return torch.cat([rows, columns], dim=1)
+
+
+def cube_positions(across: int, width: int) -> Tensor:
+    """The same of the patches of a volume, `(across³, width)`: a third, of an even number, for each axis; what is left
+    of the width is 0."""
+    pairs = width // 6
+    frequencies = 10_000.0 ** -(torch.arange(pairs) / pairs)
+    angles = torch.arange(across)[:, None] * frequencies
+    line = torch.cat([angles.sin(), angles.cos()], dim=1)
+    places = torch.cartesian_prod(*(torch.arange(across),) * 3)
+    found = torch.cat([line[places[:, axis]] for axis in range(3)], dim=1)
+    return F.pad(found, (0, width - found.shape[1]))

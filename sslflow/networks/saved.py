@@ -10,14 +10,15 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from sslflow.data.formats import AnyFormat, ImageFormat, TextFormat
+from sslflow.data.formats import AnyFormat, ImageFormat, TextFormat, VolumeFormat
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.given import Given
 from sslflow.networks.text import TextEncoder
+from sslflow.networks.volumes import VolumeEncoder
 from sslflow.runtime.files import reading, replacing
 
-AnyEncoder = Encoder | TextEncoder
-ENCODERS: dict[str, type[AnyEncoder]] = {one.kind: one for one in (Encoder, TextEncoder)}
+AnyEncoder = Encoder | TextEncoder | VolumeEncoder
+ENCODERS: dict[str, type[AnyEncoder]] = {one.kind: one for one in (Encoder, TextEncoder, VolumeEncoder)}
 """By kinds of data; the keyword-only parameters of each are the section `encoder` of params.yaml."""
 
 
@@ -27,6 +28,8 @@ def new_encoder(format: AnyFormat, settings: Mapping[str, Any]) -> Any:
         return TextEncoder(format.vocabulary, format.length, **settings)
     if isinstance(format, ImageFormat):
         return Encoder(format.channels, format.size, **settings)
+    if isinstance(format, VolumeFormat):
+        return VolumeEncoder(format.channels, format.side, **settings)
     raise ValueError(f"there is no encoder of {format.kind}")
 
 

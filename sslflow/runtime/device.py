@@ -87,16 +87,21 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
     return inner
 
 
-def layout(memory_format: MemoryFormat) -> torch.memory_format:
-    """The torch name of a memory format."""
-    return torch.channels_last if memory_format == "channels_last" else torch.contiguous_format
+def layout(memory_format: MemoryFormat, dimensions: int = 4) -> torch.memory_format:
+    """The torch name of a memory format, for tensors of 4 dimensions, images, or of 5, volumes."""
+    last = torch.channels_last_3d if dimensions == 5 else torch.channels_last
+    return last if memory_format == "channels_last" else torch.contiguous_format
 
 
 def laid_out(tensor: Tensor, memory_format: MemoryFormat) -> Tensor:
-    """Images `(n, c, h, w)` in the memory format; tensors of other dimensions as they are."""
-    return tensor.contiguous(memory_format=layout(memory_format)) if tensor.ndim == 4 else tensor
+    """Images `(n, c, h, w)` and volumes `(n, c, d, h, w)` in the memory format; tensors of other dimensions as they
+    are."""
+    dimensions = tensor.ndim
+    return tensor.contiguous(memory_format=layout(memory_format, dimensions)) if dimensions in (4, 5) else tensor
 
 
 def place(module: nn.Module, device: torch.device, memory_format: MemoryFormat) -> None:
-    """Move the module's tensors to the device, those of four dimensions in the memory format; in place."""
-    module.to(device, memory_format=layout(memory_format))  # pyright: ignore[reportCallIssue]  (not in torch's stubs)
+    """Move the module's tensors to the device, those of four and five dimensions in the memory format; in place."""
+    module.to(device)
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensor.data = laid_out(tensor.data, memory_format)

@@ -30,8 +30,8 @@ class Run:
     `depth_controls`: `random`, `scratch`, and names in `starts`, of depth also `mean`; `match`: those of which it is
     judged what they know of captions, and beside them the rows `match_controls`: `random`, `pixels`, `blind`, and names
     in `starts`; `language`: those for text of which it is asked what they know of language, and beside them the rows
-    `language_controls`: `random`, `unigram`, `trigram`, `words`; `launch` (how a process that trains is started) is for
-    dvc.yaml."""
+    `language_controls`: `random`, `unigram`, `trigram`, `words`; `segment_volumes` and `segment_volumes_controls`: as
+    `segment`, of voxels; `launch` (how a process that trains is started) is for dvc.yaml."""
 
     methods: tuple[str, ...]
     clip_methods: tuple[str, ...] = ()
@@ -48,6 +48,8 @@ class Run:
     depth_controls: tuple[str, ...] = ()
     language: tuple[str, ...] = ()
     language_controls: tuple[str, ...] = ()
+    segment_volumes: tuple[str, ...] = ()
+    segment_volumes_controls: tuple[str, ...] = ()
     seeds: tuple[Natural, ...]
     launch: str = "python -m"
 
@@ -61,12 +63,12 @@ class Run:
         for name in (
             "methods", "clip_methods", "adapt_methods", "controls", "tuned_controls", "segment", "segment_controls",
             "detect", "detect_controls", "depth", "depth_controls", "match", "match_controls", "language",
-            "language_controls", "seeds",
+            "language_controls", "segment_volumes", "segment_volumes_controls", "seeds",
         ):  # fmt: skip
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"run.{name} names one twice: {', '.join(map(str, values))}")
-        for place in ("segment", "detect", "depth", "match", "language"):
+        for place in ("segment", "detect", "depth", "match", "language", "segment_volumes"):
             if other := [name for name in getattr(self, place) if name not in self.methods]:
                 raise ValueError(
                     f"run.{place} names {', '.join(other)}, and run.methods doesn't: methods have to be run first; "

@@ -11,12 +11,17 @@ from sslflow.data.dataset import Dataset
 from sslflow.ingest.images.prepare import prepare as prepare_images
 from sslflow.ingest.put_aside import unusable_images
 from sslflow.ingest.text.prepare import prepare as prepare_text
+from sslflow.ingest.volumes.prepare import prepare as prepare_volumes
 from sslflow.runtime.files import write_metrics
 from sslflow.settings.params import read
 from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
 
-PREPARE: Mapping[str, Callable[..., dict[str, int]]] = {"images": prepare_images, "text": prepare_text}
+PREPARE: Mapping[str, Callable[..., dict[str, int]]] = {
+    "images": prepare_images,
+    "text": prepare_text,
+    "volumes": prepare_volumes,
+}
 """By kinds of data."""
 
 

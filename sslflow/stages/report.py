@@ -41,6 +41,7 @@ SHOWN = (
     "probe",
     "finetune",
     "segment",
+    "segment_volumes",
     "detect",
     "match",
     "depth",

@@ -20,6 +20,7 @@ from sslflow.ingest.listing import (
 )
 from sslflow.ingest.text.prepare import prepare as prepare_text
 from sslflow.ingest.videos.prepare import prepare_clips
+from sslflow.ingest.volumes.prepare import prepare as prepare_volumes
 from sslflow.networks.starts import BUILT_IN, Start, write_start
 from sslflow.runtime.folders import refuse_links
 from sslflow.settings.params import Schemas, load, lookup, read, schema
@@ -27,7 +28,7 @@ from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
 
 BESIDE = ("annotations", "annotations_test", "captions", "depth")
-PREPARE = {"images": prepare_images, "text": prepare_text}
+PREPARE = {"images": prepare_images, "text": prepare_text, "volumes": prepare_volumes}
 """By kinds of data."""
 KINDS = {
     "data": (prepare_images, ("source", "path", "probe_source", "probe_path", "labels", *BESIDE)),
@@ -56,9 +57,8 @@ def main() -> None:
     refuse_links(paths.parents())
     content = load()
     found = [f"{kind}.{name}" for kind in ("domains", "clips", "starts") for name in lookup(content, kind)]
-    settings = read(
-        {name: one for section in ("data", *found) for name, one in schemas(section, data_kind(content)).items()}
-    )
+    kind = data_kind(content)
+    settings = read({name: one for section in ("data", *found) for name, one in schemas(section, kind).items()})
     files, named = _weights(content)
     _refuse_copy(settings, files)
     known = {paths.LISTING, paths.WEIGHTS_LISTING, *(paths.listing(*section.split(".", 1)) for section in found)}

@@ -6,47 +6,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sslflow import paths
 from sslflow.data.annotated import as_png
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
-from sslflow.dense.masks.segmentation import FRACTIONS, Segmented, require_masks, segment
+from sslflow.dense.masks.segmentation import FRACTIONS, require_masks, segment
 from sslflow.dense.masks.segmenter import save_segmenter
 from sslflow.dense.protocols import PROTOCOLS, Protocol
 from sslflow.dense.rows import annotated_shares, lacking, tell_left_out
+from sslflow.dense.written import confusion, counts_of, write_segmented
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.saved import ENCODERS
 from sslflow.networks.starts import RANDOM, SCRATCH
 from sslflow.networks.weights import encoder_of
-from sslflow.runtime.about import about
 from sslflow.runtime.device import compute
-from sslflow.runtime.files import replacing, write_json, write_metrics
+from sslflow.runtime.files import write_metrics
 from sslflow.settings.params import read
 from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
 from sslflow.training.provenance import how_images_are, made_by
 
-COUNTS = pa.schema(
-    [
-        ("protocol", pa.string()),
-        ("fraction", pa.float64()),
-        ("row", pa.int64()),
-        ("class", pa.int32()),
-        ("intersection", pa.int64()),
-        ("predicted", pa.int64()),
-        ("actual", pa.int64()),
-    ]
-)
-"""Pixels of each test image and each class that is there or was predicted, by its number; without ignored ones."""
-MASKS = pa.schema([("protocol", pa.string()), ("fraction", pa.float64()), ("row", pa.int64()), ("mask", pa.binary())])
-"""What was predicted for some of the test images: PNG files of class numbers."""
 ROWS: Mapping[str, tuple[Protocol, ...]] = {RANDOM: ("linear", "frozen"), SCRATCH: ("tuned",)}
 """The protocols that say something of a control; of all other rows all do."""
 
@@ -63,7 +44,7 @@ def main(method: str, seed: int) -> None:
     name, folder = paths.run_name(method, seed), paths.segmented(method, seed)
     if reason := lacking(dataset, "mask"):
         print(f"segment {name}  skipped: {reason}")
-        _write(folder, [], [], {}, dataset.annotated_rows(TEST, "mask"))
+        write_segmented(folder, [], [], {}, dataset.annotated_rows(TEST, "mask"))
         save_segmenter(None, paths.segmenter(method, seed))
         write_metrics(paths.metrics("segment", name), {})
         return
@@ -94,7 +75,7 @@ def main(method: str, seed: int) -> None:
             f"{found.protocol}_boundary_{share}": found.scores.boundary_iou,
             f"{found.protocol}_loss_{share}": found.loss,
         }
-        counts += _counts(found, test)
+        counts += counts_of(found.protocol, found.fraction, found.scores, test)
         if found.fraction == largest and found.protocol in ("linear", protocols[-1]):
             masks += [
                 {"protocol": found.protocol, "fraction": found.fraction, "row": row, "mask": as_png(mask)}
@@ -113,7 +94,8 @@ def main(method: str, seed: int) -> None:
         "segmenter": {"protocol": last.protocol, "fraction": last.fraction},
         **made_by(method, seed, settings, dataset, last.images),
     }
-    _write(folder, counts, masks, {"classes": truth.pixel_classes, **_confusion(last)}, test)
+    told = confusion(last.protocol, last.fraction, last.scores)
+    write_segmented(folder, counts, masks, {"classes": truth.pixel_classes, **told}, test)
     save_segmenter(last.model, paths.segmenter(method, seed))
     write_metrics(paths.metrics("segment", name), {**metrics, "seconds": time.monotonic() - began})
 
@@ -121,35 +103,6 @@ def main(method: str, seed: int) -> None:
 def _tell_missing(what: str, classes: Sequence[str], covered: Sequence[int]) -> None:
     if missing := [name for number, name in enumerate(classes) if number not in covered]:
         print(f"{what}: no pixel is of {', '.join(missing)}, so hardly anything is taken for it")
-
-
-def _counts(found: Segmented, rows: np.ndarray) -> list[dict[str, Any]]:
-    scores = found.scores
-    image, number = np.nonzero(scores.predicted + scores.actual)
-    three = (scores.intersection, scores.predicted, scores.actual)
-    columns = zip(rows[image].tolist(), number.tolist(), *(one[image, number].tolist() for one in three), strict=True)
-    names = COUNTS.names
-    return [dict(zip(names, (found.protocol, found.fraction, *values), strict=True)) for values in columns]
-
-
-def _confusion(found: Segmented) -> dict[str, Any]:
-    """What the pixels of each class were taken for, and each class's IoU, None where there is none."""
-    ious = [None if np.isnan(one) else one for one in found.scores.ious.tolist()]
-    pixels = found.scores.confusion.tolist()
-    return {"protocol": found.protocol, "fraction": found.fraction, "pixels": pixels, "iou": ious}
-
-
-def _write(
-    folder: Path,
-    counts: list[dict[str, Any]],
-    masks: list[dict[str, Any]],
-    confusion: dict[str, Any],
-    test: np.ndarray,
-) -> None:
-    for name, rows, schema in (("counts", counts, COUNTS), ("masks", masks, MASKS)):
-        with replacing(folder / f"{name}.parquet") as temporary:
-            pq.write_table(pa.Table.from_pylist(rows, schema=schema.with_metadata(about(test))), temporary)
-    write_json(folder / "confusion.json", confusion)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import AnyEncoder
 from sslflow.runtime.rng import derive, permutation
 from sslflow.training.optim import layers_of, warmup_cosine
 
@@ -23,7 +23,7 @@ class Learnt:
     """Mean over the last tenth of the steps."""
 
 
-def encoder_groups(encoder: Encoder, peak: float | None, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+def encoder_groups(encoder: AnyEncoder, peak: float | None, layer_decay: float = 1.0) -> list[dict[str, Any]]:
     """The parameters of an encoder and the highest rate at which they learn, for `learn_few`; with a `layer_decay`
     below 1 each layer, as timm counts them, has so much of the rate of the layer above it (arXiv:2106.08254).
 

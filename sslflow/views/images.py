@@ -15,7 +15,7 @@ from kornia.color import lab_to_rgb, rgb_to_lab
 from torch import Tensor, nn
 
 from sslflow.data.fields import Fields
-from sslflow.data.formats import ImageFormat
+from sslflow.data.formats import ImageFormat, VolumeFormat
 from sslflow.data.normalise import Normalise
 from sslflow.settings.params import Fraction, Natural, NonNegative
 
@@ -32,7 +32,7 @@ class Views(nn.Module, ABC):
     numbers_batch: ClassVar[tuple[int, ...]] = ()
     """Which of the tensors hold numbers of other examples of the batch, −1 for none."""
 
-    def __init__(self, format: ImageFormat) -> None:
+    def __init__(self, format: ImageFormat | VolumeFormat) -> None:
         super().__init__()
         self.normalise = Normalise(format.mean, format.std)
 

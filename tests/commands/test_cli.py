@@ -245,7 +245,8 @@ def test_the_check_says_what_there_is(capsys: pytest.CaptureFixture[str], monkey
     code, out, _ = call(capsys, monkeypatch, "check", "--params", str(tiny.ROOT / "recipes" / "full.yaml"))
     assert code == 0
     known = (
-        f"{len(adaptation.names())} for adaptation, {len(clips.names())} for clips, {len(images.names())} for images"
+        f"{len(adaptation.names())} for adaptation, {len(clips.names())} for clips, "
+        f"{len(images.names('images'))} for images"
     )
     assert f"is in order: {len(check.stage_names())} stages; methods: " in out
     assert sorted(known.split(", ")) == sorted(out.partition("methods: ")[2].strip().split(", "))

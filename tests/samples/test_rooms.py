@@ -13,9 +13,9 @@ from PIL import Image
 from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "data/samples"))
+import bodies
 import rooms
-import solids
-from solids import RING, Solid
+from bodies import RING, Solid
 
 BEYOND = {
     "box": lambda p: np.abs(p).max(axis=1) - 1,
@@ -31,13 +31,13 @@ def upright(kind: str, *centre: float, size: float = 0.5) -> Solid:
     return Solid(kind, np.full(3, size), np.eye(3), np.array(centre))
 
 
-@pytest.mark.parametrize("kind", solids.KINDS)
+@pytest.mark.parametrize("kind", bodies.KINDS)
 def test_a_ray_is_outside_until_it_meets_the_surface(kind: str) -> None:
     rng = np.random.default_rng(0)
     origins = rng.normal(size=(400, 3))
     origins *= 3 / np.linalg.norm(origins, axis=1, keepdims=True)
     directions = rng.uniform(-1.3, 1.3, (400, 3)) - origins
-    way = solids.KINDS[kind](origins, directions)
+    way = bodies.KINDS[kind](origins, directions)
     met, missed = np.isfinite(way), ~np.isfinite(way)
     assert 60 < met.sum() < 390
     beyond = BEYOND[kind]
@@ -46,11 +46,11 @@ def test_a_ray_is_outside_until_it_meets_the_surface(kind: str) -> None:
     for share in np.linspace(0, 1, 200, endpoint=False):
         assert (beyond(origins[met] + share * (way[met] - 1e-6)[:, None] * directions[met]) > -1e-9).all()
         assert (beyond(origins[missed] + 3 * share * directions[missed]) > 0).all()
-    outward = solids.NORMALS[kind](at[met])
+    outward = bodies.NORMALS[kind](at[met])
     assert (beyond(at[met] + 1e-4 * outward / np.linalg.norm(outward, axis=1, keepdims=True)) > 0).all()
 
 
-@pytest.mark.parametrize("kind", solids.KINDS)
+@pytest.mark.parametrize("kind", bodies.KINDS)
 def test_a_turned_solid_reaches_as_far_below_its_centre_as_is_said(kind: str) -> None:
     rng = np.random.default_rng(1)
     size = np.array([0.4, 0.7, 0.4]) if kind in ("cone", "cylinder") else np.full(3, 0.5)

@@ -14,7 +14,7 @@ import torch
 from dvc.utils.hydra import apply_overrides
 
 from sslflow.commands import check
-from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import new_encoder
 from sslflow.networks.starts import Start
 from sslflow.networks.weights import given
 from sslflow.settings.params import Over, ParamsError, checked, load, read
@@ -27,6 +27,7 @@ from sslflow.training.method import Method, find
 from sslflow.views.images import Views
 from tests.cases import MemoryImages
 from tests.conftest import ROOT
+from tests.volume_fixtures import MemoryVolumes
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 recipes = pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
@@ -80,19 +81,21 @@ def test_a_change_of_the_shared_section_reaches_the_methods_after_dvc_has_rewrit
     assert {name: found[name] for name in ("lr", "clip", "warmup")} == {"lr": 0.125, "clip": 0.5, "warmup": 0.2}
 
 
-def miniature(name: str, content: dict[str, Any]) -> tuple[Method, Views, MemoryImages, dict[str, Any]]:
-    """A method as a recipe has it, on eight images of 64 pixels."""
+def miniature(name: str, content: dict[str, Any]) -> tuple[Method, Views, Any, dict[str, Any]]:
+    """A method as a recipe has it, on eight images of 64 pixels, or eight small volumes."""
     problems: list[str] = []
     settings = checked(pretrain.schemas(name), content, problems)
     assert not problems
-    channels = content["data"]["channels"]
-    pixels = np.random.default_rng(0).integers(0, 256, (8, channels, 64, 64), dtype=np.uint8)
-    data, kind, block = MemoryImages(pixels, np.arange(8) % 2), find(name), f"methods.{name}"
+    data: Any = MemoryVolumes(8)
+    if data_kind(content) != data.format.kind:
+        pixels = np.random.default_rng(0).integers(0, 256, (8, content["data"]["channels"], 64, 64), dtype=np.uint8)
+        data = MemoryImages(pixels, np.arange(8) % 2)
+    kind, block = find(name), f"methods.{name}"
     start = Continued(**settings[f"{block}.start"])
 
-    def encoder(weights: str) -> Encoder:
+    def encoder(weights: str) -> Any:
         if weights == "random":
-            return Encoder(channels, 64, **settings["encoder"])
+            return new_encoder(data.format, settings["encoder"])
         return given(Start(**content["starts"][weights] | {"side": 64}), data.format)
 
     asked = {

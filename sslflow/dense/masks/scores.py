@@ -16,8 +16,8 @@ BOUNDARY = 0.02
 
 
 @dataclass(frozen=True)
-class Scores:
-    """Of predictions for several images, over all of their pixels but the ignored ones."""
+class Regions:
+    """Of predictions for several images or volumes, over all of their pixels but the ignored ones."""
 
     intersection: np.ndarray
     predicted: np.ndarray
@@ -25,8 +25,6 @@ class Scores:
     """Pixels of each image and class, int64 `(n, classes)`: taken for the class rightly, taken for it, of it."""
     confusion: np.ndarray
     """Pixels of all images, int64 `(classes, classes)`: of each actual class, what they were taken for."""
-    boundary: np.ndarray
-    """Pixels at the boundaries, int64 `(2, classes)`: those predicted and actual alike, and those that are either."""
 
     @property
     def ious(self) -> np.ndarray:
@@ -35,14 +33,32 @@ class Scores:
         return _share(hit, self.predicted.sum(axis=0) + self.actual.sum(axis=0) - hit)
 
     @property
+    def dices(self) -> np.ndarray:
+        """Twice the intersection, by the sum of what was predicted and what is there, of each class as `ious`."""
+        return _share(2 * self.intersection.sum(axis=0), self.predicted.sum(axis=0) + self.actual.sum(axis=0))
+
+    @property
     def miou(self) -> float:
         """Mean over the classes that any pixel of any image is of, or was taken for; 0 where there are none."""
         return _mean(self.ious)
 
     @property
+    def dice(self) -> float:
+        """As `miou`, of `dices`."""
+        return _mean(self.dices)
+
+    @property
     def accuracy(self) -> float:
         """Share of the pixels whose class is right; 0 where there are none."""
         return float(self.intersection.sum() / max(1, self.actual.sum()))
+
+
+@dataclass(frozen=True)
+class Scores(Regions):
+    """The same of images, and along boundaries."""
+
+    boundary: np.ndarray
+    """Pixels at the boundaries, int64 `(2, classes)`: those predicted and actual alike, and those that are either."""
 
     @property
     def boundary_iou(self) -> float:
@@ -52,9 +68,9 @@ class Scores:
 
 def confusion_of(predicted: Tensor, actual: Tensor, classes: int) -> Tensor:
     """How many pixels of each actual class were taken for each, int64 `(n, classes, classes)`, of class numbers `(n,
-    rows, columns)`; what is actually ignored is left out."""
+    rows, columns)`, or of as many axes as there are; what is actually ignored is left out."""
     known = actual != IGNORED
-    image = torch.arange(len(actual), device=actual.device).view(-1, 1, 1).expand_as(actual)
+    image = torch.arange(len(actual), device=actual.device).view(-1, *(1,) * (actual.ndim - 1)).expand_as(actual)
     pairs = (image * classes + actual.long()) * classes + predicted.long()
     return pairs[known].bincount(minlength=len(actual) * classes**2).view(-1, classes, classes)
 

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.data.formats import VolumeFormat
 from sslflow.data.splits import TEST
 from sslflow.dense.average_precision import Detections, average_precision, matched
 from sslflow.dense.protocols import PROTOCOLS
@@ -152,10 +153,22 @@ class Found:
         """Where a run's predictions are, the column with classes, and how many of these there are."""
         truth = self.dataset.truth
         if metric == "miou":
-            file = paths.segmented(name, seed) / "counts.parquet"
-            return self.root / file, "class", len(truth.pixel_classes) if truth else 0
+            return (
+                self.root / self.segmented(name, seed) / "counts.parquet",
+                "class",
+                len(truth.pixel_classes) if truth else 0,
+            )
         file = paths.detected(name, seed) / "detections.parquet"
         return self.root / file, "label", len(truth.thing_classes) if truth else 0
+
+    def segmented(self, name: str, seed: int) -> Path:
+        """The folder with what a run took the pixels of the test images for, or the voxels of the test blocks."""
+        return (paths.segmented_volumes if self.volumes else paths.segmented)(name, seed)
+
+    @property
+    def volumes(self) -> bool:
+        """Whether it is about blocks of volumes, and masks tell of their voxels."""
+        return self.dataset.format.kind == VolumeFormat.kind
 
     def _measured(self, name: str, seed: int) -> list[Way]:
         """The ways in which a detector was trained, by its metrics: one that finds nothing has no line in the table."""

@@ -102,6 +102,8 @@ def _sample(detail: str, label: EmojiLabel) -> Source:
     if list(place.glob("*-ubyte*")):
         return idx.idx(place, seed=0, test_fraction=0.0)
     files = [place.with_suffix(".parquet")] if "/" in detail else sorted(place.glob("*.parquet"))
+    if "volume" in pq.read_schema(files[0]).names:
+        raise ValueError(f"data.source: samples:{detail} are volumes, and data.kind is images: recipes/volumes.yaml")
     return _scenes(files[0]) if "mask" in pq.read_schema(files[0]).names else _pictures(files, label)
 
 

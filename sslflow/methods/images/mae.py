@@ -13,6 +13,7 @@ from sslflow.networks.encoder import Encoder
 from sslflow.networks.positions import positions
 from sslflow.settings.params import Count
 from sslflow.training.method import Batch, Losses, Method
+from sslflow.training.patches import hidden_error, standardise
 from sslflow.views.images import CropView
 
 
@@ -128,20 +129,3 @@ def unpatchify(patches: Tensor, patch: int, across: int) -> Tensor:
     """The images `(n, c, s, s)` that `patchify` cut, `across` patches a side."""
     laid = patches.unflatten(2, (-1, patch, patch)).unflatten(1, (across, across))
     return laid.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
-
-
-def standardise(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Patches `(n, patches, pixels)` less their own mean, by their own standard deviation; both `(n, patches, 1)`.
-
-    The variance is the unbiased one, 1e-6 is added to it, as in the authors' code.
-    """
-    mean = patches.mean(dim=2, keepdim=True)
-    deviation = (patches.var(dim=2, keepdim=True) + 1e-6).sqrt()
-    return (patches - mean) / deviation, mean, deviation
-
-
-def hidden_error(drawn: Tensor, target: Tensor, hidden: Tensor) -> Tensor:
-    """Mean squared difference of `drawn` and `target`, both `(n, patches, pixels)`, over the patches that `hidden`,
-    int64 `(n, k)`, counts: scalar."""
-    error = (drawn.float() - target.float()).square().mean(dim=2)
-    return error.gather(1, hidden).mean()

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sslflow import paths
 from sslflow.data.annotated import IGNORED
 from sslflow.data.dataset import Dataset
 from sslflow.drawing.embedded import Picture, picture
@@ -20,11 +19,14 @@ from sslflow.examination.where.gaps import class_ious, mean_iou
 from sslflow.reporting.amounts import percent
 from sslflow.reporting.images.confusion import Confusion
 from sslflow.reporting.where.rows import Rows, title
+from sslflow.reporting.where.slices import three
 from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
 
 SIDE = 144
 """Pixels of a tile, about."""
+SLICE = 96
+"""The same of a slice of a volume."""
 UNKNOWN = "#969696"
 EACH = 4
 """Images of a kind."""
@@ -66,7 +68,7 @@ def confusion(rows: Rows, way: Way, name: str) -> Confusion | None:
     in which it was trained."""
     truth = rows.found.dataset.truth
     assert truth
-    files = (paths.segmented(name, seed) / "confusion.json" for seed in rows.found.seeds)
+    files = (rows.found.segmented(name, seed) / "confusion.json" for seed in rows.found.seeds)
     kept = [one for one in map(read_json, filter(Path.exists, files)) if one.get("classes") == truth.pixel_classes]
     own = [one for one in kept if (one["protocol"], float(f"{one['fraction']:.6g}")) == way]
     return Confusion(list(truth.pixel_classes), np.sum([one["pixels"] for one in own], axis=0)) if own else None
@@ -94,7 +96,7 @@ def examples(rows: Rows, way: Way, name: str) -> list[tuple[str, list[Example]]]
     found, dataset = rows.found, rows.found.dataset
     truth, seed = dataset.truth, next(seed for seed in rows.found.seeds if way in rows.found.counts(name, seed))
     assert truth
-    kept, predicted = read_masks(paths.segmented(name, seed) / "masks.parquet", way, found.rows("miou"))
+    kept, predicted = read_masks(found.segmented(name, seed) / "masks.parquet", way, found.rows("miou"))
     counts = found.counts(name, seed)[way][np.searchsorted(found.rows("miou"), kept)]
     several = np.flatnonzero((counts[..., 2] > 0).sum(axis=1) > 1)
     several = several if len(several) else np.arange(len(kept))
@@ -126,18 +128,24 @@ def best_middle_worst(scores: np.ndarray) -> list[tuple[str, np.ndarray]]:
 def _example(dataset: Dataset, row: int, predicted: np.ndarray, score: float) -> Example:
     truth = dataset.truth
     assert truth
-    pixels, actual = dataset.read(np.array([row]))["images"][0].numpy(), truth.masks(np.array([row]))[0].numpy()
+    actual, one = truth.masks(np.array([row]))[0].numpy(), dataset.read(np.array([row]))
+    predicted = predicted.reshape(actual.shape)
     wrong = (actual != IGNORED) & (predicted != actual)
     share = wrong.sum() / max(1, (actual != IGNORED).sum())
+    if solid := actual.ndim == 3:
+        pixels, (actual, predicted, wrong) = three(one["volumes"][0].numpy()), map(three, (actual, predicted, wrong))
+    else:
+        pixels = one["images"][0].numpy()
+    side, what = (SLICE, ("block", "voxels")) if solid else (SIDE, ("image", "pixels"))
     colours = {**inks(truth.pixel_classes), IGNORED: UNKNOWN}
     tiles = {
-        "image": enlarged(pixels, SIDE),
-        "truth": tinted(pixels, actual, colours, SIDE),
-        "prediction": tinted(pixels, predicted, colours, SIDE),
-        "errors": marked(pixels, wrong, SIDE),
+        what[0]: enlarged(pixels, side),
+        "truth": tinted(pixels, actual, colours, side),
+        "prediction": tinted(pixels, predicted, colours, side),
+        "errors": marked(pixels, wrong, side),
     }
     (name,) = dataset.column("path", np.array([row]))
-    caption = f"mIoU of this image {percent(score)} %; {percent(float(share))} % of its pixels wrong"
+    caption = f"mIoU of this {what[0]} {percent(score)} %; {percent(float(share))} % of its {what[1]} wrong"
     return Example([(words, picture(tile, quality=88)) for words, tile in tiles.items()], caption, name)
 
 

@@ -22,7 +22,13 @@ SCRATCH = "scratch"
 METRICS: dict[Metric, str] = {"miou": "masks, mIoU", "map": "boxes, mAP", "map50": "boxes, mAP50"}
 TASKS: dict[Metric, str] = {"miou": "masks", "map": "boxes"}
 """The metric that a task is judged by."""
-STAGES: tuple[tuple[str, Metric, str], ...] = (("segment", "miou", "miou"), ("detect", "map", "box_map"))
+OF_VOLUMES: dict[Metric, str] = {"miou": "voxels"}
+"""The same of volumes."""
+STAGES: tuple[tuple[str, Metric, str], ...] = (
+    ("segment", "miou", "miou"),
+    ("segment_volumes", "miou", "miou"),
+    ("detect", "map", "box_map"),
+)
 """Stage, its metric, and what that is called among DVC's metrics."""
 NAMES = {"linear": "linear", "frozen": "frozen", "tuned": "fine-tuned"}
 """What protocols are called."""
@@ -63,14 +69,15 @@ class Rows:
 
     def __init__(self, params: Mapping[str, Any], seeds: Sequence[int], dataset: Dataset) -> None:
         run = params.get("run") or {}
+        self.found = Found(dataset, seeds)
+        segment, self.tasks = ("segment_volumes", OF_VOLUMES) if self.found.volumes else ("segment", TASKS)
         self.asked = {
-            "miou": [*(run.get("segment") or ()), *(run.get("segment_controls") or ())],
-            "map": [*(run.get("detect") or ()), *(run.get("detect_controls") or ())],
+            metric: [*(run.get(stage) or ()), *(run.get(f"{stage}_controls") or ())]
+            for metric, stage in (("miou", segment), ("map", "detect"))
         }
-        self.methods = list(dict.fromkeys([*(run.get("segment") or ()), *(run.get("detect") or ())]))
+        self.methods = list(dict.fromkeys([*(run.get(segment) or ()), *(run.get("detect") or ())]))
         begun = {name: lookup(params, f"methods.{name}.start", over="start") for name in self.methods}
         self.continued = [name for name, start in begun.items() if start.get("weights", "random") != "random"]
-        self.found = Found(dataset, seeds)
         self.over = cache(self.found.over)
         self.gap = cache(self.found.gap)
 
@@ -143,8 +150,8 @@ class Rows:
     def other_networks(self) -> list[str]:
         """Rows whose network need not be that of `encoder`, as from scratch is: of weights that exist, and of methods
         that go on from such."""
-        names = dict.fromkeys(name for metric in TASKS for name in self.names(metric))
-        starts = {name for metric in TASKS for name in self.starts(metric)}
+        names = dict.fromkeys(name for metric in self.tasks for name in self.names(metric))
+        starts = {name for metric in self.tasks for name in self.starts(metric)}
         return [name for name in names if name in self.continued or name in starts]
 
     def shared(self, one: tuple[str, Way], other: tuple[str, Way], metric: Metric) -> str:

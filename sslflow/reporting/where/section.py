@@ -6,7 +6,7 @@ from typing import Any
 
 from sslflow.examination.where.found import Metric, Way
 from sslflow.reporting.where import boxes, localised, masks
-from sslflow.reporting.where.rows import METRICS, NAMES, SCRATCH, TASKS, Rows, share, title
+from sslflow.reporting.where.rows import METRICS, NAMES, SCRATCH, Rows, share, title
 from sslflow.reporting.where.words import other_networks, sentences
 
 
@@ -17,7 +17,8 @@ def section(rows: Rows, seed: int) -> dict[str, Any] | None:
     if not rows.metrics() and not pointed:
         return None
     columns = rows.columns()
-    heads = [(title, sum(one.metric == metric for one in columns)) for metric, title in METRICS.items()]
+    titles = METRICS | ({"miou": "voxels, mIoU"} if rows.found.volumes else {})
+    heads = [(title, sum(one.metric == metric for one in columns)) for metric, title in titles.items()]
     return {
         "said": sentences(rows) if rows.metrics() else [],
         "heads": [(title, count) for title, count in heads if count],
@@ -32,6 +33,7 @@ def section(rows: Rows, seed: int) -> dict[str, Any] | None:
         "tests": _tests(rows),
         "masks": _masks(rows),
         "boxes": _boxes(rows),
+        "volumes": rows.found.volumes,
         "localised": pointed,
     }
 
@@ -42,11 +44,7 @@ def _of_labels(rows: Rows, fraction: float) -> str:
 
 def _tests(rows: Rows) -> str:
     counts = {metric: len(rows.found.rows(metric)) for metric in rows.metrics()}
-    told = [
-        f"{counts[metric]:,} with {words}"
-        for metric, words in (("miou", "masks"), ("map", "boxes"))
-        if counts.get(metric)
-    ]
+    told = [f"{counts[metric]:,} with {words}" for metric, words in rows.tasks.items() if counts.get(metric)]
     return " and ".join(told)
 
 
@@ -93,7 +91,7 @@ def _boxes(rows: Rows) -> dict[str, Any] | None:
 def absent(rows: Rows) -> list[str]:
     """Which rows that were asked for rest on fewer seeds, or have not been made, or of other test images."""
     wanted, found = len(rows.found.seeds), []
-    for metric, task in TASKS.items():
+    for metric, task in rows.tasks.items():
         for name in rows.asked[metric]:
             seeds = rows.found.seeds_of(name, metric)
             if seeds < wanted:

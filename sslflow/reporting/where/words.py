@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from sslflow.evaluation.intervals import Interval
 from sslflow.examination.where.found import Metric, Way
 from sslflow.reporting.amounts import percent
-from sslflow.reporting.where.rows import SCRATCH, TASKS, Rows, share, title
+from sslflow.reporting.where.rows import SCRATCH, Rows, share, title
 
 Place = tuple[Metric, float]
 
@@ -16,7 +16,7 @@ def sentences(rows: Rows) -> list[str]:
     """Whether pretraining beats training from scratch, and what weights that exist do; then each task with its
     distances; then where frozen and fine-tuned encoders rank the other way round."""
     places: list[Place] = [
-        (metric, fraction) for metric in TASKS for fraction in rows.fractions() if rows.names(metric)
+        (metric, fraction) for metric in rows.tasks for fraction in rows.fractions() if rows.names(metric)
     ]
     told = [*_told(rows, places), *_other_way_round(rows, places)]
     return [_verdict(rows, places), *told, *other_networks(rows), *_how_sure(rows, places)]
@@ -25,7 +25,7 @@ def sentences(rows: Rows) -> list[str]:
 def other_networks(rows: Rows) -> Iterator[str]:
     """That from scratch is another network than some rows are."""
     names = rows.other_networks()
-    if names and any(SCRATCH in rows.names(metric) for metric in TASKS):
+    if names and any(SCRATCH in rows.names(metric) for metric in rows.tasks):
         said = [f"{name} (continued)" if name in rows.continued else name for name in names]
         whose = "has the network of its" if len(said) == 1 else "have the networks of their"
         yield (
@@ -43,23 +43,24 @@ def _verdict(rows: Rows, places: Sequence[Place]) -> str:
             gaps[metric, fraction] = gap
             bests.add(best)
     if not gaps:
+        asked = "run.segment_volumes" if rows.found.volumes else "run.segment or run.detect"
         return (
-            "Whether pretraining beats training from scratch can't be told: add methods to run.segment or run.detect, "
+            f"Whether pretraining beats training from scratch can't be told: add methods to {asked}, "
             f"and {SCRATCH} to their controls."
         )
     above, below, unsure = ([place for place in gaps if kind(gaps[place])] for kind in (_above, _below, _unsure))
     if len(above) == len(gaps):
-        said = f"Pretrained here, the encoder beats training from scratch on the same labels: {_where(above)}."
+        said = f"Pretrained here, the encoder beats training from scratch on the same labels: {_where(rows, above)}."
     elif above:
-        said = f"Pretrained here, the encoder beats training from scratch for {_where(above)}"
-        said += f"; it may be chance for {_where(unsure)}" if unsure else ""
-        said += f"; it is worse for {_where(below)}" if below else ""
+        said = f"Pretrained here, the encoder beats training from scratch for {_where(rows, above)}"
+        said += f"; it may be chance for {_where(rows, unsure)}" if unsure else ""
+        said += f"; it is worse for {_where(rows, below)}" if below else ""
         said += "."
     elif below:
-        said = f"Pretrained here, the encoder is worse than training from scratch: {_where(below)}"
-        said += f"; it may be chance for {_where(unsure)}." if unsure else "."
+        said = f"Pretrained here, the encoder is worse than training from scratch: {_where(rows, below)}"
+        said += f"; it may be chance for {_where(rows, unsure)}." if unsure else "."
     else:
-        said = f"Pretrained here, the encoder is not surely better than training from scratch: {_where(unsure)}."
+        said = f"Pretrained here, the encoder is not surely better than training from scratch: {_where(rows, unsure)}."
     if continued := [name for name in rows.continued if name in bests]:
         go = "goes" if len(continued) == 1 else "go"
         said += f" {' and '.join(continued)} {go} on from weights that exist: another network than from scratch."
@@ -80,7 +81,7 @@ def _weights(rows: Rows, places: Sequence[Place]) -> str:
         return ""
     who = f"Weights that exist ({', '.join(dict.fromkeys(names))})"
     if kinds["better"]:
-        where = "everywhere" if len(kinds["better"]) == len(names) else f"for {_where(kinds['better'])}"
+        where = "everywhere" if len(kinds["better"]) == len(names) else f"for {_where(rows, kinds['better'])}"
         return f" {who} are better still, {where}: take them, or go on from them."
     if kinds["level"]:
         return f" {who} are nowhere surely better."
@@ -90,7 +91,7 @@ def _weights(rows: Rows, places: Sequence[Place]) -> str:
 def _told(rows: Rows, places: Sequence[Place]) -> Iterator[str]:
     """For each task and share of labels the best method, and its distances."""
     names = {"miou": "mIoU", "map": "mAP", "map50": "mAP50"}
-    for metric, task in TASKS.items():
+    for metric, task in rows.tasks.items():
         parts = []
         for fraction in (fraction for own, fraction in places if own == metric):
             way = Way("tuned", fraction)
@@ -129,8 +130,8 @@ def _other_way_round(rows: Rows, places: Sequence[Place]) -> Iterator[str]:
         sure = all(gap and gap.sure for gap in gaps)
         a, b = (title(name, rows.methods).removesuffix(", weights that exist") for name in (first, last))
         yield (
-            f"The order turns round for {TASKS[metric]} with {share(fraction)} of the labels: frozen, {a} is above "
-            f"{b}; fine-tuned, {b} is above {a}{'' if sure else ', which may be chance'}."
+            f"The order turns round for {rows.tasks[metric]} with {share(fraction)} of the labels: frozen, {a} is "
+            f"above {b}; fine-tuned, {b} is above {a}{'' if sure else ', which may be chance'}."
         )
 
 
@@ -159,9 +160,11 @@ def _distance(gap: Interval, name: str, seeds: str) -> str:
     return f"{size} {'above' if gap.mean >= 0 else 'below'} {name}"
 
 
-def _where(places: Sequence[Place]) -> str:
+def _where(rows: Rows, places: Sequence[Place]) -> str:
     """`masks and boxes with 1 % and 10 % of the labels`, `masks with 1 % and 10 % of the labels, boxes with 10 %`."""
-    shares = {task: [share(fraction) for own, fraction in places if own == metric] for metric, task in TASKS.items()}
+    shares = {
+        task: [share(fraction) for own, fraction in places if own == metric] for metric, task in rows.tasks.items()
+    }
     shares = {task: found for task, found in shares.items() if found}
     if len({tuple(found) for found in shares.values()}) == 1:
         return f"{' and '.join(shares)} with {' and '.join(next(iter(shares.values())))} of the labels"

@@ -1,0 +1,1 @@
+"""The classes of all voxels, and how well they are known."""

@@ -1,0 +1,95 @@
+"""Files that hold a volume each: NIfTI and NumPy's arrays."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from sslflow.ingest.volumes.volume import Unusable, Volume, checked
+
+ENDINGS = (".nii", ".nii.gz", ".npy")
+OTHERS = (
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".mgz",
+    ".mgh",
+    ".img",
+    ".hdr",
+    ".npz",
+    ".h5",
+    ".hdf5",
+    ".tif",
+    ".tiff",
+    ".mnc",
+)
+"""Of files that may hold volumes, too, and aren't read."""
+_SECOND = 540
+"""Bytes of the header of the second version of NIfTI."""
+
+
+def ending(name: str) -> str:
+    """That of the `ENDINGS` which a file's name has; empty where it has none of them."""
+    return next((one for one in (".nii.gz", ".nii", ".npy") if name.lower().endswith(one)), "")
+
+
+def stem(name: str) -> str:
+    """The name without it."""
+    return name[: len(name) - len(ending(name))]
+
+
+def read_file(path: Path, max_voxels: int) -> Volume:
+    """The volume in a file. Raises `Unusable` for whatever isn't one."""
+    from nibabel.imageglobals import LoggingOutputSuppressor  # as in volume.py
+
+    try:
+        with LoggingOutputSuppressor():
+            found = _npy(path) if ending(path.name) == ".npy" else _nifti(path, max_voxels)
+    except Unusable:
+        raise
+    except MemoryError:
+        raise Unusable("too large: it doesn't fit into memory") from None
+    except Exception as error:  # readers stumble over damaged files with errors of any kind
+        if isinstance(error, OSError) and error.errno:
+            raise Unusable(f"not readable: {error.strerror}") from None
+        raise Unusable(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
+    return checked(found, max_voxels)
+
+
+def _npy(path: Path) -> Volume:
+    if not path.stat().st_size:
+        raise Unusable("damaged: the file is empty")
+    return Volume(np.load(path, allow_pickle=False))
+
+
+def _nifti(path: Path, max_voxels: int) -> Volume:
+    import nibabel as nib
+
+    with path.open("rb") as handle:
+        packed = handle.read(2) == b"\x1f\x8b"
+    # The whole file: its check sum stands at the end, and a reader that stops before it would take what is damaged.
+    with gzip.open(path) if packed else path.open("rb") as handle:
+        head = handle.read(4)
+        if len(head) < 4:
+            raise Unusable("damaged: the file is empty, or ends in its header")
+        kind = nib.Nifti2Image if _SECOND in struct.unpack("<i", head) + struct.unpack(">i", head) else nib.Nifti1Image
+        header = kind.header_class
+        first = head + handle.read(header.sizeof_hdr - 4)
+        if len(first) < header.sizeof_hdr:
+            raise Unusable("damaged: it ends in its header")
+        shape = header(first).get_data_shape()
+        if int(np.prod(shape, dtype=np.float64)) > 64 * max_voxels:
+            raise Unusable(f"too large: {' x '.join(map(str, shape))} voxels")
+        content = first + handle.read()
+    image = kind.from_bytes(content)
+    if len(image.shape) > 3 and any(size > 1 for size in image.shape[3:]):
+        return Volume(np.empty(image.shape, np.uint8))  # nothing of it is wanted but its shape
+    known = any(int(image.header[code]) > 0 for code in ("sform_code", "qform_code"))  # pyright: ignore[reportArgumentType]
+    steps = tuple(float(step) for step in image.header.get_zooms()[:3])
+    values = np.asanyarray(image.dataobj)
+    affine = np.asarray(image.affine, np.float64) if known else None
+    return Volume(values, affine, steps if len(steps) == 3 and min(steps) > 0 else None)
