@@ -50,7 +50,7 @@ FOUND_BY_NAME = {
 """Modules that find others by name: who imports the first may load any file of the second."""
 NEVER = {(stage, DATA) for stage in ("pretrain_clips", "inspect_clips", "examine")}
 """Stages that import the first and load nothing of the second: methods for clips are `Method`s, too."""
-ASIDE = {("adapt", DATA): "sslflow/methods/images/${adapt.companion}.py"}
+ASIDE: dict[tuple[str, tuple[str, ...]], str] = {("adapt", DATA): "sslflow/methods/images/${adapt.companion}.py"}
 """Where a stage names a file of a package otherwise than as the method that it runs."""
 SUBROOMS = ("ingest", "examination", "dense")
 """Rooms whose folders are rooms of their own: a stage that needs one needs nothing of the others."""
