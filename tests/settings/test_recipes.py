@@ -15,13 +15,14 @@ from dvc.utils.hydra import apply_overrides
 
 from sslflow.commands import check
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import new_encoder
 from sslflow.networks.starts import Start
 from sslflow.networks.weights import given
 from sslflow.settings.params import Over, ParamsError, checked, load, read
 from sslflow.stages import pretrain
 from sslflow.training.continued import Continued
 from sslflow.training.fit import fit
-from sslflow.training.ingredients import build
+from sslflow.training.ingredients import build, text_of
 from sslflow.training.method import Method, find
 from sslflow.views.images import Views
 from tests.cases import MemoryImages
@@ -97,6 +98,11 @@ def miniature(name: str, content: dict[str, Any]) -> tuple[Method, Views, Memory
         "teacher": lambda: encoder(start.teacher),
         "images": lambda: 8,
         "labels": lambda: torch.arange(8) % 2,
+        "tokens": lambda: text_of(data),  # pyright: ignore[reportArgumentType]
+        "text_encoder": lambda: new_encoder(
+            text_of(data),  # pyright: ignore[reportArgumentType]
+            settings[f"{block}.text_encoder"],
+        ),
     }
     torch.manual_seed(0)
     method = build(kind, asked, settings[block])
