@@ -22,7 +22,7 @@ from sslflow.settings.sections import data_kind
 from sslflow.stages import pretrain
 from sslflow.training.continued import Continued
 from sslflow.training.fit import fit
-from sslflow.training.ingredients import build
+from sslflow.training.ingredients import build, text_of
 from sslflow.training.method import Method, find
 from sslflow.views.images import Views
 from tests.cases import MemoryImages
@@ -103,6 +103,11 @@ def miniature(name: str, content: dict[str, Any]) -> tuple[Method, Views, Any, d
         "teacher": lambda: encoder(start.teacher),
         "images": lambda: 8,
         "labels": lambda: torch.arange(8) % 2,
+        "tokens": lambda: text_of(data),  # pyright: ignore[reportArgumentType]
+        "text_encoder": lambda: new_encoder(
+            text_of(data),  # pyright: ignore[reportArgumentType]
+            settings[f"{block}.text_encoder"],
+        ),
     }
     torch.manual_seed(0)
     method = build(kind, asked, settings[block])
