@@ -47,8 +47,8 @@ class HiddenWords(nn.Module):
 
 class Follows(nn.Module):
     """Whether the second passage of a pair follows the first, from what an encoder makes of both together: how alike
-    the means over the tokens of either are, each first seen by a layer of its own. BERT reads `[CLS]` alone, which on
-    little text doesn't leave chance; this begins with a likeness that tells something from the first step on."""
+    the means over the tokens of either are, each first seen by a layer of its own. BERT reads `[CLS]`
+    alone; this begins with a likeness that tells something from the first step on, which little text needs."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
