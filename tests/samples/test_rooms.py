@@ -13,9 +13,9 @@ from PIL import Image
 from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "data/samples"))
-import rooms
-import solids
-from solids import RING, Solid
+import rooms  # pyright: ignore[reportMissingImports]
+import solids  # pyright: ignore[reportMissingImports]
+from solids import RING, Solid  # pyright: ignore[reportMissingImports]
 
 BEYOND = {
     "box": lambda p: np.abs(p).max(axis=1) - 1,
