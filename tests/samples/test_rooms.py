@@ -13,9 +13,9 @@ from PIL import Image
 from tests.conftest import ROOT
 
 sys.path.insert(0, str(ROOT / "data/samples"))
-import bodies
-import rooms
-from bodies import RING, Solid
+import bodies  # pyright: ignore[reportMissingImports]
+import rooms  # pyright: ignore[reportMissingImports]
+from bodies import RING, Solid  # pyright: ignore[reportMissingImports]
 
 BEYOND = {
     "box": lambda p: np.abs(p).max(axis=1) - 1,

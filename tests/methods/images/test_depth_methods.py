@@ -9,7 +9,7 @@ import torch
 
 from sslflow.data.depth import DepthFacts
 from sslflow.methods.images.depth_alignment import DepthAlignment
-from sslflow.methods.images.depth_prediction import reduced
+from sslflow.methods.images.depth_prediction import DepthPrediction, reduced
 from sslflow.networks.encoder import Encoder
 from sslflow.training.fit import fit
 from sslflow.training.ingredients import example_rows
@@ -38,8 +38,8 @@ def test_log_depth_is_standardised_and_unknown_is_the_mean() -> None:
 
 def test_a_crop_in_which_nothing_is_known_is_nobodys_answer() -> None:
     torch.manual_seed(0)
-    networks = [Encoder(channels, 16, name="resnet10", width=4, stem_stride=2) for channels in (3, 1)]
-    method = DepthAlignment(*networks, DepthFacts(0.0, 1.0), projector=(8, 8)).eval()
+    colour, deep = (Encoder(channels, 16, name="resnet10", width=4, stem_stride=2) for channels in (3, 1))
+    method = DepthAlignment(colour, deep, DepthFacts(0.0, 1.0), projector=(8, 8)).eval()
     images, maps = torch.randn(6, 3, 16, 16), torch.rand(6, 1, 16, 16) + 1
     ends = torch.zeros(6, 2, 3, 1, 1)
     maps[5] = 0
@@ -57,6 +57,7 @@ def test_the_best_constant_answer_is_the_mean_map_so_far() -> None:
     case = image_case("depth_prediction")
     batch = case.batch(16)
     method = case.method
+    assert isinstance(method, DepthPrediction)
     said = method.training_step(batch)["chance_loss"]
     true, known = reduced(batch.views[1], method.side)
     constant = (true * known).sum(dim=0) / known.sum(dim=0).clamp_min(1)
