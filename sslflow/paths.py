@@ -70,7 +70,7 @@ def maker(file: Path) -> str:
         stage = MAKERS.get(root, {}).get(first, "") or MAKERS.get(root, {}).get(first.partition(".")[0], "")
     name = file.stem.rpartition("-")[0]
     control = stage in ("probe", "finetune", "segment", "detect", "segment_volumes") and (
-        name in ("random", "pixels", "scratch") or start(name).exists()
+        name in ("random", "pixels", "words", "voxels", "scratch") or start(name).exists()
     )
     return f"{stage}_control" if control else stage
 
