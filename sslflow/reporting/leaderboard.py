@@ -20,10 +20,11 @@ PARTS = ("mean", "std", "n", "low", "high", "above", "above_low", "above_high", 
 
 _TUNED = re.compile(r"finetune_[0-9.]+pct")
 
+RAW = {"pixels": "raw pixels", "words": "bag of words", "voxels": "raw voxels"}
+"""Rows of examples themselves as features, of each kind of data."""
 CONTROLS = {
     "random": "random weights",
-    "pixels": "raw pixels",
-    "words": "bag of words",
+    **RAW,
     "scratch": "from scratch",
     "supervised": "supervised, all labels",
 }
@@ -90,7 +91,7 @@ def collect(
             **_summaries("finetune", name, seeds, tuned),
         }
     board["random"] = _summaries("probe", "random", seeds, probed)
-    board["pixels"] = _summaries("probe", "pixels", seeds, {**probed, "side": "side"})
+    board |= {name: _summaries("probe", name, seeds, {**probed, "side": "side"}) for name in RAW}
     board["scratch"] = _summaries("finetune", "scratch", seeds, tuned)
     return {name: row for name, row in board.items() if row}
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from sslflow.evaluation.intervals import Interval
 from sslflow.reporting.answers import START, Answers, fraction_name
 from sslflow.reporting.leaderboard import (
+    RAW,
     Board,
     Summary,
     is_accuracy,
@@ -50,7 +51,7 @@ def headline(board: Board, methods: Sequence[str], has_labels: bool, answers: An
     summary = board[best][metric]
     first = f"{best}: {measured} is right on {_percent(summary)} of the test images"
     starts = [name for name in order(board) if name.startswith(START) and metric in board[name]]
-    controls = starts or [name for name in ("random", "pixels") if metric in board.get(name, {})]
+    controls = starts or [name for name in ("random", *RAW) if metric in board.get(name, {})]
     gaps = []
     for control in controls:
         told = f"{control.removeprefix(START)}, frozen as it came" if starts else row_title(board, control)

@@ -44,6 +44,7 @@ SHOWN = (
     "segment_volumes",
     "detect",
     "match",
+    "language",
     "depth",
     "domains",
     "adapt",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 import shutil
 import subprocess
 from pathlib import Path
@@ -27,6 +28,7 @@ from sslflow.training.method import Method, find
 from sslflow.views.images import Views
 from tests.cases import MemoryImages
 from tests.conftest import ROOT
+from tests.text_fixtures import MemoryText
 from tests.volume_fixtures import MemoryVolumes
 
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -81,15 +83,19 @@ def test_a_change_of_the_shared_section_reaches_the_methods_after_dvc_has_rewrit
     assert {name: found[name] for name in ("lr", "clip", "warmup")} == {"lr": 0.125, "clip": 0.5, "warmup": 0.2}
 
 
+def images(content: dict[str, Any]) -> MemoryImages:
+    """Eight of noise."""
+    shape = (8, content["data"]["channels"], 64, 64)
+    return MemoryImages(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8), np.arange(8) % 2)
+
+
 def miniature(name: str, content: dict[str, Any]) -> tuple[Method, Views, Any, dict[str, Any]]:
-    """A method as a recipe has it, on eight images of 64 pixels, or eight small volumes."""
+    """A method as a recipe has it, on eight images of 64 pixels, or a few small volumes or verses."""
     problems: list[str] = []
     settings = checked(pretrain.schemas(name), content, problems)
     assert not problems
-    data: Any = MemoryVolumes(8)
-    if data_kind(content) != data.format.kind:
-        pixels = np.random.default_rng(0).integers(0, 256, (8, content["data"]["channels"], 64, 64), dtype=np.uint8)
-        data = MemoryImages(pixels, np.arange(8) % 2)
+    made: dict[str, Callable[[], Any]] = {"images": lambda: images(content), "text": MemoryText}
+    data = (made | {"volumes": lambda: MemoryVolumes(8)})[data_kind(content)]()
     kind, block = find(name), f"methods.{name}"
     start = Continued(**settings[f"{block}.start"])
 
@@ -101,7 +107,7 @@ def miniature(name: str, content: dict[str, Any]) -> tuple[Method, Views, Any, d
     asked = {
         "encoder": lambda: encoder(start.weights),
         "teacher": lambda: encoder(start.teacher),
-        "images": lambda: 8,
+        "images": lambda: len(data.pretraining_rows),
         "labels": lambda: torch.arange(8) % 2,
         "tokens": lambda: text_of(data),  # pyright: ignore[reportArgumentType]
         "text_encoder": lambda: new_encoder(
@@ -111,7 +117,7 @@ def miniature(name: str, content: dict[str, Any]) -> tuple[Method, Views, Any, d
     }
     torch.manual_seed(0)
     method = build(kind, asked, settings[block])
-    train = settings[f"{block}.train"] | {"epochs": 1, "batch_size": 4, "compile": False}
+    train = settings[f"{block}.train"] | {"epochs": 1, "batch_size": len(data.pretraining_rows) // 2, "compile": False}
     return method, kind.Views(data.format, **settings[f"{block}.views"]), data, train
 
 
