@@ -16,8 +16,8 @@ from sslflow.examination.captions.answers import Answers, Compares, Tells, by_co
 from sslflow.examination.captions.exam import chance, judged, means, write_answers
 from sslflow.examination.captions.questions import Match, Questions, questions
 from sslflow.features.extract import extract
-from sslflow.networks.encoder import Encoder
 from sslflow.networks.matcher import save_matcher
+from sslflow.networks.saved import ENCODERS
 from sslflow.runtime.device import compute, place
 from sslflow.runtime.files import write_metrics
 from sslflow.settings.params import Over, Schemas, read
@@ -25,7 +25,7 @@ from sslflow.stages.entry import run
 from sslflow.training.continued import Continued
 from sslflow.training.fit import fit
 from sslflow.training.ingredients import build, example_rows, of_examples, own_schemas
-from sslflow.training.method import Method, find
+from sslflow.training.method import Method, find, kind_of
 from sslflow.training.provenance import how_images_are, made_by
 from sslflow.training.saved import load_weights
 
@@ -37,7 +37,7 @@ def schemas(method: str) -> Schemas:
     kind, block = find(method), f"methods.{method}"
     return {
         "compute": compute,
-        "encoder": Encoder,
+        "encoder": ENCODERS[kind_of(kind)],
         "extract": extract,
         "match": Match,
         block: kind,

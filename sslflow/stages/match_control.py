@@ -17,22 +17,23 @@ from sslflow.examination.captions.exam import chance, judged, means, write_answe
 from sslflow.examination.captions.questions import Match, Questions, questions
 from sslflow.features.extract import extract
 from sslflow.features.pixels import pixels
-from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import ENCODERS
 from sslflow.networks.starts import BLIND
 from sslflow.networks.weights import encoder_of
 from sslflow.runtime.device import compute
 from sslflow.runtime.files import write_metrics
 from sslflow.settings.params import read
+from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
 
 
-def schemas() -> Mapping[str, Callable[..., Any]]:
+def schemas(kind: str) -> Mapping[str, Callable[..., Any]]:
     """The sections of params.yaml that this stage reads, and what they configure."""
-    return {"compute": compute, "encoder": Encoder, "extract": extract, "match": Match}
+    return {"compute": compute, "encoder": ENCODERS[kind], "extract": extract, "match": Match}
 
 
 def main(name: str, seed: int) -> None:
-    settings = read(schemas())
+    settings = read(schemas(data_kind()))
     device = compute(**settings["compute"])
     dataset, title, folder = Dataset[Any](), paths.run_name(name, seed), paths.matched(name, seed)
     asked = questions(dataset, Match(**settings["match"]))

@@ -15,7 +15,6 @@ import torch
 from dvc.utils.hydra import apply_overrides
 
 from sslflow.commands import check
-from sslflow.networks.saved import new_encoder
 from sslflow.networks.starts import Start
 from sslflow.networks.weights import given
 from sslflow.settings.params import Over, ParamsError, checked, load, read
@@ -23,7 +22,7 @@ from sslflow.settings.sections import data_kind
 from sslflow.stages import pretrain
 from sslflow.training.continued import Continued
 from sslflow.training.fit import fit
-from sslflow.training.ingredients import build, text_of
+from sslflow.training.ingredients import build, of_examples
 from sslflow.training.method import Method, find
 from sslflow.views.images import Views
 from tests.cases import MemoryImages
@@ -100,21 +99,15 @@ def miniature(name: str, content: dict[str, Any]) -> tuple[Method, Views, Any, d
     start = Continued(**settings[f"{block}.start"])
 
     def encoder(weights: str) -> Any:
-        if weights == "random":
-            return new_encoder(data.format, settings["encoder"])
         return given(Start(**content["starts"][weights] | {"side": 64}), data.format)
 
-    asked = {
-        "encoder": lambda: encoder(start.weights),
-        "teacher": lambda: encoder(start.teacher),
-        "images": lambda: len(data.pretraining_rows),
-        "labels": lambda: torch.arange(8) % 2,
-        "tokens": lambda: text_of(data),  # pyright: ignore[reportArgumentType]
-        "text_encoder": lambda: new_encoder(
-            text_of(data),  # pyright: ignore[reportArgumentType]
-            settings[f"{block}.text_encoder"],
-        ),
-    }
+    words = settings.get(f"{block}.text_encoder", {})
+    asked = dict(of_examples(data, data.pretraining_rows, settings["encoder"], text_encoder=words))
+    asked |= {"labels": lambda: torch.arange(8) % 2}
+    if start.weights != "random":
+        asked |= {"encoder": lambda: encoder(start.weights)}
+    if start.teacher != "random":
+        asked |= {"teacher": lambda: encoder(start.teacher)}
     torch.manual_seed(0)
     method = build(kind, asked, settings[block])
     train = settings[f"{block}.train"] | {"epochs": 1, "batch_size": len(data.pretraining_rows) // 2, "compile": False}
