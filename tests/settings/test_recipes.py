@@ -94,7 +94,7 @@ def miniature(name: str, content: dict[str, Any]) -> tuple[Method, Views, Any, d
     settings = checked(pretrain.schemas(name), content, problems)
     assert not problems
     made: dict[str, Callable[[], Any]] = {"images": lambda: images(content), "text": MemoryText}
-    data = (made | {"volumes": lambda: MemoryVolumes(8)})[data_kind(content)]()
+    data: Any = (made | {"volumes": lambda: MemoryVolumes(8)})[data_kind(content)]()
     kind, block = find(name), f"methods.{name}"
     start = Continued(**settings[f"{block}.start"])
 
