@@ -55,6 +55,8 @@ WEIGHTS = {
     "language_control": 20,
     "detect": 180,
     "detect_control": 180,
+    "segment_volumes": 120,
+    "segment_volumes_control": 90,
     "depth": 120,
     "depth_control": 90,
     "adapt": 12,

@@ -100,7 +100,7 @@ def made_up_captions(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def recipe_of(method: str) -> Path:
     """The recipe with the settings of a method for images: the one of all of these, or else one that has it."""
     others = (file for file in sorted(RECIPE.parent.glob("*.yaml")) if method in (load(file).get("methods") or {}))
-    return RECIPE if method in load(RECIPE)["methods"] else next(others)
+    return RECIPE if method in load(RECIPE)["methods"] else next(others, RECIPE)
 
 
 def tinted(images: np.ndarray) -> np.ndarray:

@@ -27,11 +27,14 @@ from pipelines.plan import group, outputs, plan
 from sslflow import cli
 from sslflow.commands import check
 from sslflow.settings.params import Over, ParamsError, keys, load
+from sslflow.settings.sections import IMAGES, KINDS, data_kind
 from tests.conftest import RECIPE, ROOT
 
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-FOR_IMAGES = [recipe for recipe in RECIPES if load(recipe)["run"]["methods"]]
+OTHERS = ("captions", "depth", "scenes", "text", "volumes")
+"""Recipes with settings and results that `make full` has not."""
+FOR_IMAGES = [one for one in RECIPES if load(one)["run"]["methods"] and data_kind(load(one)) == IMAGES]
 PROGRAMS = ("sslflow", "dvc", "make", "python")
 HELD = {
     "<method>": "[^/]+",
@@ -112,7 +115,7 @@ def stages(project: Path) -> set[str]:
 def outs(project: Path) -> list[str]:
     """What the stages of `make full` write, and those of the recipes for what it has not."""
     found = outputs(project)
-    for recipe in ("scenes", "depth", "captions"):
+    for recipe in OTHERS:
         shutil.copy(ROOT / f"recipes/{recipe}.yaml", project / "params.yaml")
         found += outputs(project)
     shutil.copy(RECIPE, project / "params.yaml")
@@ -156,7 +159,7 @@ def of_sslflow(line: list[str], monkeypatch: pytest.MonkeyPatch, stages: set[str
     assert not rest
     assert set(getattr(asked, "targets", ())) <= stages
     if getattr(asked, "show", None):
-        assert asked.show in {name for kind in check.BLOCKS for name in check.names(kind)}
+        assert asked.show in {name for kind in (*KINDS, "clips", "adaptation") for name in check.names(kind)}
 
 
 def of_dvc(line: list[str], stages: set[str], outs: list[str], folder: Path) -> None:
@@ -321,11 +324,17 @@ def dotted(values: dict[str, Any], place: str = "") -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def settings() -> set[str]:
-    """All that can stand in params.yaml with the blocks and sets of recipes/full.yaml."""
-    content = load(RECIPE)
-    read = {section: one for own in check.all_schemas(content).values() for section, one in own.items()}
-    targets = {section: one.target if isinstance(one, Over) else one for section, one in read.items()}
-    return {*dotted(content), *(f"{section}.{key}" for section, target in targets.items() for key in keys(target))}
+    """All that can stand in params.yaml with the blocks and sets of recipes/full.yaml, and of those for what it has
+    not."""
+    found: set[str] = set()
+    for content in (load(RECIPE), *(load(ROOT / f"recipes/{name}.yaml") for name in OTHERS)):
+        read = {section: one for own in check.all_schemas(content).values() for section, one in own.items()}
+        targets = {section: one.target if isinstance(one, Over) else one for section, one in read.items()}
+        found |= {
+            *dotted(content),
+            *(f"{section}.{key}" for section, target in targets.items() for key in keys(target)),
+        }
+    return found
 
 
 SECTIONS = "|".join(load(RECIPE))

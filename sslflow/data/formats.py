@@ -99,6 +99,8 @@ class VolumeFormat:
 
 
 AnyFormat = ImageFormat | ClipFormat | TextFormat | VolumeFormat
+UNITS: dict[str, str] = {kind.kind: kind.unit for kind in get_args(AnyFormat)}
+"""What one calls the examples, by kinds of data."""
 
 
 def described(format: AnyFormat, classes: Sequence[str]) -> dict[str, Any]:

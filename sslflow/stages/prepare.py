@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sslflow import paths
-from sslflow.data.dataset import Dataset
+from sslflow.data.formats import UNITS
 from sslflow.ingest.images.prepare import prepare as prepare_images
 from sslflow.ingest.put_aside import unusable_images
 from sslflow.ingest.text.prepare import prepare as prepare_text
@@ -44,7 +44,7 @@ def main() -> None:
         tell(line)
     write_metrics(paths.metrics("prepare"), counts)
     splits = ", ".join(f"{counts[split]} {split}" for split in ("pool", "train", "test") if counts[split])
-    unit = Dataset[Any]().format.unit
+    unit = UNITS[kind]
     others = [f"{counts['other_files']} other files"] if "other_files" in counts else []
     told = ", ".join([*(f"{counts[one]} {one}" for one in ("quarantined", "duplicates", "leaked")), *others])
     print(

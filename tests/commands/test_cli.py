@@ -246,7 +246,7 @@ def test_the_check_says_what_there_is(capsys: pytest.CaptureFixture[str], monkey
     assert code == 0
     known = (
         f"{len(adaptation.names())} for adaptation, {len(clips.names())} for clips, "
-        f"{len(images.names('images'))} for images"
+        f"{len(load(tiny.ROOT / 'recipes/full.yaml')['methods'])} for images"
     )
     assert f"is in order: {len(check.stage_names())} stages; methods: " in out
     assert sorted(known.split(", ")) == sorted(out.partition("methods: ")[2].strip().split(", "))

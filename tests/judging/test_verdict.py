@@ -15,8 +15,10 @@ from sslflow import paths
 from sslflow.judging.verdict import Finding, findings
 from sslflow.reporting.curves import read_curve
 from sslflow.runtime.files import read_json
+from sslflow.settings.params import load
 from sslflow.stages import inspect, pretrain
-from sslflow.training.method import Choices, names
+from sslflow.training.method import Choices
+from tests.conftest import RECIPE
 from tests.make_curves import CURVES, HEALTHY, SICK, Row
 
 # Curves made up. Each is a healthy one but for what its test changes.
@@ -318,7 +320,7 @@ IN_THE_END = {
 def test_every_kept_curve_is_judged_and_every_method_has_a_healthy_one():
     assert {file.stem for file in CURVES.glob("*.csv")} == {*HEALTHY, *SICK}
     assert {*SICK} == {*EXPECTED, *IN_THE_END}
-    assert {*names()} <= {*HEALTHY}
+    assert {*load(RECIPE)["methods"]} <= {*HEALTHY}
 
 
 @pytest.mark.parametrize("name", HEALTHY)

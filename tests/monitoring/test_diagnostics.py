@@ -18,10 +18,11 @@ from sslflow.monitoring.diagnostics import alignment, alpha_req, feature_std, ra
 from sslflow.monitoring.watch import Watch
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.rng import derive
+from sslflow.settings.sections import KINDS
 from sslflow.training.fit import fit
 from sslflow.training.method import Method, names
 from sslflow.training.run import first_row, row
-from tests.cases import image_case
+from tests.cases import make
 
 CPU = torch.device("cpu")
 SETTINGS = {"epochs": 2, "batch_size": 40, "lr": 1e-3}
@@ -164,9 +165,9 @@ def test_signs_are_those_of_batch_norm_over_the_very_images(dataset):
     assert signs["projection_rankme"] == pytest.approx(rankme(projections), rel=0.02)
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [f"{kind} {name}" for kind in KINDS for name in names(kind)])
 def test_every_method_can_be_looked_at(name):
-    case = image_case(name, count=40)
+    case = make(name)
     signs = Watch(case.method, case.views, case.data, case.data.pretraining_rows, CPU, 0)()
     assert all(math.isfinite(value) for value in signs.values())
     assert signs["rankme"] > 2

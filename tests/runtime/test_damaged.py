@@ -309,6 +309,9 @@ def test_the_maker_of_a_file_is_the_stage_that_has_it_among_its_outputs(
     write_start("lite0", None)
     controls = {"${run.controls}": ["random", "pixels", "lite0"], "${run.tuned_controls}": ["scratch", "lite0"]}
     controls["${run.segment_controls}"] = controls["${run.detect_controls}"] = ["random", "scratch", "lite0"]
+    controls["${run.segment_volumes_controls}"] = ["random", "scratch"]
+    controls |= {"${run.match_controls}": ["blind", "lite0"], "${run.depth_controls}": ["mean", "scratch", "lite0"]}
+    controls["${run.language_controls}"] = ["unigram", "trigram", "words"]
     for stage, block in YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"].items():
         words = {"item.seed": "0", "item.method": "simclr", "key": "pair"}
         for control in controls.get(block.get("matrix", {}).get("control"), ["none"]):

@@ -14,8 +14,6 @@ from annotated_types import Ge
 from sslflow.data.classes import counted, lacking, summary
 from sslflow.data.formats import VolumeFormat, described
 from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN
-from sslflow.data.truth import Annotated as Known
-from sslflow.data.truth import truth_facts, write_truth
 from sslflow.ingest.records import Rejected, escape
 from sslflow.ingest.shards import Moments, ShardWriter
 from sslflow.ingest.volumes.blocks import Block, cut
@@ -88,7 +86,7 @@ def prepare(
 
     for note in found.notes:
         say(note)
-    book, known, moments = Book(list(found.rejected)), dict[int, Known](), dict[str, Moments]()
+    book, known, moments = Book(list(found.rejected)), dict[int, np.ndarray](), dict[str, Moments]()
     labelled: list[tuple[str, int]] = []
     with replacing_folder(folder) as temporary:
         shape = (1, side, side, side)
@@ -102,7 +100,7 @@ def prepare(
                     moments.setdefault(record.split, Moments()).add(block.values.reshape(1, side, -1))
                     labelled.append((record.split, label))
                     if block.tissues is not None:
-                        known[row] = Known(block.tissues.reshape(side, -1))
+                        known[row] = block.tissues.reshape(side, -1)
                 if number % 100 == 0:
                     tell(f"prepare  {number} volumes of {len(found.records)}  {len(writer)} blocks")
             check(book, len(writer), where, max_bad)
@@ -119,7 +117,10 @@ def prepare(
         facts = {**described(form, names), "counts": counts, "warnings": warnings}
         if tissues:
             write_csv(temporary / "annotations.csv", ("path", "fate", "reason"), book.unusable_labels())
-            write_truth(temporary, known)
+            from sslflow.data.truth import Annotated as Known  # brings torch
+            from sslflow.data.truth import truth_facts, write_truth
+
+            write_truth(temporary, {row: Known(mask) for row, mask in known.items()})
             facts["truth"] = {**truth_facts(tissues.names, ()), "shape": [side, side, side]}
         write_json(temporary / "dataset.json", facts)
     return {
