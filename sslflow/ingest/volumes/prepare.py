@@ -181,7 +181,7 @@ def _blocks(
     book.filled += min(values.shape) < side
     book.unknown += bool(spacing) and volume.steps is None
     if volume.steps is not None:
-        book.spacings[tuple(round(float(step), 2) for step in volume.steps)] += 1
+        book.spacings[tuple(float(f"{step:.3g}") for step in volume.steps)] += 1
     if volume.patient:
         book.patients.setdefault(volume.patient, set()).add(record.group)
     own = _tissues(record, volume, classes, book)

@@ -10,7 +10,7 @@ import numpy as np
 # nibabel and scipy are imported where volumes are worked on: they take long to load, and signatures need neither.
 
 CLOSE = 1e-3
-"""Millimetres, or shares of one, by which what is the same may differ."""
+"""Share by which what is the same may differ."""
 FEWEST = 2
 """Slices: one alone is an image."""
 
@@ -69,7 +69,8 @@ def checked(volume: Volume, max_voxels: int) -> Volume:
         raise Unusable(f"too large: {values.size:,} voxels, and data.max_voxels is {max_voxels:,}")
     if volume.affine is not None:
         linear = volume.affine[:3, :3]
-        if not np.isfinite(volume.affine).all() or abs(np.linalg.det(linear)) < 1e-9:
+        whole = np.linalg.norm(linear, axis=0).prod()  # of voxels of micrometres it is small, too
+        if not np.isfinite(volume.affine).all() or abs(np.linalg.det(linear)) <= 1e-6 * whole:
             raise Unusable("affine: it says that all voxels lie in one plane, or nothing that is a number")
     # A mask of true and false: numbers like any other from here on.
     return replace(volume, values=values.astype(np.uint8) if values.dtype.kind == "b" else values)
@@ -107,7 +108,7 @@ def same_grid(one: Volume, other: Volume) -> bool:
     if one.affine is None or other.affine is None:
         return True
     steps = np.linalg.norm(one.affine[:3, :3], axis=0)
-    return bool(np.allclose(one.affine, other.affine, rtol=0, atol=max(CLOSE, 0.01 * float(steps.min()))))
+    return bool(np.allclose(one.affine, other.affine, rtol=0, atol=0.01 * float(steps.min())))
 
 
 def resampled(

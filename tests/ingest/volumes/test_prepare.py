@@ -8,6 +8,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
@@ -47,6 +48,19 @@ def test_however_a_volume_is_stored_it_comes_out_the_same(tmp_path: Path, axes: 
     assert np.array_equal(found.values, values)
     assert found.steps is not None
     np.testing.assert_allclose(found.steps, (1, 2, 3), atol=1e-6)
+
+
+@pytest.mark.parametrize(("unit", "step"), [("mm", 0.5), ("unknown", 0.5), ("micron", 0.0005), ("meter", 500.0)])
+@pytest.mark.parametrize("known", [True, False])
+def test_lengths_of_other_units_become_millimetres(tmp_path: Path, unit: str, step: float, known: bool) -> None:
+    image = nib.Nifti1Image(gradient(), np.diag([0.5, 0.5, 0.5, 1.0]) if known else None)
+    image.header.set_zooms((0.5, 0.5, 0.5))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii")
+    found = read_file(tmp_path / "a.nii", MOST)
+    assert (found.affine is not None) == known
+    assert found.steps is not None
+    np.testing.assert_allclose(found.steps, (step,) * 3, rtol=1e-6)
 
 
 def test_a_tilted_volume_is_brought_to_the_closest_axes_and_not_turned(tmp_path: Path) -> None:
