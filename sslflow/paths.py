@@ -9,6 +9,7 @@ SAMPLES = Path("data/samples")
 LISTINGS = Path("data/listings")
 LISTING = LISTINGS / "data.csv"
 WEIGHTS_LISTING = LISTINGS / "weights.csv"
+WORDS_LISTING = LISTINGS / "words.csv"
 PREPARED = Path("data/prepared")
 ARTIFACTS = Path("artifacts")
 METRICS = ARTIFACTS / "metrics"

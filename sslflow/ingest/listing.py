@@ -69,13 +69,15 @@ def write_domains_listing(
     return _write(file, section, {"source_path": (source, source_path), "target_path": (target, target_path)})
 
 
-def write_weights_listing(file: Path, weights: Mapping[str, str]) -> int:
+def write_named_listing(file: Path, names: Mapping[str, str]) -> int:
     """A row for each file that a setting names: `setting`, the file's whole name as `path`, and the hash of what it
     holds, `sha256`. Where nothing has changed, `file` is not touched. Raises `ValueError` where a file isn't there."""
-    named = {setting: Path(name) for setting, name in weights.items() if name}
+    named = {setting: Path(name) for setting, name in names.items() if name}
     for setting, place in named.items():
         if not place.is_file():
             what = "such a file" if setting.endswith("split") else "a file of weights, or a block of starts"
+            if setting.startswith("language."):
+                what = "such a file, or a set that gensim brings along (docs/text.md)"
             raise ValueError(f"{setting}: there is no file {place}; name {what}, or '' to do without one")
     rows = [(setting, escape(str(place)), sha256(place)) for setting, place in named.items()]
     write_csv(file, ("setting", "path", "sha256"), rows, if_different=True)

@@ -33,7 +33,7 @@ class HiddenWords(nn.Module):
     shares: Tensor
 
     def __init__(self, encoder: TextEncoder, counts: tuple[int, ...]) -> None:
-        """`counts`: how often each word occurs, from which the bias and the chance level are known."""
+        """`counts`: how often each word occurs, from which the chance level is known."""
         super().__init__()
         self.encoder, self.head = encoder, WordHead(encoder)
         occurrences = torch.tensor(counts or (0,) * encoder.vocabulary, dtype=torch.float64) + 1

@@ -1,5 +1,5 @@
-"""scan: lists of the raw files of `data` and of the named sets of `domains` and `clips`, made anew in every run, which
-tell whether there is something to prepare."""
+"""scan: lists of the raw files of `data` and of the named sets of `domains` and `clips`, and of files that settings
+name, made anew in every run, which tell whether there is something to prepare."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sslflow import paths
+from sslflow.examination.language.likeness import IN_GENSIM
 from sslflow.ingest.domains import prepare_domains
 from sslflow.ingest.images.prepare import prepare as prepare_images
 from sslflow.ingest.listing import (
@@ -16,7 +17,7 @@ from sslflow.ingest.listing import (
     write_clips_listing,
     write_domains_listing,
     write_listing,
-    write_weights_listing,
+    write_named_listing,
 )
 from sslflow.ingest.text.prepare import prepare as prepare_text
 from sslflow.ingest.videos.prepare import prepare_clips
@@ -38,7 +39,7 @@ KINDS = {
 }
 """What each section configures, of images where `data` holds those, and those of its settings that say where raw files
 lie."""
-SECTIONS = ("adapt", "clips", "data", "domains", "pretrain_clips", "starts")
+SECTIONS = ("adapt", "clips", "data", "domains", "language", "pretrain_clips", "starts")
 """What `dvc.yaml` says that it reads: the sets have names of the user's own."""
 COPIES = (".dvc", "tmp", "exps")
 """Where in a project DVC runs experiments that are not run in it."""
@@ -60,8 +61,14 @@ def main() -> None:
     kind = data_kind(content)
     settings = read({name: one for section in ("data", *found) for name, one in schemas(section, kind).items()})
     files, named = _weights(content)
-    _refuse_copy(settings, files)
-    known = {paths.LISTING, paths.WEIGHTS_LISTING, *(paths.listing(*section.split(".", 1)) for section in found)}
+    words = _words(content)
+    _refuse_copy(settings, files | words)
+    known = {
+        paths.LISTING,
+        paths.WEIGHTS_LISTING,
+        paths.WORDS_LISTING,
+        *(paths.listing(*section.split(".", 1)) for section in found),
+    }
     for file in set(paths.LISTINGS.glob("*.csv")) - known:
         file.unlink()
     starts = {
@@ -73,7 +80,8 @@ def main() -> None:
     for name, start in starts.items():
         write_start(name, start)
     known_by = {setting: str(paths.start(name)) for setting, name in named.items()}
-    rows = write_weights_listing(paths.WEIGHTS_LISTING, files | known_by)
+    rows = write_named_listing(paths.WEIGHTS_LISTING, files | known_by)
+    rows += write_named_listing(paths.WORDS_LISTING, words)
     for section, own in settings.items():
         kind, _, name = section.partition(".")
         where: Mapping[str, Any] = {key: own[key] for key in KINDS[kind][1] if key in own}
@@ -86,14 +94,14 @@ def main() -> None:
     print(f"scan  {rows} files and folders; {time.monotonic() - started:.1f} s")
 
 
-def _refuse_copy(settings: Mapping[str, Mapping[str, Any]], weights: Mapping[str, str]) -> None:
+def _refuse_copy(settings: Mapping[str, Mapping[str, Any]], files: Mapping[str, str]) -> None:
     """Raises `ValueError` where this is the copy of the project that DVC makes for an experiment, and what a setting
     names was left behind: neither Git nor DVC knows it."""
     here = Path.cwd()
     project = next((folder.parents[2] for folder in here.parents if folder.parts[-3:] == COPIES), None)
     if project is None:
         return
-    named = [(setting, name) for setting, name in weights.items() if name]
+    named = [(setting, name) for setting, name in files.items() if name]
     for section, own in settings.items():
         configured, places = KINDS[section.partition(".")[0]]
         for source, place in zip(places[::2], places[1::2], strict=False):
@@ -141,6 +149,16 @@ def _weights(content: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
         else:
             named[setting] = name
     return files, named
+
+
+def _words(content: dict[str, Any]) -> dict[str, str]:
+    """The files of words that `language` names, by settings; sets that come along with gensim are none. What is no name
+    is said where the section is read."""
+    own = lookup(content, "language")
+    sets = own.get("similarity")
+    named = {f"language.similarity[{place}]": name for place, name in enumerate(sets if isinstance(sets, list) else [])}
+    named["language.analogies"] = own.get("analogies")
+    return {setting: name for setting, name in named.items() if isinstance(name, str) and name not in IN_GENSIM}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from sslflow.views.images import Views
 
 LOWEST = len(SPECIAL)
 """The first token that is a word or a part of one."""
-SAMPLE, UNCHANGED = 0.8, 0.9
+MASKED, UNCHANGED = 0.8, 0.9
 """Of the words that are asked for, the share that `[MASK]` takes the place of, and from which on they stay as they are;
 between the two another word stands there (arXiv:1810.04805)."""
 
@@ -56,7 +56,7 @@ class Hiding(nn.Module):
         asked = words & (noise <= last)
         kind = torch.rand(tokens.shape, device=tokens.device)
         others = torch.randint(LOWEST, self.vocabulary, tokens.shape, device=tokens.device)
-        changed = torch.where(kind < SAMPLE, MASK, torch.where(kind < UNCHANGED, others, tokens))
+        changed = torch.where(kind < MASKED, MASK, torch.where(kind < UNCHANGED, others, tokens))
         return torch.where(asked, changed, tokens), torch.where(asked, tokens, -1)
 
 

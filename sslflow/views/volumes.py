@@ -29,9 +29,12 @@ class VolumeView(Views):
 
     def __init__(self, format: VolumeFormat, *, shift: Fraction = 0.1, flip: Fraction = 0.5) -> None:
         """`shift`: largest move along each axis, as a share of the side; `flip`: probability of a mirror image along
-        the first axis, left to right: along the others it would take away where up is, and where the front."""
+        the first axis, left to right: along the others it would take away where up is, and where the front. Raises
+        `ValueError` for a move of a whole side, which no reflected border covers."""
         super().__init__(format)
         self.padding, self.flip = round(shift * format.side), flip
+        if self.padding >= format.side:
+            raise ValueError(f"views.shift {shift:g} moves volumes by their whole side: set it to less, such as 0.1")
 
     @torch.no_grad()
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +16,11 @@ from torch import Tensor
 
 from sslflow.data.tokens import BETWEEN, FIRST, MASK
 from sslflow.examination.language import likeness
+from sslflow.examination.language.exam import Asked, examine
 from sslflow.examination.language.following import Questions, answers
 from sslflow.examination.language.hidden import hidden_words, perplexity
 from sslflow.examination.language.ngrams import Trigram, Unigram
-from sslflow.examination.language.rows import vocabulary
+from sslflow.examination.language.rows import of_method, vocabulary
 from sslflow.methods.text.masked_lm import MaskedLM
 from tests.cases import text_case
 from tests.text_fixtures import MemoryText
@@ -115,6 +119,19 @@ def test_what_follows_is_won_lost_or_even() -> None:
     assert np.nanmean(answers(asked, lambda one, two: -knows(one, two))["same"]) == 0
 
 
+@pytest.mark.parametrize("documents", [1, 2])
+def test_a_single_document_to_test_on_has_no_other_to_tell_from(data: MemoryText, documents: int) -> None:
+    """Nothing is a number then that is none: metrics must be finite."""
+    case = text_case("bert")
+    chosen = np.flatnonzero(data.groups <= documents)
+    dataset: Any = SimpleNamespace(rows=lambda _: chosen, read=data.read, groups=data.groups, format=data.format)
+    row = replace(of_method(case.method.eval(), data.format, torch.device("cpu")), hidden=None, vectors=None)
+    found = examine(row, dataset, None, Asked(), 0)  # pyright: ignore[reportArgumentType]
+    assert found.metrics["pairs"] == 3 * documents
+    assert all(map(math.isfinite, found.metrics.values()))
+    assert ("other" in found.metrics) == ("following_accuracy" in found.metrics) == (documents > 1)
+
+
 def test_likeness_of_words_and_analogies(tmp_path: Path) -> None:
     numbers = {"man": 5, "woman": 6, "king": 7, "queen": 8, "stone": 9}
     vectors = np.zeros((12, 3))
@@ -148,6 +165,10 @@ def test_sets_that_are_none_are_told(tmp_path: Path) -> None:
     file.write_text("only words\n")
     with pytest.raises(ValueError, match="two words and a number"):
         likeness.read_pairs(file)
+    file.write_bytes("häuser\thäuser\t1\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="not UTF-8"):
+        likeness.read_pairs(file)
+    file.write_text("only words\n")
     with pytest.raises(ValueError, match="four words"):
         likeness.read_analogies(file)
 

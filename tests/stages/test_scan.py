@@ -167,7 +167,7 @@ def test_the_stage(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert paths.LISTING.read_text() == listed(root)
     assert paths.WEIGHTS_LISTING.read_text() == "setting,path,sha256\n"
     assert capsys.readouterr().out.startswith("scan  8 files and folders; ")
-    assert sorted(file.name for file in paths.LISTINGS.iterdir()) == ["data.csv", "starts", "weights.csv"]
+    assert sorted(file.name for file in paths.LISTINGS.iterdir()) == ["data.csv", "starts", "weights.csv", "words.csv"]
 
 
 def test_weights_of_the_user_s_own_names_are_told_by_what_they_are(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,6 +272,25 @@ def test_a_split_file_that_a_setting_names_is_listed(root: Path, monkeypatch: py
     write(Path("split.json"), b"{}")
     scan.main()
     assert "adapt.split,split.json," in paths.WEIGHTS_LISTING.read_text()
+
+
+def test_sets_of_words_of_the_user_s_own_are_listed_by_what_they_hold(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root.parent)
+    language = {"similarity": ["simlex999", "pairs.tsv", ""], "analogies": "analogies"}
+    write_params()
+    content = YAML().load(Path("params.yaml"))
+    YAML().dump({**content, "language": language}, Path("params.yaml"))
+    with pytest.raises(
+        ValueError, match=r"language.similarity\[1\]: there is no file pairs.tsv; name such a file, or a"
+    ):
+        scan.main()
+    for words in (b"a\tb\t1", b"a\tb\t2"):
+        write(Path("pairs.tsv"), words)
+        scan.main()
+        lines = paths.WORDS_LISTING.read_text().splitlines()
+        assert lines[1:] == [f"language.similarity[1],pairs.tsv,{sha256(Path('pairs.tsv'))}"]
 
 
 @pytest.mark.parametrize("kind", ["coco", "masks", "voc"])

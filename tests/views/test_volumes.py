@@ -200,3 +200,10 @@ def test_cubes_are_cut_where_they_are_asked_for_and_laid_side_by_side() -> None:
     )
     assert whole.shape == (2, 1, 8, 8, 8)
     assert whole.min() >= 1
+
+
+def test_a_move_of_the_whole_side_is_told() -> None:
+    with pytest.raises(ValueError, match=r"views\.shift 1 moves volumes by their whole side"):
+        VolumeView(FORMAT, shift=1.0)
+    (view,) = VolumeView(FORMAT, shift=0.9)(Fields(volumes=volumes()))
+    assert view.shape == (6, 1, 12, 12, 12)

@@ -32,7 +32,7 @@ _COMMON, _RARE = 50, 1500
 class Asked:
     """`passages`: at most so many test passages are asked about. `similarity`: sets of pairs of words and how alike
     people say they are, `wordsim353` and `simlex999` where the package gensim is installed, or files of two words and a
-    number a line; `analogies`, likewise `analogies`, or a file of four words a line; '' for none."""
+    number a line; `analogies`, likewise `analogies`, or a file of four words a line; '' for none, of both."""
 
     passages: Count = 500
     similarity: tuple[str, ...] = ("wordsim353", "simlex999")
@@ -77,7 +77,7 @@ def examine(row: Row, dataset: Dataset[TextFormat], tokenizer: Tokenizer, asked:
             if not np.isnan(won).all():
                 found.metrics[name] = float(np.nanmean(won))
         found.metrics |= {"by_likeness": float(not row.decides), "pairs": float(len(own.rows))}
-        if row.decides:
+        if row.decides and (own.other >= 0).any():
             found.metrics["following_accuracy"] = _decided(own, row)
     groups = dataset.groups[both]
     found.passages = {"row": both, "group": groups, "words": count, "log_likelihood": _nulls(logs)}
@@ -106,7 +106,7 @@ def _ask_of_words(
     def spelled(word: str) -> str:
         return word if word in numbers else word.lower()
 
-    for name in (*asked.similarity, *([asked.analogies] if asked.analogies else [])):
+    for name in filter(None, (*asked.similarity, asked.analogies)):
         file, title = likeness.find_set(name), name.rpartition("/")[2].partition(".")[0]
         if file is None:
             found.notes.append(f"without {name}: the package gensim, which brings it along, is not installed")
@@ -130,7 +130,7 @@ def _ask_of_words(
     counts = np.asarray(dataset.format.counts)
     frequent = sorted((word for word in numbers if len(word) > 3), key=lambda word: -counts[numbers[word]])
     kept = [word for word in numbers if counts[numbers[word]] >= 5]
-    chosen = [word for word in frequent[_COMMON:_RARE] if word in set(kept)]
+    chosen = [word for word in frequent[_COMMON:_RARE] if counts[numbers[word]] >= 5]
     chosen = chosen[:: max(1, len(chosen) // SHOWN_WORDS)][:SHOWN_WORDS]
     if chosen:
         found.shown["nearest"] = likeness.nearest(vectors, {word: numbers[word] for word in kept}, chosen)

@@ -38,7 +38,7 @@ def read_pairs(file: Path) -> Pairs:
     """Lines of two words and a number, parted by tabs or commas; lines that begin with `#` and titles are passed over.
     Raises `ValueError` where there is no such line."""
     found = []
-    for line in file.read_text("utf-8").splitlines():
+    for line in _lines(file):
         parts = [part.strip() for part in line.replace(",", "\t").split("\t")]
         if len(parts) >= 3 and not line.startswith("#") and (number := _number(parts[2:])) is not None:
             found.append((parts[0], parts[1], number))
@@ -50,7 +50,7 @@ def read_pairs(file: Path) -> Pairs:
 
 def read_analogies(file: Path) -> list[tuple[str, str, str, str]]:
     """Lines of four words; those that begin with `:` are titles. Raises `ValueError` where there is no such line."""
-    lines = (line.split() for line in file.read_text("utf-8").splitlines() if not line.startswith(":"))
+    lines = (line.split() for line in _lines(file) if not line.startswith(":"))
     found = [(parts[0], parts[1], parts[2], parts[3]) for parts in lines if len(parts) == 4]
     if not found:
         raise ValueError(f"{file}: expected lines of four words, a is to b as c is to d; found none")
@@ -111,6 +111,13 @@ def nearest(vectors: np.ndarray, numbers: Mapping[str, int], words: list[str], c
     near[np.arange(len(at)), at] = -np.inf
     order = np.argsort(-near, axis=1, kind="stable")[:, :count]
     return {word: [names[number] for number in row] for word, row in zip(words, order, strict=True)}
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8: a byte at {error.start}; save it as UTF-8") from None
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

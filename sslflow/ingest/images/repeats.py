@@ -56,7 +56,7 @@ def write_repeats(folder: Path, repeats: Sequence[Repeat], classes: Sequence[str
     said = []
     if pairs:
         also = {repeat.kept for repeat in repeats if repeat.row in contradicted and repeat.kept is not None}
-        _unlabel(folder / "manifest.parquet", contradicted | also)
+        unlabel(folder / "manifest.parquet", contradicted | also)
         said.append(
             f"equal images with different labels: {shown(pairs, _EXAMPLES)}; none of them keeps a label, pretraining "
             "may see them; delete those that are wrong (see duplicates.csv)"
@@ -69,7 +69,7 @@ def write_repeats(folder: Path, repeats: Sequence[Repeat], classes: Sequence[str
     return said, len(pairs)
 
 
-def _unlabel(manifest: Path, rows: set[int]) -> None:
+def unlabel(manifest: Path, rows: set[int]) -> None:
     """Take away the labels of the rows."""
     former = pq.ParquetFile(manifest)
     with replacing(manifest) as temporary, pq.ParquetWriter(temporary, former.schema_arrow) as writer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -126,13 +126,16 @@ def prepare(
         if leaked:
             done = "dropped there" if duplicates == "drop" else "kept, so that scores flatter"
             warn(f"leakage: {leaked} passages to learn from equal a test passage; {done}; see duplicates.csv")
+        conflicts = sum(bool(repeat[6] and repeat[7] and repeat[6] != repeat[7]) for repeat in repeats)
+        if conflicts:
+            warn(f"{conflicts} passages equal one with another label: none of them keeps one; see duplicates.csv")
         unknown = _unknown(test_tokens)
         if unknown > MANY_UNKNOWN:
             warn(
                 f"{100 * unknown:.0f} % of the test passages' tokens are in no vocabulary: data.units: pieces, or a "
                 "larger data.vocabulary, knows more"
             )
-        _tell_of_documents(rows, counts, warn)
+        _tell_of_documents(rows, counts, test_fraction, warn)
         _tell_of_classes(classes, rows, tell, warn)
         tell(f"{int(occurrences[len(SPECIAL) :].sum()):,} tokens to train on, {size:,} different ones")
         form = TextFormat(length, size, tuple(occurrences.tolist()), inside_words(tokenizer))
@@ -146,7 +149,7 @@ def prepare(
         "quarantined": len(found.rejected),
         "duplicates": len(repeats),
         "leaked": leaked,
-        "label_conflicts": sum(bool(repeat[6] and repeat[7] and repeat[6] != repeat[7]) for repeat in repeats),
+        "label_conflicts": conflicts,
         "other_files": found.other_files,
         "cut": pieces,
         "tokens": int(occurrences[len(SPECIAL) :].sum()),
@@ -186,20 +189,18 @@ def _split(found: Found, seed: int, test_fraction: float) -> list[Passage]:
 def _drop_repeats(rows: Sequence[Passage], *, drop: bool) -> list[tuple[str, ...]]:
     """Mark passages that equal an earlier one, or one to test on, which comes first; the rows of `duplicates.csv`.
     Where their labels differ, none of them keeps one: nobody knows which is right."""
-    first: dict[str, Passage] = {}
-    repeats, unsure = [], []
+    equal: defaultdict[str, list[Passage]] = defaultdict(list)
     for row in sorted(rows, key=lambda one: one.split != TEST):
-        known = first.setdefault(same_as(row.text), row)
-        if known is row:
-            continue
-        row.kept = not drop
-        leak = "yes" if row.split != known.split else "no"
-        fate = "dropped" if drop else "kept"
-        repeats.append((row.name, row.split, fate, known.name, known.split, leak, row.label, known.label))
-        if row.label != known.label:
-            unsure += [row, known]
-    for row in unsure:
-        row.label = ""
+        equal[same_as(row.text)].append(row)
+    repeats, fate = [], "dropped" if drop else "kept"
+    for known, *others in equal.values():
+        for row in others:
+            row.kept = not drop
+            leak = "yes" if row.split != known.split else "no"
+            repeats.append((row.name, row.split, fate, known.name, known.split, leak, row.label, known.label))
+        if len({row.label for row in (known, *others)} - {""}) > 1:
+            for row in (known, *others):
+                row.label = ""
     return repeats
 
 
@@ -249,10 +250,13 @@ def _unknown(tokens: np.ndarray) -> float:
     return tokens[UNKNOWN] / max(1, ordinary + tokens[UNKNOWN])
 
 
-def _tell_of_documents(rows: Sequence[Passage], counts: dict[str, int], warn: Callable[[str], None]) -> None:
-    documents = len({row.document for row in rows})
+def _tell_of_documents(
+    rows: Sequence[Passage], counts: dict[str, int], test_fraction: float, warn: Callable[[str], None]
+) -> None:
     if not counts[TEST]:
-        warn(f"nothing to test on: whole documents are held out, and there is {documents} of a kind; name more of them")
+        documents = len({row.document for row in rows})
+        none = f"whole documents are held out, and of the {documents} here no two are of one class; name more of them"
+        warn(f"nothing to test on: {none if test_fraction else 'data.test_fraction is 0'}")
     if all(row.document != later.document for row, later in pairwise(rows)):
         warn(
             "no passage follows another: every document is one passage; next_sentence and bert need documents of "

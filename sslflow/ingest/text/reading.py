@@ -20,8 +20,9 @@ _AFTER_SENTENCE = re.compile(r"(?<=[.!?][\"'”’)\s])(?=\S)|(?<=[.!?])\s+(?=[\
 _UNBROKEN = re.compile(rf"\w{{{LONGEST_WORD},}}")
 
 
-def read_text(content: bytes) -> str:
-    """Text of UTF-8, with or without a byte order mark. Raises `ValueError` with the reason where it is none."""
+def decoded(content: bytes) -> str:
+    """Bytes of UTF-8, with or without a byte order mark. Raises `ValueError` with the reason where they are none, or
+    empty."""
     for mark, name in _BOMS.items():
         if content.startswith(mark):
             raise ValueError(f"not UTF-8: it begins as {name} does; save it as UTF-8")
@@ -34,6 +35,12 @@ def read_text(content: bytes) -> str:
         raise ValueError(f"not UTF-8: byte 0x{byte:02x} at {error.start}; save it as UTF-8") from None
     if not text.strip():
         raise ValueError("empty: no letters in it")
+    return text
+
+
+def read_text(content: bytes) -> str:
+    """What is `decoded`. Raises `ValueError`, too, where it is no words."""
+    text = decoded(content)
     if found := _UNBROKEN.search(text):
         raise ValueError(f"not words: {found.end() - found.start():,} letters without a space or a mark")
     return text

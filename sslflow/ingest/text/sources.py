@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import StringIO
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -13,8 +14,9 @@ import pyarrow.parquet as pq
 
 from sslflow import paths
 from sslflow.data.classes import class_name
+from sslflow.ingest.images.folders import visit
 from sslflow.ingest.records import escape
-from sslflow.ingest.text.reading import Passages, passages_of, read_text
+from sslflow.ingest.text.reading import Passages, decoded, passages_of, read_text
 from sslflow.settings.params import closest
 
 BibleLabel = Literal["division", "book", "testament"]
@@ -79,41 +81,46 @@ def _bible(label: BibleLabel) -> Found:
 
 
 def _folder(root: Path, passages: Passages, *, labelled: bool) -> Found:
-    """Every `.txt` and `.jsonl` file below the folder, by name; hidden ones are passed over."""
+    """Every `.txt` and `.jsonl` file below the folder, in the order of `visit`; hidden ones are passed over."""
     found = Found()
-    for file in sorted(one for one in root.rglob("*") if one.is_file()):
-        inside = file.relative_to(root)
-        if any(part.startswith(".") for part in inside.parts):
-            continue
-        if file.suffix.lower() not in SUFFIXES:
-            found.other_files += 1
-            continue
-        name = escape(inside.as_posix())
-        if labelled and len(inside.parts) < 2:
-            found.rejected.append(
-                (name, "in no class folder: source folders takes the first folder's name as the class")
-            )
-            continue
-        label = class_name(escape(inside.parts[0])) if labelled else ""
-        try:
-            text = read_text(file.read_bytes())
-        except (OSError, ValueError) as error:
-            found.rejected.append((name, f"unreadable: {error.strerror}" if isinstance(error, OSError) else str(error)))
-            continue
-        if file.suffix.lower() == ".jsonl":
-            _take_lines(name, text, label, found)
-        else:
-            parts = passages_of(text, passages)
-            places = [f"{name}#{number}" for number in range(1, len(parts) + 1)]
-            found.documents.append(Document(name, parts, [label] * len(parts), places, like=label))
+    for folder in visit(root):
+        if folder.unreadable:
+            place = escape(folder.path.rstrip("/")) or "."
+            found.rejected.append((place, f"folder not readable: {folder.unreadable}"))
+        for name in folder.files:
+            inside = Path(folder.path, name)
+            if inside.suffix.lower() not in SUFFIXES:
+                found.other_files += 1
+            else:
+                _take_file(root, inside, passages, found, labelled=labelled)
     return found
+
+
+def _take_file(root: Path, inside: Path, passages: Passages, found: Found, *, labelled: bool) -> None:
+    name, lines = escape(inside.as_posix()), inside.suffix.lower() == ".jsonl"
+    if labelled and len(inside.parts) < 2:
+        found.rejected.append((name, "in no class folder: source folders takes the first folder's name as the class"))
+        return
+    label = class_name(escape(inside.parts[0])) if labelled else ""
+    try:
+        content = (root / inside).read_bytes()
+        text = decoded(content) if lines else read_text(content)  # of lines each is looked at by itself
+    except (OSError, ValueError) as error:
+        found.rejected.append((name, f"unreadable: {error.strerror}" if isinstance(error, OSError) else str(error)))
+        return
+    if lines:
+        _take_lines(name, text, label, found)
+    else:
+        parts = passages_of(text, passages)
+        places = [f"{name}#{number}" for number in range(1, len(parts) + 1)]
+        found.documents.append(Document(name, parts, [label] * len(parts), places, like=label))
 
 
 def _take_lines(name: str, text: str, folder_label: str, found: Found) -> None:
     """Each line an object with `text`, and, as it may be, `label` and `document`: lines of one document follow one
     another; a line without one is a document of its own."""
     documents: dict[str, Document] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(StringIO(text, newline=None), start=1):  # the separators of Unicode end none
         if not line.strip():
             continue
         place = f"{name}:{number}"
@@ -123,7 +130,7 @@ def _take_lines(name: str, text: str, folder_label: str, found: Found) -> None:
             found.rejected.append((place, str(error)))
             continue
         label = class_name(escape(label)) or folder_label
-        key = f"{name}:{escape(document)}" if document else place
+        key = f"{name}#{escape(document)}" if document else place
         own = documents.setdefault(key, Document(key, [], [], [], like=label))
         own.passages.append(passage)
         own.labels.append(label)

@@ -25,6 +25,8 @@ class Book:
     """Label volumes that can't be used, and why."""
     copies: list[tuple[str, str, str, str, str, str]] = field(default_factory=list)
     first: dict[str, Record] = field(default_factory=dict)
+    contradicted: Counter[str] = field(default_factory=Counter)
+    """Hashes of volumes that lie in a class, and how many equal ones in another."""
     stored: Counter[str] = field(default_factory=Counter)
     patients: dict[str, set[str]] = field(default_factory=dict)
     spacings: Counter[tuple[float, ...]] = field(default_factory=Counter)
@@ -94,6 +96,11 @@ def said(book: Book, spacing: float) -> Iterator[str]:
     leaks = sum(leak == "yes" for *_, leak in book.copies)
     if leaks:
         yield f"{WARNING}leakage: {leaks} volumes to learn from equal one to test on; see duplicates.csv"
+    if count := book.contradicted.total():
+        yield (
+            f"{WARNING}{count} volumes equal one of another class: none of them keeps a label; delete those that are "
+            "wrong (see duplicates.csv)"
+        )
     for name, reason in book.flaws[:_EXAMPLES]:
         yield f"{WARNING}label volume {escape(name)} isn't used: {reason}"
     if len(book.flaws) > _EXAMPLES:

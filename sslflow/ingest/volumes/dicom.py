@@ -42,6 +42,17 @@ def read_series(files: Sequence[Path], max_voxels: int) -> Volume:
     Raises `Unusable` where the files are not one series of one patient, of single slices of one size, whose places are
     known and evenly apart.
     """
+    try:
+        return _stacked(files, max_voxels)
+    except Unusable:
+        raise
+    except MemoryError:
+        raise Unusable("too large: it doesn't fit into memory") from None
+    except Exception as error:  # headers may hold anything
+        raise Unusable(f"damaged: {' '.join(str(error).split()) or type(error).__name__}") from None
+
+
+def _stacked(files: Sequence[Path], max_voxels: int) -> Volume:
     slices = [_read(file) for file in files]
     slices = [one for one in slices if "PixelData" in one]
     if not slices:

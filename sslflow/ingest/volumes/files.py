@@ -30,6 +30,8 @@ OTHERS = (
 """Of files that may hold volumes, too, and aren't read."""
 _SECOND = 540
 """Bytes of the header of the second version of NIfTI."""
+_MILLIMETRES = {1: 1000.0, 3: 0.001}
+"""In NIfTI's codes of lengths, a metre and a micrometre; 2 is a millimetre, for which 0, not known, is taken."""
 
 
 def ending(name: str) -> str:
@@ -89,7 +91,8 @@ def _nifti(path: Path, max_voxels: int) -> Volume:
     if len(image.shape) > 3 and any(size > 1 for size in image.shape[3:]):
         return Volume(np.empty(image.shape, np.uint8))  # nothing of it is wanted but its shape
     known = any(int(image.header[code]) > 0 for code in ("sform_code", "qform_code"))  # pyright: ignore[reportArgumentType]
-    steps = tuple(float(step) for step in image.header.get_zooms()[:3])
+    unit = _MILLIMETRES.get(int(image.header["xyzt_units"]) & 7, 1.0)  # pyright: ignore[reportArgumentType]
+    steps = tuple(unit * float(step) for step in image.header.get_zooms()[:3])
     values = np.asanyarray(image.dataobj)
-    affine = np.asarray(image.affine, np.float64) if known else None
+    affine = np.diag([unit, unit, unit, 1.0]) @ np.asarray(image.affine, np.float64) if known else None
     return Volume(values, affine, steps if len(steps) == 3 and min(steps) > 0 else None)

@@ -14,6 +14,7 @@ from annotated_types import Ge
 from sslflow.data.classes import counted, lacking, summary
 from sslflow.data.formats import VolumeFormat, described
 from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN
+from sslflow.ingest.images.repeats import unlabel
 from sslflow.ingest.records import Rejected, escape
 from sslflow.ingest.shards import Moments, ShardWriter
 from sslflow.ingest.volumes.blocks import Block, cut
@@ -88,22 +89,28 @@ def prepare(
         say(note)
     book, known, moments = Book(list(found.rejected)), dict[int, np.ndarray](), dict[str, Moments]()
     labelled: list[tuple[str, int]] = []
+    hashes: list[str] = []
     with replacing_folder(folder) as temporary:
         shape = (1, side, side, side)
         with ShardWriter(temporary, {"volumes": ("|u1", shape)}, COLUMNS) as writer:
             for number, record in enumerate(found.records, start=1):
                 for block, hashed in _blocks(
-                    record, tissues, book, side, stride or side, spacing, window, window_in, empty, duplicates == "drop"
-                ):
+                    record, tissues, book, side, stride or side, spacing, window, window_in, empty,
+                    duplicates == "drop", max_voxels,
+                ):  # fmt: skip
                     label = record.label if found.classes else block.label(least_tissue)
                     row = writer.add({"volumes": block.values[None]}, _columns(record, block, label, hashed))
                     moments.setdefault(record.split, Moments()).add(block.values.reshape(1, side, -1))
                     labelled.append((record.split, label))
+                    hashes.append(hashed)
                     if block.tissues is not None:
                         known[row] = block.tissues.reshape(side, -1)
                 if number % 100 == 0:
                     tell(f"prepare  {number} volumes of {len(found.records)}  {len(writer)} blocks")
             check(book, len(writer), where, max_bad)
+        if unsure := {row for row, hashed in enumerate(hashes) if book.contradicted[hashed]}:
+            unlabel(temporary / "manifest.parquet", unsure)
+            labelled = [(split, NO_LABEL if row in unsure else label) for row, (split, label) in enumerate(labelled)]
         counts = {split: writer.count(split) for split in (TRAIN, TEST, POOL)}
         if not counts[POOL] and not counts[TRAIN]:
             raise ValueError(f"{where}: all {len(writer)} blocks are to test on; there is nothing to pretrain on")
@@ -132,6 +139,7 @@ def prepare(
         "quarantined": len(book.rejected),
         "duplicates": len(book.copies),
         "leaked": sum(leak == "yes" for *_, leak in book.copies),
+        "label_conflicts": book.contradicted.total(),
         "other_files": found.others,
         "annotations_unusable": len(book.flaws),
     }
@@ -148,12 +156,13 @@ def _blocks(
     window_in: WindowIn,
     empty: float,
     drop: bool,
+    max_voxels: int,
 ) -> Iterator[tuple[Block, str]]:
     """The blocks of a volume that aren't empty, and the hash of its values; none where it can't be used."""
     try:
         stored = finite(record.read())
         volume = canonical(stored)
-        values = ranged(resampled(volume.values, volume.steps, spacing), window, window_in)
+        values = ranged(resampled(volume.values, volume.steps, spacing, max_voxels), window, window_in)
         if 2 * min(values.shape) < side:
             sizes = " x ".join(map(str, values.shape))
             raise Unusable(f"too small: {sizes} voxels{' once resampled' if spacing else ''}, and data.side is {side}")
@@ -165,6 +174,7 @@ def _blocks(
         leak = first.split == TEST and record.split != TEST
         told = (escape(record.name), record.split, "dropped" if drop else "kept", escape(first.name), first.split)
         book.copies.append((*told, "yes" if leak else "no"))
+        book.contradicted[hashed] += first.label != record.label
         if drop:
             return
     book.volumes += 1
@@ -172,11 +182,11 @@ def _blocks(
     book.filled += min(values.shape) < side
     book.unknown += bool(spacing) and volume.steps is None
     if volume.steps is not None:
-        book.spacings[tuple(round(float(step), 2) for step in volume.steps)] += 1
+        book.spacings[tuple(float(f"{step:.3g}") for step in volume.steps)] += 1
     if volume.patient:
         book.patients.setdefault(volume.patient, set()).add(record.group)
     own = _tissues(record, volume, classes, book)
-    own = None if own is None else resampled(own, volume.steps, spacing, classes=True)
+    own = None if own is None else resampled(own, volume.steps, spacing, max_voxels, classes=True)
     for block in cut(values, own, side, stride):
         if block.values.std() < empty:
             book.empty += 1
@@ -216,6 +226,7 @@ def _of_classes(names: tuple[str, ...], labelled: list[tuple[str, int]], source:
     counts = counted(names, [label for _, label in labelled], [split for split, _ in labelled])
     yield f"labelled blocks of {summary({name: sum(own.values()) for name, own in counts.items()})}"
     if without := sum(label == NO_LABEL for _, label in labelled):
-        yield f"{without} blocks have no label: no tissue takes the share data.least_tissue of them, or none is known"
+        why = "no tissue takes the share data.least_tissue of them, or their class isn't known"
+        yield f"{without} blocks have no label: {why}"
     for line in lacking(counts, tested=any(record.split == TEST for record in source.records)):
         yield f"{WARNING}{line}"

@@ -24,7 +24,6 @@ class Classes:
             raise ValueError(f"data.classes names one twice: {', '.join(names)}")
         if len(names) == 1:
             raise ValueError(f"data.classes is {names[0]} alone: name what value 0 is, such as background, and 1, …")
-        self._told = bool(names)
         self.values = list(range(len(names))) if names else [0, *sorted(self._found(source) - {0})]
         if len(self.values) > MOST:
             raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 # nibabel and scipy are imported where volumes are worked on: they take long to load, and signatures need neither.
 
 CLOSE = 1e-3
-"""Millimetres, or shares of one, by which what is the same may differ."""
+"""Share by which what is the same may differ."""
 FEWEST = 2
 """Slices: one alone is an image."""
 
@@ -69,9 +69,11 @@ def checked(volume: Volume, max_voxels: int) -> Volume:
         raise Unusable(f"too large: {values.size:,} voxels, and data.max_voxels is {max_voxels:,}")
     if volume.affine is not None:
         linear = volume.affine[:3, :3]
-        if not np.isfinite(volume.affine).all() or abs(np.linalg.det(linear)) < 1e-9:
+        whole = np.linalg.norm(linear, axis=0).prod()  # of voxels of micrometres it is small, too
+        if not np.isfinite(volume.affine).all() or abs(np.linalg.det(linear)) <= 1e-6 * whole:
             raise Unusable("affine: it says that all voxels lie in one plane, or nothing that is a number")
-    return replace(volume, values=values)
+    # A mask of true and false: numbers like any other from here on.
+    return replace(volume, values=values.astype(np.uint8) if values.dtype.kind == "b" else values)
 
 
 def finite(volume: Volume) -> Volume:
@@ -106,18 +108,24 @@ def same_grid(one: Volume, other: Volume) -> bool:
     if one.affine is None or other.affine is None:
         return True
     steps = np.linalg.norm(one.affine[:3, :3], axis=0)
-    return bool(np.allclose(one.affine, other.affine, rtol=0, atol=max(CLOSE, 0.01 * float(steps.min()))))
+    return bool(np.allclose(one.affine, other.affine, rtol=0, atol=0.01 * float(steps.min())))
 
 
-def resampled(values: np.ndarray, steps: np.ndarray | None, spacing: float, *, classes: bool = False) -> np.ndarray:
+def resampled(
+    values: np.ndarray, steps: np.ndarray | None, spacing: float, max_voxels: int, *, classes: bool = False
+) -> np.ndarray:
     """Voxels `spacing` millimetres apart along each axis instead of `steps`: trilinear, after a slight blur where they
     become fewer, so that fine detail doesn't turn into another pattern; of `classes` the nearest. With 0, or steps that
-    aren't known, as they are."""
+    aren't known, as they are. Raises `Unusable` for more than `max_voxels` of them."""
     if not spacing or steps is None or np.allclose(steps, spacing, rtol=CLOSE):
         return values
     from scipy.ndimage import gaussian_filter, zoom
 
-    factors = np.maximum(1, np.round(np.array(values.shape) * steps / spacing)) / np.array(values.shape)
+    shape = np.maximum(1, np.round(np.array(values.shape) * steps / spacing))
+    if shape.prod() > max_voxels:
+        sizes = " x ".join(f"{size:.0f}" for size in shape)
+        raise Unusable(f"too large once resampled to data.spacing {spacing:g}: {sizes} voxels")
+    factors = shape / np.array(values.shape)
     if classes:
         return np.asarray(zoom(values, factors, order=0, mode="nearest", grid_mode=True))
     soft = gaussian_filter(values.astype(np.float32), np.maximum(0.0, (1 / factors - 1) / 2))

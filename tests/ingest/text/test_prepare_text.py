@@ -16,6 +16,7 @@ from sslflow.data.tokens import BETWEEN, FIRST, PAD, decoded, load_tokenizer
 from sslflow.ingest.text.prepare import prepare
 from sslflow.ingest.text.reading import passages_of, read_text
 from sslflow.ingest.text.sources import open_source
+from sslflow.ingest.tokenizing import train_tokenizer
 from tests.text_fixtures import verses, write_corpus
 
 SMALL: dict[str, Any] = {"source": "folder", "vocabulary": 400, "length": 24, "units": "words"}
@@ -103,6 +104,38 @@ def test_json_lines_bring_labels_and_documents(tmp_path: Path) -> None:
     assert dataset.classes == ["0", "1"]
 
 
+def test_a_bad_line_takes_no_others_along(tmp_path: Path) -> None:
+    corpus = tmp_path / "raw"
+    corpus.mkdir()
+    texts = [row["text"] for row in verses()[:80]]
+    texts[3] = f"{texts[3]}\u2028and\x85so on"
+    lines = [json.dumps({"text": one}, ensure_ascii=False) for one in [*texts, "QUJD" * 500]]
+    (corpus / "a.jsonl").write_bytes("\r\n".join(lines).encode())
+    dataset, counts, _ = prepared(corpus, duplicates="keep")
+    assert counts["documents"] == 80
+    (row,) = table(dataset, "quarantine.csv")
+    assert (row["path"], row["reason"][:16]) == ("a.jsonl:81", "not words: 2,000")
+    assert len(set(dataset.column("path"))) == 80
+
+
+def test_a_document_called_by_a_number_is_not_the_line_of_that_number(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "One.", "document": 2}\n{"text": "Two."}\n', encoding="utf-8")
+    found = open_source("folder", str(tmp_path), "paragraph", "book")
+    assert [one.passages for one in found.documents] == [["One."], ["Two."]]
+
+
+def test_folders_behind_links_are_read_and_lost_files_are_told(corpus: Path) -> None:
+    before = prepared(corpus)[1]
+    (corpus / "late").rename(corpus.parent / "elsewhere")
+    (corpus / "late").symlink_to(corpus.parent / "elsewhere")
+    (corpus / "early" / "99.txt").symlink_to(corpus / "nowhere")
+    dataset, counts, _ = prepared(corpus)
+    assert counts["documents"] == before["documents"]
+    assert [(row["path"], row["reason"]) for row in table(dataset, "quarantine.csv")] == [
+        ("early/99.txt", "unreadable: No such file or directory")
+    ]
+
+
 def test_long_passages_become_several_and_nothing_is_lost(corpus: Path) -> None:
     for units in ("words", "pieces"):
         dataset, counts, _ = prepared(
@@ -144,10 +177,24 @@ def test_labels_that_contradict_each_other_are_lost(corpus: Path) -> None:
     for name in ("early/01.txt", "late/20.txt"):
         with (corpus / name).open("a", encoding="utf-8") as file:
             file.write("The same words everywhere.\n\n")
-    dataset, counts, _ = prepared(corpus, source="folders")
+    dataset, counts, told = prepared(corpus, source="folders")
     assert counts["label_conflicts"] == 1
+    assert any("1 passages equal one with another label: none of them keeps one" in line for line in told)
     row = [text == "The same words everywhere." for text in dataset.column("text")].index(True)
     assert dataset.labels[row] == -1
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_passage_without_a_label_contradicts_none(tmp_path: Path, known: bool) -> None:
+    corpus = tmp_path / "raw"
+    corpus.mkdir()
+    lines = [{"text": row["text"], "label": "early"} for row in verses()[:60]]
+    same = [{"text": "The same words everywhere.", **({"label": one} if one else {})} for one in ("", "early", "late")]
+    lines += same[: 2 if known else 3]
+    (corpus / "a.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    dataset, *_ = prepared(corpus, duplicates="keep", test_fraction=0.0)
+    rows = [row for row, text in enumerate(dataset.column("text")) if text == "The same words everywhere."]
+    assert sorted(dataset.labels[rows].tolist()) == ([-1, 0] if known else [-1, -1, -1])
 
 
 @pytest.mark.parametrize(
@@ -220,11 +267,21 @@ def test_one_document_and_lone_passages_are_told(tmp_path: Path) -> None:
     corpus = tmp_path / "raw"
     corpus.mkdir()
     (corpus / "a.txt").write_text("\n\n".join(row["text"] for row in verses()[:60]), encoding="utf-8")
-    assert any("nothing to test on" in line for line in prepared(corpus)[2])
+    assert any("of the 1 here no two are of one class" in line for line in prepared(corpus)[2])
+    assert any("nothing to test on: data.test_fraction is 0" in line for line in prepared(corpus, test_fraction=0.0)[2])
     (corpus / "a.txt").unlink()
     lines = [json.dumps({"text": row["text"]}) for row in verses()]
     (corpus / "a.jsonl").write_text("\n".join(lines), encoding="utf-8")
     assert any("no passage follows another" in line for line in prepared(corpus)[2])
+
+
+def test_letters_do_not_go_beyond_the_vocabulary() -> None:
+    rare = "".join(chr(0x4E00 + place) for place in range(200))
+    tokenizer = train_tokenizer([f"{rare} the house, the houses, the horse, the horses"], 50)
+    assert tokenizer.get_vocab_size() == 50
+    assert tokenizer.encode("the horses").ids.count(1) == 0
+    assert tokenizer.encode(rare).ids.count(1) == 200 - (45 - len({*" thehouse,r"}))
+    assert train_tokenizer([f"{rare} the house, the houses, the horse, the horses"], 50).to_str() == tokenizer.to_str()
 
 
 @pytest.mark.parametrize(("label", "classes"), [("testament", 2), ("division", 7), ("book", 66)])

@@ -8,7 +8,9 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
 from sslflow.data.dataset import Dataset
@@ -48,6 +50,19 @@ def test_however_a_volume_is_stored_it_comes_out_the_same(tmp_path: Path, axes: 
     np.testing.assert_allclose(found.steps, (1, 2, 3), atol=1e-6)
 
 
+@pytest.mark.parametrize(("unit", "step"), [("mm", 0.5), ("unknown", 0.5), ("micron", 0.0005), ("meter", 500.0)])
+@pytest.mark.parametrize("known", [True, False])
+def test_lengths_of_other_units_become_millimetres(tmp_path: Path, unit: str, step: float, known: bool) -> None:
+    image = nib.Nifti1Image(gradient(), np.diag([0.5, 0.5, 0.5, 1.0]) if known else None)
+    image.header.set_zooms((0.5, 0.5, 0.5))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii")
+    found = read_file(tmp_path / "a.nii", MOST)
+    assert (found.affine is not None) == known
+    assert found.steps is not None
+    np.testing.assert_allclose(found.steps, (step,) * 3, rtol=1e-6)
+
+
 def test_a_tilted_volume_is_brought_to_the_closest_axes_and_not_turned(tmp_path: Path) -> None:
     values = gradient()
     turn = np.eye(4)
@@ -82,20 +97,20 @@ def test_axes_of_unknown_orientation_are_left_as_they_are_and_that_is_said(tmp_p
 def test_resampling_makes_cubes_of_the_spacing() -> None:
     # A plane of values is a plane at any spacing, but at its ends.
     values = np.indices((20, 20, 10))[2].astype(np.float32) * 2.0
-    found = resampled(values, np.array([1.0, 1.0, 2.0]), 1.0)
+    found = resampled(values, np.array([1.0, 1.0, 2.0]), 1.0, MOST)
     assert found.shape == (20, 20, 20)
     np.testing.assert_allclose(found[10, 10, 2:-2], np.arange(20)[2:-2] - 0.5, atol=1e-4)
-    assert resampled(values, np.array([1.0, 1.0, 2.0]), 2.0).shape == (10, 10, 10)
-    assert resampled(values, None, 1.0) is values
-    assert resampled(values, np.array([1.0, 1.0, 2.0]), 0.0) is values
+    assert resampled(values, np.array([1.0, 1.0, 2.0]), 2.0, MOST).shape == (10, 10, 10)
+    assert resampled(values, None, 1.0, MOST) is values
+    assert resampled(values, np.array([1.0, 1.0, 2.0]), 0.0, MOST) is values
     classes = (values > 7).astype(np.uint8)
-    assert set(np.unique(resampled(classes, np.array([1.0, 1.0, 2.0]), 1.0, classes=True))) == {0, 1}
+    assert set(np.unique(resampled(classes, np.array([1.0, 1.0, 2.0]), 1.0, MOST, classes=True))) == {0, 1}
 
 
 def test_fine_stripes_become_grey_and_no_other_pattern() -> None:
     stripes = np.zeros((24, 24, 24), np.float32)
     stripes[::2] = 100
-    assert resampled(stripes, np.ones(3), 3.0)[2:-2].std() < 10
+    assert resampled(stripes, np.ones(3), 3.0, MOST)[2:-2].std() < 10
 
 
 def test_a_window_of_values_or_percent_becomes_black_to_white() -> None:
@@ -248,11 +263,33 @@ def test_equal_volumes_are_found_whatever_way_they_are_stored(tmp_path: Path) ->
     assert (counts["volumes"], counts["duplicates"]) == (1, 1)
 
 
+@pytest.mark.parametrize("duplicates", ["drop", "keep"])
+def test_equal_volumes_of_different_classes_have_none(tmp_path: Path, duplicates: str) -> None:
+    for seed, (kind, number) in enumerate(itertools.product(("ill", "well"), range(4))):
+        write_nifti(tmp_path / "raw" / kind / f"p{number}.nii", gradient((8, 8, 8), seed if number else 99))
+    dataset, counts, lines = prepared(tmp_path, tmp_path / "raw", source="folders", duplicates=duplicates)
+    same = np.array([name.endswith("p0.nii") for name in dataset.column("volume")])
+    assert same.sum() == (1 if duplicates == "drop" else 2)
+    assert (dataset.labels[same] == -1).all()
+    assert (np.bincount(dataset.labels[~same]) == 3).all()
+    assert counts["label_conflicts"] == 1
+    assert any("1 volumes equal one of another class: none of them keeps a label" in line for line in lines)
+
+
 # Bad input
 
 
 def a_series(folder: Path, **settings: Any) -> None:
     write_series(folder, gradient((8, 8, 8)), **settings)
+
+
+def write_damaged_series(folder: Path) -> None:
+    """In whose headers two numbers are missing."""
+    a_series(folder)
+    for file in folder.iterdir():
+        one = pydicom.dcmread(file)
+        one.ImageOrientationPatient = [1, 0, 0, 0]
+        one.save_as(file)
 
 
 def write_flat(file: Path) -> None:
@@ -297,6 +334,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "tilted": (lambda folder: a_series(folder, shear=0.5), "sheared: each slice lies 0.50 mm beside the one before"),
     "frames": (lambda folder: a_series(folder, frames=3), "multi-frame: 3 slices in one file"),
     "single": (lambda folder: a_series(folder, leave_out=range(1, 8)), "a single slice"),
+    "headers": (write_damaged_series, "damaged: "),
     "twice": (
         lambda folder: (a_series(folder), (folder / "copy.dcm").write_bytes((folder / "000.dcm").read_bytes())),
         "two slices in the same place",
@@ -330,6 +368,21 @@ def test_what_can_not_be_used_is_put_aside_with_its_reason(tmp_path: Path) -> No
     damaged = ("cut.dcm_series", "truncated.nii.gz", "tail.nii.gz", "sum.nii.gz", "short.nii")
     assert all(found.pop(name).startswith("damaged") for name in damaged)
     assert found == {}
+
+
+def test_masks_are_volumes_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "raw").mkdir()
+    np.save(tmp_path / "raw" / "a.npy", gradient((8, 8, 8)) > 200)
+    np.save(tmp_path / "raw" / "b.npy", np.ones((8, 8, 8), bool))
+    dataset, _, _ = prepared(tmp_path, tmp_path / "raw")
+    assert np.array_equal(dataset.read(np.arange(1))["volumes"][0, 0].numpy() == 255, gradient((8, 8, 8)) > 200)
+    assert quarantine(tmp_path) == {"b.npy": "empty: all voxels are 1"}
+
+
+def test_a_spacing_far_too_fine_is_told_before_memory_is_full(tmp_path: Path) -> None:
+    write_nifti(tmp_path / "raw" / "a.nii", gradient((8, 8, 8)))
+    with pytest.raises(ValueError, match=r"too large once resampled to data\.spacing 0\.01: 800 x 800 x 800 voxels"):
+        prepared(tmp_path, tmp_path / "raw", spacing=0.01, max_voxels=MOST)
 
 
 def test_too_much_that_is_bad_stops_with_examples(tmp_path: Path) -> None:
