@@ -160,7 +160,8 @@ def _table(file: Path) -> Iterator[Line]:
                 found = ", ".join(reader.fieldnames or ()).encode(errors="replace").decode()[:200] or "nothing"
                 raise ValueError(f"data.captions: {file} needs the columns path and caption; its first line: {found}")
             for row in reader:
-                yield f"line {reader.line_num}", row["path"], row["caption"]
+                cut = ValueError("more fields than columns; a caption with a comma stands in quotes")
+                yield f"line {reader.line_num}", row["path"], cut if any(row.get(None) or ()) else row["caption"]
         except csv.Error as error:
             raise ValueError(
                 f"data.captions: {file}, after line {reader.line_num}: not a comma-separated table ({error}); a "
