@@ -27,7 +27,7 @@ LENGTH = 64
 OFTEN = 0.05
 """Share of the images that learn from which on a caption that they have in common is worth a line."""
 UNREADABLE = "letters that no caption to learn from has"
-TOO_LONG = "caption of more than {} tokens, which is cut"
+TOO_LONG = "caption of more tokens than {}, which is cut"
 TOO_MANY = f"image of more than {PER_IMAGE} captions, of which the first are kept"
 
 

@@ -215,7 +215,7 @@ def test_what_is_cut_is_told_of(raw: Path, longest: int, kept: int) -> None:
     words = " ".join(f"{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(longest))
     lines = [f"{name},{f'{words} ba' if name in tested else words if name == learnt else 'aa'}" for name in usual.of]
     made = Prepared(raw, as_table(raw, *lines))
-    reason = f"caption of more than {kept} tokens, which is cut"
+    reason = f"caption of more tokens than {kept}, which is cut"
     longer = tested | ({learnt} if longest > kept else set())
     assert {name for name, own in made.faults.items() if own == reason} == longer
     rows = np.array([made.dataset.column("path").tolist().index(name) for name in (learnt, *sorted(tested))])
