@@ -183,6 +183,20 @@ def test_a_text_without_an_image_and_an_empty_one(raw: Path) -> None:
     assert "0.png" not in made.of
 
 
+def test_captions_of_an_image_that_is_not_there_are_no_other_ones(raw: Path) -> None:
+    """Of `deep/8.png` and others whose last part is the same; what says no more than that part still means it."""
+    usual = [f"{n}.png,{WORDS[n % 5]}" for n in range(8)]
+    deep = ["other/8.png,a wood", "deep/8.png,a lake", "8.png,a pond", "photos/deep/8.png,a sea"]
+    made = Prepared(raw, as_table(raw, *usual, *deep, "x/9.png,a hill", "y/9.png,a dale"))
+    assert made.of["deep/8.png"] == ["a lake", "a pond", "a sea"]
+    assert "deep/9.png" not in made.of
+    reason = "caption without an image: image that is not below data.path"
+    assert [made.faults[f"line {n}"] for n in (10, 14, 15)] == [
+        f"{reason}: {name}" for name in ("other/8.png", "x/9.png", "y/9.png")
+    ]
+    assert Prepared(raw, as_table(raw, *usual, "other/8.png,a wood")).of["deep/8.png"] == ["a wood"]
+
+
 def test_other_scripts_stay_what_they_are(raw: Path) -> None:
     told = ["красный автобус", "赤いバス", "حافلة حمراء", "rotes Äpfelchen", "κόκκινο"]
     made = Prepared(raw, as_table(raw, *(f"{n}.png,{told[n % 5]}" for n in range(10))))
