@@ -28,8 +28,8 @@ from sslflow.settings.params import (
     lookup,
     sections,
 )
-from sslflow.settings.sections import KINDS, data_kind
-from sslflow.training.ingredients import ingredients
+from sslflow.settings.sections import IMAGES, KINDS, data_kind
+from sslflow.training.ingredients import CAPTIONED, ingredients
 from sslflow.training.method import find
 
 BLOCKS = {"data": "methods", "clips": "clip_methods", "adaptation": "adapt_methods"}
@@ -224,6 +224,9 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
         asked = ingredients(find(name)) if name in known("data", content) else ()
         if "depth" in asked and (without := values.without_depth(content)):
             yield f"run.methods: {name} learns from depth maps: {without}, or leave it out"
+        captioned = data_kind(content) == IMAGES and CAPTIONED.intersection(asked)
+        if captioned and (without := values.without_captions(content)):
+            yield f"run.methods: {name} learns from captions: {without}, or leave it out"
         teacher = lookup(content, f"methods.{name}.start", over="start").get("teacher", RANDOM)
         if teacher == RANDOM and "teacher" in asked:
             yield f"start.teacher: {name} learns from a teacher, and there is none; set it to a name in starts"

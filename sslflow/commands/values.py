@@ -11,6 +11,7 @@ from typing import Any
 from sslflow import paths
 from sslflow.ingest.images import sources
 from sslflow.ingest.images.annotations import check_annotations
+from sslflow.ingest.images.captions import check_captions
 from sslflow.ingest.images.depths import check_depth
 from sslflow.ingest.listing import IN_FOLDERS
 from sslflow.ingest.records import Masks
@@ -23,6 +24,8 @@ from sslflow.settings.sections import IMAGES, data_kind
 NAME = re.compile(r"[\w-]+")
 DEPTH = {"depth": "", "source": "", "path": "data/raw", "probe_source": "same"}
 """Settings of `data` that must fit together where there are depth maps, and what they are where they aren't said."""
+CAPTIONS = {"captions": "", "source": "", "probe_source": "same"}
+"""Likewise where there are captions."""
 
 
 def problems(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> Iterator[str]:
@@ -31,6 +34,7 @@ def problems(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> 
     yield from _sources(content)
     yield from _annotations(content)
     yield from _depth(content)
+    yield from _captions(content)
     yield from _unannotated(content)
     yield from _nothing(content, asked)
     yield from _of_other_kind(content)
@@ -119,6 +123,28 @@ def _depth(content: Mapping[str, Any]) -> Iterator[str]:
             check_depth(**texts)
         except ValueError as error:
             yield str(error)
+
+
+def _captions(content: Mapping[str, Any]) -> Iterator[str]:
+    """Captions whose file isn't there, or that don't go with other settings of `data`; and rows of which it is to be
+    judged what they know of captions, where there are to be none."""
+    own, run = lookup(content, "data"), lookup(content, "run")
+    texts = {name: own.get(name, known) for name, known in CAPTIONS.items()}
+    if data_kind(content) == IMAGES and all(isinstance(text, str) for text in texts.values()):
+        try:
+            check_captions(**texts)
+        except ValueError as error:
+            yield str(error)
+    asked = [f"run.{key}" for key in ("match", "match_controls") if run.get(key)]
+    if asked and (without := without_captions(content)):
+        yield f"{' and '.join(asked)}: {without}, or set it to []"
+
+
+def without_captions(content: Mapping[str, Any]) -> str:
+    """That images are to have no captions, or that there are to be no images; `""` where they are."""
+    if data_kind(content) == IMAGES and lookup(content, "data").get("captions"):
+        return ""
+    return "there are no images with captions; name these in data.captions (docs/captions.md)"
 
 
 def without_depth(content: Mapping[str, Any]) -> str:

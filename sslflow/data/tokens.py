@@ -34,6 +34,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 def encoded(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> np.ndarray:
     """Texts as tokens, int32 `(len(texts), length)`: `[CLS]`, the text, `[SEP]`, padding; cut where they are longer."""
+    tokenizer.encode_special_tokens = True  # what looks like one in a text is text; its file doesn't say so
     found = np.full((len(texts), length), PAD, np.int32)
     for row, one in enumerate(tokenizer.encode_batch(list(texts), add_special_tokens=False)):
         kept = one.ids[: length - 2]

@@ -50,6 +50,7 @@ def train_tokenizer(
     if decoder:
         tokenizer.decoder = decoder  # pyright: ignore[reportAttributeAccessIssue]
     tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.encode_special_tokens = True  # what looks like one in a text is text
     return tokenizer
 
 

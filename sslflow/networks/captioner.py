@@ -58,7 +58,10 @@ class Captioner(nn.Module):
         every = seen.repeat_interleave(beams, dim=0)
         lengths = torch.ones((n, beams), device=seen.device)
         for _ in range(self.length - 1):
-            logits = self(every, found.flatten(0, 1))[:, -1].float()
+            told = found.flatten(0, 1)
+            last = torch.zeros_like(told, dtype=torch.bool)
+            last[:, -1] = True
+            logits = self(every, told, wanted=last).float()
             logits[:, [PAD, UNKNOWN, FIRST]] = -torch.inf
             steps = F.log_softmax(logits, dim=1).view(n, beams, vocabulary)
             rest = torch.full_like(steps, -torch.inf)

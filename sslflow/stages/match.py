@@ -14,7 +14,7 @@ from sslflow.data.seen import Seen
 from sslflow.data.tokens import FILE, decoded, load_tokenizer
 from sslflow.examination.captions.answers import Answers, Compares, Tells, by_comparing, by_nearest, by_telling
 from sslflow.examination.captions.exam import chance, judged, means, write_answers
-from sslflow.examination.captions.questions import Match, Questions, questions
+from sslflow.examination.captions.questions import Match, Questions, questions, tested
 from sslflow.features.extract import extract
 from sslflow.networks.matcher import save_matcher
 from sslflow.networks.saved import ENCODERS
@@ -56,7 +56,7 @@ def main(name: str, seed: int) -> None:
     asked = questions(dataset, match)
     if isinstance(asked, str):
         print(f"match {title}  skipped: {asked}")
-        write_answers(folder, {})
+        write_answers(folder, {}, tested(dataset))
         write_metrics(paths.metrics("match", title), {})
         return
 
@@ -84,7 +84,7 @@ def main(name: str, seed: int) -> None:
     tables = {way: judged(asked, one) for way, one in answers.items()}
     for way, table in tables.items():
         metrics |= {f"{way}_{key}": value for key, value in means(asked, *table).items()}
-    write_answers(folder, tables)
+    write_answers(folder, tables, tested(dataset))
     write_metrics(paths.metrics("match", title), {**metrics, "seconds": time.monotonic() - began})
     print(f"match {title}  {in_words(metrics, next(iter(reversed(tables))))}")
 

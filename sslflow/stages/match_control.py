@@ -14,7 +14,7 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.examination.captions.answers import blindly, by_nearest
 from sslflow.examination.captions.exam import chance, judged, means, write_answers
-from sslflow.examination.captions.questions import Match, Questions, questions
+from sslflow.examination.captions.questions import Match, Questions, questions, tested
 from sslflow.features.extract import extract
 from sslflow.features.pixels import pixels
 from sslflow.networks.saved import ENCODERS
@@ -39,7 +39,7 @@ def main(name: str, seed: int) -> None:
     asked = questions(dataset, Match(**settings["match"]))
     if isinstance(asked, str):
         print(f"match {title}  skipped: {asked}")
-        write_answers(folder, {})
+        write_answers(folder, {}, tested(dataset))
         write_metrics(paths.metrics("match", title), {})
         return
     began = time.monotonic()
@@ -50,7 +50,7 @@ def main(name: str, seed: int) -> None:
         answers = by_nearest(features, bank, asked)
     table = judged(asked, answers)
     found = means(asked, *table)
-    write_answers(folder, {"nearest": table})
+    write_answers(folder, {"nearest": table}, tested(dataset))
     metrics = {**chance(asked), "images": float(len(asked.rows)), "texts": float(len(asked.texts))}
     metrics |= {f"nearest_{key}": value for key, value in found.items()}
     write_metrics(paths.metrics("match", title), {**metrics, "seconds": time.monotonic() - began})

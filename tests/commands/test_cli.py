@@ -18,6 +18,7 @@ from sslflow.commands.show import show
 from sslflow.settings.params import ParamsError, load, schema
 from sslflow.settings.sections import KINDS
 from sslflow.training import method as images
+from sslflow.training.ingredients import CAPTIONED, ingredients
 
 RECIPE = (tiny.ROOT / "recipes" / "full.yaml").read_text()
 
@@ -244,10 +245,9 @@ def test_settings_of_an_earlier_version_are_named_with_what_to_do(tmp_path: Path
 def test_the_check_says_what_there_is(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     code, out, _ = call(capsys, monkeypatch, "check", "--params", str(tiny.ROOT / "recipes" / "full.yaml"))
     assert code == 0
-    known = (
-        f"{len(adaptation.names())} for adaptation, {len(clips.names())} for clips, "
-        f"{len(load(tiny.ROOT / 'recipes/full.yaml')['methods'])} for images"
-    )
+    beside = CAPTIONED | {"depth"}
+    alone = [name for name in images.names("images") if not beside.intersection(ingredients(images.find(name)))]
+    known = f"{len(adaptation.names())} for adaptation, {len(clips.names())} for clips, {len(alone)} for images"
     assert f"is in order: {len(check.stage_names())} stages; methods: " in out
     assert sorted(known.split(", ")) == sorted(out.partition("methods: ")[2].strip().split(", "))
 

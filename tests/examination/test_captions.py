@@ -26,6 +26,7 @@ from sslflow.ingest.tokenizing import train_tokenizer
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.matcher import Matcher, load_matcher, save_matcher
 from sslflow.networks.text import TextEncoder
+from sslflow.runtime.about import says_about
 from sslflow.runtime.tables import read_parquet
 
 CAPTIONS = [["red bus", "bus, road"], ["red bus"], ["blue bird"], ["green tree", "a wood"]]
@@ -200,9 +201,12 @@ def test_images_are_compared_with_texts_one_by_one() -> None:
 def test_answers_are_kept(tmp_path: Path) -> None:
     one = asked()
     tables = {way: judged(one, by_telling([way] * 4, one)) for way in ("nearest", "own")}
-    write_answers(tmp_path, tables)
+    write_answers(tmp_path, tables, one.rows)
     images, texts = (read_parquet(tmp_path / f"{name}.parquet") for name in ("images", "texts"))
     assert images["way"].to_pylist() == ["nearest"] * 4 + ["own"] * 4
     assert texts.num_rows == 2 * len(one.texts)
-    write_answers(tmp_path / "none", {})
+    assert says_about(images, one.rows)
+    assert says_about(texts, one.rows)
+    assert says_about(images, one.rows[1:]) is False
+    write_answers(tmp_path / "none", {}, one.rows)
     assert read_parquet(tmp_path / "none" / "images.parquet").num_rows == 0

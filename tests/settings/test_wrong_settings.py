@@ -280,3 +280,30 @@ def test_every_method_can_be_built_without_data(tmp_path) -> None:
     with (tmp_path / "params.yaml").open("w") as handle:
         YAML(typ="safe").dump(content, handle)
     build.refuse(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"run__match": ["simclr"]}, "run.match: there are no images with captions; name these in data.captions"),
+        ({"run__match_controls": ["blind"]}, "run.match_controls: there are no images with captions"),
+        ({"run__methods": ["clip"]}, "run.methods: clip learns from captions: there are no images with captions"),
+        ({"run__methods": ["virtex"]}, "run.methods: virtex learns from captions: there are no images with captions"),
+        ({"data__captions": "csv:nowhere.csv"}, "data.captions: there is no file nowhere.csv"),
+        ({"data__captions": "names"}, "data.captions names is for data.source samples:emoji, found samples:fashion"),
+        (
+            {"data__captions": "names", "data__source": "samples:emoji", "data__probe_source": "samples:fashion"},
+            "data.captions is of the images in data.path",
+        ),
+    ],
+)
+def test_captions_that_are_not_there_are_told_before_anything_runs(values, said, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    blocks = {"methods__clip": {"text_encoder": {}}, "methods__virtex": {}}
+    found = problems(changed(**blocks, **values), tmp_path)
+    assert [one for one in found if one.startswith(said)]
+
+
+def test_captions_that_are_there_are_no_problem(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert problems(load(ROOT / "recipes" / "captions.yaml"), tmp_path) == []

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from conftest import write_dataset
 
 from sslflow import paths
 from sslflow.data import captions
+from sslflow.data.dataset import Dataset
 from sslflow.data.tokens import FILE, encoded
 from sslflow.ingest.tokenizing import train_tokenizer
 from sslflow.networks.matcher import load_matcher
@@ -40,9 +43,6 @@ NAMES = ("shirt", "bag", "shoe", "coat")
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fashion: tuple[np.ndarray, np.ndarray]) -> None:
     """24 images to learn from and 8 to test on, each called by its class, every other with a second caption."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     monkeypatch.chdir(tmp_path)
     labels = fashion[1][:32] % 4
     splits = ["train"] * 24 + ["test"] * 8
@@ -89,8 +89,6 @@ def test_methods_and_controls_leave_answers_that_the_report_reads(project: None)
     assert metrics("blind")["nearest_texts_rank"] >= 1
 
     params = {"run": {"match": ["clip", "virtex"], "match_controls": ["random", "pixels", "blind"]}}
-    from sslflow.data.dataset import Dataset
-
     rows = Rows(params, [0], Dataset())
     found = section(rows, 0)
     assert found
@@ -113,3 +111,30 @@ def test_without_captions_it_is_skipped(project: None, capsys: pytest.CaptureFix
     assert metrics("blind") == {}
     with pytest.raises(ValueError, match=r"clip learns from captions, and there are none: name them in data\.captions"):
         pretrain.main("clip", 0)
+
+
+def test_answers_of_other_test_images_are_left_out(project: None) -> None:
+    match_control.main("blind", 0)
+    match_control.main("pixels", 1)
+    match_control.main("pixels", 0)
+    params = {"run": {"match_controls": ["pixels", "blind"]}}
+    rows = Rows(params, [0, 1], Dataset())
+    pixels, blind = Row("pixels", "nearest"), Row("blind", "nearest")
+    assert rows.found == [pixels, blind]
+    assert [len(rows.made(row)) for row in rows.found] == [2, 1]
+    gap = rows.gap(pixels, blind, "told_f1")
+    assert gap
+    assert gap.mean == pytest.approx(metrics("pixels")["nearest_told_f1"] - metrics("blind")["nearest_told_f1"])
+    (paths.matched("blind", 0) / "images.parquet").unlink()
+    match_control.main("blind", 1)
+    again = Rows(params, [0], Dataset())
+    assert again.found == [pixels]
+    assert again.gap(pixels, blind, "told_f1") is None
+
+    manifest = pq.read_table(paths.PREPARED / "manifest.parquet")
+    counts = [0 if row == 31 else count for row, count in enumerate(manifest["captions"].to_pylist())]
+    column = manifest.schema.get_field_index("captions")
+    manifest = manifest.set_column(column, "captions", pa.array(counts, pa.int32()))
+    pq.write_table(manifest, paths.PREPARED / "manifest.parquet")
+    assert Rows(params, [0, 1], Dataset()).found == []
+    assert section(Rows(params, [0, 1], Dataset()), 0) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -81,8 +82,10 @@ def by_nearest(features: Tensor, bank: Tensor, asked: Questions) -> Answers:
     each = [
         [(own := asked.bank_captions[place])[min(number, len(own) - 1)] for place in near] for number in range(most)
     ]
-    texts = np.max([word_f1(told, asked.texts) for told in each], axis=0)
-    classes = np.max([word_f1(told, asked.classes) for told in each], axis=0)
+    # One after the other: a table of some thousands of images and all their captions takes hundreds of megabytes.
+    texts, classes = (
+        reduce(np.maximum, (word_f1(told, known) for told in each)) for known in (asked.texts, asked.classes)
+    )
     return Answers(texts, classes, max(each, key=lambda told: told_f1(told, asked).mean()))
 
 

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from sslflow.evaluation.retrieval import per_query
 from sslflow.examination.captions.answers import Answers, by_own_captions, told_f1
 from sslflow.examination.captions.questions import Questions
+from sslflow.runtime.about import about
 from sslflow.runtime.files import replacing
 
 FOUND_TEXTS, FOUND_IMAGES = 5, 8
@@ -91,15 +92,14 @@ def chance(asked: Questions) -> dict[str, float]:
     return found
 
 
-def write_answers(folder: Path, tables: Mapping[str, tuple[Table, Table]]) -> None:
+def write_answers(folder: Path, tables: Mapping[str, tuple[Table, Table]], tested: np.ndarray) -> None:
     """`images.parquet` and `texts.parquet`: the tables of each way to answer, one below the other, with the way in the
-    column `way`."""
+    column `way`. They say that they are about the data set whose test images with captions are `tested`."""
     for place, name in enumerate(("images", "texts")):
         parts = [pa.table({"way": [way] * len(both[place]["rank"]), **both[place]}) for way, both in tables.items()]
+        whole = pa.concat_tables(parts) if parts else pa.table({"way": pa.array([], pa.string())})
         with replacing(folder / f"{name}.parquet") as temporary:
-            pq.write_table(
-                pa.concat_tables(parts) if parts else pa.table({"way": pa.array([], pa.string())}), temporary
-            )
+            pq.write_table(whole.replace_schema_metadata(about(tested)), temporary)
 
 
 def _first(scores: np.ndarray, count: int) -> np.ndarray:

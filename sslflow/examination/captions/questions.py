@@ -73,8 +73,7 @@ def questions(dataset: Dataset, asked: Match) -> Questions | str:
     """What there is to ask; in words why there is nothing: no captions, or none of test images."""
     if "captions" not in dataset.beside:
         return "the images have no captions: name them in data.captions"
-    known = captions_of(dataset.folder)
-    rows = np.array([row for row in dataset.rows(TEST).tolist() if row in known], np.int64)
+    known, rows = captions_of(dataset.folder), tested(dataset)
     bank = np.array([row for row in dataset.pretraining_rows.tolist() if row in known], np.int64)
     if len(rows) < 2 or not len(bank):
         return f"there are {len(rows)} test images with captions, and {len(bank)} to learn from"
@@ -85,11 +84,22 @@ def questions(dataset: Dataset, asked: Match) -> Questions | str:
     relevant = np.zeros((len(rows), len(texts)), bool)
     for place, own in enumerate(captions):
         relevant[place, [number[text] for text in own]] = True
-    classes = [re.sub(r"[\s_\-]+", " ", name).strip() for name in dataset.classes]
+    classes = [as_read(name) for name in dataset.classes]
     return Questions(
         rows, dataset.groups[rows], dataset.labels[rows], captions, texts, relevant, classes, bank,
         [known[row] for row in bank.tolist()],
     )  # fmt: skip
+
+
+def tested(dataset: Dataset) -> np.ndarray:
+    """Rows of the test images with captions; none where there are no captions."""
+    rows = dataset.rows(TEST)
+    return rows[dataset.column("captions", rows) > 0] if "captions" in dataset.beside else rows[:0]
+
+
+def as_read(name: str) -> str:
+    """The name of a class without hyphens and underscores."""
+    return re.sub(r"[\s_\-]+", " ", name).strip()
 
 
 def _some(rows: np.ndarray, most: int) -> np.ndarray:

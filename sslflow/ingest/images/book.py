@@ -72,21 +72,27 @@ def tasks(source: Source, book: Book, image_bytes: int) -> Iterator[list[Record]
 
 def take(found: Iterator[Examined | Rejected], book: Book, writer: ShardWriter, tell: Callable[[str], None]) -> None:
     began = told = time.monotonic()
+    moved: list[Examined] = []
     for seen, item in enumerate(found, start=1):
         if isinstance(item, Rejected):
             book.reject(item)
         else:
-            _keep_or_drop(item, book, writer)
+            checked = book.measured.checked(book.truths.checked(item))
+            if item.split == TEST and checked.split != TEST:
+                moved.append(checked)  # may equal one to test on that is yet to come
+            else:
+                _keep_or_drop(checked, book, writer)
         now = time.monotonic()
         if now - told >= _TELL_EVERY:
             told = now
             tell(f"prepare  {seen} images  {len(book.rejected)} quarantined  {seen / (now - began):.0f} img/s")
+    for item in moved:
+        _keep_or_drop(item, book, writer)
 
 
 def _keep_or_drop(item: Examined, book: Book, writer: ShardWriter) -> None:
     """An image is compared with those to test on and those of its own split. One to train on may be in the pool as
     well: there its label is not used, and without it pretraining would miss it."""
-    item = book.measured.checked(book.truths.checked(item))
     key = bytes.fromhex(item.pixels_hash)
     tested = book.first[TEST].get(key)
     row = tested if tested is not None else book.first[item.split].get(key)

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from sslflow.data import captions as kept
 from sslflow.data.splits import TEST
-from sslflow.data.tokens import FILE, PAD, UNKNOWN, encoded
+from sslflow.data.tokens import BETWEEN, FILE, PAD, UNKNOWN, encoded
 from sslflow.ingest.images.captions import Captions
 from sslflow.ingest.records import escape
 from sslflow.ingest.tokenizing import train_tokenizer
@@ -27,7 +27,7 @@ LENGTH = 64
 OFTEN = 0.05
 """Share of the images that learn from which on a caption that they have in common is worth a line."""
 UNREADABLE = "letters that no caption to learn from has"
-TOO_LONG = f"caption of more than {LENGTH - 2} tokens, which is cut"
+TOO_LONG = "caption of more tokens than {}, which is cut"
 TOO_MANY = f"image of more than {PER_IMAGE} captions, of which the first are kept"
 
 
@@ -95,16 +95,18 @@ class Captioned:
         faults: list[tuple[str, str]],
     ) -> dict[str, int]:
         """A file of tokens for each shard of the manifest, and counts."""
-        first = 0
+        first, length = 0, facts["length"]
         for number, size in enumerate(np.bincount(shards).tolist()):
-            tokens = np.full((size, facts["per_image"], facts["length"]), PAD, np.int32)
+            tokens = np.full((size, facts["per_image"], length), PAD, np.int32)
             for row in (row for row in range(first, first + size) if row in self._of):
-                own = encoded(tokenizer, self._of[row], facts["length"])
-                tokens[row - first, : len(own)] = own
+                own = encoded(tokenizer, self._of[row], length + 1)
+                longer = own[:, length] != PAD
+                own[longer, length - 1] = BETWEEN
+                tokens[row - first, : len(own)] = own[:, :length]
                 if (own == UNKNOWN).any():
                     faults.append((names[row], UNREADABLE))
-                if facts["length"] == LENGTH and (own[:, -1] != PAD).any():
-                    faults.append((names[row], TOO_LONG))
+                if longer.any():
+                    faults.append((names[row], TOO_LONG.format(length - 2)))
             np.save(folder / f"captions-{number:05d}.npy", tokens)
             first += size
         return {"with_captions": len(self._of), "captions": sum(map(len, self._of.values()))}

@@ -15,7 +15,8 @@ from sslflow import paths
 from sslflow.data.splits import TEST, held_out
 from sslflow.ingest.images.annotations import by_folder
 from sslflow.ingest.images.folders import visit
-from sslflow.ingest.images.matching import Names
+from sslflow.ingest.images.matching import MISSING as NOWHERE
+from sslflow.ingest.images.matching import Names, meant
 from sslflow.ingest.records import Item, Record, Source
 
 NAMES = "names"
@@ -82,13 +83,22 @@ def read_captions(captions: str, root: Path, source: Source, max_bad: float) -> 
     names = Names(records)
     place = captions_file(captions)
     lines = _beside(root) if place is None else _table(place) if captions.startswith("csv:") else _json_lines(place)
+    understood = [
+        (where, image, *_understood(image, text, names.find if place else names.find_stem))
+        for where, image, text in lines
+    ]
+    paths_of: defaultdict[str, set[str]] = defaultdict(set)
+    for _, image, name, _, reason in understood:
+        if not reason:
+            paths_of[name].add(image)
+    right = {name: meant(own, name, stem=place is None) for name, own in paths_of.items()}
     found: defaultdict[str, list[str]] = defaultdict(list)
     faults: list[tuple[str, str]] = []
-    wrong = read = 0
-    for where, image, text in lines:
-        read += 1
-        name, caption, reason = _understood(image, text, names.find if place else names.find_stem)
-        if not reason and caption in found[name]:
+    wrong, read = 0, len(understood)
+    for where, image, name, caption, reason in understood:
+        if not reason and image not in right[name]:
+            reason = _without(NOWHERE, image)
+        elif not reason and caption in found[name]:
             reason = AGAIN
         if reason:
             faults.append((where, reason))
@@ -147,7 +157,11 @@ def _understood(image: Any, text: Any, find: Any) -> tuple[str, str, str]:
     try:
         return find(image), caption, ""
     except LookupError as reason:
-        return "", "", f"caption without an image: {reason}: {image}"
+        return "", "", _without(reason, image)
+
+
+def _without(reason: object, image: str) -> str:
+    return f"caption without an image: {reason}: {image}"
 
 
 def _table(file: Path) -> Iterator[Line]:
@@ -160,7 +174,8 @@ def _table(file: Path) -> Iterator[Line]:
                 found = ", ".join(reader.fieldnames or ()).encode(errors="replace").decode()[:200] or "nothing"
                 raise ValueError(f"data.captions: {file} needs the columns path and caption; its first line: {found}")
             for row in reader:
-                yield f"line {reader.line_num}", row["path"], row["caption"]
+                cut = ValueError("more fields than columns; a caption with a comma stands in quotes")
+                yield f"line {reader.line_num}", row["path"], cut if any(row.get(None) or ()) else row["caption"]
         except csv.Error as error:
             raise ValueError(
                 f"data.captions: {file}, after line {reader.line_num}: not a comma-separated table ({error}); a "

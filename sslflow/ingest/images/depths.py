@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -11,7 +11,7 @@ from pathlib import Path
 from sslflow.data.splits import POOL, TEST, TRAIN, Split
 from sslflow.ingest.images import folders
 from sslflow.ingest.images.annotations import divided, is_below
-from sslflow.ingest.images.matching import Names
+from sslflow.ingest.images.matching import MISSING, Names, meant
 from sslflow.ingest.records import DepthMaps, Item, Record, Source, escape
 
 KIND = "png"
@@ -100,6 +100,7 @@ def _records(
 def _maps(place: Path, names: Names) -> tuple[dict[str, str], list[tuple[str, str]], int]:
     """The map of each image, by the image's name; maps of no image, with the reason; and how many other files there
     are."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
     maps: dict[str, str] = {}
     flaws: list[tuple[str, str]] = []
     others = 0
@@ -110,11 +111,16 @@ def _maps(place: Path, names: Names) -> tuple[dict[str, str], list[tuple[str, st
                 others += 1
                 continue
             try:
-                name = names.find_stem(path[:-4])
+                found[names.find_stem(path[:-4])].append(path)
             except LookupError as reason:
                 flaws.append((path, f"depth map without an image: {reason}"))
-                continue
-            if name in maps:
+    for name, own in found.items():
+        right = meant((path[:-4] for path in own), name, stem=True)
+        for path in own:
+            if path[:-4] not in right:
+                flaws.append((path, f"depth map without an image: {MISSING}"))
+            elif name in maps:
                 flaws.append((path, f"second depth map of an image: {maps[name]} is used"))
-            maps.setdefault(name, path)
+            else:
+                maps[name] = path
     return maps, flaws, others

@@ -57,6 +57,22 @@ class Names:
         return _only(self._stems.get(str(path)) or self._bare.get(path.name))
 
 
+def meant(found: Iterable[str], name: str, *, stem: bool = False) -> set[str]:
+    """Which of the paths by which an image of this name was found are taken to mean it. Where there are several, these
+    are those that say the same as the image's own, as far as the shorter of both goes: of `a/1.png` and `b/1.png`,
+    of which there is but one, each would find it by its last part. `stem`: they have no ending."""
+    paths = set(found)
+    own = PurePosixPath(_plain(name)).with_suffix("") if stem else PurePosixPath(_plain(name))
+    if len({PurePosixPath(_plain(path)) for path in paths}) < 2:
+        return paths
+    return {path for path in paths if _ends_alike(PurePosixPath(_plain(path)).parts, own.parts)}
+
+
+def _ends_alike(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    length = min(len(one), len(other))
+    return one[-length:] == other[-length:]
+
+
 def _only(found: list[str] | None) -> str:
     if not found:
         raise LookupError(MISSING)

@@ -11,6 +11,7 @@ from PIL import Image
 from sslflow.data.captions import captions_of
 from sslflow.data.dataset import Dataset
 from sslflow.drawing.embedded import Picture, image, picture
+from sslflow.examination.captions.questions import as_read
 from sslflow.reporting.captions.rows import Row, Rows
 from sslflow.reporting.images.confusion import Confusion
 from sslflow.runtime.rng import permutation
@@ -69,7 +70,7 @@ def found_images(rows: Rows, row: Row, seed: int) -> Iterator[Search]:
 def confusion(rows: Rows, row: Row) -> Confusion | None:
     """The classes of the test images, and those whose name fits best, over all seeds; None where there are none."""
     classes = rows.dataset.classes
-    number = {_as_asked(name): place for place, name in enumerate(classes)}
+    number = {as_read(name): place for place, name in enumerate(classes)}
     counts = np.zeros((len(classes), len(classes)), np.int64)
     for table in rows.made(row):
         actual = rows.dataset.labels[np.array(table["row"])]
@@ -77,10 +78,6 @@ def confusion(rows: Rows, row: Row) -> Confusion | None:
             if label >= 0 and answer in number:
                 counts[label, number[answer]] += 1
     return Confusion(list(classes), counts) if counts.any() else None
-
-
-def _as_asked(name: str) -> str:
-    return " ".join(name.replace("_", " ").replace("-", " ").split())
 
 
 def _chosen(items: list, count: int, seed: int) -> list[int]:

@@ -13,8 +13,10 @@ import numpy as np
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.intervals import Interval, crossed, of_share
+from sslflow.examination.captions.questions import tested
 from sslflow.reporting.amounts import percent
 from sslflow.reporting.leaderboard import CONTROLS
+from sslflow.runtime.about import says_about
 from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
 
@@ -69,7 +71,7 @@ class Rows:
     def __init__(self, params: Mapping[str, Any], seeds: Sequence[int], dataset: Dataset) -> None:
         run = params.get("run") or {}
         self.methods, self.controls = list(run.get("match") or ()), list(run.get("match_controls") or ())
-        self.seeds, self.dataset = list(seeds), dataset
+        self.seeds, self.dataset, self.tested = list(seeds), dataset, tested(dataset)
         self._tables = cache(self._read)
         self.over, self.gap = cache(self._over), cache(self._gap)
         rows = [
@@ -77,35 +79,38 @@ class Rows:
         ]
         self.found = [row for row in rows if self.made(row)]
 
-    def _read(self, name: str, kind: Kind) -> dict[str, list[dict[str, list]]]:
-        """Way to answer → the table of each seed that has one, by column."""
-        found: dict[str, list[dict[str, list]]] = {}
+    def _read(self, name: str, kind: Kind) -> dict[str, dict[int, dict[str, list]]]:
+        """Way to answer → the table of each seed that has one about the test images that there are, by column."""
+        found: dict[str, dict[int, dict[str, list]]] = {}
         for seed in self.seeds:
             file = paths.matched(name, seed) / f"{kind}.parquet"
             if not file.exists():
                 continue
             table = read_parquet(file)
+            if says_about(table, self.tested) is False:
+                continue
             ways = np.array(table["way"].to_pylist())
             for way in dict.fromkeys(ways.tolist()):
-                found.setdefault(way, []).append(table.filter(ways == way).to_pydict())
+                found.setdefault(way, {})[seed] = table.filter(ways == way).to_pydict()
         return found
 
     def made(self, row: Row) -> list[dict[str, list]]:
         """What a row says of the images, a table for each seed."""
-        return self._tables(row.name, "images").get(row.way, [])
+        return list(self._tables(row.name, "images").get(row.way, {}).values())
 
     def texts(self, row: Row) -> list[dict[str, list]]:
         """What it says of the texts."""
-        return self._tables(row.name, "texts").get(row.way, [])
+        return list(self._tables(row.name, "texts").get(row.way, {}).values())
 
     def metrics(self) -> list[str]:
         """Those that any row has: classes are there only where images have some."""
         return [name for name in METRICS if any(self._values(row, name) is not None for row in self.found)]
 
-    def _values(self, row: Row, metric: str) -> np.ndarray | None:
-        """`(seeds, n)` of the items for which it is known."""
+    def _values(self, row: Row, metric: str, seeds: Sequence[int] = ()) -> np.ndarray | None:
+        """`(seeds, n)` of the items for which it is known, of all the seeds that there are, or those given."""
         kind, column, *_ = METRICS[metric]
-        tables = self._tables(row.name, kind).get(row.way, [])
+        made = self._tables(row.name, kind).get(row.way, {})
+        tables = [made[seed] for seed in seeds or made]
         if not tables or any(len(one[column]) != len(tables[0][column]) for one in tables):
             return None
         values = np.array([one[column] for one in tables], np.float64)
@@ -114,7 +119,7 @@ class Rows:
 
     def _groups(self, row: Row, metric: str) -> np.ndarray:
         kind, column, *_ = METRICS[metric]
-        table = self._tables(row.name, kind)[row.way][0]
+        table = next(iter(self._tables(row.name, kind)[row.way].values()))
         return np.array(table["group"])[np.isfinite(np.array(table[column], np.float64))]
 
     def _over(self, row: Row, metric: str) -> Interval | None:
@@ -122,12 +127,15 @@ class Rows:
         return None if values is None else of_share(values, self._groups(row, metric))
 
     def _gap(self, row: Row, other: Row, metric: str) -> Interval | None:
-        """By how much a row is above another, on the same seeds and images."""
-        ours, theirs = self._values(row, metric), self._values(other, metric)
+        """By how much a row is above another, on the seeds that both have; None where there are none."""
+        kind = METRICS[metric].kind
+        made, others = (self._tables(one.name, kind).get(one.way, {}) for one in (row, other))
+        if not (seeds := [seed for seed in made if seed in others]):
+            return None
+        ours, theirs = (self._values(one, metric, seeds) for one in (row, other))
         if ours is None or theirs is None or ours.shape[1] != theirs.shape[1]:
             return None
-        seeds = min(len(ours), len(theirs))
-        return crossed(ours[:seeds] - theirs[:seeds], self._groups(row, metric))
+        return crossed(ours - theirs, self._groups(row, metric))
 
     def best(self, metric: str, way: str) -> Row | None:
         """The best of the rows that answer so."""

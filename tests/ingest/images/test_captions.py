@@ -13,7 +13,7 @@ from sslflow import paths
 from sslflow.data.captions import captions_of
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import POOL, TEST, TRAIN
-from sslflow.data.tokens import PAD, UNKNOWN, decoded, load_tokenizer
+from sslflow.data.tokens import BETWEEN, PAD, UNKNOWN, decoded, load_tokenizer
 from sslflow.ingest.images import prepare as preparing
 from sslflow.ingest.listing import write_listing
 from sslflow.runtime.files import read_csv
@@ -140,6 +140,11 @@ def test_an_image_without_captions_is_padding_and_told_of(raw: Path) -> None:
         (",a red bus", "line 6", "line without an image or a caption"),
         ("5.png", "line 6", "line without an image or a caption"),
         ("0.png,red bus", "line 6", "caption that its image has already"),
+        (
+            "5.png,a red bus, at night",
+            "line 6",
+            "damaged line: more fields than columns; a caption with a comma stands in quotes",
+        ),
     ],
 )
 def test_lines_of_a_table_that_are_of_no_use(raw: Path, line: str | bytes, where: str, reason: str) -> None:
@@ -178,6 +183,20 @@ def test_a_text_without_an_image_and_an_empty_one(raw: Path) -> None:
     assert "0.png" not in made.of
 
 
+def test_captions_of_an_image_that_is_not_there_are_no_other_ones(raw: Path) -> None:
+    """Of `deep/8.png` and others whose last part is the same; what says no more than that part still means it."""
+    usual = [f"{n}.png,{WORDS[n % 5]}" for n in range(8)]
+    deep = ["other/8.png,a wood", "deep/8.png,a lake", "8.png,a pond", "photos/deep/8.png,a sea"]
+    made = Prepared(raw, as_table(raw, *usual, *deep, "x/9.png,a hill", "y/9.png,a dale"))
+    assert made.of["deep/8.png"] == ["a lake", "a pond", "a sea"]
+    assert "deep/9.png" not in made.of
+    reason = "caption without an image: image that is not below data.path"
+    assert [made.faults[f"line {n}"] for n in (10, 14, 15)] == [
+        f"{reason}: {name}" for name in ("other/8.png", "x/9.png", "y/9.png")
+    ]
+    assert Prepared(raw, as_table(raw, *usual, "other/8.png,a wood")).of["deep/8.png"] == ["a wood"]
+
+
 def test_other_scripts_stay_what_they_are(raw: Path) -> None:
     told = ["красный автобус", "赤いバス", "حافلة حمراء", "rotes Äpfelchen", "κόκκινο"]
     made = Prepared(raw, as_table(raw, *(f"{n}.png,{told[n % 5]}" for n in range(10))))
@@ -193,6 +212,30 @@ def test_captions_that_are_all_the_same_teach_nothing(raw: Path) -> None:
         ValueError, match=r"data.captions: expected different captions to learn from, found 1 \(a bus\)"
     ):
         Prepared(raw, as_table(raw, *(f"{n}.png,a bus" for n in range(10))))
+
+
+def test_a_line_may_end_with_a_comma(raw: Path) -> None:
+    made = Prepared(raw, as_table(raw, *(f"{n}.png,{WORDS[n % 5]}," for n in range(10))))
+    assert not made.faults
+    assert made.of["1.png"] == [WORDS[1]]
+
+
+@pytest.mark.parametrize(("longest", "kept"), [(30, 30), (62, 62), (63, 62)])
+def test_what_is_cut_is_told_of(raw: Path, longest: int, kept: int) -> None:
+    """Of one caption to learn from with so many words, each a token, and of one to test on with one more."""
+    usual = Prepared(raw, as_table(raw))
+    tested = set(usual.dataset.column("path", usual.dataset.rows(TEST)))
+    learnt = next(name for name in usual.of if name not in tested)
+    words = " ".join(f"{chr(97 + n // 26)}{chr(97 + n % 26)}" for n in range(longest))
+    lines = [f"{name},{f'{words} ba' if name in tested else words if name == learnt else 'aa'}" for name in usual.of]
+    made = Prepared(raw, as_table(raw, *lines))
+    reason = f"caption of more tokens than {kept}, which is cut"
+    longer = tested | ({learnt} if longest > kept else set())
+    assert {name for name, own in made.faults.items() if own == reason} == longer
+    rows = np.array([made.dataset.column("path").tolist().index(name) for name in (learnt, *sorted(tested))])
+    read = made.dataset.read(rows)["captions"][:, 0]
+    assert (read[:, -1] == BETWEEN).all()
+    assert (read[1:] == read[0]).all()
 
 
 def test_a_caption_that_most_images_have_is_told_of(tmp_path: Path) -> None:

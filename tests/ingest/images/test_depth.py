@@ -169,6 +169,20 @@ def test_maps_that_are_wrong(tmp_path):
     assert "no PNG, and no depth maps" in said
 
 
+def test_a_map_of_an_image_that_is_not_there_takes_no_other_ones_place(tmp_path):
+    """Both would be found by the last part of their names."""
+    raw, folder = tmp_path / "raw", tmp_path / "depth"
+    for number in range(4):
+        write(raw / f"kitchen/{number}.png", encoded(made.picture(number), "PNG"))
+        write(folder / f"kitchen/{number}.png", png(steps(number)))
+    write(folder / "bathroom/2.png", png(steps(8)))
+    found = Prepared(tmp_path, raw, f"png:{folder}", depth_scale=1.0)
+    assert found.flaws == {"2": "depth map without an image: image that is not below data.path"}
+    assert {name: int(own.max()) for name, own in found.depth().items()} == {
+        str(number): int(steps(number).max()) for number in range(4)
+    }
+
+
 def test_too_many_that_are_wrong_stop_the_run(tmp_path):
     raw = made.images(tmp_path / "raw", range(4))
     folder = maps(tmp_path / "depth", range(1))
