@@ -100,7 +100,7 @@ def render(
         "headline": (
             places["said"][0]
             if places and places["said"] and not measured
-            else story.headline(board, run.methods, dataset.labelled, answers)
+            else story.headline(board, run.methods, dataset.labelled, answers, dataset.format.unit)
         ),
         "remarks": [
             *story.remarks(board, run.methods, run.fractions, dataset.labelled or bool(places), answers),

@@ -32,9 +32,11 @@ def best_method(board: Board, methods: Sequence[str]) -> str:
     return ranked[0] if ranked and labelled(board) else next(iter(methods), "")
 
 
-def headline(board: Board, methods: Sequence[str], has_labels: bool, answers: Answers | None = None) -> str:
-    """One sentence with the best method and its accuracy, or why there is none; `has_labels`: whether the data have.
-    Where there are `answers`, distances come with their 95 % interval."""
+def headline(
+    board: Board, methods: Sequence[str], has_labels: bool, answers: Answers | None = None, unit: str = "images"
+) -> str:
+    """One sentence with the best method and its accuracy, or why there is none; `has_labels`: whether the data have;
+    `unit`: what examples are called. Where there are `answers`, distances come with their 95 % interval."""
     if not methods:
         return "What was learnt from pictures and sounds of videos"
     if not labelled(board):
@@ -49,7 +51,7 @@ def headline(board: Board, methods: Sequence[str], has_labels: bool, answers: An
     words = {"linear": "a linear classifier on its frozen features", "knn": "kNN on its frozen features"}
     measured = words.get(metric, "fine-tuned, it")
     summary = board[best][metric]
-    first = f"{best}: {measured} is right on {_percent(summary)} of the test images"
+    first = f"{best}: {measured} is right on {_percent(summary)} of the test {unit}"
     starts = [name for name in order(board) if name.startswith(START) and metric in board[name]]
     controls = starts or [name for name in ("random", *RAW) if metric in board.get(name, {})]
     gaps = []

@@ -320,6 +320,8 @@ def test_what_may_differ_by_chance_alone_is_marked_as_best_too_and_told_so(answe
     assert best(compared(board, answered, {}), "linear") == {"rotation"}, "four images more, and never one less"
     assert best(compared(board, few, {}), "linear") == {"rotation", "simclr"}, "one group of images has them all"
     first = headline(board, ["simclr", "rotation"], True, answered)
+    assert "of the test images" in first
+    assert headline(board, ["simclr", "rotation"], True, answered, "blocks") == first.replace("images", "blocks")
     assert "21.0 points (17.0 to 25.0) above random weights" in first
     assert any(
         "rotation stands 1.0 points (0.0 to 2.0) above simclr" in one
