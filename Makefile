@@ -30,7 +30,7 @@ full: $(READY) ## the same with recipes/full.yaml, which takes the place of an u
 	@$(BIN)/python -m pipelines.runner --jobs $(JOBS)
 
 test: $(READY) ## run the tests, a process for each core
-	@$(BIN)/python -m pytest --numprocesses logical --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
 check: $(READY) ## check format, lint and types
 	@$(BIN)/ruff format --check .

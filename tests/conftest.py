@@ -26,6 +26,19 @@ SAMPLE = ROOT / "data" / "samples" / "fashion"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+SLOW_FIRST = ("tests/pipelines/", "tests/stages/", "tests/methods/")
+"""Files that take long are begun first, so that no process waits for one at the end."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow folders first; the order within them, and of all others, stays."""
+
+    def rank(item: pytest.Item) -> int:
+        return next((place for place, folder in enumerate(SLOW_FIRST) if item.nodeid.startswith(folder)), 9)
+
+    items.sort(key=rank)
+
+
 @pytest.fixture(autouse=True)
 def one_thread():
     torch.set_num_threads(1)
