@@ -191,7 +191,8 @@ class Table:
 
     def __init__(self, recipe: str, seeds: Sequence[int]) -> None:
         self.recipe, self.seeds, self.own = recipe, seeds, RECIPES[recipe]
-        self.done = [job for job in jobs(recipe, (), seeds) if measured(job)] if (WORK / recipe).exists() else []
+        wanted = jobs(recipe, (), seeds) if (WORK / recipe / paths.PREPARED).exists() else ()
+        self.done = {job: found for job in wanted if (found := measured(job))}
 
     def lines(self) -> Iterator[str]:
         """It in Markdown; nothing where nothing has been measured."""
@@ -216,19 +217,17 @@ class Table:
             beside = f"**{words}**" if gap.sure else words
         own = [_spread(found[self.own.stage], one, 1 if one in self.own.plain else 100) for one in self.own.shown]
         seeds = max(map(len, found.values()))
-        took = [sum(read_json(job.result)["seconds"] for job in self._of(row, seed)) for seed in self.seeds]
-        seconds = f"{statistics.fmean(one for one in took if one):.0f}"
+        of_row = [(job.seed, one["seconds"]) for job, one in self.done.items() if job.row == row]
+        took = [sum(one for seed, one in of_row if seed == wanted) for wanted in {seed for seed, _ in of_row}]
+        seconds = f"{statistics.fmean(took):.0f}"
         return [str(seeds), _spread(found["probe"], "linear"), beside, _spread(found["probe"], "knn"), *own, seconds]
-
-    def _of(self, row: str, seed: int) -> list[Job]:
-        return [job for job in self.done if (job.row, job.seed) == (row, seed)]
 
     def _metrics(self, stage: str, row: str) -> list[dict[str, float]]:
         files = [paths.metrics(stage, paths.run_name(row, seed)) for seed in self.seeds]
         return [found for file in files if file.exists() and (found := read_json(file))]
 
     def _other_code(self, row: str) -> list[str]:
-        return [other_code(read_json(job.result), code(job)) for job in self.done if job.row == row]
+        return [other_code(one, code(job)) for job, one in self.done.items() if job.row == row]
 
 
 def _spread(found: Sequence[dict[str, float]], metric: str, times: float = 100) -> str:
