@@ -76,7 +76,7 @@ def example_rows(kind: type[Method], dataset: Dataset[Any]) -> np.ndarray:
     if "depth" in asked:
         depth_facts(dataset)
         rows, what = with_depth(dataset, rows), "images with a depth map"
-    if issubclass(kind.Views, PairViews):
+    if isinstance(kind.Views, type) and issubclass(kind.Views, PairViews):
         _of_documents(name, dataset, rows)
     if len(rows) < 2 and not learns_labels:
         raise ValueError(f"pretraining needs at least two {what}, and there are {len(rows)}")
