@@ -16,6 +16,7 @@ import pytest
 from sslflow.data.dataset import Dataset
 from sslflow.ingest.volumes.blocks import Block, cut
 from sslflow.ingest.volumes.dicom import read_series
+from sslflow.ingest.volumes.files import read_file
 from sslflow.ingest.volumes.prepare import prepare
 from sslflow.ingest.volumes.volume import Unusable, Volume, canonical, ranged, resampled
 from tests.volume_fixtures import gradient, stored, write_nifti, write_series
