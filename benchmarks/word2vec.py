@@ -22,7 +22,8 @@ from sslflow.examination.language.rows import vocabulary
 from sslflow.methods.text.word2vec import Word2Vec
 from sslflow.training.fit import fit
 
-TRAIN: dict[str, Any] = {"batch_size": 256, "lr": 1e-2, "weight_decay": 0.0, "warmup": 0.1}
+TRAIN: dict[str, Any] = {"batch_size": 256, "optimizer": "sgd", "momentum": 0.0, "weight_decay": 0.0, "warmup": 0.0}
+RATES = {"skip_gram": 2.5e-2, "cbow": 0.1}
 
 
 def ours(dataset: Dataset, architecture: Any, epochs: int, seed: int, lr: float) -> tuple[np.ndarray, float]:
@@ -81,7 +82,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--architectures", nargs="+", default=["skip_gram"])
-    parser.add_argument("--lr", type=float, default=TRAIN["lr"])
+    parser.add_argument("--lr", type=float, help="by default that of the recipe")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     dataset = Dataset(asked.prepared)
@@ -89,7 +90,7 @@ def main() -> None:
     numbers = vocabulary({name: number for number, name in names.items()})
     for architecture in asked.architectures:
         for seed in asked.seeds:
-            own, own_seconds = ours(dataset, architecture, asked.epochs, seed, asked.lr)
+            own, own_seconds = ours(dataset, architecture, asked.epochs, seed, asked.lr or RATES[architecture])
             print(f"{architecture} {seed}  ours    {own_seconds:6.1f} s  {judged(own, numbers)}", flush=True)
             other, seconds = theirs(dataset, architecture, asked.epochs, seed, names)
             print(f"{architecture} {seed}  gensim  {seconds:6.1f} s  {judged(other, numbers)}", flush=True)

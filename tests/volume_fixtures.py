@@ -53,6 +53,9 @@ def write_series(
     intercept: float = -1000.0,
     shear: float = 0.0,
     frames: int = 0,
+    slope: float = 1.0,
+    photometric: str = "MONOCHROME2",
+    signed: bool = True,
 ) -> Path:
     """A CT series of values `(x, y, z)` in RAS, a file for each z from below to above, but those left out: rows run to
     the left, columns to the back, as a patient who lies on the back is usually stored."""
@@ -76,11 +79,12 @@ def write_series(
         one.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
         one.PixelSpacing = [spacing[1], spacing[0]]
         one.Rows, one.Columns = values.shape[1], values.shape[0]
-        one.SamplesPerPixel, one.PhotometricInterpretation = 1, "MONOCHROME2"
+        one.SamplesPerPixel, one.PhotometricInterpretation = 1, photometric
         one.BitsAllocated = one.BitsStored = 16
-        one.HighBit, one.PixelRepresentation = 15, 1
-        one.RescaleSlope, one.RescaleIntercept = 1, intercept
-        pixels = np.ascontiguousarray(values[::-1, ::-1, number].T - int(intercept)).astype("<i2")
+        one.HighBit, one.PixelRepresentation = 15, int(signed)
+        one.RescaleSlope, one.RescaleIntercept = slope, intercept
+        stored = np.rint((values[::-1, ::-1, number].T - int(intercept)) / slope)
+        pixels = np.ascontiguousarray(stored).astype("<i2" if signed else "<u2")
         if frames:
             one.NumberOfFrames = frames
             pixels = np.stack([pixels] * frames)

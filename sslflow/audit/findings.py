@@ -19,7 +19,7 @@ from sslflow.audit.neighbours import nearest
 from sslflow.audit.suspects import out_of_fold, suspects
 from sslflow.data.classes import shown
 from sslflow.data.dataset import Dataset
-from sslflow.data.formats import ImageFormat
+from sslflow.data.formats import ImageFormat, singular
 from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN
 from sslflow.runtime.rng import permutation
 from sslflow.settings.params import Count, Fraction
@@ -72,13 +72,14 @@ def audit(dataset: Dataset, features: Callable[[np.ndarray], Tensor], device: to
     rows = np.arange(len(dataset))
     if len(rows) > asked.most:
         found.said.append(
-            f"A random {asked.most:,} of the {len(rows):,} images were compared; audit.most is how many may be."
+            f"A random {asked.most:,} of the {len(rows):,} {dataset.format.unit} were compared; "
+            "audit.most is how many may be."
         )
         rows = np.sort(permutation(len(rows), 0, "audit").numpy()[: asked.most])
     found.metrics["images"] = len(rows)
     _classes(dataset, found)
     if not len(rows):
-        found.said.append("There are no images to look at.")
+        found.said.append(f"There are no {dataset.format.unit} to look at.")
         return found
     looks, small = survey(dataset, rows)
     stand_out: list[Look] = []
@@ -102,7 +103,8 @@ def audit(dataset: Dataset, features: Callable[[np.ndarray], Tensor], device: to
     if not finite.all():
         (path,) = dataset.column("path", rows[~finite][:1])
         found.said.append(
-            f"Features of {(~finite).sum():,} images are NaN or infinite (the first: {path}): they are no outliers and "
+            f"Features of {(~finite).sum():,} {dataset.format.unit} are NaN or infinite "
+            f"(the first: {path}): they are no outliers and "
             "their labels are not judged; other weights, or extract.precision: fp32, may know them."
         )
     found.metrics["not_finite"] = int((~finite).sum())
@@ -145,7 +147,9 @@ def _copies(
     """Near duplicates. An image to train on may be in the pool as well, and is no copy there."""
     splits = dataset.column("split", rows)
     if not (splits == TEST).any():
-        found.said.append("There are no test images: copies of them among the others can't be looked for.")
+        found.said.append(
+            f"There are no test {dataset.format.unit}: copies of them among the others can't be looked for."
+        )
     groups = torch.from_numpy(dataset.groups[rows])
     pairs = [
         pair
@@ -179,7 +183,8 @@ def _outliers(dataset: Dataset, rows: np.ndarray, known: Tensor, good: np.ndarra
     places = np.flatnonzero(good)
     if len(places) <= asked.neighbours:
         found.said.append(
-            f"{len(places)} images have features: too few to call one an outlier by its {asked.neighbours} nearest "
+            f"{len(places)} {dataset.format.unit} have features: "
+            f"too few to call one an outlier by its {asked.neighbours} nearest "
             "(audit.neighbours)."
         )
         return
@@ -201,12 +206,14 @@ def _suspects(dataset: Dataset, rows: np.ndarray, known: Tensor, good: np.ndarra
     counts = np.bincount(labels[good & (labels != NO_LABEL)], minlength=len(dataset.classes))
     alone = [dataset.classes[one] for one in np.flatnonzero(counts == 1).tolist()]
     if alone:
-        found.said.append(f"One image tells nothing of its label: not judged are those of {shown(alone)}.")
+        found.said.append(
+            f"One {singular(dataset.format.unit)} tells nothing of its label: not judged are those of {shown(alone)}."
+        )
     judged = np.flatnonzero(good & (labels != NO_LABEL) & (counts[labels] > 1))
     kinds = np.unique(labels[judged])
     if len(kinds) < 2:
         found.said.append(
-            f"Wrong labels can't be looked for: it takes two classes of two images each, and there "
+            f"Wrong labels can't be looked for: it takes two classes of two {dataset.format.unit} each, and there "
             f"{'is' if len(kinds) == 1 else 'are'} {len(kinds)}."
         )
         return

@@ -103,6 +103,11 @@ UNITS: dict[str, str] = {kind.kind: kind.unit for kind in get_args(AnyFormat)}
 """What one calls the examples, by kinds of data."""
 
 
+def singular(unit: str) -> str:
+    """What one calls one of the examples."""
+    return unit.removesuffix("s")
+
+
 def described(format: AnyFormat, classes: Sequence[str]) -> dict[str, Any]:
     """What `dataset.json` says of a data set at the least."""
     return {"kind": format.kind, "format": asdict(format), "classes": list(classes)}

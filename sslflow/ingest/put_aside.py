@@ -19,11 +19,11 @@ def unusable_videos(folder: Path) -> Iterator[str]:
     yield from _lines(bad, f"{len(bad)} of {len(rows)} videos", folder / "videos.csv")
 
 
-def unusable_images(folder: Path, name: str = "quarantine.csv") -> Iterator[str]:
-    """The same of the images in a folder's table `name`."""
+def unusable_images(folder: Path, name: str = "quarantine.csv", what: str = "images") -> Iterator[str]:
+    """The same of the images in a folder's table `name`, or of other files, by `what` they are called."""
     file = folder / name
     bad = [(row["path"], row["reason"]) for row in read_csv(file, ["path", "reason"])]
-    yield from _lines(bad, f"{len(bad)} images", file)
+    yield from _lines(bad, f"{len(bad)} {what}", file)
 
 
 def _lines(bad: list[tuple[str, str]], counted: str, file: Path) -> Iterator[str]:

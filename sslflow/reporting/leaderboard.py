@@ -253,7 +253,7 @@ def seeds_of(row: dict[str, Summary]) -> str:
     return "–".join(map(str, sorted({min(counts), max(counts)})))
 
 
-def leaderboard_text(board: Board) -> str:
+def leaderboard_text(board: Board, unit: str = "images") -> str:
     """The board as an aligned plain-text table with a line that tells how to read it, for a terminal or a log."""
     if not board:
         return "leaderboard: nothing has been measured yet"
@@ -271,16 +271,16 @@ def leaderboard_text(board: Board) -> str:
     lines[1:1] = [rule]
     if methods < len(board):
         lines.insert(2 + methods, rule.replace("-", "·"))
-    return "\n".join(["leaderboard", *lines, rule, _legend(metrics, methods < len(board))])
+    return "\n".join(["leaderboard", *lines, rule, _legend(metrics, methods < len(board), unit)])
 
 
-def _legend(metrics: Sequence[str], controls: bool) -> str:
+def _legend(metrics: Sequence[str], controls: bool, unit: str) -> str:
     if not any(map(is_accuracy, metrics)):
         return "no accuracies: without labels they can't be measured; RankMe: directions that the features use"
     found = "accuracy, and mAP of retrieval," if "map" in metrics else "accuracy"
-    words = f"{found} in % on the test images, mean ± standard deviation over the seeds"
+    words = f"{found} in % on the test {unit}, mean ± standard deviation over the seeds"
     words += "; below the dots: the controls to beat" if controls else ""
-    return f"{words}\n* best, or so near to it that chance of seeds and test images may explain the difference"
+    return f"{words}\n* best, or so near to it that chance of seeds and test {unit} may explain the difference"
 
 
 def _right(cells: Iterable[str], widths: Iterable[int]) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.data.formats import singular
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.drawing.embedded import sheet
 from sslflow.features.store import FeatureStore
@@ -92,15 +93,18 @@ def render(
     adaptations = Adaptations(run.params, run.seeds)
     correspondences = Correspondences(run.params, run.seeds)
     places = where.section(Rows(run.params, run.seeds, dataset), seed)
-    measured = story.labelled(board)
+    measured, unit = story.labelled(board), dataset.format.unit
     content = {
+        "examples": unit,
+        "example": singular(unit),
+        "an_example": f"{'an' if unit[0] in 'aeiou' else 'a'} {singular(unit)}",
         "so_far": so_far,
         "adapted": adaptation.section(adaptations, adapter, map_images, seed),
         "heard": audiovisual.section(correspondences, clip_method, seed),
         "headline": (
             places["said"][0]
             if places and places["said"] and not measured
-            else story.headline(board, run.methods, dataset.labelled, answers, dataset.format.unit)
+            else story.headline(board, run.methods, dataset.labelled, answers, unit)
         ),
         "remarks": [
             *story.remarks(board, run.methods, run.fractions, dataset.labelled or bool(places), answers),
@@ -134,7 +138,7 @@ def render(
             (method, neighbours.table(dataset, array, asked, neighbour_count)) for method, array in features.items()
         ],
         "clusters": _clusters(run),
-        "pseudolabels": pseudolabels.section(run.methods, best),
+        "pseudolabels": pseudolabels.section(run.methods, best, unit),
         "confusion": confusion.confusion((paths.predictions(best, one) for one in run.seeds), dataset.classes),
         "card": card,
         "settings": origin.settings_text(card["params"]),
@@ -209,15 +213,15 @@ def _few(run: Run, board: leaderboard.Board, dataset: Dataset) -> list[str]:
     if not story.labelled(board) or not dataset.labelled:
         return []
     train, test = (len(dataset.labelled_rows(split)) for split in (TRAIN, TEST))
-    said = []
+    said, unit = [], dataset.format.unit
     if test < FEW:
         said.append(
-            f"There are {test} labelled test images: one more that is right is {100 / test:.1f} points, and a standard "
+            f"There are {test} labelled test {unit}: one more that is right is {100 / test:.1f} points, and a standard "
             f"error up to {100 * (0.25 / test) ** 0.5:.0f} points."
         )
     k = lookup(run.params, "probe.knn").get("k", KNN_K)
     if isinstance(k, int) and k >= train:
-        said.append(f"kNN asks for {k} neighbours, and there are {train} labelled training images: all of them vote.")
+        said.append(f"kNN asks for {k} neighbours, and there are {train} labelled training {unit}: all of them vote.")
     return said
 
 
@@ -247,7 +251,7 @@ def _rates(run: Run, method: str, measured: dict[str, float]) -> list[tuple[str,
 def _features(run: Run, dataset: Dataset) -> tuple[dict[str, np.ndarray], list[str]]:
     """Features by each method's first seed, where there are some for these images; and what is said of those that
     can't be shown."""
-    found, said = {}, []
+    found, said, unit = {}, [], dataset.format.unit
     for method in run.methods:
         folder = paths.features(method, run.seeds[0])
         if not (folder / "meta.json").exists():
@@ -255,14 +259,14 @@ def _features(run: Run, dataset: Dataset) -> tuple[dict[str, np.ndarray], list[s
         features = FeatureStore(folder).array
         if len(features) != len(dataset):
             raise ValueError(
-                f"{folder}: features of {len(features)} images, but {len(dataset)} are prepared; run `dvc repro`"
+                f"{folder}: features of {len(features)} {unit}, but {len(dataset)} are prepared; run `dvc repro`"
             )
         wrong = sum(
             int((~np.isfinite(features[start : start + ROWS]).all(axis=1)).sum()) for start in _starts(features)
         )
         if wrong:
             said.append(
-                f"{method}: the features of {wrong:,} of {len(features):,} images are not finite numbers: it has no "
+                f"{method}: the features of {wrong:,} of {len(features):,} {unit} are not finite numbers: it has no "
                 "map and no neighbours here. Its training has diverged; a smaller learning rate, or fp32, may mend it."
             )
         else:

@@ -55,8 +55,8 @@ def main() -> None:
     counts = {table: len(found.tables[table]) for table in ("copies", "looks", "outliers", "suspects")}
     print(
         f"audit  {found.metrics['images']} {dataset.format.unit} by {name}: {counts['copies']} pairs of near copies "
-        f"({found.metrics.get('leaked_near', 0)} test images have one among the others), {counts['looks']} odd "
-        f"pictures, {counts['outliers']} outliers, {counts['suspects']} doubtful labels; "
+        f"({found.metrics.get('leaked_near', 0)} test {dataset.format.unit} have one among the others), "
+        f"{counts['looks']} odd pictures, {counts['outliers']} outliers, {counts['suspects']} doubtful labels; "
         f"{time.monotonic() - started_at:.0f} s"
     )
 

@@ -1,5 +1,5 @@
 """language_control NAME SEED: the same of what has not learnt: `random`, an encoder with random weights; `unigram` and
-`trigram`, counts of words; `words`, the rare words that two passages share."""
+`trigram`, counts of words; `words`, the rare words that two passages share; weights that `starts` names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sslflow.examination.language.exam import Asked
 from sslflow.examination.language.kept import ask, lacking, skip
 from sslflow.examination.language.rows import counting, of_encoder
 from sslflow.networks.saved import ENCODERS
-from sslflow.networks.starts import RANDOM
+from sslflow.networks.starts import COUNTED
 from sslflow.networks.weights import encoder_of
 from sslflow.runtime.device import compute
 from sslflow.settings.params import Schemas, read
@@ -29,10 +29,11 @@ def main(name: str, seed: int) -> None:
     if reason := lacking(dataset):
         skip(name, seed, reason)
         return
-    if name == RANDOM:
-        row = of_encoder(encoder_of(name, seed, dataset.format, settings["encoder"]).to(device).eval(), device)
-    else:
+    if name in COUNTED:
         row = counting(name, dataset)
+    else:
+        encoder = encoder_of(name, seed, dataset.format, settings["encoder"]).to(device).eval()
+        row = of_encoder(encoder, dataset.format, device)
     ask(name, seed, row, dataset, load_tokenizer(dataset.folder), Asked(**settings["language"]))
 
 

@@ -23,6 +23,8 @@ PREPARE: Mapping[str, Callable[..., dict[str, int]]] = {
     "volumes": prepare_volumes,
 }
 """By kinds of data."""
+RAW = {"images": "images", "text": "files or lines", "volumes": "volumes"}
+"""What one calls what is read, by kinds of data."""
 
 
 def schemas(kind: str) -> Mapping[str, Callable[..., Any]]:
@@ -40,7 +42,7 @@ def main() -> None:
     settings = read(schemas(kind))
     started = time.monotonic()
     counts = PREPARE[kind](paths.PREPARED, tell, **settings["data"])
-    for line in unusable_images(paths.PREPARED):
+    for line in unusable_images(paths.PREPARED, what=RAW[kind]):
         tell(line)
     write_metrics(paths.metrics("prepare"), counts)
     splits = ", ".join(f"{counts[split]} {split}" for split in ("pool", "train", "test") if counts[split])

@@ -102,7 +102,7 @@ def findings(method: str, rates: Rates, train: Mapping[str, Any]) -> list[str]:
     present = train.get("precision", "fp32"), train.get("memory_format", "channels_last")
     own = rates.of(*present)
     measured = ", ".join(f"{' '.join(choice)} {rates.of(*choice):.0f}" for choice in rates.encoder)
-    lines = [f"makes {rates.view_rate:.0f} views/s; encoder, forward and backward, images/s: {measured}"]
+    lines = [f"makes {rates.view_rate:.0f} views/s; encoder, forward and backward, examples/s: {measured}"]
     if not own:
         return [*lines, f"this device can't do {present[0]}: set methods.{method}.train.precision to fp32"]
     if rates.view_rate < own:

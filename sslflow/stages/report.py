@@ -123,7 +123,7 @@ def make(file: Path, so_far: SoFar | None = None) -> None:
     write_text(file, page)
     print(f"report  {len(methods) * len(seeds)} runs, {points} points of curves, {len(page) / 1e6:.1f} MB")
     if methods:
-        print(leaderboard.leaderboard_text(board))
+        print(leaderboard.leaderboard_text(board, dataset.format.unit))
     print(f"report: {file}")
 
 

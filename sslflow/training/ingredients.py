@@ -115,15 +115,23 @@ def of_examples(
     text, and an encoder of captions with the settings given and random weights; what is known of depth maps, and an
     encoder of these with the settings of the first and random weights."""
 
+    def from_weights(name: str, setting: str) -> AnyEncoder:
+        if isinstance(dataset.format, TextFormat):
+            raise ValueError(
+                f"start.{setting}: existing weights are rows beside methods for text (run.controls, "
+                f"run.language_controls), not where one starts; set it to {RANDOM}"
+            )
+        return started(name, dataset.format)
+
     def taught_by() -> AnyEncoder:
         if teacher == RANDOM:
             raise ValueError(
                 "start.teacher is random, and nothing can be learned from random weights: set it to a name in starts"
             )
-        return started(teacher, dataset.format)
+        return from_weights(teacher, "teacher")
 
     return {
-        "encoder": lambda: new_encoder(dataset.format, encoder) if start == RANDOM else started(start, dataset.format),
+        "encoder": lambda: new_encoder(dataset.format, encoder) if start == RANDOM else from_weights(start, "weights"),
         "labels": lambda: torch.from_numpy(dataset.labels[rows]),
         "images": lambda: len(rows),
         "teacher": taught_by,

@@ -56,9 +56,12 @@ class CropView(Views):
         shift: Fraction = 0.1,
         flip: Fraction = 0.5,
     ) -> None:
-        """`shift`: largest move, as a share of the image's side; `flip`: probability of a horizontal flip."""
+        """`shift`: largest move, as a share of the image's side; `flip`: probability of a horizontal flip. Raises
+        `ValueError` for a move by a whole side, beyond which nothing is left to reflect."""
         super().__init__(format)
         padding = round(shift * format.size)
+        if padding >= format.size:
+            raise ValueError(f"views.shift {shift:g} moves images by their whole side: set it to less, such as 0.1")
         self.augment = nn.Sequential(
             K.RandomCrop((format.size, format.size), padding=padding, padding_mode="reflect")
             if padding

@@ -111,7 +111,7 @@ class WindowViews(TextViews):
     kept: Tensor
     upto: Tensor
 
-    def __init__(self, format: TextFormat, *, window: Count = 5, sample: NonNegative = 1e-3, drawn: Count = 64) -> None:
+    def __init__(self, format: TextFormat, *, window: Count = 5, sample: NonNegative = 1e-3, drawn: Count = 16) -> None:
         """`window`: the farthest neighbour; of each word by chance 1 to so many (arXiv:1301.3781). `sample`: a word
         that makes up a larger share of the text is left out at random, the more often the larger its share; 0: none
         (arXiv:1310.4546). `drawn`: words of each passage that stand against neighbours, by their share to the power

@@ -132,6 +132,21 @@ def test_a_single_document_to_test_on_has_no_other_to_tell_from(data: MemoryText
     assert ("other" in found.metrics) == ("following_accuracy" in found.metrics) == (documents > 1)
 
 
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        ({"similarity": ("own/pairs.tsv",)}, "own/pairs.tsv: its score would be called pairs, and pairs is another"),
+        ({"similarity": ("a/mine.tsv", "b/mine.csv")}, "similarity: b/mine.csv: .* mine is another number already"),
+        ({"similarity": ("mine.tsv", "mine_asked.tsv")}, "mine_asked is another number already"),
+        ({"similarity": (), "analogies": "words.txt"}, "analogies: words.txt: .* rename the file"),
+    ],
+)
+def test_scores_of_own_sets_take_no_other_numbers_name(sets: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Asked(**sets)
+    assert Asked(similarity=("own/mine.tsv",), analogies="").analogies == ""
+
+
 def test_likeness_of_words_and_analogies(tmp_path: Path) -> None:
     numbers = {"man": 5, "woman": 6, "king": 7, "queen": 8, "stone": 9}
     vectors = np.zeros((12, 3))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import fakewhere
 import numpy as np
 import pyarrow.parquet as pq
@@ -12,11 +15,13 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST
 from sslflow.data.truth import Things
 from sslflow.dense.average_precision import AT_MOST, Detections
+from sslflow.evaluation.intervals import Interval
 from sslflow.examination.where.found import Way
 from sslflow.reporting.where.boxes import each_f1, outcome
 from sslflow.reporting.where.localised import read_all
 from sslflow.reporting.where.rows import Rows
 from sslflow.reporting.where.section import section
+from sslflow.reporting.where.words import weights
 from sslflow.runtime.files import read_json, write_metrics
 from sslflow.stages import report
 
@@ -323,3 +328,31 @@ def test_the_page_begins_with_it_where_images_have_no_class_and_names_stay_text(
     assert "<b>square</b>" not in text
     assert read_json(paths.SCORES / "where-simclr.json") == {"box_map": 0.25, "miou": 0.7}
     assert not (paths.SCORES / "where-random.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("gaps", "said"),
+    [
+        ((0.1, 0.1), "are better still, everywhere: take them"),
+        ((0.1, None), "are better still, for masks with 1 % of the labels: take them"),
+        ((0.0, None), "are nowhere surely better, compared for masks with 1 % of the labels."),
+        ((-0.1, None), "are worse, compared for masks with 1 % of the labels: pretraining on one's own blocks pays."),
+        ((-0.1, -0.1), "are worse: pretraining on one's own blocks pays."),
+    ],
+)
+def test_weights_are_better_everywhere_only_where_all_places_are_compared(
+    gaps: tuple[float | None, ...], said: str
+) -> None:
+    places: list[Any] = [("miou", 0.01), ("miou", 0.1)]
+    by_share = dict(zip((0.01, 0.1), gaps, strict=True))
+    rows: Any = SimpleNamespace(
+        tasks={"miou": "masks"},
+        found=SimpleNamespace(volumes=True),
+        starts=lambda metric: ["lite0"],
+        best_method=lambda metric, way: "simclr",
+        over=lambda name, metric, way: Interval(0.5, 0.4, 0.6),
+        gap=lambda one, other, metric: (
+            None if (gap := by_share[one[1].fraction]) is None else Interval(gap, gap - 0.05, gap + 0.05)
+        ),
+    )
+    assert said in weights(rows, places)

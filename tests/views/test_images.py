@@ -25,6 +25,11 @@ def images(fashion) -> torch.Tensor:
     return torch.from_numpy(fashion[0][:32])
 
 
+def test_a_shift_by_the_whole_side_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"views.shift 1 moves images by their whole side: set it to less"):
+        CropView(GREY, shift=1.0)
+
+
 @pytest.mark.parametrize("kind", [CropView, TwoViews])
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32), (4, 16)])
 def test_views_have_the_images_shape_and_are_floats(kind, channels, size):

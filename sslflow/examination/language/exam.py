@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 SHOWN_PASSAGES, SHOWN_WORDS = 6, 8
+OTHERS = ("perplexity", "words", *WRONG, "by_likeness", "pairs", "following_accuracy")
+"""Names of numbers that are no scores of a set of words."""
 _COMMON, _RARE = 50, 1500
 """Places among the most frequent words, between which words are chosen whose nearest are shown."""
 
@@ -37,6 +39,25 @@ class Asked:
     passages: Count = 500
     similarity: tuple[str, ...] = ("wordsim353", "simlex999")
     analogies: str = "analogies"
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for sets whose scores would have the name of another number."""
+        taken = set(OTHERS)
+        for setting, names in (("similarity", self.similarity), ("analogies", (self.analogies,))):
+            for name in filter(None, names):
+                title = title_of(name)
+                own = {title, f"{title}_asked", f"{title}_unknown"}
+                if both := own & taken:
+                    raise ValueError(
+                        f"{setting}: {name}: its score would be called {title}, and {min(both)} is another number "
+                        "already: rename the file"
+                    )
+                taken |= own
+
+
+def title_of(name: str) -> str:
+    """What the score of a set of words is called: a file by its name, without its folder and ending."""
+    return name.rpartition("/")[2].partition(".")[0]
 
 
 @dataclass
@@ -107,7 +128,7 @@ def _ask_of_words(
         return word if word in numbers else word.lower()
 
     for name in filter(None, (*asked.similarity, asked.analogies)):
-        file, title = likeness.find_set(name), name.rpartition("/")[2].partition(".")[0]
+        file, title = likeness.find_set(name), title_of(name)
         if file is None:
             found.notes.append(f"without {name}: the package gensim, which brings it along, is not installed")
         elif name == asked.analogies:

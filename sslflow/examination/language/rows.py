@@ -18,6 +18,7 @@ from sslflow.examination.language.hidden import hidden_words
 from sslflow.examination.language.ngrams import Trigram, Unigram
 from sslflow.features.words import rarity_of, tf_idf
 from sslflow.networks.language import Follows, HiddenWords
+from sslflow.networks.sentences import SentenceEncoder
 from sslflow.networks.starts import COUNTED
 from sslflow.networks.text import TextEncoder
 from sslflow.views.text import joined, shortened
@@ -67,10 +68,15 @@ def of_method(method: nn.Module, format: TextFormat, device: torch.device) -> Ro
     )
 
 
-def of_encoder(encoder: TextEncoder, device: torch.device) -> Row:
-    """An encoder without a head, on the device."""
-    vectors = encoder.words.weight.detach().float().cpu().numpy()
-    return Row(follows=_by_likeness(encoder, device), vectors=vectors)
+def of_encoder(encoder: TextEncoder | SentenceEncoder, format: TextFormat, device: torch.device) -> Row:
+    """An encoder without a head, on the device. A sentence encoder's words are passages of one word."""
+    if isinstance(encoder, TextEncoder):
+        vectors = encoder.words.weight.detach().float()
+    else:
+        words = torch.arange(format.vocabulary)[:, None]
+        with torch.no_grad():
+            vectors = torch.cat([encoder(part.to(device)) for part in words.split(BATCH)]).float()
+    return Row(follows=_by_likeness(encoder, device), vectors=vectors.cpu().numpy())
 
 
 def vocabulary(names: dict[str, int]) -> dict[str, int]:
@@ -98,7 +104,7 @@ def _by_head(encoder: TextEncoder, follows: Follows, device: torch.device) -> Sc
     return score
 
 
-def _by_likeness(encoder: TextEncoder, device: torch.device) -> Score:
+def _by_likeness(encoder: TextEncoder | SentenceEncoder, device: torch.device) -> Score:
     @torch.no_grad()
     def score(first: Tensor, second: Tensor) -> Tensor:
         found = []

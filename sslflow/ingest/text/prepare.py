@@ -104,6 +104,11 @@ def prepare(
 
     for line in hardly_differing(classes):
         warn(line)
+    if over := sorted(found.over_files):
+        warn(
+            f"{len(over)} documents have lines in several files, such as {over[0]}: each is one document; where they "
+            "are different ones, give them different names (the key document)"
+        )
     tokenizer = train_tokenizer(training, vocabulary, lowercase, units)
     size = tokenizer.get_vocab_size()
     with replacing_folder(folder) as temporary:

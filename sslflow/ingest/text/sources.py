@@ -44,9 +44,13 @@ class Found:
     """What there is at a source."""
 
     documents: list[Document] = field(default_factory=list)
+    named: dict[str, Document] = field(default_factory=dict)
+    """Those that lines name, by these names."""
     rejected: list[tuple[str, str]] = field(default_factory=list)
     """Files, or lines of them, that can't be used, with the reason."""
     other_files: int = 0
+    over_files: set[str] = field(default_factory=set)
+    """Documents whose lines stand in several files."""
 
 
 def open_source(source: str, path: str, passages: Passages, label: BibleLabel) -> Found:
@@ -118,8 +122,7 @@ def _take_file(root: Path, inside: Path, passages: Passages, found: Found, *, la
 
 def _take_lines(name: str, text: str, folder_label: str, found: Found) -> None:
     """Each line an object with `text`, and, as it may be, `label` and `document`: lines of one document follow one
-    another; a line without one is a document of its own."""
-    documents: dict[str, Document] = {}
+    another, in whatever files they stand; a line without one is a document of its own."""
     for number, line in enumerate(StringIO(text, newline=None), start=1):  # the separators of Unicode end none
         if not line.strip():
             continue
@@ -130,12 +133,17 @@ def _take_lines(name: str, text: str, folder_label: str, found: Found) -> None:
             found.rejected.append((place, str(error)))
             continue
         label = class_name(escape(label)) or folder_label
-        key = f"{name}#{escape(document)}" if document else place
-        own = documents.setdefault(key, Document(key, [], [], [], like=label))
+        own = found.named.get(document)
+        if own is None:
+            own = Document(f"{name}#{escape(document)}" if document else place, [], [], [], like=label)
+            found.documents.append(own)
+            if document:
+                found.named[document] = own
+        elif not own.name.startswith(f"{name}#"):
+            found.over_files.add(document)
         own.passages.append(passage)
         own.labels.append(label)
         own.names.append(place)
-    found.documents += documents.values()
 
 
 def _fields(line: str) -> tuple[str, str, str]:

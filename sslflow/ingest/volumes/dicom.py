@@ -37,7 +37,7 @@ def is_dicom(path: Path) -> bool:
 
 def read_series(files: Sequence[Path], max_voxels: int) -> Volume:
     """The volume of the slices in the files, in the order of their places. Values are those that the rescale slope and
-    intercept make, such as Hounsfield units.
+    intercept make, such as Hounsfield units; high ones are bright.
 
     Raises `Unusable` where the files are not one series of one patient, of single slices of one size, whose places are
     known and evenly apart.
@@ -99,7 +99,18 @@ def _values(one: Any) -> np.ndarray:
         raise Unusable(
             f"damaged, or compressed in a way that isn't read: {Path(one.filename).name}: {reason}"
         ) from None
-    return np.asarray(apply_rescale(pixels, one), np.float32)
+    return np.asarray(apply_rescale(_bright_is_high(pixels, one), one), np.float32)
+
+
+def _bright_is_high(pixels: np.ndarray, one: Any) -> np.ndarray:
+    """Stored values of which a high one is bright, as with MONOCHROME2. With MONOCHROME1 it is dark: they are turned
+    round within the range that they are stored in, unless slope and intercept give them a meaning, such as Hounsfield
+    units, of which only the display is turned round."""
+    measured = (float(one.get("RescaleSlope") or 1), float(one.get("RescaleIntercept") or 0)) != (1.0, 0.0)
+    if one.get("PhotometricInterpretation") != "MONOCHROME1" or measured or "ModalityLUTSequence" in one:
+        return pixels
+    # The lowest and the highest number add up to 2^bits - 1, and of numbers with a sign to -1.
+    return (-1 if one.PixelRepresentation else (1 << int(one.BitsStored)) - 1) - pixels.astype(np.int64)
 
 
 def _placed(slices: Iterable[Any]) -> tuple[list[Any], np.ndarray]:

@@ -10,6 +10,7 @@ from PIL import Image
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.data.formats import singular
 from sslflow.drawing.embedded import Picture, image, picture
 from sslflow.drawing.stills import stills
 from sslflow.runtime.files import read_csv, read_json
@@ -73,15 +74,21 @@ def section(dataset: Dataset) -> Section | None:
         return None
     leaks = [line for line in found["copies"] if line["leak"] == "yes"]
     others = [line for line in found["copies"] if line["leak"] == "no"]
+    unit = dataset.format.unit
     leaked = int(metrics.get("leaked_near", 0))
     warning = (
-        f"{leaked:,} of the {len(dataset.rows('test')):,} test images look like copies of images to learn from: "
+        f"{leaked:,} of the {len(dataset.rows('test')):,} test {unit} look like copies of {unit} to learn from: "
         "where they are, accuracies flatter."
         if leaked
         else ""
     )
     kinds = [
-        _pairs(dataset, "near copies of test images", "one to learn from, and the test image that it resembles", leaks),
+        _pairs(
+            dataset,
+            f"near copies of test {unit}",
+            f"one to learn from, and the test {singular(unit)} that it resembles",
+            leaks,
+        ),
         _pairs(dataset, "other near copies", "saved again, moved by a little, or of other brightness", others),
     ]
     for name in dict.fromkeys(line["kind"] for line in found["looks"]):
@@ -95,7 +102,7 @@ def section(dataset: Dataset) -> Section | None:
     doubt += ", so that most of these are its own mistakes: look at the first" if told < UNSURE else ""
     kinds.append(_singles(dataset, "doubtful labels", doubt, found["suspects"], "{label} → {probable}?"))
     kinds = [kind for kind in kinds if kind.shown]
-    return Section(warning, kinds, _balance(), facts["said"], facts["features"])
+    return Section(warning, kinds, _balance(unit), facts["said"], facts["features"])
 
 
 def tables(dataset: Dataset) -> dict[str, list[dict[str, str]]] | None:
@@ -139,7 +146,7 @@ def _picture(dataset: Dataset, row: str) -> Picture:
     return picture(small, quality=85)
 
 
-def _balance() -> str:
+def _balance(unit: str) -> str:
     """The largest and the smallest class to train on, or nothing without classes."""
     counts = {line["class"]: int(line["train"]) for line in read_csv(paths.AUDIT / "classes.csv")}
     if len(counts) < 2:
@@ -147,5 +154,5 @@ def _balance() -> str:
     most, least = max(counts, key=lambda name: counts[name]), min(counts, key=lambda name: counts[name])
     factor = f", a factor of {counts[most] / counts[least]:.1f}" if counts[least] else ""
     return (
-        f"To train on, {most} has the most images ({counts[most]:,}), {least} the fewest ({counts[least]:,}){factor}."
+        f"To train on, {most} has the most {unit} ({counts[most]:,}), {least} the fewest ({counts[least]:,}){factor}."
     )

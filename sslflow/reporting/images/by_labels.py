@@ -16,7 +16,7 @@ NAME = 20
 """Letters of a row's name beside its line."""
 
 
-def chart(points: Mapping[str, Sequence[tuple[int, Interval]]]) -> Markup:
+def chart(points: Mapping[str, Sequence[tuple[int, Interval]]], unit: str) -> Markup:
     """Accuracy by number of labels, which grows by factors; of each title a line, with its 95 % intervals."""
     counts = sorted({labels for line in points.values() for labels, _ in line})
     ends = [end for line in points.values() for _, told in line for end in (told.low, told.high)]
@@ -39,7 +39,7 @@ def chart(points: Mapping[str, Sequence[tuple[int, Interval]]]) -> Markup:
     for labels in spaced(counts, across):
         parts.append(f'<text x="{across(labels):.1f}" y="{HEIGHT - 18}" text-anchor="middle">{labels:,}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
-    parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - 4}" text-anchor="middle">labelled images</text>')
+    parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - 4}" text-anchor="middle">labelled {unit}</text>')
     places = apart([down(line[-1][1].mean) for line in points.values()], 12.0)
     for number, (title, line) in enumerate(points.items()):
         ink = colour(number, len(points))

@@ -62,8 +62,9 @@ def _about(dataset: Dataset, held: dict[int, int], without: Sequence[int]) -> st
     most, least = max(held, key=held.__getitem__), min(held, key=held.__getitem__)
     left = f" Not among them: {shown(dataset.classes[label] for label in without)}, with none." if without else ""
     return (
-        f"Classes to train on differ in size: {dataset.classes[most]} has {held[most]:,} labelled images, "
-        f"{dataset.classes[least]} {held[least]:,}, a factor of {held[most] / held[least]:.1f}.{left}"
+        f"Classes to train on differ in size: {dataset.classes[most]} has {held[most]:,} labelled "
+        f"{dataset.format.unit}, {dataset.classes[least]} {held[least]:,}, a factor of "
+        f"{held[most] / held[least]:.1f}.{left}"
     )
 
 
@@ -84,7 +85,7 @@ def _said(
             f"{100 * abs(gap.mean):.1f} points {'above' if gap.mean >= 0 else 'below'} "
             f"{leaderboard.row_title(board, other)} (95 %: {100 * gap.low:+.1f} to {100 * gap.high:+.1f}{sure})"
         )
-    return [f"In the classes with the fewest images {best} is {'; '.join(said)}."] if said else []
+    return [f"In the classes with the fewest {dataset.format.unit} {best} is {'; '.join(said)}."] if said else []
 
 
 def _described(dataset: Dataset, held: dict[int, int], tested: dict[int, int], classes: list[int]) -> str:
@@ -94,8 +95,8 @@ def _described(dataset: Dataset, held: dict[int, int], tested: dict[int, int], c
     count = "1 class" if len(classes) == 1 else f"{len(classes)} classes of"
     names = shown((dataset.classes[label] for label in ordered), NAMED)
     return (
-        f"{count} {'of ' if len(classes) == 1 else ''}{trained} images to train on, "
-        f"{sum(tested[label] for label in classes):,} test images: {names}."
+        f"{count} {'of ' if len(classes) == 1 else ''}{trained} {dataset.format.unit} to train on, "
+        f"{sum(tested[label] for label in classes):,} test {dataset.format.unit}: {names}."
     )
 
 

@@ -33,7 +33,7 @@ class Shown:
     sheet: Picture | None
 
 
-def section(methods: Sequence[str], best: str) -> list[Shown]:
+def section(methods: Sequence[str], best: str, unit: str) -> list[Shown]:
     """The methods whose pseudo-labels have been looked at, the best method first."""
     found = []
     for method in sorted(methods, key=lambda name: name != best):
@@ -45,7 +45,7 @@ def section(methods: Sequence[str], best: str) -> list[Shown]:
         found.append(
             Shown(
                 method,
-                [*sentences(method, metrics), *facts["said"]],
+                [*sentences(method, metrics, unit), *facts["said"]],
                 _criteria(method, tables["numbers"]),
                 facts["suggestion"],
                 _reliability(tables["reliability"]) if tables["reliability"] else None,
@@ -56,20 +56,20 @@ def section(methods: Sequence[str], best: str) -> list[Shown]:
     return found
 
 
-def sentences(method: str, metrics: Mapping[str, float]) -> list[str]:
+def sentences(method: str, metrics: Mapping[str, float], unit: str = "images") -> list[str]:
     """How far the pseudo-labels can be trusted, in plain words."""
     said = []
     if "accuracy" in metrics:
         low, high = metrics["accuracy_low"], metrics["accuracy_high"]
         said.append(
             f"{_percent(metrics['accuracy'])} ({100 * low:.0f} to {_percent(high)}) of the pseudo-labels of {method} "
-            f"are right, on {metrics['tested']:,.0f} test images, when training labels name the clusters; of the "
+            f"are right, on {metrics['tested']:,.0f} test {unit}, when training labels name the clusters; of the "
             f"surest half {_percent(metrics['surest_half'])}. A right one is surer than a wrong one in "
             f"{_percent(metrics['told_apart'])} of pairs (chance: 50 %); confidence and share that is right differ by "
             f"{100 * metrics['calibration_error']:.0f} points on average."
         )
     else:
-        said.append(f"How many pseudo-labels of {method} are right nobody can say without labels of test images.")
+        said.append(f"How many pseudo-labels of {method} are right nobody can say without labels of test {unit}.")
     if "few_accuracy" in metrics:
         said.append(
             f"From {metrics['few_labels']:,.0f} labels alone, at random and naming the clusters for one another, "
@@ -79,19 +79,19 @@ def sentences(method: str, metrics: Mapping[str, float]) -> list[str]:
     for over, words in (("seeds", "of another seed's encoder"), ("rounds", "of K-means from another start")):
         if f"agreed_over_{over}" in metrics:
             said.append(
-                f"{_percent(metrics[f'agreed_over_{over}'])} of the images are in the same cluster {words} "
+                f"{_percent(metrics[f'agreed_over_{over}'])} of the {unit} are in the same cluster {words} "
                 f"(NMI {metrics[f'nmi_over_{over}']:.2f})."
             )
     if "largest" in metrics:
         empty = f", {metrics['empty']:,.0f} of them empty" if metrics["empty"] else ""
         said.append(
             f"{metrics['clusters']:,.0f} clusters{empty}, of {metrics['smallest']:,.0f} to {metrics['largest']:,.0f} "
-            f"images (evenness {metrics['evenness']:.2f}, 1 is all the same); mean silhouette "
+            f"{unit} (evenness {metrics['evenness']:.2f}, 1 is all the same); mean silhouette "
             f"{metrics['silhouette']:.2f}."
         )
     if "suspects" in metrics:
         said.append(
-            f"{metrics['suspects']:,.0f} of {metrics['images']:,.0f} images are suspected: "
+            f"{metrics['suspects']:,.0f} of {metrics['images']:,.0f} {unit} are suspected: "
             f"{metrics['nearer_to_another']:,.0f} nearer to another cluster, {metrics['another_label']:,.0f} with "
             f"another label than most of their cluster, {metrics['unsure']:,.0f} halfway between two, "
             f"{metrics['unstable']:,.0f} elsewhere in most other clusterings. All of them are in "

@@ -63,7 +63,7 @@ def section(
                 tables.append((other.title, table))
                 said.append(sentence(method.title, other.title, table, seconds, prices, energy))
     return {
-        "chart": chart({row.title: points(row, answers) for row in found}),
+        "chart": chart({row.title: points(row, answers) for row in found}, dataset.format.unit),
         "others": [title for title, _ in tables],
         "lines": lines(tables),
         "each": few_of_each(board, found, answers),

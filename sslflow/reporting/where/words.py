@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from sslflow.data.formats import UNITS, ImageFormat, VolumeFormat
 from sslflow.evaluation.intervals import Interval
 from sslflow.examination.where.found import Metric, Way
 from sslflow.reporting.amounts import percent
@@ -64,10 +65,10 @@ def _verdict(rows: Rows, places: Sequence[Place]) -> str:
     if continued := [name for name in rows.continued if name in bests]:
         go = "goes" if len(continued) == 1 else "go"
         said += f" {' and '.join(continued)} {go} on from weights that exist: another network than from scratch."
-    return said + _weights(rows, places)
+    return said + weights(rows, places)
 
 
-def _weights(rows: Rows, places: Sequence[Place]) -> str:
+def weights(rows: Rows, places: Sequence[Place]) -> str:
     """What weights that exist do, fine-tuned likewise, beside the best method."""
     kinds: dict[str, list[Place]] = {"better": [], "worse": [], "level": []}
     names = []
@@ -81,11 +82,13 @@ def _weights(rows: Rows, places: Sequence[Place]) -> str:
         return ""
     who = f"Weights that exist ({', '.join(dict.fromkeys(names))})"
     if kinds["better"]:
-        where = "everywhere" if len(kinds["better"]) == len(names) else f"for {_where(rows, kinds['better'])}"
+        where = "everywhere" if len(kinds["better"]) == len(places) else f"for {_where(rows, kinds['better'])}"
         return f" {who} are better still, {where}: take them, or go on from them."
+    compared = "" if len(names) == len(places) else f", compared for {_where(rows, kinds['level'] + kinds['worse'])}"
     if kinds["level"]:
-        return f" {who} are nowhere surely better."
-    return f" {who} are worse: pretraining on one's own images pays."
+        return f" {who} are nowhere surely better{compared}."
+    own = UNITS[VolumeFormat.kind if rows.found.volumes else ImageFormat.kind]
+    return f" {who} are worse{compared}: pretraining on one's own {own} pays."
 
 
 def _told(rows: Rows, places: Sequence[Place]) -> Iterator[str]:

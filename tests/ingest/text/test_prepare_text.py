@@ -124,6 +124,23 @@ def test_a_document_called_by_a_number_is_not_the_line_of_that_number(tmp_path: 
     assert [one.passages for one in found.documents] == [["One."], ["Two."]]
 
 
+def test_a_document_goes_on_in_other_files_and_is_never_divided(tmp_path: Path) -> None:
+    corpus = write_corpus(tmp_path / "raw")
+    for name, words in (("a.jsonl", "begins"), ("b.jsonl", "goes on")):
+        lines = [{"text": f"Tale {number} {words}.", "document": f"tale {number}"} for number in range(40)]
+        (corpus / name).write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    dataset, _, told = prepared(corpus, test_fraction=0.5)
+    assert any("40 documents have lines in several files, such as tale 0" in line for line in told)
+    splits: dict[str, set[str]] = {}
+    for text, split in zip(dataset.column("text"), dataset.column("split"), strict=True):
+        if text.startswith("Tale"):
+            splits.setdefault(text.split()[1], set()).add(split)
+    assert len(splits) == 40
+    assert all(len(found) == 1 for found in splits.values())
+    found = open_source("folder", str(corpus), "paragraph", "book").documents
+    assert ["Tale 7 begins.", "Tale 7 goes on."] in [one.passages for one in found]
+
+
 def test_folders_behind_links_are_read_and_lost_files_are_told(corpus: Path) -> None:
     before = prepared(corpus)[1]
     (corpus / "late").rename(corpus.parent / "elsewhere")

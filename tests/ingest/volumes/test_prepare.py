@@ -276,6 +276,30 @@ def test_equal_volumes_of_different_classes_have_none(tmp_path: Path, duplicates
     assert any("1 volumes equal one of another class: none of them keeps a label" in line for line in lines)
 
 
+# DICOM
+
+
+def values_of(folder: Path) -> np.ndarray:
+    return canonical(read_series(sorted(folder.iterdir()), 10**6)).values
+
+
+@pytest.mark.parametrize("signed", [True, False])
+def test_monochrome1_is_turned_round_so_that_dense_is_bright(tmp_path: Path, signed: bool) -> None:
+    values = gradient((8, 9, 7))
+    plain, dark = (
+        values_of(write_series(tmp_path / kind, values, intercept=0.0, photometric=kind, signed=signed))
+        for kind in ("MONOCHROME2", "MONOCHROME1")
+    )
+    assert np.array_equal(plain, values)
+    assert np.array_equal(dark, (-1.0 if signed else 2.0**16 - 1) - values)
+
+
+def test_slope_and_intercept_make_hounsfield_units_however_they_are_shown(tmp_path: Path) -> None:
+    values = 2 * gradient((8, 9, 7))
+    for kind in ("MONOCHROME2", "MONOCHROME1"):
+        assert np.array_equal(values_of(write_series(tmp_path / kind, values, slope=2.0, photometric=kind)), values)
+
+
 # Bad input
 
 

@@ -8,13 +8,21 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sslflow.data.fields import Fields
 from sslflow.data.formats import TextFormat
 from sslflow.data.tokens import BETWEEN, FIRST, MASK, PAD
 from sslflow.methods.text.masked_lm import MaskedLM
-from sslflow.methods.text.word2vec import cbow_loss, neighbours, skip_gram_loss
+from sslflow.methods.text.word2vec import (
+    MOST,
+    Word2Vec,
+    cbow_loss,
+    log_sigmoid,
+    neighbours,
+    of_pairs,
+    skip_gram_loss,
+)
 from sslflow.networks.language import Follows, follow_cross_entropy, word_cross_entropy
 from sslflow.networks.text import TextEncoder
 from sslflow.training.method import Batch
@@ -216,8 +224,38 @@ def test_losses_of_neighbours_are_those_of_a_loop(cbow: bool) -> None:
     inner, outer = torch.randn(2, 3, 6, 4)
     against = torch.randn(3, 5, 4)
     near = neighbours(words, reach)
-    total, count = (cbow_loss if cbow else skip_gram_loss)(inner, outer, against, near, 3)
-    torch.testing.assert_close(total / count, slow(inner, outer, against, words, reach, 3, cbow))
+    total, counts = (cbow_loss if cbow else skip_gram_loss)(inner, outer, against, near, 3)
+    torch.testing.assert_close(total / counts.sum(), slow(inner, outer, against, words, reach, 3, cbow))
+
+
+def test_word_vectors_move_by_the_sum_over_their_pairs_up_to_a_limit() -> None:
+    numbers, terms = torch.tensor([[5, 6], [5, 7]]), torch.tensor([[2.0, 1.0], [3.0, 4.0 * MOST]])
+    scaled = of_pairs(numbers, terms, 9, torch.tensor(100.0))(torch.ones(2, 2, 3))
+    assert torch.equal(scaled[..., 0], torch.tensor([[100.0, 100.0], [100.0, 25.0]]))
+
+
+def test_a_step_of_word2vec_is_that_of_all_its_pairs(data: MemoryText) -> None:
+    """The gradient of rare words is that of the slow loss times its number of pairs, whatever the passages' lengths."""
+    torch.manual_seed(0)
+    method = Word2Vec(data.format, dim=4)
+    nn.init.normal_(method.contexts.weight)
+    words = torch.randint(5, data.format.vocabulary, (40, 6)) * (torch.arange(6) < torch.randint(1, 7, (40, 1)))
+    reach, drawn = torch.randint(1, 3, words.shape), torch.randint(5, data.format.vocabulary, (40, 9))
+    method.training_step(Batch((words, reach, drawn), torch.arange(40), 0.0))["loss"].backward()
+    found = [p.grad for p in method.parameters()]
+    method.zero_grad()
+    pairs = neighbours(words, reach).sum()
+    inner, outer, against = method.encoder.words(words), method.contexts(words), method.contexts(drawn)
+    (slow(inner, outer, against, words, reach, 5, cbow=False) * pairs).backward()
+    for one, parameter in zip(found, method.parameters(), strict=True):
+        torch.testing.assert_close(one, parameter.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_the_logarithm_of_a_sigmoid_is_pytorchs() -> None:
+    logits = torch.tensor([-200.0, -80.0, -3.0, 0.0, 3.0, 80.0])
+    torch.testing.assert_close(log_sigmoid(logits)[1:], F.logsigmoid(logits)[1:], rtol=1e-5, atol=1e-6)
+    assert log_sigmoid(logits).isfinite().all()
+    assert torch.autograd.gradcheck(log_sigmoid, torch.randn(5, dtype=torch.float64, requires_grad=True))
 
 
 def test_frequent_words_are_thinned_out_and_drawn_by_their_share() -> None:
