@@ -73,9 +73,9 @@ def pipeline(targets: Sequence[str] = (), jobs: int = 0, limit_s: float | None =
 def _run(targets: Sequence[str], jobs: int, limit_s: float | None, retries: int) -> State[None]:
     in_prefect = FlowRunContext.get() is not None
     with locks.one_run() as held:
-        side_by_side, gpus = machine.shares(jobs)
+        side_by_side, _ = machine.shares(jobs)
         on_line = _log if in_prefect else print_line
-        workspace = Workspace(limit_s=limit_s, gpus=gpus, hold=[held], on_line=on_line)
+        workspace = Workspace(limit_s=limit_s, hold=[held], on_line=on_line)
         run = in_tasks(workspace, retries) if in_prefect else workspace.run
         results = runner.bring_up_to_date(targets, run, jobs=side_by_side, stop=workspace.stop)
     said = runner.summary(list(results.values()))

@@ -1,17 +1,14 @@
-"""One run a folder, one stage a GPU: locks that the kernel frees when the last process that holds them has gone."""
+"""One run a folder: a lock that the kernel frees when the last process that holds it has gone."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from sslflow import paths
-
-POLL_S = 0.2
 
 
 class Busy(ValueError):
@@ -35,22 +32,6 @@ def one_run(folder: Path = Path()) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def one_gpu(names: Sequence[str], folder: Path = Path()) -> Iterator[tuple[str, int]]:
-    """Wait for a free one of the GPUs named and yield its name and its lock's file descriptor."""
-    with contextlib.ExitStack() as files:
-        descriptors = {
-            name: files.enter_context(_opened(folder / paths.WORK / f"gpu-{name.replace('/', '-')}.lock"))
-            for name in names
-        }
-        while True:
-            for name, descriptor in descriptors.items():
-                if _taken(descriptor):
-                    yield name, descriptor
-                    return
-            time.sleep(POLL_S)
-
-
-@contextlib.contextmanager
 def _opened(file: Path) -> Iterator[int]:
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
@@ -66,3 +47,14 @@ def _taken(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def holder(folder: Path = Path()) -> int:
+    """The process that runs in the folder now; 0: none."""
+    file = folder / paths.WORK / "run.lock"
+    with contextlib.suppress(OSError, ValueError), file.open("rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(handle.read(20))
+    return 0

@@ -168,9 +168,9 @@ def main(words: Sequence[str] | None = None) -> int:
     raise_on_sigterm()
     try:
         with locks.one_run() as held:
-            jobs, gpus = machine.shares(asked.jobs)
+            jobs, _ = machine.shares(asked.jobs)
             with Display(jobs, Times(DURATIONS)) as display:
-                workspace = Workspace(limit_s=asked.limit, gpus=gpus, on_line=display.line, hold=[held])
+                workspace = Workspace(limit_s=asked.limit, on_line=display.line, hold=[held])
 
                 def run(stage: Planned) -> Result:
                     display.started(stage)
