@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
@@ -16,7 +16,7 @@ from packaging.specifiers import SpecifierSet
 from pipelines import locks, server
 from pipelines.leftovers import find
 
-Said = tuple[str, str, str]
+Said = tuple[Literal["ok", "note", "stops"], str, str]
 """`ok`, `note` or `stops`; what it is about; the words."""
 WORKING = {"prefect": ">=3.8,<3.9", "fastapi": ">=0.139,<0.151", "sqlalchemy": ">=2.0,<2.1"}
 """With other versions Prefect is broken in silence: docs/decisions/0005-pins.md."""

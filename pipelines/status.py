@@ -75,12 +75,12 @@ class Status:
         return [stage for stage in self.stages if stage.state in states]
 
 
-def status(targets: Sequence[str] = (), folder: Path = Path()) -> Status:
-    """The stages that `targets` need (none: all) as they are now. Raises `ValueError` where the pipeline can't be
-    read."""
-    planned = plan(targets, folder)
-    writing = set(at_work(planned, folder))
-    stages = [_stage(one, one.name in writing, folder) for one in planned]
+def status(targets: Sequence[str] = ()) -> Status:
+    """The stages that `targets` need (none: all) of the project in this folder, as they are now. Raises `ValueError`
+    where the pipeline can't be read."""
+    planned = plan(targets)
+    writing = set(at_work(planned))
+    stages = [_stage(one, one.name in writing) for one in planned]
     undone = {stage.name for stage in stages if stage.state != "up to date"}
     for one, stage in zip(planned, stages, strict=True):
         if stage.state in ("waiting", "may run"):
@@ -88,18 +88,18 @@ def status(targets: Sequence[str] = (), folder: Path = Path()) -> Status:
             after = f"after {', '.join(above[:2])}" + (f" and {len(above) - 2} more" if len(above) > 2 else "")
             stage.why = after if above else one.reasons[0] if one.reasons else ""
     _measure([one for one in stages if one.state == "running" and one.pid])
-    run = locks.holder(folder)
+    run = locks.holder()
     return Status(
-        str(folder.resolve()),
+        str(Path.cwd()),
         datetime.now().astimezone().isoformat(timespec="seconds"),
         {"pid": run, "command": _command(run)} if run else None,
-        _left(planned, stages, folder),
+        _left(planned, stages),
         stages,
     )
 
 
-def _stage(planned: Planned, written: bool, folder: Path) -> Stage:
-    lines = stagelog.last_run(planned.name, folder)
+def _stage(planned: Planned, written: bool) -> Stage:
+    lines = stagelog.last_run(planned.name)
     first, last = (lines[0], lines[-1]) if lines else ({}, {})
     there = stagelog.at_work(first) if first.get("event") == "started" and last["event"] not in ENDED else False
     if there is None:  # of another machine, which shares this folder
@@ -113,7 +113,7 @@ def _stage(planned: Planned, written: bool, folder: Path) -> Stage:
     if planned.state == "fresh":
         return Stage(planned.name, "up to date")
     if last and last["event"] != "ended":
-        return _broken(planned.name, lines, folder)
+        return _broken(planned.name, lines)
     return Stage(planned.name, "waiting" if planned.state == "stale" else "may run")
 
 
@@ -133,7 +133,7 @@ def _running(name: str, lines: list[dict[str, Any]]) -> Stage:
     return found
 
 
-def _broken(name: str, lines: list[dict[str, Any]], folder: Path) -> Stage:
+def _broken(name: str, lines: list[dict[str, Any]]) -> Stage:
     last = lines[-1]
     found = Stage(name, "failed", seconds=_ago(last))
     if last["event"] == "failed":
@@ -144,7 +144,7 @@ def _broken(name: str, lines: list[dict[str, Any]], folder: Path) -> Stage:
     if far := next((line for line in reversed(lines) if line["event"] == "progress"), None):
         found.done, found.of, found.unit = far["done"], far["of"], far["unit"]
     file = LOGS / f"{name}.log"
-    found.log = str(file if (folder / file).exists() else file.with_suffix(".jsonl"))
+    found.log = str(file if file.exists() else file.with_suffix(".jsonl"))
     return found
 
 
@@ -171,11 +171,11 @@ def _measure(stages: Sequence[Stage]) -> None:
         one.gpu_memory = None if taken is None else int(taken)
 
 
-def _left(planned: Sequence[Planned], stages: Sequence[Stage], folder: Path) -> float | None:
+def _left(planned: Sequence[Planned], stages: Sequence[Stage]) -> float | None:
     running = {one.name: one.seconds or 0.0 for one in stages if one.state == "running"}
     looks = {one.name for one in planned if one.only_looks}
     done = {one.name for one in stages if one.state == "up to date"} | looks - running.keys()
-    took = expected([one.name for one in planned], {}, Times(folder / DURATIONS).last)
+    took = expected([one.name for one in planned], {}, Times(DURATIONS).last)
     took |= {one.name: (one.seconds or 0.0) + one.left_s for one in stages if one.left_s is not None}
     jobs, _ = machine.shares()
     return time_left(planned, done, running, took, max(jobs, len(running), 1))

@@ -29,8 +29,8 @@ TAIL = 64 * 2**10
 class StageLog:
     """The log of the stage that this process is. Of several processes that `torchrun` starts the first one writes."""
 
-    def __init__(self, stage: str, folder: Path = Path()) -> None:
-        self.stage, self.file = stage, folder / LOGS / f"{stage}.jsonl"
+    def __init__(self, stage: str) -> None:
+        self.stage, self.file = stage, LOGS / f"{stage}.jsonl"
         self._silent = int(os.environ.get("RANK", "0")) > 0
         self.gpu = ""
         """UUID of the GPU that it has taken, where that is known."""
@@ -93,10 +93,10 @@ current: StageLog | None = None
 
 
 @contextlib.contextmanager
-def stage(name: str, folder: Path = Path()) -> Iterator[StageLog]:
+def stage(name: str) -> Iterator[StageLog]:
     """Within it, this process is that stage."""
     global current
-    current = StageLog(name, folder)
+    current = StageLog(name)
     current.started()
     try:
         yield current
@@ -116,10 +116,10 @@ def ended_by(stage: str, code: int, why: str, tail: Sequence[str]) -> None:
     _append(LOGS / f"{stage}.jsonl", "failed", stage, {"code": code, "by": "runner", "said": "\n".join(said)[:2000]})
 
 
-def last_run(stage: str, folder: Path = Path()) -> list[dict[str, Any]]:
+def last_run(stage: str) -> list[dict[str, Any]]:
     """The lines of a stage's log from its last start on, the newest last; none where there is no log."""
     lines: list[dict[str, Any]] = []
-    for line in _tail(folder / LOGS / f"{stage}.jsonl"):
+    for line in _tail(LOGS / f"{stage}.jsonl"):
         with contextlib.suppress(ValueError):
             found = json.loads(line)
             if isinstance(found, dict) and isinstance(found.get("event"), str):

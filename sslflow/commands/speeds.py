@@ -44,8 +44,9 @@ def training(side: int, channels: int, settings: Mapping[str, Any]) -> float:
 
 def _measured(work: Callable[[], object]) -> tuple[float, float]:
     work()
-    done, began = 0, time.perf_counter()
+    done = 0
     with taking() as taken:
+        began = time.perf_counter()
         while time.perf_counter() - began < SECONDS:
             work()
             done += 1
