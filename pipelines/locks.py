@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from sslflow import paths
+
+POLL_S = 0.5
 
 
 class Busy(ValueError):
@@ -16,11 +19,15 @@ class Busy(ValueError):
 
 
 @contextlib.contextmanager
-def one_run(folder: Path = Path()) -> Iterator[int]:
-    """Hold the folder's run lock and yield its file descriptor, for children to hold too. Raises `Busy`."""
+def one_run(folder: Path = Path(), wait_s: float = 0.0) -> Iterator[int]:
+    """Hold the folder's run lock and yield its file descriptor, for children to hold too. Raises `Busy` where another
+    run does, and still after `wait_s` seconds."""
     file = folder / paths.WORK / "run.lock"
     with _opened(file) as descriptor:
-        if not _taken(descriptor):
+        deadline = time.monotonic() + wait_s
+        while not (taken := _taken(descriptor)) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        if not taken:
             holder = file.read_text(errors="replace").strip() or "unknown"
             raise Busy(
                 f"another run is at work in this folder (process {holder}): wait for it to end, or stop it. "
