@@ -184,7 +184,8 @@ def main() -> int:
     except (ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 1
-    for line in table([row for folder in folders for row in scores(folder)]):
+    rows = [row for folder in folders for row in scores(folder)]
+    for line in table(rows) if rows else ["no scores: the stage report makes the leaderboard"]:
         print(line)
     failed = [folder.name for folder, how in zip(folders, ended, strict=True) if how.code]
     if failed:
