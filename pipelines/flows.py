@@ -234,7 +234,7 @@ def main() -> int:
     runner.raise_on_sigterm()
     given = PREFECT_API_URL.value()
     if given and (why := server.missing(str(given))):
-        advice = "start it (docs/prefect.md), or unset PREFECT_API_URL for a server of the run's own"
+        advice = "start it (docs/operate.md), or unset PREFECT_API_URL for a server of the run's own"
         print(f"PREFECT_API_URL is {given}: {why}; {advice}", file=sys.stderr)
         return 1
     try:

@@ -137,7 +137,8 @@ def _broken(name: str, lines: list[dict[str, Any]]) -> Stage:
     last = lines[-1]
     found = Stage(name, "failed", seconds=_ago(last))
     if last["event"] == "failed":
-        found.state = "stopped" if last.get("code") == STOPPED or last.get("said") == "stopped" else "failed"
+        stopped = last.get("code") == STOPPED or str(last.get("said")).splitlines()[:1] == ["stopped"]
+        found.state = "stopped" if stopped else "failed"
         found.why = "; ".join(line.strip() for line in str(_says_most(lines)).splitlines() if line.strip())
     else:
         found.state, found.why = "lost", "its process was killed, or the machine went down"
@@ -225,8 +226,9 @@ def _words(one: Stage) -> Iterator[str]:
         yield f"about {duration(one.left_s)} left" if one.left_s else ""
         yield f"for {duration(one.seconds)}" if one.seconds is not None and not one.left_s else ""
     elif one.seconds is not None:
-        yield f"{duration(one.seconds)} ago:"
-    yield one.why
+        yield f"{duration(one.seconds)} ago" + (f": {one.why}" if one.why not in ("", "stopped") else "")
+    if one.state not in ("failed", "lost", "stopped"):
+        yield one.why
     yield ", ".join(filter(None, _where(one)))
 
 

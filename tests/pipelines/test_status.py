@@ -111,7 +111,7 @@ def test_how_stages_have_ended(folder: Path) -> None:
         "report": "waiting",
     }
     said = "\n".join(text(found))
-    assert "30 s ago:  too little memory\n                its log: work/logs/pretrain@a-0.log" in said
+    assert "30 s ago: too little memory\n                its log: work/logs/pretrain@a-0.log" in said
     assert "its log: work/logs/pretrain@b-0.jsonl" in said, "plain `dvc repro` leaves no other"
 
 
