@@ -183,11 +183,14 @@ def _left(planned: Sequence[Planned], stages: Sequence[Stage]) -> float | None:
 
 
 def _command(pid: int) -> str:
+    """What a process was called with, less the Python that runs it."""
     try:
         words = psutil.Process(pid).cmdline()
     except psutil.Error:
         return ""
-    return " ".join(Path(word).name if place == 0 else word for place, word in enumerate(words))
+    if len(words) > 1 and Path(words[0]).name.startswith("python"):
+        words = words[2:] if words[1] == "-m" else [Path(words[1]).name, *words[2:]]
+    return " ".join(words)
 
 
 # For people
