@@ -73,14 +73,15 @@ def pipeline(
 
 
 def bring_up_to_date(
-    targets: Sequence[str], jobs: int, limit_s: float | None, retries: int, wait_s: float
+    targets: Sequence[str], jobs: int, limit_s: float | None, retries: int, wait_s: float, pull: bool = False
 ) -> State[None]:
-    """The work of `pipeline`, in the present folder. Raises `ValueError` where the settings are wrong."""
+    """The work of `pipeline`, in the present folder; with `pull`, what others have made is taken from the default DVC
+    remote. Raises `ValueError` where the settings are wrong."""
     in_prefect = FlowRunContext.get() is not None
     with locks.one_run(wait_s=wait_s) as held:
         side_by_side, _ = machine.shares(jobs)
         on_line = _log if in_prefect else print_line
-        workspace = Workspace(limit_s=limit_s, hold=[held], on_line=on_line)
+        workspace = Workspace(limit_s=limit_s, pull=pull, hold=[held], on_line=on_line)
         run = in_tasks(workspace, retries) if in_prefect else workspace.run
         results = runner.bring_up_to_date(targets, run, jobs=side_by_side, stop=workspace.stop)
     said = runner.summary(list(results.values()))

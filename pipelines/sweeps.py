@@ -42,17 +42,15 @@ def experiment(
     """Run the pipeline with other settings, such as `train.epochs=5`, in a worktree that shares this folder's cache.
 
     It is of the commit `revision` with the text `params` as params.yaml, both of this folder where they aren't given.
-    With `share`, what others have pushed to the default DVC remote is fetched first, and what was made is pushed.
+    With `share`, what others have pushed to the default DVC remote is taken from there, and what was made is pushed.
     """
     try:
         own, text = ("", "") if revision and params else experiments.base()
         folder = experiments.place(settings, revision or own, params or text)
         with contextlib.chdir(folder):
-            if share:
-                _dvc("fetch", "--run-cache")
-            state = bring_up_to_date(targets, jobs, limit_s, retries, wait_s=0)
+            state = bring_up_to_date(targets, jobs, limit_s, retries, wait_s=0, pull=share)
             if share and state.is_completed():
-                _dvc("push", "--run-cache")
+                _push()
         if rows := experiments.scores(folder):
             create_table_artifact(rows, key="scores", description=f"The leaderboard of {folder.name}, in {folder}.")
         return state
@@ -60,10 +58,10 @@ def experiment(
         return Failed(message=str(error))
 
 
-def _dvc(*words: str) -> None:
+def _push() -> None:
+    words = ["push", "--run-cache"]
     done = subprocess.run([sys.executable, "-m", "dvc", *words], capture_output=True, text=True, check=False)
-    # That others have pushed nothing yet, or not all, is no reason to stop; that nothing can be pushed is.
-    if done.returncode and words[0] == "push":
+    if done.returncode:
         raise ValueError(f"dvc {' '.join(words)}: {done.stderr.strip()[-500:]}")
 
 
@@ -130,7 +128,7 @@ def main() -> int:
     parser = runner.arguments("Run experiments by Prefect's workers.")
     parser.add_argument("--set", action="append", dest="settings", required=True, metavar="SECTION.KEY=VALUE[,VALUE]")
     parser.add_argument("--retries", type=int, default=0, help="how often a failed stage is tried again (default: 0)")
-    parser.add_argument("--share", action="store_true", help="fetch from, and push to, the default DVC remote")
+    parser.add_argument("--share", action="store_true", help="take from, and push to, the default DVC remote")
     asked = parser.parse_args()
     runner.raise_on_sigterm()
     given = PREFECT_API_URL.value()

@@ -59,6 +59,8 @@ class Workspace:
     stop: processes.Stop = field(default_factory=processes.Stop)
     limit_s: float | None = None
     """Seconds that one stage may take."""
+    pull: bool = False
+    """Whether results that other machines have pushed to the default DVC remote are taken from there."""
     on_line: Callable[[str, str], None] = print_line
     hold: Sequence[int] = ()
     """Descriptors of locks that last until the last process of a stage has gone."""
@@ -81,6 +83,7 @@ class Workspace:
                 heard.append(True)
 
         command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage.name]
+        command += ["--pull"] if self.pull else []
         ended = self._command(stage.name, command, environment, on_line)
         return _result(stage.name, ended, bool(heard))
 

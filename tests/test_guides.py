@@ -155,7 +155,7 @@ def arguments(call: Any, monkeypatch: pytest.MonkeyPatch, *line: str) -> tuple[a
 def of_sslflow(line: list[str], monkeypatch: pytest.MonkeyPatch, stages: set[str]) -> None:
     asked, rest = arguments(cli.main, monkeypatch, *line)
     if asked.command == "run":
-        asked, rest = runner.arguments("").parse_known_args(rest)
+        asked, rest = arguments(runner.main, monkeypatch, "sslflow run", *rest)
     assert not rest
     assert set(getattr(asked, "targets", ())) <= stages
     if getattr(asked, "show", None):
