@@ -230,9 +230,12 @@ def _speeds(content: Mapping[str, Any]) -> Iterator[Finding]:
         trained = speeds.training(data["image_size"], data["channels"], lookup(content, "encoder"))
         what = f"{trained:.0f} images of {data['image_size']} × {data['image_size']} pixels a second"
         yield Finding("ok", "a step", f"{what} through the encoder and back on one thread")
-        times = f"{decoded / trained:.2g} times as long an image" if trained < decoded else "as long an image or less"
-        gpu = "the GPU takes it over" if torch.cuda.is_available() else "a GPU would take it over, threads share it"
-        yield Finding("ok", "slowest", f"training: a step takes {times} as decoding, and is done every epoch; {gpu}")
+        gpu = "the GPU takes it over" if torch.cuda.is_available() else "threads or a GPU make it shorter"
+        if trained < decoded:
+            why = f"a step: {decoded / trained:.2g} times as long an image as decoding, in every epoch; {gpu}"
+        else:
+            why = f"decoding, done once by `prepare`; a step takes {decoded / trained:.2g} of it, in every epoch"
+        yield Finding("ok", "slowest", why)
     with contextlib.suppress(OSError):
         paths.WORK.mkdir(exist_ok=True)
         written, read = disk_speeds(paths.WORK)

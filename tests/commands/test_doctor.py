@@ -155,5 +155,5 @@ def test_speeds_are_measured_and_compared(monkeypatch: pytest.MonkeyPatch) -> No
     found = about(doctor._speeds(content))
     assert int(found["decoding"][1].split()[0]) > 20
     assert int(found["a step"][1].split()[0]) > 20
-    assert "as decoding, and is done every epoch" in found["slowest"][1]
+    assert found["slowest"][1].startswith(("a step: ", "decoding, done once"))
     assert found["disk speed"] == ("note", "20 MB a second written and copied into DVC's cache, 2.0 GB read")
