@@ -110,7 +110,7 @@ def _stage(planned: Planned, written: bool) -> Stage:
         began = _ago(last) if last.get("event") == "ended" else None
         why = "done; DVC keeps what it has made" if began is not None else "begins"
         return Stage(planned.name, "running", why, seconds=began)
-    if planned.state == "fresh":
+    if planned.state == "fresh" or (planned.only_looks and last.get("event") != "failed"):
         return Stage(planned.name, "up to date")
     if last and last["event"] != "ended":
         return _broken(planned.name, lines)
@@ -174,8 +174,7 @@ def _measure(stages: Sequence[Stage]) -> None:
 
 def _left(planned: Sequence[Planned], stages: Sequence[Stage]) -> float | None:
     running = {one.name: one.seconds or 0.0 for one in stages if one.state == "running"}
-    looks = {one.name for one in planned if one.only_looks}
-    done = {one.name for one in stages if one.state == "up to date"} | looks - running.keys()
+    done = {one.name for one in stages if one.state == "up to date"}
     took = expected([one.name for one in planned], {}, Times(DURATIONS).last)
     took |= {one.name: (one.seconds or 0.0) + one.left_s for one in stages if one.left_s is not None}
     jobs, _ = machine.shares()

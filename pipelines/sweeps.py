@@ -98,7 +98,7 @@ def sweep(
     rows = [row for name in runs for row in experiments.scores(experiments.ROOM / name)]
     if rows:
         create_table_artifact(rows, key="sweep", description=f"Scores of {len(runs)} experiments.")
-    said = "\n".join([f"{name}: {state}" for name, state in ended.items()] + experiments.table(rows))
+    said = "\n".join([f"{name}: {state}" for name, state in ended.items()] + (experiments.table(rows) if rows else []))
     return Completed(message=said) if set(ended.values()) <= {"Completed"} else Failed(message=said)
 
 

@@ -136,3 +136,10 @@ def test_under_plain_dvc_while_it_runs_and_after_a_kill(folder: Path, monkeypatc
     assert states(found)["pretrain@a-0"] == "lost"
     assert "ended without a word:" in list(text(found))
     assert found.of("running") == []
+
+
+def test_a_stage_that_only_looks_waits_for_nothing(folder: Path) -> None:
+    (folder / "raw").mkdir()
+    (folder / "dvc.yaml").write_text(tiny.LOOKING)
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "look"], cwd=folder, check=True, capture_output=True)
+    assert states(status(["look"])) == {"look": "up to date"}
