@@ -135,3 +135,31 @@ def test_it_holds_under_plain_dvc_in_two_folders(machine: Path, monkeypatch: pyt
         for run in runs:
             os.killpg(run.pid, signal.SIGKILL)
             run.communicate()
+
+
+COMPUTES = """
+import os, sys
+from sslflow import gpus
+from sslflow.runtime.device import compute
+from sslflow.stages.entry import run
+
+def main() -> None:
+    compute(device=device)
+    print(device, os.environ["CUDA_VISIBLE_DEVICES"], gpus.holder("0").get("stage"), flush=True)
+
+device = "auto"
+main()
+device = "cpu"
+run(main)
+device = "auto"
+run(main)
+"""
+
+
+def test_a_stage_that_computes_takes_one_and_a_command_none(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_STAGE", "probe@simclr-0")
+    done = subprocess.run([sys.executable, "-c", COMPUTES], cwd=machine, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["auto 0,1 None", "cpu 0,1 None", "auto 0 probe@simclr-0"]
+    log = (machine / "work/logs/probe@simclr-0.jsonl").read_text()
+    assert log.count('"event": "took"') == 1
+    assert '"gpus": ["0"]' in log
