@@ -57,25 +57,31 @@ COLUMNS = ("step", "loss", "lr", "rankme", "feature_std")
 
 
 @flow(name="sslflow")
-def pipeline(targets: Sequence[str] = (), jobs: int = 0, limit_s: float | None = None, retries: int = 0) -> State[None]:
+def pipeline(
+    targets: Sequence[str] = (), jobs: int = 0, limit_s: float | None = None, retries: int = 0, wait_s: float = 0
+) -> State[None]:
     """Run what is stale of `targets` (none: all) through DVC, up to `jobs` stages side by side (0: as the machine has).
 
     A stage may take `limit_s` seconds and is tried again `retries` times; a pretraining stage then goes on from its
-    checkpoint. Returns a Failed state where a stage failed or the settings are wrong. `pipeline.fn()` does the same
-    without Prefect.
+    checkpoint. A run that is at work in this folder is waited for `wait_s` seconds. Returns a Failed state where a
+    stage failed or the settings are wrong. `pipeline.fn()` does the same without Prefect.
     """
     try:
-        return _run(targets, jobs, limit_s, retries)
+        return bring_up_to_date(targets, jobs, limit_s, retries, wait_s)
     except ValueError as error:
         return Failed(message=str(error))
 
 
-def _run(targets: Sequence[str], jobs: int, limit_s: float | None, retries: int) -> State[None]:
+def bring_up_to_date(
+    targets: Sequence[str], jobs: int, limit_s: float | None, retries: int, wait_s: float, pull: bool = False
+) -> State[None]:
+    """The work of `pipeline`, in the present folder; with `pull`, what others have made is taken from the default DVC
+    remote. Raises `ValueError` where the settings are wrong."""
     in_prefect = FlowRunContext.get() is not None
-    with locks.one_run() as held:
-        side_by_side, gpus = machine.shares(jobs)
+    with locks.one_run(wait_s=wait_s) as held:
+        side_by_side, _ = machine.shares(jobs)
         on_line = _log if in_prefect else print_line
-        workspace = Workspace(limit_s=limit_s, gpus=gpus, hold=[held], on_line=on_line)
+        workspace = Workspace(limit_s=limit_s, pull=pull, hold=[held], on_line=on_line)
         run = in_tasks(workspace, retries) if in_prefect else workspace.run
         results = runner.bring_up_to_date(targets, run, jobs=side_by_side, stop=workspace.stop)
     said = runner.summary(list(results.values()))
@@ -229,7 +235,7 @@ def main() -> int:
     runner.raise_on_sigterm()
     given = PREFECT_API_URL.value()
     if given and (why := server.missing(str(given))):
-        advice = "start it (docs/prefect.md), or unset PREFECT_API_URL for a server of the run's own"
+        advice = "start it (docs/operate.md), or unset PREFECT_API_URL for a server of the run's own"
         print(f"PREFECT_API_URL is {given}: {why}; {advice}", file=sys.stderr)
         return 1
     try:

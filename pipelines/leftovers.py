@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from dvc.utils.serialize import modify_yaml
 from ruamel.yaml import YAML
 
+from pipelines import locks
 from pipelines.plan import outputs, plan
 
 LOCK = Path("dvc.lock")
@@ -56,3 +58,18 @@ def remove(leftovers: list[Leftover], folder: Path = Path()) -> None:
     with modify_yaml(str(folder / LOCK)) as content:
         for leftover in leftovers:
             content["stages"].pop(leftover.stage, None)
+
+
+def clean(sure: bool) -> Iterator[str]:
+    """Say, and where it is `sure` remove, what is no longer in `run.methods` and `run.seeds`."""
+    with locks.one_run():
+        found = find()
+        for leftover in found:
+            yield f"{leftover.stage}: {', '.join(map(str, leftover.files)) or 'only its entry in dvc.lock'}"
+        if not found:
+            yield "nothing is left over"
+        elif sure:
+            remove(found)
+            yield f"removed {len(found)} (DVC's cache keeps them until `dvc gc`)"
+        else:
+            yield f"{len(found)} left over; `sslflow clean --yes` removes them"

@@ -1,4 +1,4 @@
-"""One run a folder, one stage a GPU: locks that the kernel frees when the last process that holds them has gone."""
+"""One run a folder: a lock that the kernel frees when the last process that holds it has gone."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from sslflow import paths
 
-POLL_S = 0.2
+POLL_S = 0.5
 
 
 class Busy(ValueError):
@@ -19,11 +19,15 @@ class Busy(ValueError):
 
 
 @contextlib.contextmanager
-def one_run(folder: Path = Path()) -> Iterator[int]:
-    """Hold the folder's run lock and yield its file descriptor, for children to hold too. Raises `Busy`."""
+def one_run(folder: Path = Path(), wait_s: float = 0.0) -> Iterator[int]:
+    """Hold the folder's run lock and yield its file descriptor, for children to hold too. Raises `Busy` where another
+    run does, and still after `wait_s` seconds."""
     file = folder / paths.WORK / "run.lock"
     with _opened(file) as descriptor:
-        if not _taken(descriptor):
+        deadline = time.monotonic() + wait_s
+        while not (taken := _taken(descriptor)) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        if not taken:
             holder = file.read_text(errors="replace").strip() or "unknown"
             raise Busy(
                 f"another run is at work in this folder (process {holder}): wait for it to end, or stop it. "
@@ -32,22 +36,6 @@ def one_run(folder: Path = Path()) -> Iterator[int]:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, str(os.getpid()).encode(), 0)
         yield descriptor
-
-
-@contextlib.contextmanager
-def one_gpu(names: Sequence[str], folder: Path = Path()) -> Iterator[tuple[str, int]]:
-    """Wait for a free one of the GPUs named and yield its name and its lock's file descriptor."""
-    with contextlib.ExitStack() as files:
-        descriptors = {
-            name: files.enter_context(_opened(folder / paths.WORK / f"gpu-{name.replace('/', '-')}.lock"))
-            for name in names
-        }
-        while True:
-            for name, descriptor in descriptors.items():
-                if _taken(descriptor):
-                    yield name, descriptor
-                    return
-            time.sleep(POLL_S)
 
 
 @contextlib.contextmanager
@@ -66,3 +54,14 @@ def _taken(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def holder(folder: Path = Path()) -> int:
+    """The process that runs in the folder now; 0: none."""
+    file = folder / paths.WORK / "run.lock"
+    with contextlib.suppress(OSError, ValueError), file.open("rb") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return int(handle.read(20))
+    return 0

@@ -16,6 +16,8 @@ from dvc.utils.serialize import load_path
 from sslflow.settings.params import FILE, closest, load
 
 State = Literal["fresh", "stale", "pending"]
+MARKS: dict[State, str] = {"fresh": " ", "stale": "*", "pending": "?"}
+SAID: dict[State, str] = {"fresh": "up to date", "stale": "will run", "pending": "may run"}
 NEVER = "never ran"
 LOOKS = "looks every time whether the images have changed"
 
@@ -89,6 +91,19 @@ def plan(targets: Sequence[str] = (), folder: Path = Path()) -> list[Planned]:
             return list(planned.values())
     except DvcException as error:
         raise PlanError(" ".join(str(error).split())) from error
+
+
+def text(stages: Sequence[Planned]) -> Iterator[str]:
+    """A line for each stage, its reasons after it, and how many there are."""
+    width = max((len(stage.name) for stage in stages), default=0)
+    for stage in stages:
+        why = f"  {stage.reasons[0]}" if stage.reasons else ""
+        more = f" (and {len(stage.reasons) - 1} more)" if len(stage.reasons) > 4 else ""
+        yield f"{MARKS[stage.state]} {stage.name:<{width}}  {SAID[stage.state]:<10}{why}{more}".rstrip()
+        for reason in stage.reasons[1:] if not more else ():
+            yield f"  {'':<{width}}  {'':<10}  {reason}"
+    counts = [f"{sum(stage.state == state for stage in stages)} {said}" for state, said in SAID.items()]
+    yield f"{len(stages)} stages: {', '.join(counts)}"
 
 
 def outputs(folder: Path = Path()) -> list[str]:

@@ -72,8 +72,10 @@ def run(
     environment: Mapping[str, str] | None = None,
     hold: Sequence[int] = (),
     on_line: Callable[[str], None] = lambda line: None,
+    folder: Path | None = None,
 ) -> Ended:
-    """Run a command to its end, its output in `log` and line by line to `on_line`; past `limit_s` seconds it is ended.
+    """Run a command to its end, in `folder` if one is named, its output in `log` and line by line to `on_line`; past
+    `limit_s` seconds it is ended.
 
     `hold` are file descriptors that stay open until the last process of the command has gone: a lock on them lasts
     as long. Should this process be killed, the command ends too (see `reaper.py`).
@@ -88,6 +90,7 @@ def run(
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={**os.environ, **(environment or {})},
+        cwd=folder,
         pass_fds=hold,
         start_new_session=True,
     )

@@ -164,13 +164,15 @@ def arguments(description: str) -> argparse.ArgumentParser:
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the stages named on the command line; exit code 0, 1 (something failed or is wrong) or 130 (stopped)."""
-    asked = arguments("Run what is stale, stage by stage, through DVC.").parse_args(words)
+    parser = arguments("Run what is stale, stage by stage, through DVC.")
+    parser.add_argument("--pull", action="store_true", help="take what others have pushed to the default DVC remote")
+    asked = parser.parse_args(words)
     raise_on_sigterm()
     try:
         with locks.one_run() as held:
-            jobs, gpus = machine.shares(asked.jobs)
+            jobs, _ = machine.shares(asked.jobs)
             with Display(jobs, Times(DURATIONS)) as display:
-                workspace = Workspace(limit_s=asked.limit, gpus=gpus, on_line=display.line, hold=[held])
+                workspace = Workspace(limit_s=asked.limit, pull=asked.pull, on_line=display.line, hold=[held])
 
                 def run(stage: Planned) -> Result:
                     display.started(stage)

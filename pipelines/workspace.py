@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -10,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pipelines import locks, processes
+from pipelines import processes
 from pipelines.plan import Planned
-from sslflow import paths
+from sslflow import stagelog
+from sslflow.stagelog import LOGS
 
-LOGS = paths.WORK / "logs"
 # What DVC says to a person about every stage; with twenty stages it would bury what they say. The logs keep it.
 ADVICE = (
     "Running stage '",
@@ -60,8 +59,8 @@ class Workspace:
     stop: processes.Stop = field(default_factory=processes.Stop)
     limit_s: float | None = None
     """Seconds that one stage may take."""
-    gpus: Sequence[str] = ()
-    """GPUs to give out, one a stage; fewer than two: every stage sees what there is."""
+    pull: bool = False
+    """Whether results that other machines have pushed to the default DVC remote are taken from there."""
     on_line: Callable[[str, str], None] = print_line
     hold: Sequence[int] = ()
     """Descriptors of locks that last until the last process of a stage has gone."""
@@ -77,19 +76,15 @@ class Workspace:
         }
         if stage.only_looks and (result := self._look(stage, environment)):
             return result
-        with contextlib.ExitStack() as stack:
-            hold = list(self.hold)
-            if len(self.gpus) > 1:
-                environment["CUDA_VISIBLE_DEVICES"], descriptor = stack.enter_context(locks.one_gpu(self.gpus))
-                hold.append(descriptor)
-            heard: list[bool] = []
+        heard: list[bool] = []
 
-            def on_line(line: str) -> None:
-                if line.startswith(f"Running stage '{stage.name}'"):
-                    heard.append(True)
+        def on_line(line: str) -> None:
+            if line.startswith(f"Running stage '{stage.name}'"):
+                heard.append(True)
 
-            command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage.name]
-            ended = self._command(stage.name, command, environment, hold, on_line)
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", stage.name]
+        command += ["--pull"] if self.pull else []
+        ended = self._command(stage.name, command, environment, on_line)
         return _result(stage.name, ended, bool(heard))
 
     def _look(self, stage: Planned, environment: Mapping[str, str]) -> Result | None:
@@ -97,7 +92,7 @@ class Workspace:
         before = _facts(stage.outs)
         if not stage.command or not before:
             return None
-        ended = self._command(stage.name, ["/bin/sh", "-ec", stage.command], environment, self.hold)
+        ended = self._command(stage.name, ["/bin/sh", "-ec", stage.command], environment)
         if ended.code or ended.why:
             return _result(stage.name, ended, ran=True)
         same = _facts(stage.outs) == before
@@ -108,7 +103,6 @@ class Workspace:
         name: str,
         command: Sequence[str],
         environment: Mapping[str, str],
-        hold: Sequence[int],
         also: Callable[[str], None] = lambda line: None,
     ) -> processes.Ended:
         """Run a command for a stage, its lines to `also` and, DVC's advice left out, to `self.on_line`."""
@@ -118,15 +112,18 @@ class Workspace:
             if not line.startswith((*ADVICE, *STOPPED) if self.stop.called else ADVICE):
                 self.on_line(name, line)
 
-        return processes.run(
+        ended = processes.run(
             command,
             LOGS / f"{name}.log",
             self.stop,
             limit_s=self.limit_s,
             environment=environment,
-            hold=hold,
+            hold=self.hold,
             on_line=on_line,
         )
+        if ended.code or ended.why:
+            stagelog.ended_by(name, ended.code, ended.why, ended.tail)
+        return ended
 
 
 def _facts(outs: Sequence[str]) -> dict[Path, tuple[int, int, int]]:

@@ -10,9 +10,6 @@ from pathlib import Path
 from sslflow import __version__, methods, paths
 from sslflow.commands import arguments
 
-MARKS = {"fresh": " ", "stale": "*", "pending": "?"}
-SAID = {"fresh": "up to date", "stale": "will run", "pending": "may run"}
-
 
 def main() -> int:
     """Carry out one command; exit code 0, 1 where something is wrong or failed, 2 for a wrong command line."""
@@ -30,6 +27,7 @@ def main() -> int:
     reckoned.add_argument("--jobs", type=int, default=0, help="stages side by side (default: as `sslflow run` does)")
     shown = commands.add_parser("report", help="a report at any time, of what there is: artifacts/report-now")
     shown.add_argument("--now", action="store_true", required=True, help="the whole one is made by `dvc repro report`")
+    arguments.of_watching(commands)
     commands.add_parser("methods", help="the methods that there are")
     checked = commands.add_parser("check", help="check the whole of params.yaml")
     checked.add_argument("--params", type=Path, default=Path("params.yaml"), help="another file, such as a recipe")
@@ -56,6 +54,10 @@ def main() -> int:
     try:
         if asked.command == "plan":
             show_plan(asked.targets)
+        elif asked.command == "status":
+            show_status(asked.targets, asked.json)
+        elif asked.command == "doctor":
+            return examine(not asked.quick)
         elif asked.command == "estimate":
             return estimate(asked.targets, asked.jobs)
         elif asked.command == "report":
@@ -69,6 +71,8 @@ def main() -> int:
         elif asked.command == "adapt":
             adapt(asked)
         elif asked.command == "av":
+            from sslflow.commands.clips import listen
+
             listen(asked)
         elif asked.command == "compare":
             compare(asked)
@@ -99,18 +103,29 @@ def run(arguments: list[str]) -> int:
 
 def show_plan(targets: list[str]) -> None:
     """Print a line for each stage, its reasons after it."""
-    from pipelines.plan import plan
+    from pipelines.plan import plan, text
 
-    stages = plan(targets)
-    width = max((len(stage.name) for stage in stages), default=0)
-    for stage in stages:
-        why = f"  {stage.reasons[0]}" if stage.reasons else ""
-        more = f" (and {len(stage.reasons) - 1} more)" if len(stage.reasons) > 4 else ""
-        print(f"{MARKS[stage.state]} {stage.name:<{width}}  {SAID[stage.state]:<10}{why}{more}".rstrip())
-        for reason in stage.reasons[1:] if not more else ():
-            print(f"  {'':<{width}}  {'':<10}  {reason}")
-    counts = [f"{sum(stage.state == state for stage in stages)} {said}" for state, said in SAID.items()]
-    print(f"{len(stages)} stages: {', '.join(counts)}")
+    for line in text(plan(targets)):
+        print(line)
+
+
+def show_status(targets: list[str], as_json: bool) -> None:
+    """Print what runs, where and how far, what waits, and what has failed."""
+    from pipelines import status
+
+    for line in (status.as_json if as_json else status.text)(status.status(targets)):
+        print(line)
+
+
+def examine(measure: bool) -> int:
+    """Print what of this machine, its programs and settings helps or hinders; 1 where the pipeline can't run."""
+    from pipelines import doctor
+    from sslflow.commands import doctor as machine
+
+    found = [*machine.findings(measure), *(machine.Finding(*one) for one in doctor.findings())]
+    for line in machine.text(found):
+        print(line)
+    return machine.exit_code(found)
 
 
 def estimate(targets: list[str], jobs: int) -> int:
@@ -246,31 +261,6 @@ def adapt(asked: argparse.Namespace) -> None:
     adapt_folders(asked.source, asked.target, asked.output, encoder=encoder, start=start, **settings)
 
 
-def listen(asked: argparse.Namespace) -> None:
-    """Describe the videos of a folder, search in them, or score a model on them."""
-    from sslflow.commands import clips as use
-
-    def tell(line: str) -> None:
-        print(line, file=sys.stderr)
-
-    device = use.chosen_device()
-    if asked.use == "embed":
-        rows = use.embed_folder(asked.folder, asked.model, asked.output, device, tell)
-        print(f"{asked.output}: {rows} rows")
-        return
-    if asked.use == "score":
-        told = use.score_folder(asked.folder, asked.model, device, tell)
-        share, low, high = (f"{100 * value:.1f}" for value in (told.share, told.low, told.high))
-        print(f"{share} % of {told.windows} windows fit their own sound better than that of another {told.wrong}")
-        over = f"over {told.videos} videos" if told.videos > 1 else "of this one video; others may be different"
-        print(f"95 % interval {low} to {high} {over}; chance 50")
-        return
-    wanted = {"sound": asked.sound, "image": asked.image, "top": asked.top}
-    found = use.search_folder(asked.folder, asked.model, device, tell, **wanted)
-    for row in found.to_pylist():
-        print(f"{row['score']:6.3f}  {row['start']:8.2f} s  {row['video']}")
-
-
 def compare(asked: argparse.Namespace) -> None:
     """Print runs side by side."""
     from pipelines.revisions import fetch
@@ -281,19 +271,10 @@ def compare(asked: argparse.Namespace) -> None:
 
 def clean(sure: bool) -> None:
     """Print, and where it is `sure` remove, what is no longer in `run.methods` and `run.seeds`."""
-    from pipelines import leftovers, locks
+    from pipelines import leftovers
 
-    with locks.one_run():
-        found = leftovers.find()
-        for leftover in found:
-            print(f"{leftover.stage}: {', '.join(map(str, leftover.files)) or 'only its entry in dvc.lock'}")
-        if not found:
-            print("nothing is left over")
-        elif sure:
-            leftovers.remove(found)
-            print(f"removed {len(found)} (DVC's cache keeps them until `dvc gc`)")
-        else:
-            print(f"{len(found)} left over; `sslflow clean --yes` removes them")
+    for line in leftovers.clean(sure):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ OF_CLIPS = ARTIFACTS / "clips"
 
 def parents() -> list[Path]:
     """The folders in which outputs lie that DVC keeps in its cache, as far as they are there."""
-    rooms = [folder for root in (ARTIFACTS, OF_CLIPS) for folder in sorted(root.glob("*")) if folder.is_dir()]
-    whole = (METRICS, REPORT, SCORES, AUDIT)
+    rooms = [folder for root in (ARTIFACTS, METRICS, OF_CLIPS) for folder in sorted(root.glob("*")) if folder.is_dir()]
+    whole = (REPORT, SCORES, AUDIT)
     return [*map(Path, ("data", "data/domains", "data/clips")), ARTIFACTS, *(one for one in rooms if one not in whole)]
 
 

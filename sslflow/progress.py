@@ -7,6 +7,8 @@ import time
 
 from tqdm import tqdm
 
+from sslflow import stagelog
+
 
 class Progress:
     """`Progress("pretrain simclr", 20000, "step")`; `say(1200, "loss 1.93")` prints
@@ -19,11 +21,14 @@ class Progress:
 
     def say(self, done: int, text: str = "") -> None:
         """Show that `done` of the total are done."""
+        each = (time.monotonic() - self.started) / max(1, done - self.first)
+        left = each * (self.total - done)
+        if stagelog.current:
+            stagelog.current.progress(done, self.total, self.unit, 1 / max(each, 1e-9), left, text)
         if not self.bar.disable:
             self.bar.set_postfix_str(text)
             self.bar.update(done - self.bar.n)
             return
-        left = (time.monotonic() - self.started) / max(1, done - self.first) * (self.total - done)
         parts = (self.label, f"{self.unit} {done}/{self.total}", text, f"eta {duration(left)}")
         print("  ".join(part for part in parts if part), flush=True)
 

@@ -38,8 +38,16 @@ LAYERS = (
     "settings",
 )
 """The rooms of sslflow/, from the top: a room imports from itself and from those below it."""
-LOOSE = ("sslflow.cli", "sslflow.paths", "sslflow.progress", "sslflow.stages.entry")
-"""What can't change a result, so that no stage depends on it: names of files, what is printed, how a stage starts."""
+LOOSE = (
+    "sslflow.cli",
+    "sslflow.gpus",
+    "sslflow.paths",
+    "sslflow.progress",
+    "sslflow.stagelog",
+    "sslflow.stages.entry",
+)
+"""What can't change a result, so that no stage depends on it: names of files, what is printed, how a stage starts,
+which GPU it gets."""
 DATA = ("sslflow.methods.images.", "sslflow.methods.text.", "sslflow.methods.volumes.")
 """Packages of methods of which a run needs one, as its kind of data is."""
 FOUND_BY_NAME = {

@@ -11,6 +11,15 @@ USES = ("embed", "search", "select", "segment", "detect", "export")
 """The commands of `of_uses`."""
 
 
+def of_watching(commands: Commands) -> None:
+    """The commands that look at what runs and at the machine."""
+    watched = commands.add_parser("status", help="what runs, where and how far, what waits, what has failed")
+    watched.add_argument("targets", nargs="*", help="as for plan")
+    watched.add_argument("--json", action="store_true", help="for programs")
+    examined = commands.add_parser("doctor", help="what of this machine and its programs stops or slows a run, and why")
+    examined.add_argument("--quick", action="store_true", help="leave out the measurement of some seconds")
+
+
 def of_compare(commands: Commands) -> None:
     """The command that sets runs side by side."""
     compared = commands.add_parser("compare", help="two or more runs: what differs in them, and whether scores do")

@@ -3,8 +3,10 @@ well a method tells there what belongs together."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -165,3 +167,27 @@ def _prepared(folder: Path, format: ClipFormat, tell: Callable[[str], None]) -> 
     for line in unusable_videos(where):
         tell(line)
     return Dataset(where)
+
+
+def listen(asked: argparse.Namespace) -> None:
+    """Describe the videos of a folder, search in them, or score a model on them."""
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    device = chosen_device()
+    if asked.use == "embed":
+        rows = embed_folder(asked.folder, asked.model, asked.output, device, tell)
+        print(f"{asked.output}: {rows} rows")
+        return
+    if asked.use == "score":
+        told = score_folder(asked.folder, asked.model, device, tell)
+        share, low, high = (f"{100 * value:.1f}" for value in (told.share, told.low, told.high))
+        print(f"{share} % of {told.windows} windows fit their own sound better than that of another {told.wrong}")
+        over = f"over {told.videos} videos" if told.videos > 1 else "of this one video; others may be different"
+        print(f"95 % interval {low} to {high} {over}; chance 50")
+        return
+    wanted = {"sound": asked.sound, "image": asked.image, "top": asked.top}
+    found = search_folder(asked.folder, asked.model, device, tell, **wanted)
+    for row in found.to_pylist():
+        print(f"{row['score']:6.3f}  {row['start']:8.2f} s  {row['video']}")

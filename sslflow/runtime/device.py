@@ -11,6 +11,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
+from sslflow import gpus, stagelog
 from sslflow.settings.params import Natural, closest
 
 Precision = Literal["fp32", "bf16"]
@@ -24,8 +25,11 @@ def compute(*, device: str = "auto", threads: Natural = 0) -> torch.device:
 
     `device` is `auto` (a GPU where there is one), `cpu`, `cuda` or `cuda:1`; under `torchrun` each process takes the
     GPU of its local rank. `threads` is the number of CPU threads, 0 for as many as cores; it is a setting since sums
-    over another number of threads differ in their last bits. Raises `ValueError` for a device that is not there.
+    over another number of threads differ in their last bits. A stage waits for a GPU that no other stage of this
+    machine has, and keeps it to its end. Raises `ValueError` for a device that is not there.
     """
+    if stagelog.current:
+        stagelog.current.takes(gpus.take(device, stagelog.current.stage, stagelog.current.waits))
     if threads:
         torch.set_num_threads(threads)
     if device == "auto":

@@ -9,6 +9,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
+from sslflow import stagelog
+
 NO_MEMORY = re.compile(r"MemoryError|[Oo]ut of memory|can't allocate memory|Unable to allocate")
 LESS = (
     "there is too little memory; a smaller batch_size (with accumulate, in parts), image_size or encoder needs less, "
@@ -26,21 +28,29 @@ def run(main: Callable[..., None], *arguments: Callable[[str], object]) -> None:
     words = sys.argv[1:]
     if len(words) != len(arguments):
         sys.exit(f"{stage}: expected {len(arguments)} arguments, found {len(words)}: {' '.join(words)}")
-    try:
-        main(*(convert(word) for convert, word in zip(arguments, words, strict=True)))
-    except KeyboardInterrupt:
-        print(f"{stage}: stopped", file=sys.stderr)
-        sys.exit(130)
-    except (ValueError, OSError, MemoryError, RuntimeError) as error:
-        full = isinstance(error, (MemoryError, RuntimeError)) and bool(
-            NO_MEMORY.search(f"{type(error).__name__} {error}")
-        )
-        if os.environ.get("SSLFLOW_TRACEBACK") or (isinstance(error, RuntimeError) and not full):
+    with stagelog.stage(stagelog.name_of(stage, words)) as log:
+        try:
+            main(*(convert(word) for convert, word in zip(arguments, words, strict=True)))
+        except KeyboardInterrupt:
+            print(f"{stage}: stopped", file=sys.stderr)
+            log.ended(130, "stopped")
+            sys.exit(130)
+        except (ValueError, OSError, MemoryError, RuntimeError) as error:
+            full = isinstance(error, (MemoryError, RuntimeError)) and bool(
+                NO_MEMORY.search(f"{type(error).__name__} {error}")
+            )
+            said = f"{' '.join(str(error).split())[:200]}: {LESS}" if full else error
+            log.ended(1, str(said))
+            if os.environ.get("SSLFLOW_TRACEBACK") or (isinstance(error, RuntimeError) and not full):
+                raise
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{Path(frame.filename).name}:{frame.lineno}"
+            print(
+                f"{stage}: error: {said}\n  (raised at {where}; SSLFLOW_TRACEBACK=1 shows the whole way)",
+                file=sys.stderr,
+            )
+            sys.exit(1)
+        except BaseException as error:
+            log.ended(1, f"{type(error).__name__}: {error}")
             raise
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(frame.filename).name}:{frame.lineno}"
-        said = f"{' '.join(str(error).split())[:200]}: {LESS}" if full else error
-        print(
-            f"{stage}: error: {said}\n  (raised at {where}; SSLFLOW_TRACEBACK=1 shows the whole way)", file=sys.stderr
-        )
-        sys.exit(1)
+        log.ended(0)

@@ -16,6 +16,7 @@ import tiny
 from pipelines import locks, machine, processes, runner
 from pipelines.plan import Planned, plan
 from pipelines.processes import Stop
+from pipelines.status import status
 
 STUCK = "mkdir -p encoders; echo started; touch started-$1; sleep 600; echo x > encoders/$1-$2"
 
@@ -117,6 +118,8 @@ def test_a_stage_past_its_limit_is_ended(tmp_path: Path, monkeypatch: pytest.Mon
     results = run_all("pretrain@a-0", limit_s=2)
     assert results["pretrain@a-0"].outcome == "failed"
     assert "took longer than 2 s" in results["pretrain@a-0"].message
+    (one,) = status().of("failed")
+    assert one.why.startswith("took longer than 2 s")
     assert tiny.processes_in(tmp_path) == []
 
 
@@ -290,36 +293,6 @@ def test_two_runs_in_one_folder_are_one_too_many(tmp_path: Path) -> None:
         pass
 
 
-def test_a_gpu_is_given_to_one_stage_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
-    assert machine.gpus() == ["2", "5"]
-    got: list[str] = []
-
-    def third() -> None:
-        with locks.one_gpu(["2", "5"]) as (name, _):
-            got.append(name)
-
-    with locks.one_gpu(["2", "5"]) as (first, _):
-        with locks.one_gpu(["2", "5"]) as (second, _):
-            assert {first, second} == {"2", "5"}
-            thread = threading.Thread(target=third)
-            thread.start()
-            thread.join(0.5)
-            assert got == []
-        thread.join(10)
-    assert got == [second]
-
-
-def test_each_stage_sees_the_gpu_that_it_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = "mkdir -p encoders; echo $CUDA_VISIBLE_DEVICES > encoders/$1-$2; sleep 2"
-    folder = tiny.make(tmp_path / "project", script)
-    monkeypatch.chdir(folder)
-    workspace = runner.Workspace(gpus=["0", "1"], on_line=lambda stage, line: None)
-    runner.execute(plan(["pretrain"]), workspace.run, jobs=2, stop=workspace.stop)
-    assert {(folder / "encoders" / name).read_text() for name in ("a-0", "b-0")} == {"0\n", "1\n"}
-
-
 @pytest.mark.parametrize(
     ("params", "gpus", "expected"),
     [
@@ -327,7 +300,7 @@ def test_each_stage_sees_the_gpu_that_it_was_given(tmp_path: Path, monkeypatch: 
         ("compute: {device: cpu, threads: 3}", "", (2, [])),
         ("compute: {device: cpu, threads: 0}", "", (1, [])),
         ("compute: {device: auto, threads: 1}", "0,1,2", (3, ["0", "1", "2"])),
-        ("run: {launch: torchrun --nproc-per-node 2 -m}", "0,1", (1, [])),
+        ("run: {launch: torchrun --nproc-per-node 2 -m}", "0,1", (1, ["0", "1"])),
     ],
 )
 def test_how_many_stages_side_by_side(

@@ -189,7 +189,7 @@ def test_a_link_that_leads_to_no_folder_is_refused_before_the_work(tmp_path: Pat
     assert not (tmp_path / "unmounted").exists()
 
 
-@pytest.mark.parametrize("name", ["artifacts", "data/domains", "artifacts/encoders", "artifacts/clips/curves", "data"])
+@pytest.mark.parametrize("name", ["artifacts", "data/domains", "artifacts/encoders", "artifacts/metrics", "data"])
 def test_a_link_behind_which_dvc_keeps_nothing_is_refused(name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "disk").mkdir()
@@ -200,7 +200,7 @@ def test_a_link_behind_which_dvc_keeps_nothing_is_refused(name: str, tmp_path: P
         refuse_links(paths.parents())
 
 
-@pytest.mark.parametrize("name", ["data/raw", "data/prepared", "data/domains/mine", "work", "artifacts/metrics"])
+@pytest.mark.parametrize("name", ["data/raw", "data/prepared", "data/domains/mine", "work", "artifacts/scores"])
 def test_other_links_are_no_matter(name: str, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "disk").mkdir()

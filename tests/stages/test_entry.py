@@ -29,6 +29,11 @@ def no_tensor() -> None:
     torch.empty(2**60, dtype=torch.uint8)
 
 
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("main", "words"),
     [
