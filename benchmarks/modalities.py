@@ -1,10 +1,10 @@
 """What pretraining is worth beside images alone: `python -m benchmarks.modalities --table docs/modalities.md`.
 
-Captions, depth, text and volumes, each by its recipe, in a folder of its own under work/benchmarks/modalities: the
-pipeline's own stages prepare, pretrain, extract, probe, and the one that judges what a probe can't. Test examples are
-looked at once. What has been measured with the same settings is not measured again; a run that was stopped resumes,
-stage by stage. `--recipes`, `--rows` and `--seeds` let several processes share the work, `--measured` writes the table
-of what is there.
+Captions, depth, text and volumes, each by its recipe, and volumes with a ViT, which `mae_3d` needs, each in a folder
+of its own under work/benchmarks/modalities: the pipeline's own stages prepare, pretrain, extract, probe, and the one
+that judges what a probe can't. Test examples are looked at once. What has been measured with the same settings is not
+measured again; a run that was stopped resumes, stage by stage. `--recipes`, `--rows` and `--seeds` let several
+processes share the work, `--measured` writes the table of what is there.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.reporting.answers import Answers
 from sslflow.runtime.files import read_json, sha256, write_json, write_text
-from sslflow.settings.params import load, lookup
+from sslflow.settings.params import load
 from sslflow.settings.sections import data_kind
 
 WORK = Path("work/benchmarks/modalities")
@@ -51,6 +51,10 @@ class Recipe:
     """Metric → title; shares are shown in %, others as they are."""
     plain: tuple[str, ...] = ()
     """Those that are no shares."""
+    file: str = ""
+    """The recipe that it is made of, where it isn't called so."""
+    over: Mapping[str, Any] = field(default_factory=dict)
+    """Settings in place of the recipe's, by their dotted names."""
 
 
 RECIPES = {
@@ -96,6 +100,28 @@ RECIPES = {
         },
     ),
 }
+RECIPES["volumes-vit"] = replace(
+    RECIPES["volumes"],
+    file="volumes",
+    over={
+        "encoder.name": "vit",
+        "encoder.width": 96,
+        "encoder.depth": 4,
+        "run.methods": ["mae_3d"],
+        "run.controls": ["random"],
+        "run.segment_volumes": ["mae_3d"],
+    },
+)
+
+
+def settings(recipe: str) -> dict[str, Any]:
+    """Those of a recipe's file, with what stands in their place."""
+    own = RECIPES[recipe]
+    params = load(ROOT / f"recipes/{own.file or recipe}.yaml")
+    for name, value in own.over.items():
+        section, _, key = name.partition(".")
+        params[section][key] = value
+    return params
 
 
 @dataclass(frozen=True)
@@ -120,7 +146,7 @@ class Job:
 
 def jobs(recipe: str, rows: Sequence[str], seeds: Sequence[int]) -> Iterator[Job]:
     """What is to be run, in an order in which each finds what it needs."""
-    run, own = lookup(load(ROOT / f"recipes/{recipe}.yaml"), "run"), RECIPES[recipe]
+    run, own = settings(recipe)["run"], RECIPES[recipe]
     for seed in seeds:
         for row in run["methods"]:
             stages = ["pretrain", "extract", "probe", *([own.stage] if row in run[own.stage] else [])]
@@ -131,7 +157,7 @@ def jobs(recipe: str, rows: Sequence[str], seeds: Sequence[int]) -> Iterator[Job
 
 def key(job: Job) -> str:
     """Changes when the settings that a stage may read do, or its examples."""
-    params = load(ROOT / f"recipes/{job.recipe}.yaml")
+    params = settings(job.recipe)
     methods = params.pop("methods")
     content = [job.stage, job.row, job.seed, params | {"run": None}, methods.get(job.row)]
     content += [sha256(job.folder / paths.PREPARED / "manifest.parquet")]
@@ -150,7 +176,7 @@ def make_folder(recipe: str) -> None:
     """A project with the recipe's settings and its prepared examples."""
     folder = WORK / recipe
     folder.mkdir(parents=True, exist_ok=True)
-    params = load(ROOT / f"recipes/{recipe}.yaml")
+    params = settings(recipe)
     params["compute"] |= {"device": "cpu", "threads": 1}
     text = StringIO()
     YAML(typ="safe").dump(params, text)
@@ -181,7 +207,7 @@ def run(job: Job) -> None:
 
 def code(job: Job) -> dict[str, str]:
     """The code that a stage reaches today."""
-    kind = data_kind(load(ROOT / f"recipes/{job.recipe}.yaml"))
+    kind = data_kind(settings(job.recipe))
     file = ROOT / f"sslflow/methods/{kind}/{job.row}.py"
     return code_of([job.stage], *([f"sslflow.methods.{kind}.{job.row}"] if file.exists() else []))
 

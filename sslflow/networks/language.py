@@ -62,8 +62,10 @@ class Follows(nn.Module):
     def forward(self, found: Tensor, pairs: Tensor) -> Tensor:
         """Logits `(n,)` from what was made of each token, `(n, length, dim)`, of pairs, int64 `(n, length)`."""
         words, ends = pairs >= len(SPECIAL), (pairs == BETWEEN).cumsum(1)
-        both = self.norm(torch.cat([_mean(found, words & (ends == part)) for part in (0, 1)]))
-        a, b = both.chunk(2)
+        first, second = (words & (ends == part) for part in (0, 1))
+        # Where there is no second passage it isn't asked; a mean of nothing, 0, would move what all have in common.
+        second = torch.where(second.any(1, keepdim=True), second, first)
+        a, b = self.norm(torch.cat([_mean(found, first), _mean(found, second)])).chunk(2)
         return self.answer(self.first(a) * self.second(b))[:, 0]
 
 

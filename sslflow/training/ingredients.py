@@ -21,6 +21,7 @@ from sslflow.networks.text import TextEncoder
 from sslflow.networks.weights import started
 from sslflow.settings.params import Schemas
 from sslflow.training.method import Method, find, kind_of
+from sslflow.views.text import PairViews
 
 M = TypeVar("M", bound=Method)
 CAPTIONED = frozenset(("text_encoder", "tokens"))
@@ -75,9 +76,22 @@ def example_rows(kind: type[Method], dataset: Dataset[Any]) -> np.ndarray:
     if "depth" in asked:
         depth_facts(dataset)
         rows, what = with_depth(dataset, rows), "images with a depth map"
+    if isinstance(kind.Views, type) and issubclass(kind.Views, PairViews):
+        _of_documents(name, dataset, rows)
     if len(rows) < 2 and not learns_labels:
         raise ValueError(f"pretraining needs at least two {what}, and there are {len(rows)}")
     return rows
+
+
+def _of_documents(name: str, dataset: Dataset[Any], rows: np.ndarray) -> None:
+    """Raises `ValueError` where no passage follows another, or there is no other document."""
+    passages = np.unique(dataset.groups[rows], return_counts=True)[1]
+    if len(passages) < 2 or passages.max() < 2:
+        raise ValueError(
+            f"{name} learns which passage follows another of the same document, and there are {len(passages)} "
+            f"documents of {passages.max(initial=0)} passages at most: name documents of several passages each (in "
+            ".jsonl the key document)"
+        )
 
 
 def text_of(dataset: Dataset[Any]) -> TextFormat:

@@ -75,8 +75,8 @@ class HiddenWordViews(TextViews):
 
 class PairViews(TextViews):
     """Pairs of passages, int64 `(n, length)`: `[CLS]`, the end of one, `[SEP]`, the beginning of another, `[SEP]`, and
-    whether the second follows the first, int64 `(n,)`: 1 or 0, each half of the time, −1 where it can't be asked. What
-    doesn't follow is what follows a passage of another document of the batch."""
+    whether the second follows the first, int64 `(n,)`: 1 or 0, each half of the time, −1 where it can't be asked, which
+    may be all of a batch. What doesn't follow is what follows a passage of another document of the batch."""
 
     @torch.no_grad()
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
@@ -84,12 +84,6 @@ class PairViews(TextViews):
         has_one = following[:, 0] != PAD
         others = (groups[:, None] != groups) & has_one
         asked = has_one & others.any(1)
-        if not asked.any():
-            raise ValueError(
-                "no passage of a batch has one that follows it and another document beside it, which next_sentence and "
-                "bert learn from: name documents of several passages each (in .jsonl the key document), or set a "
-                "larger batch_size"
-            )
         chosen = torch.rand(others.shape, device=groups.device).masked_fill(~others, -1.0).argmax(1)
         follows = torch.rand(len(groups), device=groups.device) < 0.5
         second = torch.where((follows | ~asked)[:, None], following, following[chosen])

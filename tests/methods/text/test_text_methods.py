@@ -23,7 +23,7 @@ from sslflow.methods.text.word2vec import (
     of_pairs,
     skip_gram_loss,
 )
-from sslflow.networks.language import follow_cross_entropy, word_cross_entropy
+from sslflow.networks.language import Follows, follow_cross_entropy, word_cross_entropy
 from sslflow.networks.text import TextEncoder
 from sslflow.training.method import Batch
 from sslflow.views.text import HiddenWordPairViews, HiddenWordViews, PairViews, WindowViews, joined, shortened
@@ -161,14 +161,33 @@ def test_pairs_with_hidden_words_keep_their_order(data: MemoryText) -> None:
     assert (answers[seen == BETWEEN] == -1).all()
 
 
-def test_one_document_alone_is_refused(data: MemoryText) -> None:
-    rows = np.flatnonzero(data.groups == data.groups[0])
-    with pytest.raises(ValueError, match="another document beside it"):
-        PairViews(data.format)(data.read(rows))
-    read = data.read(rows)
-    lone = Fields(tokens=read["tokens"], groups=read["groups"], following=torch.zeros_like(read["following"]))
-    with pytest.raises(ValueError, match="no passage of a batch has one that follows it"):
-        PairViews(data.format)(lone)
+def test_a_batch_in_which_nothing_can_be_asked_teaches_nothing(data: MemoryText) -> None:
+    of_one = data.read(np.flatnonzero(data.groups == data.groups[0]))
+    pairs, follows = PairViews(data.format)(of_one)
+    assert (follows == -1).all()
+    case = text_case("next_sentence")
+    case.method.train()
+    losses = case.method.training_step(Batch((pairs, follows), torch.arange(len(pairs)), 0.5))
+    losses["loss"].backward()
+    assert losses["loss"] == 0
+    assert losses["accuracy"] == 0
+    assert all(not p.grad.any() for p in case.method.parameters() if p.grad is not None)
+
+
+def test_what_passages_have_in_common_does_not_change_where_a_second_one_is_missing() -> None:
+    torch.manual_seed(0)
+    follows = Follows(8).train()
+    pairs = torch.tensor([[FIRST, 9, 10, BETWEEN, 11, 12, BETWEEN], [FIRST, 13, 14, BETWEEN, 15, 16, BETWEEN]])
+    found = torch.randn(2, 7, 8) + 5
+    follows(found, pairs)
+    lone = torch.cat([pairs, torch.tensor([[FIRST, 9, 10, BETWEEN, BETWEEN, PAD, PAD]])])
+    again = Follows(8).train()
+    again(torch.cat([found, found[:1]]), lone)
+    own = found[0, 1:3].mean(0)
+    means = torch.stack(
+        [found[0, 1:3].mean(0), found[1, 1:3].mean(0), own, found[0, 4:6].mean(0), found[1, 4:6].mean(0), own]
+    )
+    torch.testing.assert_close(again.norm.running_mean, 0.1 * means.mean(0))
 
 
 # word2vec
