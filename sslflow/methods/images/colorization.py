@@ -15,7 +15,8 @@ from sslflow.networks.encoder import Encoder
 from sslflow.runtime.distributed import all_reduce_sum, world_size
 from sslflow.settings.params import Count, Fraction
 from sslflow.training.method import Batch, Choices, Losses, Method
-from sslflow.views.images import CropView, Share, lab, rgb_from_lab
+from sslflow.views.images import CropView, lab, rgb_from_lab
+from sslflow.views.strengths import Share
 
 STEP = 10
 """From one bin to the next, in a and b."""

@@ -21,7 +21,7 @@ from sslflow.networks.symmetric import symmetric_info_nce
 from sslflow.networks.text import TextEncoder
 from sslflow.training.method import Batch
 from sslflow.views.captions import CaptionedView, CaptionedViews, caption_numbers, drawn_captions
-from sslflow.views.images import Colour, Crop
+from sslflow.views.strengths import Colour, Crop
 
 LENGTH, VOCABULARY = 6, 16
 SMALL = {"name": "resnet10", "width": 8, "stem_stride": 2}
