@@ -59,7 +59,11 @@ class CropView(Views):
 
     @torch.no_grad()
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
-        return (self.normalise(shifted(fields["images"], self.most, self.flip)),)
+        return (self.normalise(self.moved(fields["images"])),)
+
+    def moved(self, images: Tensor) -> Tensor:
+        """Images `(n, c, s, s)`, each moved and mirrored by its own draw, of the same type and otherwise unchanged."""
+        return shifted(images, self.most, self.flip)
 
 
 class TwoViews(Views):

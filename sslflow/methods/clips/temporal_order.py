@@ -58,7 +58,7 @@ class OrderViews(ClipViews):
                 f"three frames {step:g} s apart do not fit into clips of {format.seconds:g} s: set the step smaller"
             )
         self.least_motion = least_motion
-        self.move = CropView(format.picture, shift=shift, flip=0.0).augment
+        self.move = CropView(format.picture, shift=shift, flip=0.0).moved
 
     @torch.no_grad()
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
