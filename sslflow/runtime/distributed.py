@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_autograd
 from torch import Tensor
 
 
@@ -53,11 +52,27 @@ def gather(rows: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return rows
-    gathered = torch.cat(dist_autograd.all_gather(rows.contiguous()))
-    if gathered.requires_grad:
-        # The way back exchanges memory as it lies: of a transposed gradient it would mix up the entries, in silence.
-        gathered.register_hook(Tensor.contiguous)
-    return gathered
+    return _Gather.apply(rows)
+
+
+class _Gather(torch.autograd.Function):
+    """Own, since torch's differentiable exchanges have other names in each version; these two have not. Of the gradient
+    each process gets the sum of all and keeps its part: features are small beside a network's gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        rows = rows.contiguous()
+        ctx.count = len(rows)
+        gathered = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
+        dist.all_gather(list(gathered.tensor_split(world_size())), rows)
+        return gathered
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # The exchange takes memory as it lies, and writes there what others may still read.
+        summed = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed[rank() * ctx.count : (rank() + 1) * ctx.count]
 
 
 def gather_uneven(rows: Tensor) -> Tensor:
