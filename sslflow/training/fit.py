@@ -14,6 +14,7 @@ from sslflow.data.fields import Readable
 from sslflow.features.extract import extract
 from sslflow.networks.batch_norm import batch_norms
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.shared_norm import share_norms
 from sslflow.runtime.device import MemoryFormat, Precision, laid_out, place
 from sslflow.runtime.distributed import rank, world_size
 from sslflow.runtime.rng import derive, generator
@@ -120,11 +121,8 @@ def fit(
     steps = epochs * data.steps
     place(method.train(), device, memory_format)
     views.to(device)
-    if device.type == "cuda" and world_size() > 1:
-        # timm's own conversion: torch's would drop the activation that some of timm's norms hold.
-        from timm.layers.norm_act import convert_sync_batchnorm
-
-        convert_sync_batchnorm(method)
+    if world_size() > 1:
+        share_norms(method, device)
     _require_company(method, data, accumulate)
     networks = [encoder.network for encoder in method.encoders.values()]
     apart = method.encoder.network if continued else None
@@ -171,14 +169,10 @@ def fit(
 
 def _require_company(method: Method, data: Epochs, parts: int) -> None:
     """Raises `UnfitBatch` where BatchNorm would see a single example at a time."""
-    alone = data.batch_size // world_size() // parts < 2
-    shared = data.device.type == "cuda" and data.batch_size // parts > 1  # its statistics are those of all processes
-    if alone and not shared and batch_norms(method):
-        over = [f"{world_size()} processes (run.launch)"] * (world_size() > 1) + [f"{parts} parts (accumulate)"] * (
-            parts > 1
-        )
-        found = f"{data.batch_size} of {len(data.rows)} examples" + (f" over {' and '.join(over)}" if over else "")
-        raise UnfitBatch(f"{found} leaves one alone, and BatchNorm needs two: at least {2 * world_size() * parts}")
+    # Its statistics are those of all processes, and each has an example.
+    if world_size() == 1 and data.batch_size // parts < 2 and batch_norms(method):
+        found = f"{data.batch_size} of {len(data.rows)} examples" + (f" over {parts} parts (accumulate)" * (parts > 1))
+        raise UnfitBatch(f"{found} leaves one alone, and BatchNorm needs two: at least {2 * parts}")
 
 
 def _pool(method: Method, data: Epochs, seed: int, precision: Precision, memory_format: MemoryFormat) -> Pool:
