@@ -10,6 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 NO_MEMORY = re.compile(r"MemoryError|[Oo]ut of memory|can't allocate memory|Unable to allocate")
+LOST = re.compile(
+    r"[Cc]onnection (reset|closed|refused)|[Bb]roken pipe|NCCL|[Gg]loo|c10d|TCPStore|[Tt]imed out waiting"
+)
+"""What torch says where another process of the run has ended, or can't be reached."""
+GONE = (
+    "another of the {} processes has ended, or can't be reached; torchrun says below which, and why. Started again, or "
+    "by torchrun itself with --max-restarts 3 in run.launch, training goes on from its last checkpoint"
+)
 LESS = (
     "there is too little memory; a smaller batch_size (with accumulate, in parts), image_size or encoder needs less, "
     "and so do fewer stages side by side (--jobs 1)"
@@ -35,11 +43,13 @@ def run(main: Callable[..., None], *arguments: Callable[[str], object]) -> None:
         full = isinstance(error, (MemoryError, RuntimeError)) and bool(
             NO_MEMORY.search(f"{type(error).__name__} {error}")
         )
-        if os.environ.get("SSLFLOW_TRACEBACK") or (isinstance(error, RuntimeError) and not full):
+        processes = os.environ.get("WORLD_SIZE", "1")
+        lost = isinstance(error, RuntimeError) and processes != "1" and bool(LOST.search(str(error)))
+        if os.environ.get("SSLFLOW_TRACEBACK") or (isinstance(error, RuntimeError) and not full and not lost):
             raise
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(frame.filename).name}:{frame.lineno}"
-        said = f"{' '.join(str(error).split())[:200]}: {LESS}" if full else error
+        said = f"{' '.join(str(error).split())[:200]}: {LESS}" if full else GONE.format(processes) if lost else error
         print(
             f"{stage}: error: {said}\n  (raised at {where}; SSLFLOW_TRACEBACK=1 shows the whole way)", file=sys.stderr
         )
