@@ -43,6 +43,13 @@ def barrier() -> None:
         dist.barrier()
 
 
+def own_part(count: int) -> slice:
+    """Which of so many rows are this process's, where each looks at a part: in rank order, one more in the first."""
+    part, more = divmod(count, world_size())
+    start = rank() * part + min(rank(), more)
+    return slice(start, start + part + (rank() < more))
+
+
 def gather(rows: Tensor) -> Tensor:
     """Rows of all processes, in rank order, `(world_size * n, …)`; gradients flow back to the process that the rows
     came from.
