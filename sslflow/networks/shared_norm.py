@@ -34,7 +34,7 @@ class SharedNorm(nn.modules.batchnorm._BatchNorm):
             return self.act(self.drop(super().forward(input)))
         dims = [dim for dim in range(input.ndim) if dim != 1]
         # Means and variances of the parts, from which those of the whole follow without the difference of large sums.
-        variance, mean = torch.var_mean(input.float(), dims, correction=0)
+        variance, mean = torch.var_mean(_wide(input), dims, correction=0)
         count = mean.new_full((1,), input.numel() // max(1, input.shape[1]))
         means, variances, counts = gather(torch.cat([mean, variance, count])[None]).split([len(mean), len(mean), 1], 1)
         shares = counts / counts.sum()
@@ -59,6 +59,11 @@ class SharedNorm(nn.modules.batchnorm._BatchNorm):
         share = 1 / self.num_batches_tracked if self.momentum is None else self.momentum
         self.running_mean += share * (mean - self.running_mean)
         self.running_var += share * (variance * count / (count - 1) - self.running_var)
+
+
+def _wide(values: Tensor) -> Tensor:
+    """At least float32."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 def share_norms(module: nn.Module, device: torch.device) -> None:

@@ -102,22 +102,24 @@ def fit(
     precision: Precision = "fp32",
     memory_format: MemoryFormat = "channels_last",
     compile: bool = False,
+    resident: bool = False,
 ) -> Iterator[Step]:
     """Train `method` on the pretraining images of `dataset`, or on the `rows` given, yielding after each step.
 
     `batch_size` counts images over all processes; a last batch that is not full is left out. `warmup` is a share of
     the steps, `clip` the largest gradient norm (0: none), `accumulate` the number of parts in which a batch passes
-    through the method, `compile` compiles the encoders; `weight_decay` moves along half a cosine to `weight_decay_end`
-    where one is given; `momentum` is that of SGD and LARS, `betas` are AdamW's, and with a `layer_decay` below 1 each
-    layer of an encoder learns with so much of the rate of the layer above it. `resume` is a state that an earlier
-    `Step` gave; the run then ends with the same bits as one that was never stopped, since every step draws its random
+    through the method, `compile` compiles the encoders, `resident` keeps all examples in the memory of the device;
+    `weight_decay` moves along half a cosine to `weight_decay_end` where one is given; `momentum` is that of SGD and
+    LARS, `betas` are AdamW's, and with a `layer_decay` below 1 each layer of an encoder learns with so much of the rate
+    of the layer above it. `resume` is a state that an earlier `Step` gave; the run then ends with the same bits as one
+    that was never stopped, since every step draws its random
     numbers from its own number. Where `method.encoder` started from weights that exist, `continued` says at which rate
     it learns. Raises `NonFiniteLoss` with the step, and `ValueError` for settings that don't fit together.
     """
     rows = dataset.pretraining_rows if rows is None else rows
     # Fewer examples than a batch: all of them, as far as the processes can share them.
     fits = len(rows) - len(rows) % world_size()
-    data = Epochs(dataset, rows, batch_size if batch_size <= len(rows) else fits, device)
+    data = Epochs(dataset, rows, batch_size if batch_size <= len(rows) else fits, device, resident)
     steps = epochs * data.steps
     place(method.train(), device, memory_format)
     views.to(device)
