@@ -3,8 +3,8 @@
 Each method trains by the real loop for some steps, on tiny data and with a tiny encoder, by 1, 2 and 4 processes (gloo,
 CPU) at the same batch over all processes: from the same weights, with the same views of the same examples, which is
 what processes don't share otherwise (each draws its own). Then the losses of all steps, and the weights at the end,
-must be those of one process but for rounding. That grows from step to step, so the arithmetic is float64's, but for
-what a loss computes in float32 in any case: a fault of the exchange would stay, rounding goes away.
+must be those of one process but for rounding. That grows from step to step, so the arithmetic is float64's, that of
+losses too, which otherwise ask for float32: a fault of the exchange would stay, rounding goes away.
 """
 
 from __future__ import annotations
@@ -78,6 +78,8 @@ def weights(method: nn.Module) -> Tensor:
 def process(number: int, world: int, folder: str, names: list[str]) -> None:
     """One of `world` processes; the first writes what it found."""
     torch.set_num_threads(1)
+    narrowed = Tensor.float
+    Tensor.float = lambda self: self if self.dtype == torch.float64 else narrowed(self)  # pyright: ignore
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet-{world}", rank=number, world_size=world)
     assert world_size() == world
     found = {name: trained(name) for name in names}
