@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from annotated_types import MinLen
 from torch import Tensor
 
+from sslflow.runtime.distributed import all_reduce_sum, own_part, world_size
 from sslflow.runtime.rng import permutation
 from sslflow.settings.params import Count, Fraction, NonNegative, Positive
 
@@ -48,6 +49,7 @@ def fit_linear(
     classes: int,
     seed: int,
     groups: Tensor | None = None,
+    together: bool = False,
     *,
     regularisation: Annotated[tuple[NonNegative, ...], MinLen(1)] = (0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4),
     validation: Fraction = 0.2,
@@ -61,7 +63,7 @@ def fit_linear(
     rows is taken (the stronger of equals), and the classifier is fitted again on all of them. The share holds whole
     `groups`, int64 `(n,)`, where they are given: rows of one are too alike for the one to tell how well the other is
     known. Converged means that no entry of the gradient of the mean loss exceeds `tolerance`. Features may lie on any
-    device.
+    device. With `together`, each process looks at a part of the rows, which all are given.
     """
     if not regularisation:
         raise ValueError("probe.linear.regularisation is empty: name at least one value to choose from")
@@ -74,11 +76,13 @@ def fit_linear(
     for strength in sorted(regularisation, reverse=True):
         if not held_out.any() or worse == PATIENCE:
             break
-        start = _solve(standard[~held_out], labels[~held_out], classes, strength, iterations, tolerance, start)
+        start = _solve(
+            standard[~held_out], labels[~held_out], classes, strength, iterations, tolerance, start, together
+        )
         correct = _logits(standard[held_out], start).argmax(dim=1) == labels[held_out]
         score = float(correct.float().mean())
         best, best_score, worse = (strength, score, 0) if score > best_score else (best, best_score, worse + 1)
-    solution = _solve(standard, labels, classes, best, iterations, tolerance, None)
+    solution = _solve(standard, labels, classes, best, iterations, tolerance, None, together)
     converged = _steepest(standard, labels, solution, best) <= tolerance
     return LinearProbe(solution[:-1], solution[-1], mean, scale, best, best_score, converged)
 
@@ -131,6 +135,7 @@ def _solve(
     iterations: int,
     tolerance: float,
     start: Tensor | None,
+    together: bool,
 ) -> Tensor:
     """Weights `(dim, classes)` with the bias as a last row."""
     shape = (features.shape[1] + 1, classes)
@@ -146,10 +151,18 @@ def _solve(
         line_search_fn="strong_wolfe",
     )
 
+    own = own_part(len(labels)) if together and len(labels) >= world_size() else slice(None)
+    alone = own == slice(None)
+    share = 1.0 if alone else len(labels[own]) / len(labels)
+    features, labels = features[own], labels[own]
+
     def closure() -> Tensor:
         solver.zero_grad()
-        loss = _loss(features, labels, solution, strength)
+        loss = share * _loss(features, labels, solution, strength)
         loss.backward()
+        if not alone:
+            all_reduce_sum(solution.grad)  # pyright: ignore[reportArgumentType]
+            loss = all_reduce_sum(loss.detach())
         return loss
 
     solver.step(closure)

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as dist_autograd
 from torch import Tensor
 
 
@@ -44,6 +43,13 @@ def barrier() -> None:
         dist.barrier()
 
 
+def own_part(count: int) -> slice:
+    """Which of so many rows are this process's, where each looks at a part: in rank order, one more in the first."""
+    part, more = divmod(count, world_size())
+    start = rank() * part + min(rank(), more)
+    return slice(start, start + part + (rank() < more))
+
+
 def gather(rows: Tensor) -> Tensor:
     """Rows of all processes, in rank order, `(world_size * n, …)`; gradients flow back to the process that the rows
     came from.
@@ -53,11 +59,27 @@ def gather(rows: Tensor) -> Tensor:
     """
     if world_size() == 1:
         return rows
-    gathered = torch.cat(dist_autograd.all_gather(rows.contiguous()))
-    if gathered.requires_grad:
-        # The way back exchanges memory as it lies: of a transposed gradient it would mix up the entries, in silence.
-        gathered.register_hook(Tensor.contiguous)
-    return gathered
+    return _Gather.apply(rows)
+
+
+class _Gather(torch.autograd.Function):
+    """Own, since torch's differentiable exchanges have other names in each version; these two have not. Of the gradient
+    each process gets the sum of all and keeps its part: features are small beside a network's gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        rows = rows.contiguous()
+        ctx.count = len(rows)
+        gathered = rows.new_empty(world_size() * len(rows), *rows.shape[1:])
+        dist.all_gather(list(gathered.tensor_split(world_size())), rows)
+        return gathered
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        # The exchange takes memory as it lies, and writes there what others may still read.
+        summed = gradients[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(summed)
+        return summed[rank() * ctx.count : (rank() + 1) * ctx.count]
 
 
 def gather_uneven(rows: Tensor) -> Tensor:

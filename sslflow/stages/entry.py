@@ -12,6 +12,14 @@ from pathlib import Path
 from sslflow import stagelog
 
 NO_MEMORY = re.compile(r"MemoryError|[Oo]ut of memory|can't allocate memory|Unable to allocate")
+LOST = re.compile(
+    r"[Cc]onnection (reset|closed|refused)|[Bb]roken pipe|NCCL|[Gg]loo|c10d|TCPStore|[Tt]imed out waiting"
+)
+"""What torch says where another process of the run has ended, or can't be reached."""
+GONE = (
+    "another of the {} processes has ended, or can't be reached; torchrun says below which, and why. Started again, or "
+    "by torchrun itself with --max-restarts 3 in run.launch, training goes on from its last checkpoint"
+)
 LESS = (
     "there is too little memory; a smaller batch_size (with accumulate, in parts), image_size or encoder needs less, "
     "and so do fewer stages side by side (--jobs 1)"
@@ -39,9 +47,13 @@ def run(main: Callable[..., None], *arguments: Callable[[str], object]) -> None:
             full = isinstance(error, (MemoryError, RuntimeError)) and bool(
                 NO_MEMORY.search(f"{type(error).__name__} {error}")
             )
-            said = f"{' '.join(str(error).split())[:200]}: {LESS}" if full else error
+            processes = os.environ.get("WORLD_SIZE", "1")
+            lost = isinstance(error, RuntimeError) and processes != "1" and bool(LOST.search(str(error)))
+            said = (
+                f"{' '.join(str(error).split())[:200]}: {LESS}" if full else GONE.format(processes) if lost else error
+            )
             log.ended(1, str(said))
-            if os.environ.get("SSLFLOW_TRACEBACK") or (isinstance(error, RuntimeError) and not full):
+            if os.environ.get("SSLFLOW_TRACEBACK") or (isinstance(error, RuntimeError) and not full and not lost):
                 raise
             frame = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{Path(frame.filename).name}:{frame.lineno}"

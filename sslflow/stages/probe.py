@@ -18,7 +18,7 @@ from sslflow.evaluation.efficiency import Few, Fit, draws_of, write_few
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
 from sslflow.evaluation.same_class import find_same
-from sslflow.features.extract import NotFinite, extract
+from sslflow.features.extract import NotFinite, extract, extract_together
 from sslflow.features.pixels import PIXELS
 from sslflow.features.raw import raw, raw_name
 from sslflow.features.store import FeatureStore
@@ -26,6 +26,7 @@ from sslflow.networks.saved import ENCODERS, new_encoder
 from sslflow.networks.starts import RANDOM, RAW
 from sslflow.networks.weights import started
 from sslflow.runtime.device import compute
+from sslflow.runtime.distributed import all_reduce_sum, gather_uneven, own_part, process_group, rank, world_size
 from sslflow.runtime.files import sha256, write_csv, write_metrics
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import Count, Positive, read
@@ -65,8 +66,15 @@ def probe() -> None:
 def main(name: str, seed: int) -> None:
     settings = read(schemas(data_kind()))
     device = compute(**settings["compute"])
+    with process_group(device):
+        _probe(name, seed, settings, device)
+
+
+def _probe(name: str, seed: int, settings: dict[str, dict[str, Any]], device: torch.device) -> None:
     dataset = Dataset[Any]()
     title = paths.run_name(name, seed)
+    if not dataset.labelled and rank():
+        return
     if not dataset.labelled:
         print(f"probe {title}  skipped: the {dataset.format.unit} have no labels to train a probe on and to test it on")
         write_csv(paths.predictions(name, seed), COLUMNS, ())
@@ -82,16 +90,35 @@ def main(name: str, seed: int) -> None:
     train, test = (dataset.labelled_rows(split) for split in (TRAIN, TEST))
     x_train, y_train = features(train), torch.from_numpy(dataset.labels[train]).to(device)
     classes = len(dataset.classes)
-    fitted = fit_linear(x_train, y_train, classes, derive(seed, "probe"), **settings["probe.linear"])
-    if not fitted.converged:
+    fitted = fit_linear(x_train, y_train, classes, derive(seed, "probe"), together=True, **settings["probe.linear"])
+    if not fitted.converged and not rank():
         print(f"probe {title}  the linear classifier did not converge: raise probe.linear.iterations")
 
     # The test images are looked at here and nowhere above.
     x_test, y_test = features(test), torch.from_numpy(dataset.labels[test]).to(device)
     predicted = fitted.predict(x_test)
-    neighbours = knn_predict(x_train, y_train, x_test, classes, **settings["probe.knn"])
-    same = find_same(x_train, y_train, x_test, y_test)
+    # Each process asks for a part of the test images.
+    own = own_part(len(test))
+    neighbours = gather_uneven(knn_predict(x_train, y_train, x_test[own], classes, **settings["probe.knn"]))
+    same = find_same(x_train, y_train, x_test[own], y_test[own])
     retrieved = {"map": same.average_precision, **{f"recall{depth}": hits for depth, hits in same.recall.items()}}
+    retrieved = {key: gather_uneven(torch.from_numpy(hits).to(device)).cpu().numpy() for key, hits in retrieved.items()}
+    few: dict[Fit, np.ndarray] = {}
+    fits = draws_of(dataset, Few(**settings["probe.few"]))
+    for number, (way, labels, draw, chosen) in enumerate(fits):
+        told = torch.zeros(2, len(test), dtype=torch.int64, device=device)
+        if number % world_size() == rank():
+            at = torch.from_numpy(np.searchsorted(train, chosen)).to(device)
+            x_few, y_few = x_train[at], y_train[at]
+            small = fit_linear(x_few, y_few, classes, derive(seed, "few", draw), **settings["probe.linear"])
+            voted = knn_predict(x_few, y_few, x_test, classes, **settings["probe.knn"])
+            told = torch.stack([small.predict(x_test), voted])
+        few["linear", way, labels, draw], few["knn", way, labels, draw] = told.cpu().numpy()
+    # What one process has answered is 0 in all others.
+    for key, told in few.items():
+        few[key] = all_reduce_sum(torch.from_numpy(told).to(device)).cpu().numpy()
+    if rank():
+        return
     metrics = {
         "linear": _accuracy(predicted, y_test),
         "knn": _accuracy(neighbours, y_test),
@@ -111,14 +138,6 @@ def main(name: str, seed: int) -> None:
     queries = ([f"{value:.6g}" for value in each] for each in retrieved.values())
     table = zip(test.tolist(), *answers, *queries, strict=True)
     write_csv(paths.predictions(name, seed), (*COLUMNS, *retrieved), table)
-    few: dict[Fit, np.ndarray] = {}
-    for way, labels, draw, chosen in draws_of(dataset, Few(**settings["probe.few"])):
-        at = torch.from_numpy(np.searchsorted(train, chosen)).to(device)
-        x_few, y_few = x_train[at], y_train[at]
-        small = fit_linear(x_few, y_few, classes, derive(seed, "few", draw), **settings["probe.linear"])
-        few["linear", way, labels, draw] = small.predict(x_test).cpu().numpy()
-        voted = knn_predict(x_few, y_few, x_test, classes, **settings["probe.knn"])
-        few["knn", way, labels, draw] = voted.cpu().numpy()
     write_few(paths.few(name, seed), test, dataset.labels[test], few)
     write_metrics(paths.metrics("probe", title), metrics)
     reached = f"linear {100 * metrics['linear']:.1f} %, kNN {100 * metrics['knn']:.1f} %"
@@ -139,7 +158,12 @@ def _features(
         # Random ones are those that every method of this seed starts from.
         torch.manual_seed(derive(seed, "init"))
         encoder = new_encoder(dataset.format, settings["encoder"]) if name == RANDOM else started(name, dataset.format)
-        return lambda rows: torch.from_numpy(extract(encoder, dataset, rows, device, **settings["extract"])).to(device)
+
+        def extracted(rows: np.ndarray) -> Tensor:
+            parts = extract_together(encoder, dataset, rows, device, **settings["extract"])
+            return torch.from_numpy(np.concatenate(list(parts))).to(device)
+
+        return extracted
     store = FeatureStore(paths.features(name, seed))
     file = paths.encoder(name, seed)
 

@@ -23,6 +23,7 @@ from sslflow.drawing.contact_sheet import contact_sheet
 from sslflow.drawing.stills import stills
 from sslflow.features.store import FeatureStore
 from sslflow.runtime.device import compute
+from sslflow.runtime.distributed import gather_uneven, own_part, process_group, rank
 from sslflow.runtime.files import replacing, write_csv, write_metrics
 from sslflow.settings.params import read
 from sslflow.stages.entry import run
@@ -41,16 +42,24 @@ def schemas(method: str) -> Mapping[str, Callable[..., Any]]:
 def main(method: str, seed: int) -> None:
     settings = read(schemas(method))
     device = compute(**settings["compute"])
+    with process_group(device):
+        _pseudolabel(method, seed, settings, device)
+
+
+def _pseudolabel(method: str, seed: int, settings: dict[str, dict[str, Any]], device: torch.device) -> None:
     dataset, store = Dataset(), FeatureStore(paths.features(method, seed))
     if len(store.array) != len(dataset):
         raise ValueError(
             f"{paths.features(method, seed)} has {len(store.array)} rows for {len(dataset)} {dataset.format.unit}; "
             "run `dvc repro extract`"
         )
-    fitted_rows = torch.from_numpy(store.array[dataset.pretraining_rows]).to(device)
+    rows = dataset.pretraining_rows
+    fitted_rows = torch.from_numpy(store.array[rows[own_part(len(rows))]]).to(device)
     classes = len(dataset.classes) if dataset.labelled else 0
     clustering, metric = fit(fitted_rows, seed, classes, **settings["pseudolabel"])
     cluster, distance, margin = assign_all(store, clustering.centroids, metric)
+    if rank():
+        return
 
     name, folder = paths.run_name(method, seed), paths.pseudolabels(method, seed)
     columns = {"row": np.arange(len(dataset)), "cluster": cluster, "distance": distance, "margin": margin}
@@ -98,11 +107,13 @@ def main(method: str, seed: int) -> None:
 
 
 def assign_all(store: FeatureStore, centroids: Tensor, metric: Metric) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cluster, distance and margin of every row, read from the disk a block at a time."""
+    """Cluster, distance and margin of every row, read from the disk a block at a time, of which each process looks at
+    its part."""
     found = []
     for start in range(0, len(store.array), BLOCK):
-        block = torch.from_numpy(np.array(store.array[start : start + BLOCK])).to(centroids.device)
-        found.append([column.cpu().numpy() for column in assign(block, centroids, metric)])
+        rows = store.array[start : start + BLOCK]
+        block = torch.from_numpy(np.array(rows[own_part(len(rows))])).to(centroids.device)
+        found.append([gather_uneven(column).cpu().numpy() for column in assign(block, centroids, metric)])
     cluster, distance, margin = (np.concatenate(column) for column in zip(*found, strict=True))
     return cluster, distance, margin
 

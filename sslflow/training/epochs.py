@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +14,9 @@ from torch import Tensor
 
 from sslflow.data.fields import Fields, Readable
 from sslflow.runtime.distributed import rank, world_size
+
+PART = 4096
+"""Examples that are read at a time where all are kept."""
 
 
 class UnfitBatch(ValueError):
@@ -26,6 +31,8 @@ class Epochs:
     rows: np.ndarray
     batch_size: int
     device: torch.device
+    resident: bool = False
+    """Whether all examples are kept on the device, so that steps read nothing."""
 
     def __post_init__(self) -> None:
         """Raises `UnfitBatch` for a batch that the processes can't share."""
@@ -48,6 +55,11 @@ class Epochs:
         """This process's share of each batch of an epoch, from batch `first` on, on the device: which of `rows` it
         holds, int64, and what was read of them. `order` is that of the epoch, int64 `(rows,)`; a thread reads the next
         batch from the disk meanwhile."""
+        if self.resident:
+            for batch in range(first, self.steps):
+                numbers = self._mine(order, batch).to(self.device)
+                yield numbers, self._kept[numbers]
+            return
         with ThreadPoolExecutor(1) as reader:
             ahead = reader.submit(self._read, order, first) if first < self.steps else None
             for batch in range(first, self.steps):
@@ -57,9 +69,28 @@ class Epochs:
                 ahead = reader.submit(self._read, order, batch + 1) if batch + 1 < self.steps else None
                 yield numbers, read
 
-    def _read(self, order: Tensor, batch: int) -> tuple[Tensor, Fields]:
+    def _mine(self, order: Tensor, batch: int) -> Tensor:
         mine = self.batch_size // world_size()
         start = batch * self.batch_size + rank() * mine
-        numbers = order[start : start + mine]
+        return order[start : start + mine]
+
+    @functools.cached_property
+    def _kept(self) -> Fields:
+        """All examples, on the device. Raises `ValueError` where they take more than half of the memory that a GPU has
+        left."""
+        one = self.dataset.read(self.rows[:1])
+        size = len(self.rows) * sum(one[name].nbytes for name in one)
+        free = torch.cuda.mem_get_info(self.device)[0] if self.device.type == "cuda" else math.inf
+        if size > free / 2:
+            raise ValueError(
+                f"resident: {len(self.rows):,} examples are {size / 2**30:.1f} GiB, and the GPU has {free / 2**30:.1f} "
+                "GiB left, of which the training needs half or more; set train.resident to false"
+            )
+        parts = np.array_split(self.rows, -(-len(self.rows) // PART))
+        read = [self.dataset.read(part).to(self.device) for part in parts]
+        return Fields(**{name: torch.cat([part[name] for part in read]) for name in one})
+
+    def _read(self, order: Tensor, batch: int) -> tuple[Tensor, Fields]:
+        numbers = self._mine(order, batch)
         read = self.dataset.read(self.rows[numbers.numpy()])
         return (numbers.pin_memory(), read.pin_memory()) if self.device.type == "cuda" else (numbers, read)

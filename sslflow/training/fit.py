@@ -14,6 +14,7 @@ from sslflow.data.fields import Readable
 from sslflow.features.extract import extract
 from sslflow.networks.batch_norm import batch_norms
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.shared_norm import share_norms
 from sslflow.runtime.device import MemoryFormat, Precision, laid_out, place
 from sslflow.runtime.distributed import rank, world_size
 from sslflow.runtime.rng import derive, generator
@@ -102,30 +103,29 @@ def fit(
     precision: Precision = "fp32",
     memory_format: MemoryFormat = "channels_last",
     compile: bool = False,
+    resident: bool = False,
 ) -> Iterator[Step]:
     """Train `method` on the pretraining images of `dataset`, or on the `rows` given, yielding after each step.
 
     `batch_size` counts images over all processes; a last batch that is not full is left out. `warmup` is a share of
     the steps, `clip` the largest gradient norm (0: none), `accumulate` the number of parts in which a batch passes
-    through the method, `compile` compiles the encoders; `weight_decay` moves along half a cosine to `weight_decay_end`
-    where one is given; `momentum` is that of SGD and LARS, `betas` are AdamW's, and with a `layer_decay` below 1 each
-    layer of an encoder learns with so much of the rate of the layer above it. `resume` is a state that an earlier
-    `Step` gave; the run then ends with the same bits as one that was never stopped, since every step draws its random
+    through the method, `compile` compiles the encoders, `resident` keeps all examples in the memory of the device;
+    `weight_decay` moves along half a cosine to `weight_decay_end` where one is given; `momentum` is that of SGD and
+    LARS, `betas` are AdamW's, and with a `layer_decay` below 1 each layer of an encoder learns with so much of the rate
+    of the layer above it. `resume` is a state that an earlier `Step` gave; the run then ends with the same bits as one
+    that was never stopped, since every step draws its random
     numbers from its own number. Where `method.encoder` started from weights that exist, `continued` says at which rate
     it learns. Raises `NonFiniteLoss` with the step, and `ValueError` for settings that don't fit together.
     """
     rows = dataset.pretraining_rows if rows is None else rows
     # Fewer examples than a batch: all of them, as far as the processes can share them.
     fits = len(rows) - len(rows) % world_size()
-    data = Epochs(dataset, rows, batch_size if batch_size <= len(rows) else fits, device)
+    data = Epochs(dataset, rows, batch_size if batch_size <= len(rows) else fits, device, resident)
     steps = epochs * data.steps
     place(method.train(), device, memory_format)
     views.to(device)
-    if device.type == "cuda" and world_size() > 1:
-        # timm's own conversion: torch's would drop the activation that some of timm's norms hold.
-        from timm.layers.norm_act import convert_sync_batchnorm
-
-        convert_sync_batchnorm(method)
+    if world_size() > 1:
+        share_norms(method, device)
     _require_company(method, data, accumulate)
     networks = [encoder.network for encoder in method.encoders.values()]
     apart = method.encoder.network if continued else None
@@ -172,14 +172,10 @@ def fit(
 
 def _require_company(method: Method, data: Epochs, parts: int) -> None:
     """Raises `UnfitBatch` where BatchNorm would see a single example at a time."""
-    alone = data.batch_size // world_size() // parts < 2
-    shared = data.device.type == "cuda" and data.batch_size // parts > 1  # its statistics are those of all processes
-    if alone and not shared and batch_norms(method):
-        over = [f"{world_size()} processes (run.launch)"] * (world_size() > 1) + [f"{parts} parts (accumulate)"] * (
-            parts > 1
-        )
-        found = f"{data.batch_size} of {len(data.rows)} examples" + (f" over {' and '.join(over)}" if over else "")
-        raise UnfitBatch(f"{found} leaves one alone, and BatchNorm needs two: at least {2 * world_size() * parts}")
+    # Its statistics are those of all processes, and each has an example.
+    if world_size() == 1 and data.batch_size // parts < 2 and batch_norms(method):
+        found = f"{data.batch_size} of {len(data.rows)} examples" + (f" over {parts} parts (accumulate)" * (parts > 1))
+        raise UnfitBatch(f"{found} leaves one alone, and BatchNorm needs two: at least {2 * parts}")
 
 
 def _pool(method: Method, data: Epochs, seed: int, precision: Precision, memory_format: MemoryFormat) -> Pool:

@@ -1,5 +1,5 @@
-"""A step of every method for images in two processes is the step of one with the whole batch, BatchNorm's statistics
-held still."""
+"""A step of every method for images, text and volumes in two processes is the step of one with the whole batch,
+BatchNorm's statistics among what it shares."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
-from sslflow.networks.batch_norm import batch_norms
+from sslflow.networks.shared_norm import share_norms
 from sslflow.runtime.distributed import average_gradients
 from sslflow.training.method import Batch, Method
 from tests.cases import METHODS, make
@@ -31,8 +31,7 @@ def problem(name: str) -> tuple[Method, Batch]:
 
 def step_of(method: Method, given: Batch, mine: slice) -> dict[str, Tensor]:
     """Loss and gradients of a step, and the buffers after it."""
-    for norm in batch_norms(method):
-        norm.eval()
+    share_norms(method, torch.device("cpu"))
     losses = method.training_step(Batch(tuple(view[mine] for view in given.views), given.rows[mine], given.progress))
     losses["loss"].backward()
     trained = [parameter for parameter in method.parameters() if parameter.requires_grad]

@@ -53,6 +53,22 @@ def test_too_little_of_something_is_one_message(main, words, monkeypatch, capsys
     assert said.count("\n") == 2
 
 
+def test_that_another_process_has_ended_is_one_message_where_there_is_one(monkeypatch, capsys) -> None:
+    def reset() -> None:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:1: Connection reset by peer.")
+
+    monkeypatch.setattr(sys, "argv", ["stage.py"])
+    with pytest.raises(RuntimeError, match="Read error"):
+        run(reset)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit, match="1"):
+        run(reset)
+    said = capsys.readouterr().err
+    assert "another of the 2 processes has ended" in said
+    assert "--max-restarts" in said
+    assert said.count("\n") == 2
+
+
 def test_a_fault_of_ours_is_shown_in_full(monkeypatch) -> None:
     def faulty() -> None:
         raise RuntimeError("an index is out of range")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
 import os
@@ -349,7 +350,7 @@ def test_names_of_methods_are_their_classes():
 def test_few_images_are_shared_by_several_processes(dataset, monkeypatch):
     sizes = []
 
-    def epochs(dataset, rows, batch_size, device):
+    def epochs(dataset, rows, batch_size, device, resident):
         sizes.append(batch_size)
         raise KeyboardInterrupt
 
@@ -360,3 +361,39 @@ def test_few_images_are_shared_by_several_processes(dataset, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             list(fit(method, views, dataset, CPU, 0, epochs=1, batch_size=batch_size, lr=1e-3))
     assert sizes == [120, 119, 14]
+
+
+def test_examples_that_are_kept_on_the_device_end_with_the_same_bits(dataset, monkeypatch):
+    ends, reads, read = [], [], type(dataset).read
+
+    def counted(self, rows):
+        reads.append(len(rows))
+        return read(self, rows)
+
+    monkeypatch.setattr(type(dataset), "read", counted)
+    for resident in (False, True):
+        reads.clear()
+        method, views = simclr(dataset)
+        list(fit(method, views, dataset, CPU, 0, epochs=2, batch_size=40, lr=1e-3, resident=resident))
+        ends.append(torch.cat([p.detach().flatten() for p in method.parameters()]))
+    assert torch.equal(*ends)
+    assert reads == [1, 120]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_fused_step_of_weights_in_any_memory_format_is_that_of_one_weight_after_another(optimizer):
+    torch.manual_seed(0)
+    networks = [torch.nn.Conv2d(8, 16, 3).to(memory_format=torch.channels_last)]
+    networks.append(copy.deepcopy(networks[0]).to(memory_format=torch.contiguous_format))
+    optimizers = [make_optimizer(network, optimizer, 1e-2, 0.1, 0.9) for network in networks]
+    optimizers[1].defaults["fused"] = False
+    for group in optimizers[1].param_groups:
+        group["fused"] = False
+    images = torch.randn(4, 8, 9, 9)
+    for _ in range(3):
+        for network, its in zip(networks, optimizers, strict=True):
+            its.zero_grad()
+            network(images).square().mean().backward()
+            its.step()
+    torch.testing.assert_close(*(list(network.parameters()) for network in networks), rtol=1e-5, atol=1e-6)
+    assert optimizers[0].param_groups[0]["fused"]

@@ -1,0 +1,131 @@
+"""The stages in several processes: as `run.launch` starts them, by torchrun, of which one is killed; and what two of
+them find is what one finds."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torch.distributed as dist
+from ruamel.yaml import YAML
+from torch.multiprocessing.spawn import spawn
+
+from sslflow import paths
+from sslflow.networks.encoder import Encoder
+from sslflow.networks.saved import load_encoder, save_encoder
+from sslflow.runtime.distributed import barrier
+from sslflow.runtime.files import read_csv, read_json
+from sslflow.settings.params import load
+from sslflow.stages import extract, probe, pseudolabel
+from tests.conftest import RECIPE, first_images, write_dataset
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+NETWORK = {"name": "resnet10", "width": 4, "stem_stride": 2}
+JUDGING = {
+    "compute": {"device": "cpu", "threads": 1},
+    "encoder": NETWORK,
+    "extract": {"batch_size": 30},
+    "probe": {"knn": {"k": 5}, "linear": {"regularisation": [0.1, 0.01]}, "few": {"each": [2, 5], "draws": 2}},
+    "pseudolabel": {"restarts": 2},
+}
+
+
+def project(folder: Path, params: dict) -> None:
+    """A folder with a few labelled images and these settings."""
+    images, labels = first_images(161)
+    write_dataset(folder / paths.PREPARED, images, labels, ["train"] * 120 + ["test"] * 41)
+    with (folder / "params.yaml").open("w") as handle:
+        YAML(typ="safe").dump(params, handle)
+
+
+def judge() -> None:
+    """Everything from an encoder on."""
+    extract.main("simclr", 0)
+    barrier()
+    pseudolabel.main("simclr", 0)
+    for name in ("simclr", "random"):
+        probe.main(name, 0)
+
+
+def process(number: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
+    judge()
+    dist.destroy_process_group()
+
+
+def test_two_processes_extract_cluster_and_probe_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    for folder in folders:
+        project(folder, JUDGING)
+        monkeypatch.chdir(folder)
+        torch.manual_seed(0)
+        save_encoder(Encoder(1, 28, **NETWORK), paths.encoder("simclr", 0))
+    monkeypatch.chdir(folders[0])
+    judge()
+    said = sorted(line.split("  ")[0] for line in capfd.readouterr().out.splitlines())
+    spawn(process, args=(str(folders[1]),), nprocs=2)
+    assert sorted(line.split("  ")[0] for line in capfd.readouterr().out.splitlines()) == said  # by one of the two
+
+    features = [(folder / paths.features("simclr", 0) / "features.npy").read_bytes() for folder in folders]
+    assert features[0] == features[1]
+    tables = [pq.read_table(folder / paths.pseudolabels("simclr", 0) / "labels.parquet") for folder in folders]
+    assert tables[0]["cluster"].equals(tables[1]["cluster"])
+    for column in ("distance", "margin"):
+        np.testing.assert_allclose(*(table[column].to_numpy() for table in tables), atol=1e-5)
+    for name in ("simclr", "random"):
+        found = [read_json(folder / paths.metrics("probe", f"{name}-0")) for folder in folders]
+        assert found[0] == pytest.approx(found[1], abs=1e-6)
+        assert found[0]["linear"] > 0.3
+        for file in (paths.predictions(name, 0), paths.few(name, 0)):
+            assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
+
+
+def test_a_process_that_is_killed_is_named_and_torchrun_goes_on_from_the_checkpoint(tmp_path: Path) -> None:
+    params = load(RECIPE)
+    params["encoder"] = NETWORK
+    params["compute"] |= {"device": "cpu", "threads": 1}
+    params["pretrain"] |= {"log_every": 1, "diagnostics": 16, "checkpoint_seconds": 1e-9}
+    params["train"] |= {"epochs": 10, "batch_size": 40}
+    params["methods"]["simclr"].pop("train", None)
+    project(tmp_path, params)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1", "-m"]
+    started = subprocess.Popen(
+        [*launch, "sslflow.stages.pretrain", "simclr", "0"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("work/pretrain/*/checkpoint.pt")):
+            assert started.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        second = [child for child in psutil.Process(started.pid).children() if child.environ().get("RANK") == "1"]
+        second[0].send_signal(signal.SIGKILL)
+        said, _ = started.communicate(timeout=120)
+    finally:
+        started.kill()
+    assert started.returncode == 0, said
+    assert "another of the 2 processes has ended" in said
+    assert "Traceback" not in said
+    assert "Warning" not in said
+    assert "simclr-0  resumed from step" in said
+    curve = read_csv(tmp_path / paths.curve("simclr", 0))
+    assert [int(row["step"]) for row in curve] == list(range(31))
+    load_encoder(tmp_path / paths.encoder("simclr", 0))
