@@ -29,6 +29,8 @@ class Views(nn.Module, ABC):
     drawn here, from torch's global generator; row i of every tensor belongs to example i. Views of images read the
     field `images`, uint8 `(n, c, h, w)`."""
 
+    crops: ClassVar[bool] = False
+    """Whether parts of images are cut out and resized, so that images may be larger than those that an encoder sees."""
     numbers_batch: ClassVar[tuple[int, ...]] = ()
     """Which of the tensors hold numbers of other examples of the batch, −1 for none."""
 
@@ -141,6 +143,8 @@ class TwoViews(Views):
     image, contrast its differences from its mean, in one draw and an order by chance. Hue and saturation, and turning
     grey, exist for images of three channels only.
     """
+
+    crops = True
 
     def __init__(
         self,
