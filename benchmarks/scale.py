@@ -262,7 +262,8 @@ def main() -> None:
         print(json.dumps(beside(rows) if name == "beside" else measure(name, rows)))
         return
     kept = json.loads(FILE.read_text()) if FILE.exists() else {}
-    wanted = [
+    wanted = [("beside", clusters) for clusters in (10, 100, 1000)] if arguments.beside else []
+    wanted += [
         (name, rows) for rows in ROWS for name, (_, most) in MEASURED.items() if rows <= min(most, arguments.most)
     ]
     for name, rows in wanted:
