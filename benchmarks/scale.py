@@ -264,7 +264,10 @@ def main() -> None:
     kept = json.loads(FILE.read_text()) if FILE.exists() else {}
     wanted = [("beside", clusters) for clusters in (10, 100, 1000)] if arguments.beside else []
     wanted += [
-        (name, rows) for rows in ROWS for name, (_, most) in MEASURED.items() if rows <= min(most, arguments.most)
+        (name, rows)
+        for rows in (ROWS[0], *ROWS[:0:-1])
+        for name, (_, most) in MEASURED.items()
+        if rows <= min(most, arguments.most)
     ]
     for name, rows in wanted:
         if f"{name} | {rows}" in kept:

@@ -47,7 +47,7 @@ def main(method: str, seed: int) -> None:
             f"{paths.features(method, seed)} has {len(store.array)} rows for {len(dataset)} {dataset.format.unit}; "
             "run `dvc repro extract`"
         )
-    fitted_rows = torch.from_numpy(store.array[dataset.pretraining_rows]).to(device)
+    fitted_rows = store.part(dataset.pretraining_rows).to(device)
     classes = len(dataset.classes) if dataset.labelled else 0
     clustering, metric = fit(fitted_rows, seed, classes, **settings["pseudolabel"])
     cluster, distance, margin = assign_all(store, clustering.centroids, metric)
