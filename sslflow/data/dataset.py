@@ -14,14 +14,12 @@ import torch
 from torch import Tensor
 
 from sslflow import paths
-from sslflow.data.fields import Fields
-from sslflow.data.formats import AnyFormat, format_of
+from sslflow.data.encoded import COLUMNS, OPEN_SHARDS, EncodedImages, Stored
+from sslflow.data.fields import Fields, Readable
+from sslflow.data.formats import AnyFormat, ImageFormat, format_of
 from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN
 from sslflow.data.truth import Truth
 from sslflow.runtime.files import read_json, reading
-
-OPEN_SHARDS = 256
-"""Shards that are mapped at a time: each takes one of the files that a process may have open, often 1,024."""
 
 _COLUMNS = {"row", "shard", "index", "path", "split", "label", "group"}
 
@@ -54,6 +52,8 @@ class Dataset(Generic[Format]):
             self.classes: list[str] = facts["classes"] if labels else []
             self.truth: Truth | None = Truth(folder, facts["truth"]) if labels and "truth" in facts else None
             """Where things are in the images that have been annotated, if any have."""
+            self.stored = Stored(**facts["stored"]) if "stored" in facts else None
+            """Of images that are kept as JPEG: in `images-00000.jpegs`, …, and not in arrays."""
             self.beside: dict[str, dict[str, Any]] = facts.get("beside", {})
             """Fields of examples besides those of their format, such as `captions`, and what is known of each."""
         # Open from now on, so that all columns are of the same manifest.
@@ -116,16 +116,36 @@ class Dataset(Generic[Format]):
 
     def read(self, rows: np.ndarray | Tensor) -> Fields:
         """The examples of the rows given, in that order."""
+        return self._read(rows)
+
+    def for_views(self, resized: bool, device: torch.device) -> Readable:
+        """The same examples for views; for those that resize, images that are kept as JPEG as large as they are kept.
+        These are decoded on the device where it is a GPU."""
+        return _ForViews(self, resized, device) if self.stored else self
+
+    def _read(self, rows: np.ndarray | Tensor, larger: bool = False, device: torch.device | None = None) -> Fields:
+        """`larger`: images as large as they are kept."""
         rows = np.asarray(rows)
         shard, index = self._places[0][rows], self._places[1][rows]
-        found = {name: self._empty(name, len(rows)) for name in (*self.format.fields, *self.beside)}
+        names = [name for name in self.format.fields if not self.stored or name != "images"]
+        found = {name: self._empty(name, len(rows)) for name in (*names, *self.beside)}
         for number in np.unique(shard).tolist():
             here = shard == number
             for name, values in found.items():
                 values[here] = self._shard(name, number)[index[here]]
         if self.format.grouped:
             found["groups"] = self.groups[rows]
-        return Fields(**{name: torch.from_numpy(values) for name, values in found.items()})
+        fields = {name: torch.from_numpy(values) for name, values in found.items()}
+        if self._encoded:
+            fields["images"] = self._encoded.read(rows, 0 if larger else self._encoded.size, device)
+        return Fields(**fields)
+
+    @cached_property
+    def _encoded(self) -> EncodedImages | None:
+        if not self.stored or not isinstance(self.format, ImageFormat):
+            return None
+        columns = {name: self.column(name) for name in COLUMNS}
+        return EncodedImages(self.folder, self.stored, self.format, columns)
 
     @cached_property
     def _places(self) -> tuple[np.ndarray, np.ndarray]:
@@ -147,6 +167,20 @@ class Dataset(Generic[Format]):
         file = self.folder / f"{name}-{number:05d}.npy"
         with reading(file):
             return np.lib.format.open_memmap(file, mode="r")
+
+
+class _ForViews:
+    """What `Dataset.for_views` gives."""
+
+    def __init__(self, dataset: Dataset[Any], resized: bool, device: torch.device) -> None:
+        self.format, self._dataset, self._resized, self._device = dataset.format, dataset, resized, device
+
+    @property
+    def pretraining_rows(self) -> np.ndarray:
+        return self._dataset.pretraining_rows
+
+    def read(self, rows: np.ndarray) -> Fields:
+        return self._dataset._read(rows, self._resized, self._device)
 
 
 def _stage(folder: Path) -> str:

@@ -57,8 +57,8 @@ class Fields:
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Fields:
-        """The same in memory that a GPU can copy from while it computes."""
-        return self._each(Tensor.pin_memory)
+        """The same in memory that a GPU can copy from while it computes; what is on a GPU stays there."""
+        return self._each(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Fields:
         return Fields(**{name: change(tensor) for name, tensor in self._tensors.items()})

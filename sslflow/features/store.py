@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from sslflow.runtime.files import read_json, reading
 
@@ -16,6 +18,7 @@ class FeatureStore:
         if not (folder / "meta.json").exists():
             raise ValueError(f"{folder}: no features here; run `dvc repro extract` first")
         file = folder / "features.npy"
+        self._file = file
         facts = read_json(folder / "meta.json")
         with reading(folder / "meta.json"):
             self.encoder_sha256: str = facts["encoder_sha256"]
@@ -23,6 +26,14 @@ class FeatureStore:
             self.array: np.ndarray = np.lib.format.open_memmap(file, mode="r")
             if self.array.ndim != 2:
                 raise TypeError(f"expected a table of rows and features, found sizes {self.array.shape}")
+
+    def part(self, rows: np.ndarray) -> Tensor:
+        """Features of the rows given, in rising order, float32 `(n, dim)` on the CPU. Rows that follow each other, as
+        those of a split do, are mapped: they take no memory until they are looked at, and give it back."""
+        if not len(rows) or rows[-1] - rows[0] + 1 != len(rows):
+            return torch.from_numpy(self.array[rows])
+        mapped = np.load(self._file, mmap_mode="c")  # torch wants what could be written to
+        return torch.from_numpy(mapped[rows[0] : rows[-1] + 1])
 
     @property
     def dim(self) -> int:

@@ -46,6 +46,12 @@ class Moments:
         self._sums = [a + b for a, b in zip(self._sums or [0] * channels, sums, strict=True)]
         self._squares = [a + b for a, b in zip(self._squares or [0] * channels, squares, strict=True)]
 
+    def merge(self, other: Moments) -> None:
+        """Add what another one has added up."""
+        self._pixels += other._pixels
+        self._sums = [a + b for a, b in zip(self._sums or [0] * len(other._sums), other._sums, strict=True)]
+        self._squares = [a + b for a, b in zip(self._squares or [0] * len(other._squares), other._squares, strict=True)]
+
     def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Of each channel, in [0, 1]; a spread is at least 1/255: it will divide."""
         means = [total / self._pixels for total in self._sums]
@@ -75,7 +81,7 @@ class ShardWriter:
         `COLUMNS`; `measured`: the field, uint8 `(…, channels, height, width)`, whose mean and spread are wanted, if
         any."""
         self._folder, self._measured = folder, measured
-        largest = max(np.dtype(kind).itemsize * math.prod(shape) for kind, shape in fields.values())
+        largest = max((np.dtype(kind).itemsize * math.prod(shape) for kind, shape in fields.values()), default=1)
         self._capacity = max(1, SHARD_BYTES // largest)
         self._shard = {name: np.empty((self._capacity, *shape), kind) for name, (kind, shape) in fields.items()}
         self._schema = pa.schema([*COLUMNS, *columns])
@@ -101,19 +107,32 @@ class ShardWriter:
     def __len__(self) -> int:
         return self._rows
 
-    def add(self, fields: Mapping[str, np.ndarray], columns: Mapping[str, Any]) -> int:
-        """Append one example, with its columns of the manifest but for its place; its row."""
-        row, shard, index = self._rows, self._rows // self._capacity, self._filled
-        for name, values in fields.items():
-            self._shard[name][index] = values
-        for name, value in {"row": row, "shard": shard, "index": index, **columns}.items():
-            self._columns[name].append(value)
-        self._counts[columns["split"]] += 1
-        if self._measured:
+    def add(self, fields: Mapping[str, Any], columns: Mapping[str, Any], moments: Moments | None = None) -> int:
+        """Append one example, with its columns of the manifest but for its place; its row. `moments`: those of the
+        field that is measured, where they are known."""
+        place = self._place(fields)
+        if self._measured and moments is None:
             self._moments[columns["split"]].add(fields[self._measured])
-        self._filled, self._rows = self._filled + 1, self._rows + 1
+        elif moments is not None:
+            self._moments[columns["split"]].merge(moments)
+        return self._note({**place, **columns})
+
+    def _place(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Take the example in; where it lies."""
         if self._filled == self._capacity:
             self._flush_shard()
+        place = {"shard": self._rows // self._capacity, "index": self._filled}
+        for name, values in fields.items():
+            self._shard[name][self._filled] = values
+        self._filled += 1
+        return place
+
+    def _note(self, columns: Mapping[str, Any]) -> int:
+        row = self._rows
+        for name, value in {"row": row, **columns}.items():
+            self._columns[name].append(value)
+        self._counts[columns["split"]] += 1
+        self._rows += 1
         if len(self._columns["row"]) == _ROW_GROUP:
             self._flush_manifest()
         return row

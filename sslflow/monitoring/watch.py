@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sslflow.data.fields import Fields, Readable
-from sslflow.data.seen import Seen, seen_field
+from sslflow.data.seen import Seen
 from sslflow.features.extract import extract
 from sslflow.monitoring.diagnostics import alignment, alpha_req, feature_std, rankme, uniformity
 from sslflow.networks.batch_norm import batch_norms, fresh_statistics
@@ -71,7 +71,8 @@ class Watch:
             return []
         read = self._read()
         self.views.to(self.device)
-        shown = [view for view in self.views.shown(self.views(read)) if view.shape == seen_field(read).shape]
+        whole = self._seen(read).shape
+        shown = [view for view in self.views.shown(self.views(read)) if view.shape == whole]
         return [self._seen(view) for view in shown[:2]] if len(shown) > 1 else []
 
     def _features(self, view: Tensor) -> Tensor:

@@ -71,11 +71,12 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     files += [paths.start(name) for name in (start.weights, start.teacher) if name != RANDOM]
     training = Run("pretrain", name, seed, journal, device, settings, *files, unit=dataset.format.unit)
     watched = rows[permutation(len(rows), seed, "diagnostics")[: journal.diagnostics].numpy()]
-    watch = Watch(method, views, dataset, watched, device, seed, train.get("memory_format", "channels_last"))
+    seen = dataset.for_views(views.resizes, device)
+    watch = Watch(method, views, seen, watched, device, seed, train.get("memory_format", "channels_last"))
     compared = rows[permutation(len(rows), seed, "drift")[:COMPARED].numpy()]
     drift = Drift(method.encoder, dataset, compared, device, watch.memory_format, training.noted)
     continued = start if start.given else None
-    for moment in training.train(method, views, dataset, rows, f"{block}.train", continued=continued, **train):
+    for moment in training.train(method, views, seen, rows, f"{block}.train", continued=continued, **train):
         training.look(moment, watch, f"{block}.train")
         if start.given:
             moment.signs.update(drift(moment.step))

@@ -89,6 +89,7 @@ def sheet_of(views: Views, dataset: Dataset, rows: np.ndarray, device: torch.dev
     """A row for each example: as it was prepared, then at least `count` views of it, as pictures."""
     fields = dataset.read(rows).to(device)
     columns = [drawn(dataset, fields)]
+    fields = dataset.for_views(views.resizes, device).read(rows).to(device)
     while len(columns) <= count:
         columns += [drawn(dataset, view) for view in views.shown(views(fields))]
     across = torch.stack(columns, dim=1).flatten(0, 1)

@@ -54,7 +54,7 @@ def _pseudolabel(method: str, seed: int, settings: dict[str, dict[str, Any]], de
             "run `dvc repro extract`"
         )
     rows = dataset.pretraining_rows
-    fitted_rows = torch.from_numpy(store.array[rows[own_part(len(rows))]]).to(device)
+    fitted_rows = store.part(rows[own_part(len(rows))]).to(device)
     classes = len(dataset.classes) if dataset.labelled else 0
     clustering, metric = fit(fitted_rows, seed, classes, **settings["pseudolabel"])
     cluster, distance, margin = assign_all(store, clustering.centroids, metric)

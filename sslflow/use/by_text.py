@@ -13,7 +13,7 @@ from torch import Tensor
 from sslflow import paths
 from sslflow.data.tokens import UNKNOWN
 from sslflow.ingest.images.decode import MAX_PIXELS
-from sslflow.ingest.images.examine import Examined, cores, examine_all
+from sslflow.ingest.images.examine import Examined, Work, cores, examine_all
 from sslflow.ingest.images.folders import images
 from sslflow.ingest.images.kinds import READ
 from sslflow.ingest.records import Record, escape
@@ -127,7 +127,7 @@ def _vectors(folder: Path, model: ImageMatcher, workers: int) -> Iterator[tuple[
         vectors = model(model.shares([item.decoded.pixels for item in items])).cpu()
         return [(escape(item.name), vector) for item, vector in zip(items, vectors, strict=True)]
 
-    seen = examine_all(tasks(), model.images.decoder, workers or cores(), MAX_PIXELS)
+    seen = examine_all(tasks(), Work(model.images.decoder), workers or cores(), MAX_PIXELS)
     waiting: list[Examined] = []
     with contextlib.closing(seen):
         for item in seen:

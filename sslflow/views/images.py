@@ -26,6 +26,8 @@ class Views(nn.Module, ABC):
     drawn here, from torch's global generator; row i of every tensor belongs to example i. Views of images read the
     field `images`, uint8 `(n, c, h, w)`."""
 
+    resizes: ClassVar[bool] = False
+    """Whether parts of images are cut out and resized, so that images may be larger than those that an encoder sees."""
     numbers_batch: ClassVar[tuple[int, ...]] = ()
     """Which of the tensors hold numbers of other examples of the batch, −1 for none."""
 
@@ -78,6 +80,7 @@ class TwoViews(Views):
 
     crops: ClassVar[int] = 2
     """How many there are."""
+    resizes = True
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from sslflow.ingest.records import unescape
 from sslflow.networks.starts import BUILT_IN, Start, is_name, known_by, read_start
 from sslflow.runtime.files import sha256
 from sslflow.stages import scan
+from tests.conftest import ROOT
 
 HEADER = "setting,path,size,mtime_ns\n"
 PNG = encoded(scene(8, 8), "PNG")
@@ -336,3 +337,11 @@ def test_a_domain_s_folder_is_missed_only_where_one_is_asked_for(tmp_path: Path)
     for domain in ("source", "target"):
         with pytest.raises(ValueError, match=rf"nowhere: there is no such folder .* set domains\.{domain}_path"):
             write_domains_listing(file, **{domain: "imagefolder", f"{domain}_path": "nowhere"})
+
+
+def test_dvc_tracks_a_list_and_shards_and_no_folder_of_raw_files() -> None:
+    found = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"].values()
+    bodies = [stage.get("do", stage) for stage in found]
+    tracked = [str(one) for body in bodies for one in (*body.get("deps", []), *body.get("outs", []))]
+    assert "data/prepared" in tracked
+    assert not [one for one in tracked if one.startswith("data/raw") or one in ("data", ".")]

@@ -101,7 +101,8 @@ def _keep_or_drop(item: Examined, book: Book, writer: ShardWriter) -> None:
     added = None
     if not dropped:
         fields, columns = book.measured.add(item, item.decoded.pixels.shape[-1])
-        added = writer.add({"images": item.decoded.pixels, **fields}, {**_columns(item), **columns})
+        images = item.encoded or item.decoded.pixels
+        added = writer.add({"images": images, **fields}, {**_columns(item), **columns}, item.moments)
     if row is not None:
         leaked = tested is not None and item.split != TEST
         book.repeats.append(Repeat(item.name, item.split, item.label, item.sha256, row, leaked, added))

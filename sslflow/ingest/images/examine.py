@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -22,9 +22,11 @@ from PIL import Image
 from sslflow.data.splits import Split
 from sslflow.ingest.images.decode import Decoded
 from sslflow.ingest.images.depth import Depth
+from sslflow.ingest.images.encoded import encode
 from sslflow.ingest.images.files import Refused, regular_file
 from sslflow.ingest.images.known import Known
 from sslflow.ingest.records import Annotation, Picture, Record, Rejected, escape
+from sslflow.ingest.shards import Moments
 
 _WINDOW = 4
 """Tasks a worker that are under way or wait to be fetched: bounds what is in memory."""
@@ -48,6 +50,14 @@ class Examined:
     captions: tuple[str, ...] = ()
     depth: Depth | None = None
     """Of an image with a depth map."""
+    encoded: bytes = b""
+    """The prepared pixels as a JPEG, where that is kept of them; they themselves are then left out."""
+    moments: Moments = field(default_factory=Moments)
+    """Of the prepared pixels."""
+    look: bytes = b""
+    """Hash of the prepared pixels, 128 bits."""
+    constant: bool = False
+    """Whether they are of one colour."""
 
 
 Decoder = Callable[[Picture], Decoded]
@@ -55,28 +65,32 @@ Annotator = Callable[[Annotation, Decoded], Known]
 Measurer = Callable[[Picture, Decoded], Depth]
 
 
-def examine(
-    records: list[Record], decoder: Decoder, annotator: Annotator | None = None, measurer: Measurer | None = None
-) -> list[Examined | Rejected]:
+@dataclass(frozen=True)
+class Work:
+    """What is done with each image. All of it must be picklable: `decode`, `known` and `brought`, or a `partial` of
+    them."""
+
+    decoder: Decoder
+    annotator: Annotator | None = None
+    measurer: Measurer | None = None
+    quality: int = 0
+    """Of the JPEG that is kept of the prepared pixels; 0: they are kept themselves."""
+
+
+def examine(records: list[Record], work: Work) -> list[Examined | Rejected]:
     """Each record decoded, or rejected with the reason, in the same order."""
-    return [_examined(record, decoder, annotator, measurer) for record in records]
+    return [_examined(record, work) for record in records]
 
 
 def examine_all(
-    tasks: Iterable[list[Record]],
-    decoder: Decoder,
-    workers: int,
-    max_pixels: int,
-    annotator: Annotator | None = None,
-    measurer: Measurer | None = None,
+    tasks: Iterable[list[Record]], work: Work, workers: int, max_pixels: int
 ) -> Generator[Examined | Rejected, None, None]:
     """Decode lists of records in `workers` processes; the results come in the order of the records.
 
-    `decoder`, `annotator` and `measurer` must be picklable: `decode`, `known` and `brought`, or a `partial` of them;
     Pillow refuses more than `max_pixels` by itself as well. Close the generator (`contextlib.closing`) to be sure that
     no process outlives it. Raises `ValueError` when a process is killed.
     """
-    job = partial(examine, decoder=decoder, annotator=annotator, measurer=measurer)
+    job = partial(examine, work=work)
     context = multiprocessing.get_context("spawn")  # no copy of the parent's threads and memory
     before = set(multiprocessing.active_children())
     executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(max_pixels,))
@@ -134,19 +148,26 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _examined(
-    record: Record, decoder: Decoder, annotator: Annotator | None, measurer: Measurer | None
-) -> Examined | Rejected:
+def _examined(record: Record, work: Work) -> Examined | Rejected:
     try:
         digest = _sha256(record.picture)
-        decoded = decoder(record.picture)
+        decoded = work.decoder(record.picture)
     except Refused as reason:
         return Rejected(record.name, str(reason))
-    known = annotator(record.truth, decoded) if annotator and record.truth else None
-    depth = measurer(record.depth, decoded) if measurer and record.depth is not None else None
-    content = decoded.content or digest[:32]
-    whole = decoded, digest, content, known, record.captions, depth
-    return Examined(record.name, record.split, record.label, record.group, *whole)
+    known = work.annotator(record.truth, decoded) if work.annotator and record.truth else None
+    depth = work.measurer(record.depth, decoded) if work.measurer and record.depth is not None else None
+    pixels, moments = decoded.pixels, Moments()
+    moments.add(pixels)
+    # What the parent would have to look at every pixel for is found out here: it has many workers to keep up with.
+    look = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
+    constant = bool(np.ptp(pixels.reshape(len(pixels), -1), axis=1).max() == 0)
+    encoded = encode(pixels, work.quality) if work.quality else b""
+    if encoded:
+        decoded = replace(decoded, pixels=pixels[:, :0, :0])
+    return Examined(
+        record.name, record.split, record.label, record.group, decoded, digest, decoded.content or digest[:32], known,
+        record.captions, depth, encoded, moments, look, constant,
+    )  # fmt: skip
 
 
 def _sha256(picture: Picture) -> str:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
-
-import numpy as np
 
 from sslflow.data.splits import TEST
 from sslflow.ingest.images.examine import Examined
@@ -50,9 +47,8 @@ class Losses:
                 self._white = max(self._white, used.white)
         if repeated:
             return
-        constant = bool(np.ptp(decoded.pixels.reshape(len(decoded.pixels), -1), axis=1).max() == 0)
-        self._constant.add(item, constant)
-        key = hashlib.blake2b(decoded.pixels.tobytes(), digest_size=16).digest()
+        self._constant.add(item, item.constant)
+        key = item.look
         self._alike.add(item, key in self._tested or key in self._learned)
         self._leaks += key in self._tested and item.split != TEST
         (self._tested if item.split == TEST else self._learned).add(key)

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from annotated_types import Ge
+from annotated_types import Ge, Le
 
 from sslflow.data.classes import counted, hardly_differing, lacking, shown, summary
 from sslflow.data.formats import ImageFormat, described
@@ -23,7 +23,8 @@ from sslflow.ingest.images.captions import check_captions, read_captions, with_c
 from sslflow.ingest.images.decode import MAX_PIXELS, Background, Fit, decode
 from sslflow.ingest.images.depth import brought
 from sslflow.ingest.images.depths import check_depth, with_depth
-from sslflow.ingest.images.examine import cores, examine_all
+from sslflow.ingest.images.encoded import EncodedWriter, Store, kept_side
+from sslflow.ingest.images.examine import Work, cores, examine_all
 from sslflow.ingest.images.imbalance import long_tailed
 from sslflow.ingest.images.kinds import READ
 from sslflow.ingest.images.known import known
@@ -43,6 +44,7 @@ from sslflow.runtime.folders import replacing_folder
 from sslflow.settings.params import Count, Fraction, Natural, Rate
 
 AtLeastOne = Annotated[float, Ge(1)]
+Quality = Annotated[int, Ge(1), Le(100)]
 Duplicates = Literal["keep", "drop"]
 
 WARNING = "warning: "
@@ -88,6 +90,9 @@ def prepare(
     duplicates: Duplicates = "drop",
     max_bad: Fraction = 0.5,
     workers: Natural = 0,
+    store: Store = "raw",
+    stored_side: Natural = 0,
+    quality: Quality = 90,
 ) -> dict[str, int]:
     """Fill `folder` with what `sslflow.data.dataset.Dataset` reads, and with `quarantine.csv` and `duplicates.csv`;
     the counts.
@@ -102,6 +107,11 @@ def prepare(
     if source == NONE and not domain:
         return _nothing(folder, channels, image_size)
     others = {"source": source, "labels": labels, "probe_source": probe_source}
+    side = kept_side(store, stored_side, image_size)
+    if store == "jpeg" and depth:
+        raise ValueError(
+            "data.store jpeg keeps images alone, and data.depth has a map beside each: set store to raw, or depth to ''"
+        )
     annotated = check_annotations(annotations, annotations_test, masks, **others)
     maps = check_depth(depth, source=source, path=path, probe_source=probe_source)
     drawn = {"seed": seed, "test_fraction": test_fraction}
@@ -144,7 +154,7 @@ def prepare(
     where = source if source.partition(":")[1] else f"{source} {path}"
     decoder = partial(
         decode,
-        size=image_size,
+        size=side,
         channels=channels,
         fit=fit,
         background=background,
@@ -161,9 +171,12 @@ def prepare(
     with replacing_folder(folder) as temporary:
         beside = Captioned(of_images), Measured(images.depth)
         book = Book(Losses(sixteen_bit), Truths(images), *beside, drop=duplicates == "drop")
-        with ShardWriter(temporary, fields, columns, measured="images") as writer:
-            waiting = tasks(images, book, channels * image_size**2)
-            found = examine_all(waiting, decoder, workers or cores(), max_pixels, annotator, measurer)
+        work = Work(decoder, annotator, measurer, quality if store == "jpeg" else 0)
+        raw = store == "raw"
+        written = ShardWriter(temporary, fields, columns, "images") if raw else EncodedWriter(temporary, columns)
+        with written as writer:
+            waiting = tasks(images, book, channels * side**2)
+            found = examine_all(waiting, work, workers or cores(), max_pixels)
             with contextlib.closing(found):
                 take(found, book, writer, tell)
             _check(book, len(writer), where, max_bad)
@@ -186,6 +199,7 @@ def prepare(
         captioned, of_captions = book.captioned.write(temporary, vocabulary, say)
         read = {"fit": fit, "background": background, "sixteen_bit": sixteen_bit}
         facts = {**described(form, images.classes), "counts": counts, "warnings": warnings, "read": read, **truth}
+        facts |= {"stored": {"side": side, "quality": quality}} if store == "jpeg" else {}
         facts |= {"beside": captioned | depths} if captioned or depths else {}
         write_json(temporary / "dataset.json", facts)
     leaked = sum(repeat.leaked for repeat in book.repeats)
