@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -199,7 +200,7 @@ def largest() -> int:
 def beside(clusters: int) -> dict[str, float]:
     """Lloyd's steps from the same centroids, 60,000 points: the least processor time of three rounds, and inertia
     relative to ours."""
-    import faiss
+    import faiss  # pyright: ignore[reportMissingImports]
     from sklearn.cluster import KMeans
 
     torch.set_num_threads(1)
@@ -214,7 +215,8 @@ def beside(clusters: int) -> dict[str, float]:
         return _sums(points, centroids)[2]
 
     def scikit_learn() -> float:
-        found = KMeans(clusters, init=start, n_init=1, max_iter=steps, tol=0, algorithm="lloyd").fit(table)
+        settings: dict[str, Any] = {"init": start, "n_init": 1, "max_iter": steps, "tol": 0, "algorithm": "lloyd"}
+        found: Any = KMeans(clusters, **settings).fit(table)
         return float(found.inertia_)
 
     def by_faiss() -> float:

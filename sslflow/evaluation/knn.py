@@ -9,7 +9,9 @@ from torch import Tensor
 from sslflow.settings.params import Count, Positive
 
 CHUNK = 1024
-"""Queries at a time: the table of similarities is this many rows high."""
+"""Queries at a time: the table of similarities is this many rows high, at most."""
+CELLS = 2**26
+"""Similarities at a time: of a bank above 65,536 rows, fewer queries."""
 
 
 @torch.no_grad()
@@ -24,7 +26,7 @@ def knn_predict(
     """
     bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
     predicted = []
-    for chunk in queries.split(CHUNK):
+    for chunk in queries.split(max(1, min(CHUNK, CELLS // max(1, len(bank))))):
         similarity, neighbours = (chunk @ bank.T).topk(min(k, len(bank)), dim=1)
         # The largest weight is 1: nothing overflows, however small the temperature.
         weights = ((similarity - similarity[:, :1]) / temperature).exp()
