@@ -55,7 +55,7 @@ def gather(rows: Tensor) -> Tensor:
     came from.
 
     With a loss on the gathered rows in every process and `average_gradients` afterwards, loss and gradients equal
-    those of one process on the whole batch, where BatchNorm's statistics are not each process's own, as on CPUs.
+    those of one process on the whole batch.
     """
     if world_size() == 1:
         return rows
