@@ -1,8 +1,8 @@
 """What a small run survives: `python -m benchmarks.faults --seconds 400`, again and again until there are enough.
 
-A project of its own in work/benchmarks/faults (100 images, one method, 32 steps, from raw files to a probe) is run once
+A project of its own in work/benchmarks/faults (320 images, one method, 48 steps, from raw files to a probe) is run once
 undisturbed. Each trial copies it, harms it at a moment drawn from the trial's number, lets it go on as a user would,
-and compares hashes of the encoder, the curve, the features and the metrics. Trials are appended to trials.jsonl, so that a call
+and compares hashes of the encoder, curve, features and metrics. Trials are appended to trials.jsonl, so that a call
 goes on where the last one ended; `--table` writes docs/faults.md's. Linux; `full disk` needs root (a tmpfs), `clock
 jumps` libfaketime (`--faketime FILE.so`); without them these are left out, and a line says so.
 """
@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults_project import ROOT, TARGET, build, processes_in
+from benchmarks.faults_project import ROOT, TARGET, Stage, build, processes_in
 from benchmarks.tables import show
 from sslflow.runtime.files import sha256
 
@@ -34,7 +34,7 @@ DONE = WORK / "trials.jsonl"
 DOC = ROOT / "docs" / "faults.md"
 TIMES = ("seconds", "energy", "_per_second")
 """Of metrics, what differs from run to run."""
-STAGE = [sys.executable, "-m", "sslflow.stages.pretrain", "rotation", "0"]
+STAGE = ["pretrain", "as a", "process"]
 RUNNER = [sys.executable, "-m", "pipelines.runner", TARGET, "--jobs", "1"]
 FLOW = [sys.executable, "-m", "pipelines.flows", TARGET, "--jobs", "1"]
 DVC = [sys.executable, "-m", "dvc", "repro", TARGET]
@@ -60,8 +60,10 @@ class Trial:
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(WORK / of, self.folder, symlinks=True)
 
-    def start(self, command: Sequence[str], **environment: str) -> subprocess.Popen[str]:
+    def start(self, command: Sequence[str], **environment: str) -> subprocess.Popen[str] | Stage:
         """A command in the copy, in a session of its own."""
+        if command == STAGE:
+            return Stage(self.folder)
         own = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(self.folder),
@@ -298,7 +300,7 @@ def two_at_once(trial: Trial) -> None:
 
 
 @contextlib.contextmanager
-def services(trial: Trial) -> Iterator[dict[str, subprocess.Popen[str]]]:
+def services(trial: Trial) -> Iterator[dict[str, subprocess.Popen[str] | Stage]]:
     """A server and a worker with the project's deployment, one run of which has been asked for."""
     from pipelines.server import missing
 

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import gzip
 import json
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 from ruamel.yaml import YAML
 
 from sslflow.settings.params import load
+from sslflow.stages import pretrain
+from sslflow.stages.entry import run
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "samples" / "fashion"
@@ -39,7 +43,7 @@ def build(work: Path) -> None:
     seconds["runner"] = time.monotonic() - start
     shutil.copytree(ready, work / "timed")
     start = time.monotonic()
-    _run(work / "timed", stage=True)
+    Stage(work / "timed").communicate(None)
     seconds["pretrain"] = time.monotonic() - start
     shutil.rmtree(work / "timed")
     (work / "took.json").write_text(json.dumps(seconds))
@@ -73,27 +77,68 @@ def _write(folder: Path) -> None:
         YAML(typ="safe").dump(_settings(), handle)
 
 
-def _settings() -> dict:
+def _settings() -> dict[str, Any]:
     params = load(ROOT / "recipes/full.yaml")
     params["run"] |= {"methods": ["rotation"], "clip_methods": [], "adapt_methods": [], "controls": [], "seeds": [0]}
     params["run"] |= {"tuned_controls": []}
     params["domains"] = params["clips"] = params["starts"] = {}
     params["compute"] |= {"device": "cpu", "threads": 1}
     params["encoder"] |= {"width": 8}
-    params["train"] |= {"epochs": 12, "batch_size": 30}
-    params["methods"]["rotation"] = {"train": {"epochs": 12, "batch_size": 30}}
+    params["train"] |= {"epochs": 6, "batch_size": 30}
+    params["methods"]["rotation"] = {"train": {"epochs": 6, "batch_size": 30}}
     params["pretrain"] |= {"log_every": 8, "diagnostics": 60, "checkpoint_seconds": 0.1}
     params["data"] |= {"source": "idx", "path": "data/raw", "workers": 1, "image_size": 28, "channels": 1}
     return params
 
 
-def _run(folder: Path, target: str = "", *, stage: bool = False) -> None:
-    command = ["sslflow.stages.pretrain", "rotation", "0"] if stage else ["pipelines.runner", target, "--jobs", "1"]
+class Stage:
+    """The stage `pretrain` in a copy of the project, as a process like any other, but forked from this one, which has
+    imported all that takes seconds; what of `subprocess.Popen` is of use here."""
+
+    def __init__(self, folder: Path) -> None:
+        self._said = folder / "work" / f"said-{time.monotonic_ns()}"
+        self._process = multiprocessing.get_context("fork").Process(target=_stage, args=(folder, self._said))
+        self._process.start()
+        self.pid = self._process.pid or 0
+        self.kill = self._process.kill
+
+    @property
+    def returncode(self) -> int | None:
+        """As it ended; None while it runs."""
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        """`returncode`."""
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Raises `TimeoutExpired` where it is still running then."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired("pretrain", timeout or 0)
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, None]:
+        """Wait, and what it said."""
+        self.wait(timeout)
+        return self._said.read_text(errors="replace") if self._said.exists() else "", None
+
+
+def _stage(folder: Path, said: Path) -> None:
+    os.setsid()
+    os.chdir(folder)
+    said.parent.mkdir(exist_ok=True)
+    descriptor = os.open(said, os.O_WRONLY | os.O_CREAT)
+    for standard in (1, 2):
+        os.dup2(descriptor, standard)
+    sys.argv = ["pretrain", "rotation", "0"]
+    run(pretrain.main, str, int)
+
+
+def _run(folder: Path, target: str) -> None:
+    command = [sys.executable, "-m", "pipelines.runner", target, "--jobs", "1"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stdout + done.stderr)
 

@@ -18,6 +18,7 @@ from sslflow.data.fields import Fields
 from sslflow.data.formats import AnyFormat, format_of
 from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN
 from sslflow.data.truth import Truth
+from sslflow.data.whole import require_whole
 from sslflow.runtime.files import read_json, reading
 
 OPEN_SHARDS = 256
@@ -145,6 +146,7 @@ class Dataset(Generic[Format]):
 
     def _opened(self, name: str, number: int) -> np.ndarray:
         file = self.folder / f"{name}-{number:05d}.npy"
+        require_whole(file)
         with reading(file):
             return np.lib.format.open_memmap(file, mode="r")
 
