@@ -380,10 +380,13 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), help="only these")
     parser.add_argument("--faketime", default="", help="libfaketime.so.1, for `clock jumps`")
     parser.add_argument("--table", action="store_true", help="write docs/faults.md's table of the trials so far")
+    parser.add_argument("--lost-again", action="store_true", help="make those trials anew that were lost")
     parser.add_argument("--again", action="store_true", help="forget all trials, and the undisturbed run")
     asked = parser.parse_args()
     if asked.again:
         shutil.rmtree(WORK, ignore_errors=True)
+    if asked.lost_again:
+        DONE.write_text("".join(f"{json.dumps(one)}\n" for one in trials() if not one["lost"]))
     if asked.table:
         show(table(), DOC, "faults")
         return
@@ -397,7 +400,7 @@ def main() -> None:
 
 def rounds(kinds: Sequence[str], faketime: str) -> Iterator[tuple[str, int]]:
     """Trials that haven't been made, round by round."""
-    made = Counter(one["kind"] for one in trials())
+    made = {(one["kind"], one["number"]) for one in trials()}
     left_out = {"full disk"} if os.geteuid() else set()
     left_out |= set() if faketime else {"clock jumps"}
     for kind in left_out & set(kinds):
@@ -407,7 +410,7 @@ def rounds(kinds: Sequence[str], faketime: str) -> Iterator[tuple[str, int]]:
         for kind in kinds:
             for _ in range(0 if kind in left_out else KINDS[kind][1]):
                 wanted[kind] += 1
-                if wanted[kind] > made[kind]:
+                if (kind, wanted[kind]) not in made:
                     yield kind, wanted[kind]
 
 
