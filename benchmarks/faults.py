@@ -87,7 +87,7 @@ class Trial:
             raise Lost(f"{command[2]} did not end within {LONGEST} s") from None
         if "Traceback (most recent" in said:
             raise Lost(f"a traceback: {said[-600:]}")
-        return process.returncode, said
+        return process.returncode or 0, said
 
     def whole(self, command: Sequence[str] = RUNNER, **environment: str) -> None:
         """Go on as a user would, and compare all that was made with the undisturbed run."""
@@ -375,7 +375,7 @@ def took(what: str) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=300, help="no trial begins after so many")
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), help="only these")
     parser.add_argument("--faketime", default="", help="libfaketime.so.1, for `clock jumps`")
