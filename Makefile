@@ -32,10 +32,11 @@ full: $(READY) ## the same with recipes/full.yaml, which takes the place of an u
 test: $(READY) ## run the tests, a process for each core
 	@$(BIN)/python -m pytest --numprocesses logical --dist loadfile --no-loadscope-reorder
 
-check: $(READY) ## check format, lint and types
+check: $(READY) ## check format, lint, types and known vulnerabilities
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/pyright
+	@$(BIN)/python tests/vulnerabilities.py
 
 clean: ## remove what tools left behind (caches, scratch); the environment, data and artifacts stay
 	rm -rf work build dist dvc_plots .pytest_cache .ruff_cache *.egg-info

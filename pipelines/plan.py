@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,6 +92,10 @@ def plan(targets: Sequence[str] = (), folder: Path = Path()) -> list[Planned]:
             return list(planned.values())
     except DvcException as error:
         raise PlanError(" ".join(str(error).split())) from error
+    except sqlite3.OperationalError as error:
+        raise PlanError(
+            f"DVC can't write what it notes of files ({error}): the disk is full, or can't be written to"
+        ) from error
 
 
 def text(stages: Sequence[Planned]) -> Iterator[str]:

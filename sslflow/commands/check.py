@@ -16,6 +16,7 @@ from sslflow import paths, stages
 from sslflow.commands import values
 from sslflow.networks.starts import BLIND, BUILT_IN, COUNTED, ELSEWHERE, MEAN, RANDOM, RAW
 from sslflow.settings import by_name
+from sslflow.settings.names import SETS, odd_names
 from sslflow.settings.params import (
     FILE,
     Over,
@@ -37,8 +38,6 @@ BLOCKS = {"data": "methods", "clips": "clip_methods", "adaptation": "adapt_metho
 says."""
 ASKED = {"data": "run.methods", "clips": "run.clip_methods", "adaptation": "run.adapt_methods"}
 """The setting that says which of them are run."""
-SETS = ("domains", "clips", "starts")
-"""Sections of sets by names of the user's own; there may be none."""
 RENAMED = {
     "two_views": "views",
     "multi_crop": "views",
@@ -109,6 +108,7 @@ def check(file: Path = FILE) -> dict[str, list[str]]:
     for own in schemas.values():
         used = {section: one for section, one in own.items() if not _of_idle_method(section, content, blocks, asked)}
         checked(used, content, problems)
+    problems += odd_names(content)
     problems += _methods(content, blocks, asked)
     problems += _named(content, asked)
     problems += _starts(content)

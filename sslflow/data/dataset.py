@@ -19,6 +19,7 @@ from sslflow.data.fields import Fields, Readable
 from sslflow.data.formats import AnyFormat, ImageFormat, format_of
 from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN
 from sslflow.data.truth import Truth
+from sslflow.data.whole import require_whole
 from sslflow.runtime.files import read_json, reading
 
 _COLUMNS = {"row", "shard", "index", "path", "split", "label", "group"}
@@ -165,6 +166,7 @@ class Dataset(Generic[Format]):
 
     def _opened(self, name: str, number: int) -> np.ndarray:
         file = self.folder / f"{name}-{number:05d}.npy"
+        require_whole(file)
         with reading(file):
             return np.lib.format.open_memmap(file, mode="r")
 

@@ -14,6 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sslflow.data.whole import write_hashes
+
 SHARD_BYTES = 64 * 2**20
 COLUMNS = (
     ("row", pa.int64()),
@@ -65,7 +67,7 @@ class Moments:
 
 class ShardWriter:
     """Writes `<field>-00000.npy`, … of at most `SHARD_BYTES` each, as many for every field, and `manifest.parquet` into
-    a folder; one shard is held in memory.
+    a folder, and the shards' hashes; one shard is held in memory.
 
     A context manager: leaving it without an error writes what is left. Raises `OSError` where the disk is full.
     """
@@ -103,6 +105,8 @@ class ShardWriter:
                 self._flush_manifest()
         finally:
             self._manifest.close()
+        if kind is None:
+            write_hashes(self._folder)
 
     def __len__(self) -> int:
         return self._rows

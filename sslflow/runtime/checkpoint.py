@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Checkpoint:
         if not self.file.exists():
             return None
         try:
+            _require_whole(self.file)
             state = torch.load(self.file, map_location="cpu", weights_only=True)
             if isinstance(state, dict) and "step" in state:
                 return state
@@ -47,6 +49,13 @@ class Checkpoint:
     def remove(self) -> None:
         """Delete the state, once it is of no more use."""
         shutil.rmtree(self.file.parent, ignore_errors=True)
+
+
+def _require_whole(file: Path) -> None:
+    """Raises `ValueError` where a part of the file doesn't fit its check sum, at which `torch.load` doesn't look."""
+    with zipfile.ZipFile(file) as parts:
+        if damaged := parts.testzip():
+            raise ValueError(f"{damaged} doesn't fit its check sum")
 
 
 def fingerprint(settings: Any, *deps: Path) -> str:

@@ -12,8 +12,11 @@ import os
 import socket
 import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
+
+import psutil
 
 from sslflow import paths
 
@@ -28,6 +31,7 @@ def replacing(file: Path, *, if_different: bool = False) -> Iterator[Path]:
     (full disk, Ctrl-C), `file` keeps what it held before. Whoever may read other new files may read it, too.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(file.parent.absolute())
     # Two machines that share a disk may well have a process of the same number.
     temporary = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     mode = usual_mode(temporary)
@@ -41,6 +45,15 @@ def replacing(file: Path, *, if_different: bool = False) -> Iterator[Path]:
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@cache
+def _remove_leftovers(folder: Path) -> None:
+    """Once a process: what processes of this machine that were killed left there of files that they were writing."""
+    for file in folder.glob(f".*.{socket.gethostname()}.*.tmp"):
+        number = file.suffixes[-2][1:]
+        if number.isdigit() and not psutil.pid_exists(int(number)):
+            file.unlink(missing_ok=True)
 
 
 def usual_mode(file: Path) -> int:

@@ -17,6 +17,8 @@ NO_MERGE_KEYS = (
     "changes nothing. Shared values stand in train, views, clip_train and clip_views now, and a method's block holds "
     "what differs from them, as in recipes/full.yaml"
 )
+MOST = 100_000
+"""Values, each counted wherever an alias stands for it: ten lines of aliases can stand for billions."""
 WIDE = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16",
         codecs.BOM_UTF16_BE: "UTF-16"}  # fmt: skip
 
@@ -27,10 +29,15 @@ def content(file: Path) -> dict[str, Any]:
     text = _text(file)
     try:
         found = YAML(typ="safe").load(text)
+        size = _size(found, {})
     except YAMLError as error:
         raise ValueError(f"not valid YAML: {_words(error, text)}") from None
     except RecursionError:
-        raise ValueError("not valid YAML: brackets are nested too deeply") from None
+        raise ValueError("not valid YAML: brackets are nested too deeply, or an alias stands within itself") from None
+    except (ValueError, KeyError, TypeError, OverflowError) as error:  # what a tag such as !!bool makes of a value
+        raise ValueError(f"not valid YAML: a value isn't what its tag says: {' '.join(str(error).split())}") from None
+    if size > MOST:
+        raise ValueError(f"aliases (*) stand for more than {MOST:,} values: write shared ones once, in train or views")
     if not isinstance(found, dict):
         raise ValueError("expected sections with settings, found none")
     if odd := [key for key in found if not isinstance(key, str)]:
@@ -38,6 +45,17 @@ def content(file: Path) -> dict[str, Any]:
     if merged := MERGE_KEY.search(text):
         raise ValueError(f"line {text.count(chr(10), 0, merged.end()) + 1}: {NO_MERGE_KEYS}")
     return found
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """How many values there are in a value, if every alias were written out. Raises `RecursionError` where it has no
+    end."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        parts = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(part, known) for part in parts)
+    return known[id(value)]
 
 
 def _text(file: Path) -> str:

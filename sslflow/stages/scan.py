@@ -24,7 +24,8 @@ from sslflow.ingest.videos.prepare import prepare_clips
 from sslflow.ingest.volumes.prepare import prepare as prepare_volumes
 from sslflow.networks.starts import BUILT_IN, Start, write_start
 from sslflow.runtime.folders import refuse_links
-from sslflow.settings.params import Schemas, load, lookup, read, schema
+from sslflow.settings.names import odd_names
+from sslflow.settings.params import ParamsError, Schemas, load, lookup, read, schema
 from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
 
@@ -57,6 +58,9 @@ def main() -> None:
     started = time.monotonic()
     refuse_links(paths.parents())
     content = load()
+    # All other stages come after this one, and their commands hold names.
+    if odd := list(odd_names(content)):
+        raise ParamsError(odd)
     found = [f"{kind}.{name}" for kind in ("domains", "clips", "starts") for name in lookup(content, kind)]
     kind = data_kind(content)
     settings = read({name: one for section in ("data", *found) for name, one in schemas(section, kind).items()})

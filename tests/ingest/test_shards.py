@@ -38,6 +38,7 @@ def test_files_are_what_numpy_saves_in_shards_of_bounded_size(tmp_path, monkeypa
     examples = [example(row)[0] for row in range(11)]
     assert sorted(file.name for file in tmp_path.iterdir()) == [
         *(f"frames-{number:05d}.npy" for number in range(3)),
+        "hashes.json",
         "manifest.parquet",
         *(f"sound-{number:05d}.npy" for number in range(3)),
     ]

@@ -320,3 +320,16 @@ def test_the_maker_of_a_file_is_the_stage_that_has_it_among_its_outputs(
                 for name, word in {**words, "item.control": control}.items():
                     written = written.replace(f"${{{name}}}", word)
                 assert paths.maker(Path(written)) == stage
+
+
+def test_a_bit_of_a_checkpoint_that_turned_is_found(tmp_path, monkeypatch, capsys) -> None:
+    """`torch.load` takes it as it is."""
+    monkeypatch.chdir(tmp_path)
+    checkpoint = Checkpoint("pretrain", "key")
+    weights = torch.full((4096,), 0.1)
+    checkpoint.save({"step": 3, "method": {"weight": weights}})
+    content = bytearray(checkpoint.file.read_bytes())
+    content[content.find(weights.numpy().tobytes()) + 5000] ^= 1
+    checkpoint.file.write_bytes(content)
+    assert checkpoint.load() is None
+    assert "doesn't fit its check sum" in capsys.readouterr().out

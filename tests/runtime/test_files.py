@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,3 +43,19 @@ def test_where_nothing_was_written_nothing_is_replaced(tmp_path: Path) -> None:
         pass
     assert file.read_text() == "before"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_a_killed_process_was_writing_is_removed_by_the_next_one(tmp_path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    host = socket.gethostname()
+    left, at_work, elsewhere = (
+        tmp_path / f".a.json.{machine}.{number}.tmp"
+        for machine, number in ((host, gone.pid), (host, os.getppid()), ("other", gone.pid))
+    )
+    for file in (left, at_work, elsewhere):
+        file.touch()
+    write_json(tmp_path / "b.json", {})
+    assert not left.exists()
+    assert at_work.exists()
+    assert elsewhere.exists()

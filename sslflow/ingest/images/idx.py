@@ -19,6 +19,8 @@ from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN, Split, held_out
 from sslflow.ingest.images.made_by_systems import made_by_a_system
 from sslflow.ingest.records import Record, Source
 
+_PACKED = 1032
+"""Bytes that one of gzip's may unpack to, at most."""
 _NAME = re.compile(r"(?P<set>.*-)?(?P<part>train|t10k|test)-(?P<what>images|labels)[-.]idx[134]-ubyte(\.gz)?")
 _UNSIGNED_BYTES = 8
 
@@ -116,7 +118,11 @@ def _header(handle: BinaryIO, file: Path) -> tuple[int, ...]:
     sizes = handle.read(4 * magic[3])
     if len(sizes) < 4 * magic[3]:
         raise ValueError(f"{file}: ends within its header")
-    return tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
+    shape = tuple(int(size) for size in np.frombuffer(sizes, ">u4"))
+    # Before memory is taken for what a header of a few bytes may claim.
+    if math.prod(shape) > file.stat().st_size * (_PACKED if file.suffix == ".gz" else 1):
+        raise ValueError(f"{file}: damaged: the file is too small to hold the sizes {shape} that its header says")
+    return shape
 
 
 def _shape(file: Path) -> tuple[int, ...]:

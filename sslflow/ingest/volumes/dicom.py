@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom.filereader import read_file_meta_info
 from pydicom.pixels.processing import apply_rescale
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from sslflow.ingest.volumes.volume import FEWEST, Unusable, Volume, checked
 
@@ -84,7 +86,12 @@ def _read(file: Path) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values that break rules and aren't used
+            if read_file_meta_info(file).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+                # It is unpacked as a whole, however much that is, before anything is known of it.
+                raise Unusable(f"not supported: {file.name}: deflated; write it in another transfer syntax")
             return pydicom.dcmread(file)
+    except Unusable:
+        raise
     except Exception as error:  # as with NIfTI, of any kind
         raise Unusable(f"damaged: {file.name}: {' '.join(str(error).split()) or type(error).__name__}") from None
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import logging
+import math
 import struct
 from pathlib import Path
 
 import numpy as np
 
 from sslflow.ingest.volumes.volume import Unusable, Volume, checked
+
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)  # it logs each odd header; what matters is checked
 
 ENDINGS = (".nii", ".nii.gz", ".npy")
 OTHERS = (
@@ -30,6 +34,10 @@ OTHERS = (
 """Of files that may hold volumes, too, and aren't read."""
 _SECOND = 540
 """Bytes of the header of the second version of NIfTI."""
+_TIMES = 64
+"""By how much a file may hold more voxels than a volume: several of them, of which one is named as the reason."""
+_BEHIND = 2**20
+"""Bytes that may stand behind the voxels."""
 _MILLIMETRES = {1: 1000.0, 3: 0.001}
 """In NIfTI's codes of lengths, a metre and a micrometre; 2 is a millimetre, for which 0, not known, is taken."""
 
@@ -46,11 +54,9 @@ def stem(name: str) -> str:
 
 def read_file(path: Path, max_voxels: int) -> Volume:
     """The volume in a file. Raises `Unusable` for whatever isn't one."""
-    from nibabel.imageglobals import LoggingOutputSuppressor  # as in volume.py
-
     try:
-        with LoggingOutputSuppressor():
-            found = _npy(path) if ending(path.name) == ".npy" else _nifti(path, max_voxels)
+        read = _npy if ending(path.name) == ".npy" else _nifti
+        found = read(path, max_voxels)
     except Unusable:
         raise
     except MemoryError:
@@ -62,14 +68,22 @@ def read_file(path: Path, max_voxels: int) -> Volume:
     return checked(found, max_voxels)
 
 
-def _npy(path: Path) -> Volume:
+def _require_bounded(shape: tuple[int, ...], max_voxels: int) -> None:
+    if math.prod(shape) > _TIMES * max_voxels:
+        raise Unusable(f"too large: {' x '.join(map(str, shape))} voxels")
+
+
+def _npy(path: Path, max_voxels: int) -> Volume:
     if not path.stat().st_size:
         raise Unusable("damaged: the file is empty")
-    return Volume(np.load(path, allow_pickle=False))
+    # Mapped, what its header says must be there; read, memory for it would be taken first.
+    mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+    _require_bounded(mapped.shape, max_voxels)
+    return Volume(np.array(mapped))
 
 
 def _nifti(path: Path, max_voxels: int) -> Volume:
-    import nibabel as nib
+    import nibabel as nib  # as in volume.py
 
     with path.open("rb") as handle:
         packed = handle.read(2) == b"\x1f\x8b"
@@ -83,10 +97,14 @@ def _nifti(path: Path, max_voxels: int) -> Volume:
         first = head + handle.read(header.sizeof_hdr - 4)
         if len(first) < header.sizeof_hdr:
             raise Unusable("damaged: it ends in its header")
-        shape = header(first).get_data_shape()
-        if int(np.prod(shape, dtype=np.float64)) > 64 * max_voxels:
-            raise Unusable(f"too large: {' x '.join(map(str, shape))} voxels")
-        content = first + handle.read()
+        told = header(first)
+        shape = told.get_data_shape()
+        _require_bounded(shape, max_voxels)
+        # A few bytes may unpack to any number of them: no more are read than the header tells of.
+        whole = int(told.get_data_offset()) + math.prod(shape) * told.get_data_dtype().itemsize
+        content = first + handle.read(max(0, whole - len(first)) + _BEHIND)
+        if len(content) >= whole + _BEHIND:
+            raise Unusable("damaged: it holds far more than its header says")
     image = kind.from_bytes(content)
     if len(image.shape) > 3 and any(size > 1 for size in image.shape[3:]):
         return Volume(np.empty(image.shape, np.uint8))  # nothing of it is wanted but its shape
