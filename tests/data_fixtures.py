@@ -11,21 +11,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from sslflow.ingest.images.examine import Annotator, Decoder, Examined, Measurer, examine
+from sslflow.ingest.images.examine import Examined, Work, examine
 from sslflow.ingest.records import Record, Rejected
 
 
 def in_process(
     tasks: Iterable[list[Record]],
-    decoder: Decoder,
+    work: Work,
     workers: int,
     max_pixels: int,
-    annotator: Annotator | None = None,
-    measurer: Measurer | None = None,
 ) -> Iterator[Examined | Rejected]:
     """`examine_all` without processes for it: those are test_prepare's matter."""
     for records in tasks:
-        yield from examine(records, decoder, annotator, measurer)
+        yield from examine(records, work)
 
 
 def scene(width: int = 40, height: int = 30, seed: int = 0) -> Image.Image:

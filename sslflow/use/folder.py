@@ -20,7 +20,7 @@ import torch
 from sslflow import __version__
 from sslflow.data.splits import NO_LABEL, POOL
 from sslflow.ingest.images.decode import MAX_PIXELS, Decoded
-from sslflow.ingest.images.examine import Examined, cores, examine_all
+from sslflow.ingest.images.examine import Examined, Work, cores, examine_all
 from sslflow.ingest.images.kinds import READ
 from sslflow.ingest.images.losses import Losses
 from sslflow.ingest.images.made_by_systems import told
@@ -174,7 +174,7 @@ def worked_through(task: Task, tell: Callable[[str], None], *, batch: int, worke
         if resumed:
             tell(f"{task.name}  resumed: {resumed} of {found.images} images are done already")
         asked = tasks(task.folder, found, waiting, task.schema, size, task.images)
-        seen = examine_all(asked, task.images.decoder, workers or cores(), MAX_PIXELS)
+        seen = examine_all(asked, Work(task.images.decoder), workers or cores(), MAX_PIXELS)
         progress = Progress(task.name, found.images, "image", resumed)
         with contextlib.closing(seen), contextlib.closing(progress):
             _fill(task, parts, waiting, seen, batch, progress)

@@ -13,7 +13,7 @@ import torch
 
 from sslflow.data.annotated import IGNORED, as_png
 from sslflow.ingest.images import folders
-from sslflow.ingest.images.examine import Examined, examine
+from sslflow.ingest.images.examine import Examined, Work, examine
 from sslflow.ingest.records import Record, escape, unescape
 from sslflow.runtime.device import place
 from sslflow.runtime.files import write_json
@@ -93,7 +93,7 @@ def _refuse(folder: Path, out: Path, force: bool) -> None:
 def _mask_bytes(folder: Path, model: ImageSegmenter) -> int:
     """What a mask takes on the disk, as some of the first images have it."""
     records = [item for item in islice(folders.images(folder), FIRST) if isinstance(item, Record)]
-    seen = examine(records[:: max(len(records) // SAMPLE, SAMPLE)], model.images.decoder)
+    seen = examine(records[:: max(len(records) // SAMPLE, SAMPLE)], Work(model.images.decoder))
     pictures = [item.decoded for item in seen if isinstance(item, Examined)]
     sizes = [len(as_png(mask, palette())) for mask in model.masks(pictures)] if pictures else [0]
     return sum(sizes) // len(sizes)

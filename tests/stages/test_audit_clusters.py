@@ -82,7 +82,7 @@ def test_classes_that_lie_apart_are_found_again_and_right(here: Path) -> None:
     assert len(read_labels(paths.clusters("simclr") / "to_label.csv")) == 100, "as data.labels takes it"
     assert not {f"picture {row}.png" for row in range(200, 300)} & {line["path"] for line in table("to_label")}
 
-    (shown,) = section.section(["simclr", "byol"], "simclr")
+    (shown,) = section.section(["simclr", "byol"], "simclr", "images")
     assert shown.sentences[0].startswith("100 % (")
     assert len(shown.charts) == 3
     assert shown.reliability is not None
@@ -158,7 +158,7 @@ def test_what_cannot_be_looked_at_is_said_and_the_rest_is_there(
     metrics = look(0)
     assert words in said()
     assert ("accuracy" in metrics) == (bool(classes) and "test" in counts)
-    (shown,) = section.section(["simclr"], "simclr")
+    (shown,) = section.section(["simclr"], "simclr", "images")
     assert shown.sentences
     if sum(counts.values()) > 3:
         assert metrics["agreed_over_rounds"] > 0
@@ -195,7 +195,7 @@ def test_what_is_not_there_is_said(here: Path) -> None:
     settings(run={"methods": ["simclr"], "seeds": [0, 1]})
     with pytest.raises(ValueError, match="seed 1 of simclr is not finished"):
         look(0)
-    assert section.section(["simclr"], "simclr") == []
+    assert section.section(["simclr"], "simclr", "images") == []
     settings()
     changed(lambda cluster: cluster)
     file = paths.clustering("simclr", 0)

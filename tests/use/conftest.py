@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from use_fixtures import small
 
-from sslflow.ingest.images.examine import Examined, examine
+from sslflow.ingest.images.examine import Examined, Work, examine
 from sslflow.ingest.records import Record, Rejected
 from sslflow.networks.saved import save_encoder
 from sslflow.use import folder as through
@@ -43,11 +43,11 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Images are read in this process, in parts of 4; the names of those that were."""
     seen: list[str] = []
 
-    def in_turn(tasks: Iterator[list[Record]], decoder: Callable, *_: int) -> Iterator[Examined | Rejected]:
+    def in_turn(tasks: Iterator[list[Record]], work: Work, *_: int) -> Iterator[Examined | Rejected]:
         for records in tasks:
             for record in records:
                 seen.append(record.name)
-                yield from examine([record], decoder)
+                yield from examine([record], work)
 
     monkeypatch.setattr(through, "examine_all", in_turn)
     monkeypatch.setattr(through, "PART", 4)

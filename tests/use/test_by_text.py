@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import nn
 
 from sslflow import cli
-from sslflow.ingest.images.examine import Examined, examine
+from sslflow.ingest.images.examine import Examined, Work, examine
 from sslflow.ingest.records import Record, Rejected
 from sslflow.ingest.tokenizing import train_tokenizer
 from sslflow.networks.encoder import Encoder
@@ -41,9 +41,9 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(autouse=True)
 def in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(tasks: Iterator[list[Record]], decoder: Callable, *_: int) -> Iterator[Examined | Rejected]:
+    def read(tasks: Iterator[list[Record]], work: Work, *_: int) -> Iterator[Examined | Rejected]:
         for records in tasks:
-            yield from examine(records, decoder)
+            yield from examine(records, work)
 
     monkeypatch.setattr(by_text, "examine_all", read)
     monkeypatch.setattr(by_text, "BATCH", 5)

@@ -17,7 +17,7 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ImageFormat
 from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN
 from sslflow.ingest.images.decode import decode
-from sslflow.ingest.images.examine import Examined, examine
+from sslflow.ingest.images.examine import Examined, Work, examine
 from sslflow.ingest.images.prepare import prepare
 from sslflow.ingest.records import Item, Record, Source
 from sslflow.settings.params import schema
@@ -150,9 +150,10 @@ class _Seen:
             some = list(_every(source.records(), max(1, self.records // LOOKED_AT)))[:LOOKED_AT]
         if not self.records:
             return source  # of which `prepare` will say what is wrong
-        examine(some[:2], self.decode)  # the first time, Pillow loads its readers
+        work = Work(self.decode)
+        examine(some[:2], work)  # the first time, Pillow loads its readers
         with taking() as taken:
-            decoded = [one for one in examine(some, self.decode) if isinstance(one, Examined)]
+            decoded = [one for one in examine(some, work) if isinstance(one, Examined)]
         self.widths = [min(one.decoded.width, one.decoded.height) for one in decoded]
         self.decoding = taken.seconds / max(1, len(some))
         fits = round(SECONDS * min(self.workers, cores()) / max(self.decoding, 1e-6))

@@ -337,7 +337,10 @@ BAD: dict[str, tuple[Any, str]] = {
     "constant.nii": (lambda file: write_nifti(file, np.full((8, 8, 8), 4, np.int16)), "empty: all voxels are 4"),
     "small.nii": (lambda file: write_nifti(file, gradient((8, 8, 3))), "too small: 8 x 8 x 3 voxels"),
     "huge.npy": (lambda file: np.save(file, np.zeros((101, 100, 100), np.uint8)), "too large: 1,010,000 voxels"),
-    "objects.npy": (lambda file: np.save(file, np.array([None, {}]), allow_pickle=True), "damaged: Array can't be memory-mapped: Python objects"),
+    "objects.npy": (
+        lambda file: np.save(file, np.array([None, {}]), allow_pickle=True),
+        "damaged: Array can't be memory-mapped: Python objects",
+    ),
     "text.nii": (lambda file: file.write_text("no volume" * 100), "damaged"),
     "nothing.nii.gz": (lambda file: file.write_bytes(b""), "damaged"),
     "nothing.npy": (lambda file: file.write_bytes(b""), "damaged: the file is empty"),
