@@ -66,6 +66,7 @@ class Trial:
             return Stage(self.folder)
         own = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PWD": str(self.folder),  # where a deployment is of
             "PYTHONPATH": str(self.folder),
             "OMP_NUM_THREADS": "1",
             "PREFECT_HOME": str(self.folder / "work/prefect"),
@@ -332,14 +333,25 @@ def services(trial: Trial) -> Iterator[dict[str, subprocess.Popen[str] | Stage]]
 
 
 def _service_killed(trial: Trial, which: str) -> None:
+    """Some time after the first stage of a run has begun."""
     trial.copy("bare")
+
+    def at_work() -> bool:
+        return any("reaper.py" in one and "dvc" in one for one in processes_in(trial.folder))
+
     with services(trial) as found:
-        time.sleep(trial.random.uniform(3, took("runner") + 10))
-        found[which].kill()
-        trial.notes.append(f"{len(processes_in(trial.folder))} processes")
         deadline = time.monotonic() + LONGEST
-        while "pretrain" in " ".join(processes_in(trial.folder)) and time.monotonic() < deadline:
+        while not at_work():
+            if time.monotonic() > deadline:
+                raise Lost("no run began")
+            time.sleep(0.2)
+        time.sleep(trial.random.uniform(0, took("runner") / 3))
+        trial.notes.append("killed" if at_work() else "ended before")
+        found[which].kill()
+        ends = time.monotonic() + LONGEST
+        while any("prefect.engine" in one for one in processes_in(trial.folder)) and time.monotonic() < ends:
             time.sleep(0.5)  # a run that is under way ends by itself
+        trial.notes.append(f"the run ended {LONGEST - ends + time.monotonic():.0f} s later")
     trial.no_orphan()
     trial.same(all_of_them=False)
     trial.whole()
@@ -440,17 +452,27 @@ def trials() -> list[dict[str, Any]]:
 
 
 def table() -> list[str]:
-    """A row a kind: injected, survived, lost, minutes."""
+    """A row a kind: trials in which something was done, how often, and what came of it. A process that ended before it
+    could be killed shows nothing, and isn't counted."""
     rows: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for one in trials():
-        rows[one["kind"]].append(one)
-    lines = ["| what was done | times | survived | lost | minutes |", "|---|---|---|---|---|"]
+        if injected(one):
+            rows[one["kind"]].append(one)
+    lines = ["| what was done | trials | injected | survived | lost | minutes |", "|---|---|---|---|---|---|"]
     for kind in (*(kind for kind in KINDS if kind in rows), "all"):
         own = [one for each in rows.values() for one in each] if kind == "all" else rows[kind]
         lost = sum(bool(one["lost"]) for one in own)
         minutes = sum(one["seconds"] for one in own) / 60
-        lines.append(f"| {kind} | {len(own)} | {len(own) - lost} | {lost} | {minutes:.1f} |")
+        times = sum(map(injected, own))
+        lines.append(f"| {kind} | {len(own)} | {times} | {len(own) - lost} | {lost} | {minutes:.1f} |")
     return lines
+
+
+def injected(trial: dict[str, Any]) -> int:
+    """How often something was done in a trial."""
+    notes = trial["notes"]
+    kills = notes.count("killed")
+    return kills if kills or "ended before" in notes else 1
 
 
 if __name__ == "__main__":
