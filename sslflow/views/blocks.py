@@ -11,8 +11,7 @@ from torch import Tensor
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.settings.params import Count, Fraction
-from sslflow.views.images import MultiCrop
-from sslflow.views.strengths import Blur, Colour, Crop, Local, Second
+from sslflow.views.images import Blur, Colour, Crop, Local, MultiCrop, Second
 
 ASPECT = 0.3, 1 / 0.3
 """Height over width of what is hidden, as in BEiT (arXiv:2106.08254)."""

@@ -11,8 +11,7 @@ from torch import Tensor
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.settings.params import Fraction
-from sslflow.views.images import Views
-from sslflow.views.strengths import Share
+from sslflow.views.images import Share, Views
 
 GRID = 3
 TILES = GRID * GRID

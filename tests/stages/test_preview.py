@@ -17,8 +17,7 @@ from sslflow.judging.throughput import Rates, measure
 from sslflow.networks.encoder import Encoder
 from sslflow.settings.params import ParamsError
 from sslflow.stages import preview
-from sslflow.views.images import TwoViews
-from sslflow.views.strengths import Blur, Colour, Crop
+from sslflow.views.images import Blur, Colour, Crop, TwoViews
 
 PARAMS = """
 compute: {device: cpu, threads: 1}

@@ -101,7 +101,7 @@ def test_a_process_that_is_killed_is_named_and_torchrun_goes_on_from_the_checkpo
     params["train"] |= {"epochs": 10, "batch_size": 40}
     params["methods"]["simclr"].pop("train", None)
     project(tmp_path, params)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1", "-m"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "3", "-m"]
     started = subprocess.Popen(
         [*launch, "sslflow.stages.pretrain", "simclr", "0"],
         cwd=tmp_path,
