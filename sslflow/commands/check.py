@@ -187,8 +187,6 @@ def _starts(content: Mapping[str, Any]) -> Iterator[str]:
     for name in named:
         if name in (*BUILT_IN, *(one for kind in KINDS for one in names(kind))):
             yield f"starts.{name}: the name means a row or a method already; choose another"
-        if Path(str(name)).name != name:
-            yield f"starts.{name}: a name can't be a path; choose one without slashes"
     for section, key, built_in in (
         ("run", "controls", (RANDOM, *RAW)),
         ("run", "tuned_controls", ("scratch",)),
