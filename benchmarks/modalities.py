@@ -186,6 +186,7 @@ def make_folder(recipe: str) -> None:
         samples = folder / paths.SAMPLES
         samples.parent.mkdir(exist_ok=True)
         if not samples.exists():
+            samples.unlink(missing_ok=True)  # a link to a checkout that is gone
             samples.symlink_to((ROOT / paths.SAMPLES).resolve(), target_is_directory=True)
         run_python(["-m", "sslflow.stages.scan"], folder, "scan", f"{recipe}, scan")
         mark, data = folder / "prepared.json", json.dumps(params["data"], sort_keys=True, default=str)
@@ -253,7 +254,9 @@ class Table:
         return [found for file in files if file.exists() and (found := read_json(file))]
 
     def _other_code(self, row: str) -> list[str]:
-        return [other_code(one, code(job)) for job, one in self.done.items() if job.row == row]
+        """The commits alone: a stage reaches most of the library, and its modules would be a page."""
+        found = [other_code(one, code(job)) for job, one in self.done.items() if job.row == row]
+        return [words.partition(":")[0] for words in found]
 
 
 def _spread(found: Sequence[dict[str, float]], metric: str, times: float = 100) -> str:
