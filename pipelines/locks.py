@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sslflow import paths
+from sslflow.gpus import locked
 
 POLL_S = 0.5
 
@@ -25,7 +26,7 @@ def one_run(folder: Path = Path(), wait_s: float = 0.0) -> Iterator[int]:
     file = folder / paths.WORK / "run.lock"
     with _opened(file) as descriptor:
         deadline = time.monotonic() + wait_s
-        while not (taken := _taken(descriptor)) and time.monotonic() < deadline:
+        while not (taken := locked(descriptor)) and time.monotonic() < deadline:
             time.sleep(POLL_S)
         if not taken:
             holder = file.read_text(errors="replace").strip() or "unknown"
@@ -46,14 +47,6 @@ def _opened(file: Path) -> Iterator[int]:
         yield descriptor
     finally:
         os.close(descriptor)
-
-
-def _taken(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def holder(folder: Path = Path()) -> int:

@@ -157,7 +157,7 @@ def _lock(names: Sequence[str], who: str, on_wait: Callable[[str], None]) -> str
 
     def free() -> bool:
         nonlocal taken
-        taken = next((name for name, descriptor in opened.items() if _taken(descriptor)), "")
+        taken = next((name for name, descriptor in opened.items() if locked(descriptor)), "")
         return bool(taken)
 
     _wait_for(free, lambda: on_wait(_who_has(names)))
@@ -208,7 +208,8 @@ def _opened(file: Path) -> int:
         return descriptor
 
 
-def _taken(descriptor: int) -> bool:
+def locked(descriptor: int) -> bool:
+    """Whether the lock of an open file could be had; it is held until the file is closed, or the process has gone."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
