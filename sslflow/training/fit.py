@@ -25,7 +25,8 @@ from sslflow.training.gradients import Gradients
 from sslflow.training.method import Losses, Method, Pool
 from sslflow.training.optim import OptimizerName, make_optimizer, warmup_cosine
 from sslflow.training.schedules import cosine
-from sslflow.views.images import Share, Views
+from sslflow.views.images import Views
+from sslflow.views.strengths import Share
 
 
 class NonFiniteLoss(ValueError):

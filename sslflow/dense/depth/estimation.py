@@ -26,7 +26,7 @@ from sslflow.settings.params import Count, Fraction, NonNegative, Rate
 from sslflow.training.few import encoder_groups, learn_few
 from sslflow.training.log_depth import scale_invariant
 from sslflow.views.depth import DepthView
-from sslflow.views.images import Colour, Crop, Share
+from sslflow.views.strengths import Colour, Crop, Share
 
 PROTOCOLS: tuple[Protocol, ...] = ("frozen", "tuned")
 """A decoder on an encoder that is frozen; the same with the encoder trained along."""

@@ -29,7 +29,7 @@ from sslflow.methods.clips.temporal_order import RIGHT, WRONG, OrderViews, Tempo
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.distributed import average_gradients, gather
 from sslflow.training.method import Batch, Pool
-from sslflow.views.images import Crop
+from sslflow.views.strengths import Crop
 from tests.av_fixtures import FPS, RATE, SECONDS, MemoryClips
 from tests.cases import clip_case
 

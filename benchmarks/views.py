@@ -1,0 +1,182 @@
+"""What views cost, beside Kornia's and beside the step that they are for: `python -m benchmarks.views`.
+
+Two views of each image as SimCLR draws them, at the defaults (crop, flip, colours, grey, blur), with the normalisation;
+Kornia's by its own layers in the same order, from the same uint8 images. One CPU thread, seconds of the processor, so
+that others on the machine don't count; both take turns, and what stands here are medians. `--table docs/stages.md`
+writes the table; `--device cuda` measures on a GPU, by the clock.
+
+`--train ours` or `--train kornia` trains SimCLR on the shipped emoji at 32 pixels with these views instead, by the
+settings of recipes/demo.yaml, and prints accuracies: what it matters that colours turn otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import kornia
+import kornia.augmentation as K
+import torch
+from torch import Tensor, nn
+
+from benchmarks.gpu import Line, scores, synchronize
+from benchmarks.tables import show
+from sslflow.data.dataset import Dataset
+from sslflow.data.fields import Fields
+from sslflow.data.formats import ImageFormat
+from sslflow.features.extract import calibrate
+from sslflow.ingest.images.prepare import prepare
+from sslflow.methods.images.simclr import SimCLR
+from sslflow.networks.encoder import Encoder
+from sslflow.runtime.device import layout, place
+from sslflow.settings.params import Fraction, Over, read
+from sslflow.training.fit import fit
+from sslflow.training.method import Batch
+from sslflow.views.images import TwoViews, Views
+from sslflow.views.strengths import Blur, Colour, Crop
+
+CPU = torch.device("cpu")
+RECIPE = Path(__file__).resolve().parent.parent / "recipes/demo.yaml"
+SIZES = {32: 256, 64: 128, 224: 16}
+"""Images in a batch of views, for each side in pixels."""
+ROUNDS = 7
+STEP = 8
+"""Images in a step, which takes long on a CPU: of a whole batch it is taken to be so many times as long."""
+LARGE = 64
+"""Above this side, in pixels, the encoder has the usual stem, below one for small images."""
+
+
+class Kornias(Views):
+    """The same two views by Kornia's layers."""
+
+    def __init__(
+        self,
+        format: ImageFormat,
+        *,
+        crop: Crop = Crop(),
+        flip: Fraction = 0.5,
+        colour: Colour = Colour(),
+        blur: Blur = Blur(),
+    ) -> None:
+        super().__init__(format)
+        side, kernel = (format.size, format.size), max(3, format.size // 10 // 2 * 2 + 1)
+        self.layers = nn.Sequential(
+            K.RandomResizedCrop(side, scale=(crop.smallest, 1.0)),
+            K.RandomHorizontalFlip(p=flip),
+            K.ColorJitter(colour.brightness, colour.contrast, colour.saturation, colour.hue, p=colour.jitter),
+            K.RandomGrayscale(p=colour.grey),
+            K.RandomGaussianBlur((kernel, kernel), blur.sigma, p=blur.p) if blur.p else nn.Identity(),
+        )
+
+    @torch.no_grad()
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        images = fields["images"].float() / 255
+        return self.normalise(self.layers(torch.cat([images, images])) * 255).chunk(2)
+
+
+ROWS = {"ours": TwoViews, "kornia": Kornias}
+
+
+def measured(side: int, batch: int, device: torch.device, rounds: int) -> dict[str, float]:
+    """Median seconds of a batch: our views, Kornia's, and a step of SimCLR with a ResNet-18, forward and backward."""
+    torch.manual_seed(0)
+    format = ImageFormat(3, side, (0.5,) * 3, (0.25,) * 3)
+    images = torch.randint(0, 256, (batch, 3, side, side), dtype=torch.uint8, device=device)
+    fields = Fields(images=images)
+    ours, theirs = TwoViews(format).to(device), Kornias(format).to(device)
+    method = SimCLR(Encoder(3, side, name="resnet18", stem_stride=4 if side > LARGE else 1))
+    place(method, device, "channels_last")
+    memory_format = layout("channels_last")
+    few = min(STEP, batch) if device.type == "cpu" else batch
+    views = tuple(view[:few].contiguous(memory_format=memory_format) for view in ours(fields))
+    ready = Batch(views, torch.arange(few, device=device), 0.0)
+
+    def step() -> None:
+        method.zero_grad()
+        method.training_step(ready)["loss"].backward()
+
+    runs = {"ours": lambda: ours(fields), "kornia": lambda: theirs(fields)}
+    times = in_turn(runs, rounds, device)
+    # A step is so long that it needn't be repeated as often.
+    steps = [batch / few * seconds for seconds in in_turn({"step": step}, 3, device)["step"]]
+    return {name: statistics.median(of) for name, of in {**times, "step": steps}.items()}
+
+
+def in_turn(runs: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each, after a turn that doesn't count."""
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for number in range(rounds + 1):
+        for name, run in runs.items():
+            synchronize(device)
+            started = clock()
+            run()
+            synchronize(device)
+            if number:
+                times[name].append(clock() - started)
+    return times
+
+
+def trained(kind: type[Views], epochs: int, seed: int) -> str:
+    """A line: accuracies of SimCLR on emoji with such views."""
+    block = "methods.simclr"
+    schemas = {block: SimCLR, f"{block}.views": Over("views", kind), f"{block}.train": Over("train", fit)}
+    settings = read({"encoder": Encoder, **schemas}, RECIPE)
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder) / "prepared", lambda line: None, source="samples:emoji", image_size=32, channels=3)
+        dataset = Dataset(Path(folder) / "prepared")
+        torch.manual_seed(seed)
+        method = SimCLR(Encoder(3, 32, **settings["encoder"]), **settings[block])
+        views = kind(dataset.format, **settings[f"{block}.views"])
+        started = time.process_time()
+        train: dict[str, Any] = {**settings[f"{block}.train"], "epochs": epochs}
+        for _ in fit(method, views, dataset, CPU, seed, **train):
+            pass
+        seconds = time.process_time() - started
+        calibrate(method.encoder, dataset, dataset.pretraining_rows, CPU)
+        line = Line("views", kind.__name__)
+        scores(method.encoder, dataset, CPU, line)
+    found = ", ".join(f"{name} {value:.1f}" for name, value in line.values.items())
+    return f"{kind.__name__}, seed {seed}, {epochs} epochs: {found}; {seconds:.0f} s of the processor"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--table", type=Path, help="the guide that the table goes into")
+    parser.add_argument("--train", choices=ROWS, help="accuracies instead")
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seed", type=int, default=0)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    if asked.train:
+        print(trained(ROWS[asked.train], asked.epochs, asked.seed))
+        return
+    device = torch.device(asked.device)
+    on_gpu = device.type == "cuda"
+    machine = torch.cuda.get_device_name(device) if on_gpu else f"{platform.machine()}, 1 thread, processor time"
+    lines = [
+        f"{machine}; torch {torch.__version__}, Kornia {kornia.__version__}; medians of {asked.rounds} rounds.",
+        "",
+        "| side | images | two views, ms | by Kornia, ms | Kornia : ours | step, ms | views : step | Kornia : step |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for side, batch in SIZES.items():
+        found = measured(side, batch, device, asked.rounds)
+        ours, theirs, step = (1000 * found[name] for name in ("ours", "kornia", "step"))
+        lines.append(
+            f"| {side} | {batch} | {ours:.1f} | {theirs:.1f} | {theirs / ours:.1f} | {step:,.0f} | {ours / step:.1%} "
+            f"| {theirs / step:.1%} |"
+        )
+    show(lines, asked.table, "views")
+
+
+if __name__ == "__main__":
+    main()
