@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from sslflow.views.colouring import Turn
 from sslflow.views.strengths import Colour
+
+TO_YIQ = torch.tensor(
+    [[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]], dtype=torch.float64
+)
+"""Red, green and blue to brightness (ITU-R BT.601) and two axes of colour, as NTSC broadcasts them."""
 
 
 class Colours(nn.Module):
@@ -23,7 +29,11 @@ class Colours(nn.Module):
         super().__init__()
         self.strengths = colour.brightness, colour.contrast, colour.saturation, colour.hue
         self.jitter, self.grey = colour.jitter, colour.grey
-        self.turn = Turn()
+        self.register_buffer("to_yiq", TO_YIQ.float(), persistent=False)
+        self.register_buffer("to_rgb", TO_YIQ.inverse().float(), persistent=False)
+
+    to_yiq: Tensor
+    to_rgb: Tensor
 
     def forward(self, frames: Tensor) -> Tensor:
         matrices, shifts = self.changes(len(frames), frames.device)
@@ -38,5 +48,11 @@ class Colours(nn.Module):
             torch.where(happens, strength * one, 0.0) for strength, one in zip(self.strengths, drawn, strict=True)
         )
         coloured = torch.rand(count, device=device) >= self.grey
-        matrices = (1 + contrast)[:, None, None] * self.turn((1 + saturation) * coloured, hue)
+        strength = (1 + saturation) * coloured
+        across, along = (strength * part(2 * math.pi * hue) for part in (torch.cos, torch.sin))
+        turned = torch.zeros(count, 3, 3, device=device)
+        turned[:, 0, 0] = 1
+        turned[:, 1, 1] = turned[:, 2, 2] = across
+        turned[:, 1, 2], turned[:, 2, 1] = -along, along
+        matrices = (1 + contrast)[:, None, None] * (self.to_rgb @ turned @ self.to_yiq)
         return matrices, brightness - contrast / 2

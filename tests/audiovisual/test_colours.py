@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from sslflow.audiovisual.colours import Colours
-from sslflow.views.colouring import TO_YIQ
 from sslflow.views.strengths import Colour
 
 NOTHING = Colour(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, jitter=1.0, grey=0.0)
@@ -63,13 +62,13 @@ def test_saturation_and_hue_leave_brightness_and_greys_alone(what):
 def test_hue_turns_by_the_angle():
     torch.manual_seed(0)
     colours, shown = Colours(replace(NOTHING, hue=0.25)), frames(1)
-    yiq = torch.einsum("ij,njhw->nihw", TO_YIQ.float(), shown)
+    yiq = torch.einsum("ij,njhw->nihw", colours.to_yiq, shown)
     torch.manual_seed(1)
-    turned = torch.einsum("ij,njhw->nihw", TO_YIQ.float(), colours(shown))
+    turned = torch.einsum("ij,njhw->nihw", colours.to_yiq, colours(shown))
     torch.manual_seed(1)
     angle = 2 * math.pi * 0.25 * float((2 * torch.rand(4, 1) - 1)[3])
     before, after = (torch.atan2(one[:, 2], one[:, 1]) for one in (yiq, turned))
-    apart = (after - before + angle + math.pi) % (2 * math.pi) - math.pi
+    apart = (after - before - angle + math.pi) % (2 * math.pi) - math.pi
     assert apart.abs().max() < 1e-3
     torch.testing.assert_close(turned[:, 1:].norm(dim=1), yiq[:, 1:].norm(dim=1), atol=1e-4, rtol=0)
 
