@@ -4,9 +4,6 @@ Two views of each image as SimCLR draws them, at the defaults (crop, flip, colou
 Kornia's by its own layers in the same order, from the same uint8 images. One CPU thread, seconds of the processor, so
 that others on the machine don't count; both take turns, and what stands here are medians. `--table docs/stages.md`
 writes the table; `--device cuda` measures on a GPU, by the clock.
-
-`--train ours` or `--train kornia` trains SimCLR on the shipped emoji at 32 pixels with these views instead, by the
-settings of recipes/demo.yaml, and prints accuracies: what it matters that colours turn otherwise.
 """
 
 from __future__ import annotations
@@ -14,35 +11,28 @@ from __future__ import annotations
 import argparse
 import platform
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import kornia
 import kornia.augmentation as K
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu import Line, scores, synchronize
+from benchmarks.gpu import synchronize
 from benchmarks.tables import show
-from sslflow.data.dataset import Dataset
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
-from sslflow.features.extract import calibrate
-from sslflow.ingest.images.prepare import prepare
 from sslflow.methods.images.simclr import SimCLR
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import layout, place
-from sslflow.settings.params import Fraction, Over, read
-from sslflow.training.fit import fit
+from sslflow.settings.params import Fraction
 from sslflow.training.method import Batch
 from sslflow.views.images import TwoViews, Views
 from sslflow.views.strengths import Blur, Colour, Crop
 
 CPU = torch.device("cpu")
-RECIPE = Path(__file__).resolve().parent.parent / "recipes/demo.yaml"
 SIZES = {32: 256, 64: 128, 224: 16}
 """Images in a batch of views, for each side in pixels."""
 ROUNDS = 7
@@ -78,9 +68,6 @@ class Kornias(Views):
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
         images = fields["images"].float() / 255
         return self.normalise(self.layers(torch.cat([images, images])) * 255).chunk(2)
-
-
-ROWS = {"ours": TwoViews, "kornia": Kornias}
 
 
 def measured(side: int, batch: int, device: torch.device, rounds: int) -> dict[str, float]:
@@ -123,42 +110,13 @@ def in_turn(runs: Mapping[str, Callable[[], object]], rounds: int, device: torch
     return times
 
 
-def trained(kind: type[Views], epochs: int, seed: int) -> str:
-    """A line: accuracies of SimCLR on emoji with such views."""
-    block = "methods.simclr"
-    schemas = {block: SimCLR, f"{block}.views": Over("views", kind), f"{block}.train": Over("train", fit)}
-    settings = read({"encoder": Encoder, **schemas}, RECIPE)
-    with tempfile.TemporaryDirectory() as folder:
-        prepare(Path(folder) / "prepared", lambda line: None, source="samples:emoji", image_size=32, channels=3)
-        dataset = Dataset(Path(folder) / "prepared")
-        torch.manual_seed(seed)
-        method = SimCLR(Encoder(3, 32, **settings["encoder"]), **settings[block])
-        views = kind(dataset.format, **settings[f"{block}.views"])
-        started = time.process_time()
-        train: dict[str, Any] = {**settings[f"{block}.train"], "epochs": epochs}
-        for _ in fit(method, views, dataset, CPU, seed, **train):
-            pass
-        seconds = time.process_time() - started
-        calibrate(method.encoder, dataset, dataset.pretraining_rows, CPU)
-        line = Line("views", kind.__name__)
-        scores(method.encoder, dataset, CPU, line)
-    found = ", ".join(f"{name} {value:.1f}" for name, value in line.values.items())
-    return f"{kind.__name__}, seed {seed}, {epochs} epochs: {found}; {seconds:.0f} s of the processor"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--table", type=Path, help="the guide that the table goes into")
-    parser.add_argument("--train", choices=ROWS, help="accuracies instead")
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    if asked.train:
-        print(trained(ROWS[asked.train], asked.epochs, asked.seed))
-        return
     device = torch.device(asked.device)
     on_gpu = device.type == "cuda"
     machine = torch.cuda.get_device_name(device) if on_gpu else f"{platform.machine()}, 1 thread, processor time"

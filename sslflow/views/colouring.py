@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sslflow.data.formats import ImageFormat
 from sslflow.views.strengths import Blur, Colour
 
+Change = Callable[[Tensor, Tensor], Tensor]
 LUMA = 0.299, 0.587, 0.114
 """Shares of red, green and blue in how bright a colour is (ITU-R BT.601)."""
 TINY = torch.finfo(torch.float32).tiny
@@ -60,9 +61,9 @@ def _away(other: Tensor, images: Tensor, amounts: Tensor) -> Tensor:
 def turned(images: Tensor, amounts: Tensor) -> Tensor:
     """Images `(n, 3, h, w)` whose hue is turned by `amounts` of the circle, `(n,)`, -0.5 to 0.5, red towards yellow.
 
-    In HSV: of each pixel the largest and the smallest of the three values stay, so a pixel's brightness changes. (A
-    rotation in YIQ is one matrix and leaves brightness alone, by which two views of an image are then known to belong
-    together: SimCLR learns less from it.)
+    In HSV: of each pixel the largest and the smallest of the three values stay, so that it becomes brighter or darker.
+    A rotation in YIQ would be one matrix, but would leave brightness as it is, by which two views of an image are then
+    known to belong together.
     """
     red, green, blue = images.unbind(dim=1)
     low = images.amin(dim=1)
@@ -101,6 +102,11 @@ def solarized(images: Tensor, happens: Tensor, lots: Tensor) -> Tensor:
     return torch.where(images < threshold.view(-1, 1, 1, 1), images, 1 - images)
 
 
+def drawn_order(count: int) -> list[int]:
+    """So many numbers, from 0, in an order by chance, from the host's generator."""
+    return torch.randperm(count).tolist()
+
+
 class Colouring(nn.Module):
     """Changes of colours, blur and inverted bright pixels, for images in [0, 1].
 
@@ -127,7 +133,7 @@ class Colouring(nn.Module):
     strengths: Tensor
     chances: Tensor
     taps: Tensor
-    changes = brightened, contrasted, saturated, turned
+    changes: tuple[Change, ...] = (brightened, contrasted, saturated, turned)
 
     def forward(self, images: Tensor) -> Tensor:
         """The changed images `(n, c, h, w)`, each by its own draw. Torch's global generator is asked once on the
@@ -137,7 +143,7 @@ class Colouring(nn.Module):
         happens = lots[:4] < self.chances.repeat_interleave(count // self.chances.shape[1], dim=1)
         if self.jitters:
             amounts = self.strengths * (2 * lots[4:8] - 1) * happens[0]
-            for place in torch.randperm(len(self.changed)).tolist():
+            for place in drawn_order(len(self.changed)):
                 number = self.changed[place]
                 images = self.changes[number](images, amounts[number])
         if self.greys and self.coloured:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import kornia.augmentation as K
 import pytest
 import torch
 from kornia.augmentation.random_generator import ResizedCropGenerator
+from scipy.stats import ks_2samp
 from torch import Tensor
 
 from sslflow.views.placing import RATIO, Places, Placing, shifted
@@ -46,6 +49,9 @@ def test_places_are_distributed_as_kornias(height, width, scale, ratio):
         a, b = ((one - theirs.mean(0)) ** power for one in (ours, theirs))
         error = ((a.var(0) + b.var(0)) / MANY).sqrt()
         assert ((a.mean(0) - b.mean(0)).abs() <= 4 * error + 1e-6).all()
+    for one, other in zip(ours.T, theirs.T, strict=True):
+        found: Any = ks_2samp(one.numpy(), other.numpy())
+        assert found.pvalue > 1e-3
     assert torch.equal(ours.amin(0), theirs.amin(0)) or scale[0] < 0.1
     assert (ours[:, :2] >= 0).all()
     assert (ours[:, 0] + ours[:, 2] <= width).all()
