@@ -20,7 +20,6 @@ import kornia.augmentation as K
 import torch
 from torch import Tensor, nn
 
-from benchmarks.gpu import synchronize
 from benchmarks.tables import show
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
@@ -95,6 +94,18 @@ def measured(side: int, batch: int, device: torch.device, rounds: int) -> dict[s
     return {name: statistics.median(of) for name, of in {**times, "step": steps}.items()}
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait for what the device has to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def machine(device: torch.device) -> str:
+    """What computes, and versions."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, 1 CPU thread"
+    return f"{name}; torch {torch.__version__}, Kornia {kornia.__version__}"
+
+
 def in_turn(runs: Mapping[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, list[float]]:
     """Seconds of each, after a turn that doesn't count."""
     clock = time.process_time if device.type == "cpu" else time.perf_counter
@@ -118,10 +129,9 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     device = torch.device(asked.device)
-    on_gpu = device.type == "cuda"
-    machine = torch.cuda.get_device_name(device) if on_gpu else f"{platform.machine()}, 1 thread, processor time"
+    clock = "" if device.type == "cuda" else ", of the processor's time"
     lines = [
-        f"{machine}; torch {torch.__version__}, Kornia {kornia.__version__}; medians of {asked.rounds} rounds.",
+        f"{machine(device)}; medians of {asked.rounds} rounds{clock}.",
         "",
         "| side | images | two views, ms | by Kornia, ms | Kornia : ours | step, ms | views : step | Kornia : step |",
         "|---|---|---|---|---|---|---|---|",

@@ -5,7 +5,9 @@ layers and with ours; accuracies of frozen features on the test images, by kNN a
 and the mean difference from Kornia's with the 95 % interval over seeds (Student's t of the differences, seed by seed:
 a seed is the weights at the start and the order of the images). The row `yiq` is ours with hue as a rotation in YIQ.
 
-Every run is kept in FOLDER/results.json as soon as it is done, and is not repeated: so a run that is stopped goes on.
+Every run is a file in FOLDER/runs as soon as it is done, and is not repeated: so what is stopped goes on, and several
+processes may share the seeds (`--part 0 4`, `--part 1 4` …); the table is of all that is there. The images are prepared
+in FOLDER once; `--seeds 0` does nothing else, for a machine that lacks what reads picture files.
 """
 
 from __future__ import annotations
@@ -24,16 +26,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from benchmarks.gpu import machine
 from benchmarks.tables import show
-from benchmarks.views import Kornias
+from benchmarks.views import Kornias, machine
 from sslflow.audiovisual.colours import TO_YIQ
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
 from sslflow.features.extract import calibrate, extract
-from sslflow.ingest.images.prepare import prepare
 from sslflow.methods.images.simclr import SimCLR
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import compute
@@ -72,6 +72,19 @@ def turned_in_yiq(images: Tensor, amounts: Tensor) -> Tensor:
 ROWS: dict[str, type[Views]] = {"kornia": Kornias, "ours": TwoViews, "yiq": InYIQ}
 
 
+def emoji(folder: Path) -> Dataset:
+    """The shipped emoji, prepared in the folder where they aren't yet."""
+    ready = folder.with_name("ready")
+    if not ready.exists():
+        # What reads picture files need not be installed where they have been brought along prepared.
+        from sslflow.ingest.images.prepare import prepare
+
+        workers = os.cpu_count() or 1
+        prepare(folder, lambda line: None, source="samples:emoji", image_size=32, channels=3, workers=workers)
+        ready.touch()
+    return Dataset(folder)
+
+
 def trained(kind: type[Views], dataset: Dataset, device: torch.device, seed: int, epochs: int) -> dict[str, float]:
     """Accuracies of one run in %, and its seconds."""
     block = "methods.simclr"
@@ -99,14 +112,14 @@ def trained(kind: type[Views], dataset: Dataset, device: torch.device, seed: int
     return {**found, "training, s": took, "all, s": time.perf_counter() - started}
 
 
-def table(runs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[str]:
+def table(runs: Mapping[str, Mapping[int, Mapping[str, float]]]) -> Iterator[str]:
     """Lines: each seed's accuracies, means, and differences from Kornia's, of `runs[row][seed]`."""
     rows = [row for row in ROWS if runs.get(row)]
-    seeds = sorted({int(seed) for row in rows for seed in runs[row]})
+    seeds = sorted({seed for row in rows for seed in runs[row]})
     yield f"| seed | {' | '.join(f'{row}, {kind}' for row in rows for kind in KINDS)} |"
     yield "|---|" + "---|" * (len(rows) * len(KINDS))
     for seed in seeds:
-        cells = [runs[row].get(str(seed), {}).get(kind, math.nan) for row in rows for kind in KINDS]
+        cells = [runs[row].get(seed, {}).get(kind, math.nan) for row in rows for kind in KINDS]
         yield f"| {seed} | {' | '.join('' if math.isnan(cell) else f'{cell:.1f}' for cell in cells)} |"
     means = [np.mean([run[kind] for run in runs[row].values()]) for row in rows for kind in KINDS]
     yield f"| mean | {' | '.join(f'{mean:.2f}' for mean in means)} |"
@@ -119,10 +132,22 @@ def table(runs: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Iterator[str
     yield f"{len(seconds)} runs, {np.median(seconds):.1f} s each (median)"
 
 
+def kept(folder: Path, what: Mapping[str, Any]) -> dict[str, dict[int, dict[str, float]]]:
+    """The runs there are: what was found, by row and seed. Ends the program where one is of something else."""
+    runs: dict[str, dict[int, dict[str, float]]] = {}
+    for file in sorted(folder.glob("*.json")):
+        run = json.loads(file.read_text(encoding="utf-8"))
+        other = {name: run[name] for name in what}
+        if other != what:
+            raise SystemExit(f"{file} is of {other}, not of {what}: take another --out")
+        runs.setdefault(run["row"], {})[run["seed"]] = run["found"]
+    return runs
+
+
 def difference(found: list[float]) -> str:
     """The mean of differences, and its interval where there are two or more."""
     if len(found) < 2:
-        return f"{len(found)} seeds in both: no interval"
+        return f"no interval: {len(found)} seeds in both, two or more are needed"
     half = stats.t.ppf(0.975, len(found) - 1) * np.std(found, ddof=1) / math.sqrt(len(found))
     mean = float(np.mean(found))
     return f"{mean:+.2f} points, 95 % interval {mean - half:+.2f} to {mean + half:+.2f}, {len(found)} seeds"
@@ -130,42 +155,39 @@ def difference(found: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for results.json, table.md and the images")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the runs and the images")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=["kornia", "ours"])
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--part", nargs=2, type=int, default=(0, 1), metavar=("WHICH", "OF"), help="of the seeds")
     parser.add_argument("--seconds", type=float, default=math.inf, help="after so many no further run is begun")
     parser.add_argument("--table", type=Path, help="the guide that the table goes into")
     asked = parser.parse_args()
-    if asked.seeds < 1 or asked.epochs < 1:
-        raise SystemExit("--seeds and --epochs are numbers of at least 1")
+    if asked.seeds < 0 or asked.epochs < 1:
+        raise SystemExit("--seeds is a number of at least 0, --epochs of at least 1")
+    if not 0 <= asked.part[0] < asked.part[1]:
+        raise SystemExit("--part is WHICH, from 0, of OF parts, such as 0 4")
+    torch.set_num_threads(1)
     begun = time.monotonic()
     try:
         device = compute(device=asked.device)
     except ValueError as error:
         raise SystemExit(str(error)) from None
+    dataset, (which, of) = emoji(asked.out / "prepared"), asked.part
     what = {"machine": machine(device), "epochs": asked.epochs}
-    file = asked.out / "results.json"
-    kept: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {**what, "runs": {}}
-    if {name: kept[name] for name in what} != what:
-        raise SystemExit(f"{file} is of {kept['epochs']} epochs on {kept['machine']}: take another folder for {what}")
-    prepared = asked.out / "prepared"
-    if not (asked.out / "ready").exists():
-        prepare(
-            prepared, lambda line: None, source="samples:emoji", image_size=32, channels=3, workers=os.cpu_count() or 1
-        )
-        (asked.out / "ready").touch()
-    dataset, runs = Dataset(prepared), kept["runs"]
-    for seed in range(asked.seeds):
+    for seed in range(which, asked.seeds, of):
         for row in asked.rows:
-            if str(seed) in runs.setdefault(row, {}) or time.monotonic() - begun > asked.seconds:
+            file = asked.out / "runs" / f"{row}-{seed}.json"
+            if file.exists() or time.monotonic() - begun > asked.seconds:
                 continue
-            runs[row][str(seed)] = found = trained(ROWS[row], dataset, device, seed, asked.epochs)
-            write_json(file, kept)
-            print(
-                f"{row}, seed {seed}: {', '.join(f'{name} {value:.1f}' for name, value in found.items())}", flush=True
-            )
+            found = trained(ROWS[row], dataset, device, seed, asked.epochs)
+            write_json(file, {**what, "row": row, "seed": seed, "found": found})
+            told = ", ".join(f"{name} {value:.1f}" for name, value in found.items())
+            print(f"{row}, seed {seed}: {told}", flush=True)
+    runs = kept(asked.out / "runs", what)
+    if not runs:
+        return
     title = f"`python -m benchmarks.views_accuracy`, {asked.epochs} epochs; {what['machine']}:"
     lines = [title, "", *table(runs)]
     show(lines, asked.table, "views-accuracy")

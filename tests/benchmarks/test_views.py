@@ -30,20 +30,20 @@ def test_all_three_are_measured() -> None:
 def test_differences_are_of_the_same_seeds_with_students_interval() -> None:
     runs = {
         "kornia": {
-            "0": {"linear": 50.0, "kNN": 40.0, "all, s": 2.0},
-            "1": {"linear": 60.0, "kNN": 40.0, "all, s": 2.0},
+            0: {"linear": 50.0, "kNN": 40.0, "all, s": 2.0},
+            1: {"linear": 60.0, "kNN": 40.0, "all, s": 2.0},
         },
         "ours": {
-            "0": {"linear": 51.0, "kNN": 40.0, "all, s": 2.0},
-            "1": {"linear": 63.0, "kNN": 40.0, "all, s": 2.0},
-            "2": {"linear": 90.0, "kNN": 90.0, "all, s": 2.0},
+            0: {"linear": 51.0, "kNN": 40.0, "all, s": 2.0},
+            1: {"linear": 63.0, "kNN": 40.0, "all, s": 2.0},
+            2: {"linear": 90.0, "kNN": 90.0, "all, s": 2.0},
         },
     }
     text = "\n".join(views_accuracy.table(runs))
     # Of 1 and 3 the mean is 2 and its standard error 1; t of one degree of freedom is 12.71.
     assert "ours - kornia, linear: +2.00 points, 95 % interval -10.71 to +14.71, 2 seeds" in text
     assert "| 2 |  |  | 90.0 | 90.0 |" in text
-    assert views_accuracy.difference([1.0]) == "1 seeds in both: no interval"
+    assert views_accuracy.difference([1.0]) == "no interval: 1 seeds in both, two or more are needed"
 
 
 def test_hue_in_yiq_leaves_brightness_alone() -> None:
