@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import gpu_methods, gpu_others, gpu_speed, gpu_training
+from benchmarks import gpu_methods, gpu_others, gpu_speed, gpu_subjects, gpu_training
 from benchmarks.gpu_report import ENDS, GOOD, Report
 from sslflow.runtime.device import compute
 
@@ -57,9 +57,9 @@ def main() -> None:
         if "training" in asked.parts:
             sets.begin(asked.threads)
         if "methods" in asked.parts:
-            sizes = gpu_methods.MINI if asked.mini else gpu_methods.FULL
+            sizes = gpu_subjects.MINI if asked.mini else gpu_subjects.FULL
             compiled = () if asked.mini else gpu_methods.COMPILED
-            gpu_methods.methods(report, device, sizes, gpu_methods.all_names(), compiled, asked.jobs)
+            gpu_methods.methods(report, device, sizes, gpu_subjects.all_names(), compiled, asked.jobs)
         sets.wait()
         if "speed" in asked.parts:
             gpu_speed.speeds(report, device, gpu_speed.SMALL if asked.mini else gpu_speed.FULL, asked.threads)

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu_methods import RECIPES, by_recipe
 from benchmarks.gpu_report import SEED, Line, Report
 from benchmarks.gpu_speed import synchronize
+from benchmarks.gpu_subjects import RECIPES, by_recipe
 from sslflow.data.dataset import Dataset
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.evaluation.knn import knn_predict
