@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing import get_context
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from sslflow.data.splits import TEST, TRAIN
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
 from sslflow.features.extract import calibrate, extract
+from sslflow.ingest.images.prepare import prepare
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import read
@@ -35,14 +35,6 @@ TRIAL = 2.0
 """Seconds of steps, after the first ones, from which it is reckoned how many epochs there is time for."""
 MOST = 400
 """Epochs."""
-PREPARE = """
-import json, sys
-from pathlib import Path
-from sslflow.ingest.images.prepare import prepare
-
-if __name__ == "__main__":
-    prepare(Path(sys.argv[1]), lambda line: None, **json.loads(sys.argv[2]))
-"""
 
 
 @dataclass(frozen=True)
@@ -61,27 +53,31 @@ SMALL = {"name": "resnet10", "width": 8, "stem_stride": 2}
 EMOJI = Set({"source": "samples:emoji", "image_size": 64, "channels": 3}, {"name": "resnet18", "stem_stride": 2})
 
 
+def _prepare(folder: Path, settings: dict[str, Any]) -> None:
+    prepare(folder, lambda line: None, **settings)
+
+
 class Sets:
     """Prepared sets by names; programs of their own prepare them meanwhile."""
 
     def __init__(self, folder: Path, asked: Mapping[str, Set]) -> None:
         self.folder, self.asked = folder, asked
-        self._running: dict[str, subprocess.Popen[bytes]] = {}
-        self._started = time.monotonic()
+        self._running: dict[str, SpawnProcess] = {}
+        self._started = 0.0
         self.seconds: dict[str, float] = {}
 
     def begin(self, workers: int) -> None:
         """Start to prepare all of them, in so many processes."""
-        file = self.folder / "prepare_set.py"
-        file.write_text(PREPARE)
+        self._started = time.monotonic()
         for name, one in self.asked.items():
-            settings = json.dumps({**one.settings, "workers": max(1, workers // len(self.asked))})
-            self._running[name] = subprocess.Popen([sys.executable, str(file), str(self._place(name)), settings])
+            settings = {**one.settings, "workers": max(1, workers // len(self.asked))}
+            self._running[name] = get_context("spawn").Process(target=_prepare, args=(self._place(name), settings))
+            self._running[name].start()
 
     def wait(self) -> None:
         """Until all are prepared, or could not be."""
-        for name, program in self._running.items():
-            program.wait()
+        for name, process in self._running.items():
+            process.join()
             self.seconds[name] = time.monotonic() - self._started
 
     def opened(self, name: str) -> Dataset:
