@@ -138,7 +138,8 @@ def test_speed_is_that_of_the_whole_step_beside_the_bare_one(tmp_path, eager):
         "stable_pretraining": "left out",
         "simclr, compiled": "done",
     }
-    for line in asked.lines[:2] + asked.lines[-1:]:
+    assert asked.lines[1].values["images/s"] > 0
+    for line in (asked.lines[0], asked.lines[-1]):
         found = line.values
         assert found["batch"] == SIMCLR.batch
         assert found["images/s"] > 0
