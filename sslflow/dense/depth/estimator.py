@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from sslflow.data.depth import DepthFacts
-from sslflow.dense.decoders import PixelDecoder, enlarged
+from sslflow.dense.decoders import MapDecoder, enlarged
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.stages import Stages
 
@@ -17,7 +17,7 @@ class DepthEstimator(nn.Module):
         """`facts` of the depth maps that are learnt from. Raises `ValueError` for an encoder that makes no map."""
         super().__init__()
         self.stages, self.facts = Stages(encoder), facts
-        self.decoder = PixelDecoder(self.stages.dims, self.stages.across, encoder.image_size, 1, width=width)
+        self.decoder = MapDecoder(self.stages.dims, self.stages.across, encoder.image_size, 1, width=width)
 
     @property
     def encoder(self) -> Encoder:
