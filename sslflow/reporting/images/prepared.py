@@ -93,8 +93,11 @@ def shape(format: AnyFormat) -> str:
 
 
 def annotated(dataset: Dataset, facts: Mapping[str, int]) -> list[str]:
-    """Sentences about masks, boxes and depth; none where there are none."""
-    return [*(_annotated(dataset, facts) if dataset.truth else ()), *_deep(dataset, facts)]
+    """Sentences about masks, boxes and depth, and how volumes are shown; none where there are none."""
+    told = [*(_annotated(dataset, facts) if dataset.truth else ()), *_deep(dataset, facts)]
+    if isinstance(dataset.format, VolumeFormat):
+        told.append("Pictures of a block are its middle axial slice, the front above, the right on the right.")
+    return told
 
 
 def _deep(dataset: Dataset, facts: Mapping[str, int]) -> Iterator[str]:
@@ -110,25 +113,23 @@ def _deep(dataset: Dataset, facts: Mapping[str, int]) -> Iterator[str]:
 
 
 def _annotated(dataset: Dataset, facts: Mapping[str, int]) -> Iterator[str]:
-    truth = dataset.truth
+    truth, solid = dataset.truth, isinstance(dataset.format, VolumeFormat)
     assert truth
     for kind, words in ANNOTATED.items():
         counts = {split: len(dataset.annotated_rows(split, kind)) for split in (TRAIN, TEST)}
         if any(counts.values()):
             names = truth.pixel_classes if kind == "mask" else truth.thing_classes
-            said = (
-                f"{counts[TRAIN]:,} {dataset.format.unit} to train on and {counts[TEST]:,} to test on have {words}, of "
-            )
+            said = f"{counts[TRAIN]:,} {dataset.format.unit} to train on and {counts[TEST]:,} to test on have "
             if kind == "mask":
-                parts = "voxels" if isinstance(dataset.format, VolumeFormat) else "pixels"
-                yield f"{said}{len(names):,} classes of {parts}: {', '.join(names)}."
+                has, parts = ("label volumes", "voxels") if solid else (words, "pixels")
+                yield f"{said}{has}, of {len(names):,} classes of {parts}: {', '.join(names)}."
                 continue
             things = truth.things(truth.rows(kind))
             labels = np.concatenate([np.empty(0, np.int64), *(one.labels[~one.ignored] for one in things)])
             of_class = np.bincount(labels, minlength=len(names)).tolist()
             empty = sum(not len(one.labels) for one in things)
             counted = summary(dict(zip(names, of_class, strict=True)))
-            yield f"{said}{counted}; {empty:,} of the {dataset.format.unit} show nothing."
+            yield f"{said}{words}, of {counted}; {empty:,} of the {dataset.format.unit} show nothing."
     wrong = [f"{facts[key]:,} {words}" for key, words in FLAWS.items() if facts.get(key)]
     if wrong:
         yield f"{'; '.join(wrong)}: data/prepared/annotations.csv."

@@ -44,6 +44,8 @@ def _of_labels(rows: Rows, fraction: float) -> str:
 
 def _tests(rows: Rows) -> str:
     counts = {metric: len(rows.found.rows(metric)) for metric in rows.metrics()}
+    if rows.found.volumes:
+        return f"{counts['miou']:,} whose voxels are labelled" if counts else ""
     told = [f"{counts[metric]:,} with {words}" for metric, words in rows.tasks.items() if counts.get(metric)]
     return " and ".join(told)
 
