@@ -43,7 +43,7 @@ from sslflow.audiovisual.plan import sections
 from sslflow.data.dataset import Dataset
 from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
-from sslflow.runtime.device import laid_out, place
+from sslflow.runtime.device import compute, laid_out, place
 from sslflow.runtime.files import read_json, write_json, write_text
 from sslflow.settings.params import load, read
 from sslflow.stages.pretrain import schemas
@@ -201,13 +201,15 @@ class Rivals:
         return tuple(laid_out(view, self.format) for view in self.views(self.fields))
 
     def bare(self) -> None:
-        """A step, and no more."""
+        """A step, and no more: as torch is when nothing is asked of it, repeatable or not."""
+        torch.use_deterministic_algorithms(False)
         self.updates.zero_grad()
         self.bare_loss(self.method, self.ready, self.rows).backward()
         if self.clip:
             nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.updates.step()
         self.method.after_step(0.5)
+        torch.use_deterministic_algorithms(True)
 
     def _compare(self, name: str) -> None:
         one, other = (copy.deepcopy(self.method) for _ in range(2))
@@ -285,8 +287,7 @@ def main() -> None:
     parser.add_argument("--measured", action="store_true", help="measure nothing, show what there is")
     parser.add_argument("--table", type=Path, help="write the table to this file, between its marks")
     asked = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
+    compute(device="cpu", threads=1)
     for family in FAMILIES:
         if asked.measured or (asked.methods and family.method not in asked.methods):
             continue
