@@ -9,9 +9,9 @@ In one run, in turns, on one thread of a CPU, with the data and the settings of 
 - *whole*: a step of the real training loop with its own views;
 - *views*: these alone.
 
-Ratios are medians over the rounds of the seconds of the processor that a step took, those of the thread that reads ahead
-among them: a machine that others use, too, hardly moves these. Losses of bare and real step are compared first. What
-has been measured by the same code is not measured again.
+Ratios are medians over the rounds of the seconds of the processor that a step took, those of the thread that reads
+ahead among them: a machine that others use, too, hardly moves these. Losses of bare and real step are compared first.
+What has been measured by the same code is not measured again.
 """
 
 from __future__ import annotations
@@ -19,93 +19,31 @@ from __future__ import annotations
 import argparse
 import copy
 import datetime
-import json
 import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import torch
-from ruamel.yaml import YAML
 from torch import Tensor, nn
 
 from benchmarks.bare import LOSSES
-from benchmarks.kept import ROOT, code_of, commit, hash_of, make, note, other_code
-from benchmarks.stages import run_python
+from benchmarks.families import CPU, FAMILIES, WORK, Family, assemble, prepare
+from benchmarks.kept import ROOT, code_of, commit, hash_of, note, other_code
 from benchmarks.tables import show
-from sslflow import paths
-from sslflow.audiovisual.ingredients import clip_rows, of_clips
-from sslflow.audiovisual.plan import sections
-from sslflow.data.dataset import Dataset
 from sslflow.data.fields import Fields
-from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import compute, laid_out, place
-from sslflow.runtime.files import read_json, write_json, write_text
-from sslflow.settings.params import load, read
-from sslflow.stages.pretrain import schemas
+from sslflow.runtime.files import read_json, write_json
 from sslflow.training.fit import fit
-from sslflow.training.ingredients import build, example_rows, of_examples
-from sslflow.training.method import Batch, Method
+from sslflow.training.method import Batch
 from sslflow.training.optim import make_optimizer
 
-WORK = Path("work/benchmarks/steps")
-CPU = torch.device("cpu")
-SECONDS, LEAST, MOST = 20.0, 15, 60
+SECONDS, LEAST, MOST = 15.0, 15, 60
 """For each method, and so many rounds."""
 EQUAL = 1e-4
 """Relative difference of a bare loss and the method's own: rounding."""
-VIT = {"name": "vit_tiny", "width": 64, "depth": 4, "patch_size": 4, "grid": 2}
-
-
-@dataclass(frozen=True)
-class Family:
-    """A method, and the recipe by which it is trained."""
-
-    name: str
-    method: str
-    recipe: str = "full"
-    encoder: dict[str, Any] = field(default_factory=dict)
-    """In place of the recipe's."""
-    kind: str = "images"
-
-    @property
-    def folder(self) -> Path:
-        """Where the recipe's examples are prepared."""
-        return WORK / self.recipe
-
-
-FAMILIES = (
-    Family("contrastive", "simclr"),
-    Family("without negatives", "byol"),
-    Family("clustering", "swav"),
-    Family("own teacher", "dino"),
-    Family("a teacher that exists", "distillation"),
-    Family("redundancy reduction", "barlow_twins"),
-    Family("masked images", "mae", encoder=VIT),
-    Family("reconstruction", "autoencoder"),
-    Family("pretext", "rotation"),
-    Family("dense", "densecl"),
-    Family("text", "masked_lm", "text", kind="text"),
-    Family("volumes", "simclr_3d", "volumes", kind="volumes"),
-    Family("captions", "clip", "captions"),
-    Family("depth", "depth_prediction", "depth"),
-    Family("clips", "alignment", "videos", kind="clips"),
-)
-
-
-@dataclass(frozen=True)
-class Made:
-    """What a step needs, as the recipe has it."""
-
-    method: Method
-    views: Any
-    dataset: Any
-    rows: Any
-    train: dict[str, Any]
 
 
 class Ready(nn.Module):
@@ -117,54 +55,6 @@ class Ready(nn.Module):
 
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
         return self.views
-
-
-def prepare(family: Family) -> None:
-    """The recipe's examples, by the pipeline's own stages."""
-    folder = family.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    text = StringIO()
-    YAML(typ="safe").dump(load(ROOT / f"recipes/{family.recipe}.yaml"), text)
-    write_text(folder / "params.yaml", text.getvalue())
-    samples = folder / paths.SAMPLES
-    samples.parent.mkdir(exist_ok=True)
-    if not samples.exists():
-        samples.symlink_to((ROOT / paths.SAMPLES).resolve(), target_is_directory=True)
-    clips = family.kind == "clips"
-    stages = [["clips", "instruments"]] if clips else [["scan"], ["prepare"]]
-
-    def run() -> None:
-        for words in stages:
-            run_python(["-m", f"sslflow.stages.{words[0]}", *words[1:]], folder, words[0], f"{family.recipe}, {words[0]}")
-
-    settings = load(folder / "params.yaml")
-    made_of = settings["clips" if clips else "data"]
-    make(folder / (paths.clips("instruments") if clips else paths.PREPARED), made_of, ("data", "ingest"), run)
-
-
-def assemble(family: Family) -> Made:
-    """Method and views with the recipe's settings, weights by chance."""
-    folder, name = family.folder, family.method
-    torch.manual_seed(0)
-    if family.kind == "clips":
-        settings, block = read(sections(name), folder / "params.yaml"), f"clip_methods.{name}"
-        clips = Dataset[Any](folder / paths.clips("instruments"))
-        kind = sections(name)[block]
-        rows, _ = clip_rows(kind, name, clips, 0.1, 0)
-        given = of_clips(clips, rows, settings["clip_encoders.picture"], settings["clip_encoders.sound"])
-        dataset, seen = clips, clips
-    else:
-        settings, block = read(schemas(name), folder / "params.yaml"), f"methods.{name}"
-        kind, dataset = schemas(name)[block], Dataset[Any](folder / paths.PREPARED)
-        rows, encoder = example_rows(kind, dataset), {**settings["encoder"], **family.encoder}
-        given = dict(of_examples(dataset, rows, encoder, text_encoder=settings.get(f"{block}.text_encoder", {})))
-        if name == "distillation":
-            given["teacher"] = lambda: Encoder(dataset.format.channels, dataset.format.size, name="resnet18", width=32)
-        seen = None
-    method = build(kind, given, settings[block])
-    views = kind.Views(dataset.format, **settings[f"{block}.views"])
-    seen = seen or dataset.for_views(views.resizes, CPU)
-    return Made(method, views, seen, rows, settings[f"{block}.train"])
 
 
 class Rivals:
@@ -249,8 +139,8 @@ def measure(family: Family) -> dict[str, Any]:
 
 def code(family: Family) -> dict[str, str]:
     """What a family's numbers come from."""
-    stage = "pretrain_clips" if family.kind == "clips" else "pretrain"
-    own = {name: hash_of(ROOT / f"benchmarks/{name}.py") for name in ("bare", "steps")}
+    stage = "pretrain_clips" if family.of_clips else "pretrain"
+    own = {name: hash_of(ROOT / f"benchmarks/{name}.py") for name in ("bare", "families", "steps")}
     return code_of([stage], f"sslflow.methods.{family.kind}.{family.method}") | own
 
 

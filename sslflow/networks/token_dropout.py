@@ -34,8 +34,8 @@ class TokenDropout(nn.Module):
         """To be called where each patch is needed. Raises `UnfitTokens` where some are left out."""
         if self.active:
             raise UnfitTokens(
-                f"{self.share:g} leaves out patches, and this method needs all of them: it looks at each, or hides "
-                "some itself; set it to 0"
+                f"token_dropout is {self.share:g}, and this method needs all patches: it looks at each, or hides some "
+                "itself; set it to 0"
             )
 
 

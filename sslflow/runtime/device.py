@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import torch
-import torch.utils.deterministic as fill
+import torch.utils.deterministic as repeatable
 from torch import Tensor, nn
 
 from sslflow import gpus, stagelog
@@ -46,7 +46,7 @@ def compute(*, device: str = "auto", threads: Natural = 0) -> torch.device:
         torch.use_deterministic_algorithms(True)
         # Else torch would write NaN to all memory that it takes, to show who reads what was never written: up to 6 %
         # of a step, and no other bits.
-        fill.fill_uninitialized_memory = False
+        repeatable.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     return chosen
 
 

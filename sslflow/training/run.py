@@ -143,7 +143,7 @@ class Run:
         except UnfitBatch as error:
             raise ValueError(f"{section}.batch_size: {error}") from None
         except UnfitTokens as error:
-            raise ValueError(f"{section}.token_dropout: {error}") from None
+            raise ValueError(f"{section}: {error}") from None
         except NonFiniteLoss as error:
             raise self._broken(str(error), section) from None
         finally:
