@@ -204,8 +204,8 @@ def leave_out(module: nn.Module, share: float) -> None:
     encoders = [one for one in module.modules() if isinstance(one, Encoder) and one.is_vit]
     if share and not encoders:
         raise UnfitTokens(
-            f"token_dropout is {share:g}, a share of the patches of a ViT, and no encoder of this method is one; set it "
-            "to 0, or encoder.name to vit_tiny"
+            f"token_dropout is {share:g}, a share of the patches of a ViT, and no encoder of this method is one; set "
+            "it to 0, or encoder.name to vit_tiny"
         )
     for encoder in encoders:
         encoder.dropout.share = share

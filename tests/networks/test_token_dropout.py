@@ -137,7 +137,7 @@ def test_methods_that_need_every_patch_refuse(name):
     if not case.method.encoder.is_vit:
         case.method.encoder = vit()
     case.method.encoder.dropout.share = 0.5
-    with pytest.raises(UnfitTokens, match="token_dropout is 0.5, and this method needs all patches"):
+    with pytest.raises(UnfitTokens, match=r"token_dropout is 0\.5, and this method needs all patches"):
         case.method.train().training_step(case.batch())
 
 
