@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sslflow.data.fields import Readable
 from sslflow.features.extract import extract
 from sslflow.networks.batch_norm import batch_norms
-from sslflow.networks.encoder import Encoder
+from sslflow.networks.encoder import Encoder, leave_out
 from sslflow.networks.shared_norm import share_norms
 from sslflow.runtime.device import MemoryFormat, Precision, laid_out, place
 from sslflow.runtime.distributed import rank, world_size
@@ -117,12 +117,14 @@ def fit(
     memory_format: MemoryFormat = "channels_last",
     compile: bool = False,
     resident: bool = False,
+    token_dropout: Below = 0.0,
 ) -> Iterator[Step]:
     """Train `method` on the pretraining images of `dataset`, or on the `rows` given, yielding after each step.
 
     `batch_size` counts images over all processes; a last batch that is not full is left out. `warmup` is a share of
     the steps, `clip` the largest gradient norm (0: none), `accumulate` the number of parts in which a batch passes
-    through the method, `compile` compiles the encoders, `resident` keeps all examples in the memory of the device;
+    through the method, `compile` compiles the encoders, `resident` keeps all examples in the memory of the device,
+    `token_dropout` is the share of patches that ViTs leave out, students and teachers, of each image others;
     `weight_decay` moves along half a cosine to `weight_decay_end` where one is given; `momentum` is that of SGD and
     LARS, `betas` are AdamW's, and with a `layer_decay` below 1 each layer of an encoder learns with so much of the rate
     of the layer above it. `resume` is a state that an earlier `Step` gave; the run then ends with the same bits as one
@@ -140,6 +142,7 @@ def fit(
     if world_size() > 1:
         share_norms(method, device)
     _require_company(method, data, accumulate)
+    leave_out(method, token_dropout)
     networks = [encoder.network for encoder in method.encoders.values()]
     apart = method.encoder.network if continued else None
     made = make_optimizer(method, optimizer, lr, weight_decay, momentum, betas, layer_decay, networks, apart)

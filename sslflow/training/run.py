@@ -15,6 +15,7 @@ import torch
 from annotated_types import Ge
 
 from sslflow.features.extract import NotFinite
+from sslflow.networks.token_dropout import UnfitTokens
 from sslflow.progress import Progress
 from sslflow.runtime.checkpoint import Checkpoint, fingerprint
 from sslflow.runtime.distributed import from_first, rank, world_size
@@ -141,6 +142,8 @@ class Run:
                     saved = now
         except UnfitBatch as error:
             raise ValueError(f"{section}.batch_size: {error}") from None
+        except UnfitTokens as error:
+            raise ValueError(f"{section}: {error}") from None
         except NonFiniteLoss as error:
             raise self._broken(str(error), section) from None
         finally:
