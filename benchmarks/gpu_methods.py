@@ -164,7 +164,7 @@ def methods(
     order = [*names, *(f"{name}, compiled" for name in compiled)]
     end = time.time() + report.left("methods")
     # Those that take longest first.
-    queue = sorted(names, key=lambda name: (name not in compiled, not name.startswith("clips")))
+    queue = sorted(names, key=lambda name: (name not in compiled, name.startswith("images")))
     work = functools.partial(compared, device=device, sizes=sizes, end=end)
     if jobs:
         # One method may bring down others in its process, which then get another.

@@ -27,7 +27,7 @@ BLOCKS = 5
 """Blocks of steps of which the median counts."""
 LEAST = 1.0
 """Seconds for which no line is begun."""
-ENDS = {"methods": 0.25, "speed": 0.63, "others": 0.68, "training": 1.0}
+ENDS = {"methods": 0.32, "speed": 0.66, "others": 0.7, "training": 1.0}
 """Share of the whole time at which a part ends at the latest."""
 WORDS = {
     "methods": "One step on the device and on the CPU, from the same weights and views, differences relative to the "
