@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -18,9 +19,7 @@ from sslflow.methods.text.word2vec import (
     MOST,
     Word2Vec,
     cbow_loss,
-    log_sigmoid,
     neighbours,
-    of_pairs,
     skip_gram_loss,
 )
 from sslflow.networks.language import Follows, follow_cross_entropy, word_cross_entropy
@@ -217,45 +216,57 @@ def slow(inner: Tensor, outer: Tensor, against: Tensor, words: Tensor, reach: Te
 
 
 @pytest.mark.parametrize("cbow", [False, True])
-def test_losses_of_neighbours_are_those_of_a_loop(cbow: bool) -> None:
+def test_losses_of_neighbours_and_their_gradients_are_those_of_a_loop(cbow: bool) -> None:
     torch.manual_seed(0)
     words = torch.tensor([[5, 6, 7, 8, 9, 5], [6, 9, 8, 0, 0, 0], [7, 0, 0, 0, 0, 0]])
     reach = torch.randint(1, 4, words.shape)
-    inner, outer = torch.randn(2, 3, 6, 4)
-    against = torch.randn(3, 5, 4)
-    near = neighbours(words, reach)
-    total, counts = (cbow_loss if cbow else skip_gram_loss)(inner, outer, against, near, 3)
-    torch.testing.assert_close(total / counts.sum(), slow(inner, outer, against, words, reach, 3, cbow))
+    inner, outer = torch.randn(2, 3, 6, 4, dtype=torch.float64)
+    given = inner.requires_grad_(), outer.requires_grad_(), torch.randn(3, 5, 4, dtype=torch.float64).requires_grad_()
+    near = neighbours(words, reach).double()
+    with torch.no_grad():
+        total, counts, *found = (cbow_loss if cbow else skip_gram_loss)(*given, near, 3)
+    wanted = slow(*given, words, reach, 3, cbow)
+    torch.testing.assert_close(total / counts.sum(), wanted.detach())
+    for one, other in zip(found, torch.autograd.grad(wanted * counts.sum(), given), strict=True):
+        torch.testing.assert_close(one, other)
 
 
-def test_word_vectors_move_by_the_sum_over_their_pairs_up_to_a_limit() -> None:
-    numbers, terms = torch.tensor([[5, 6], [5, 7]]), torch.tensor([[2.0, 1.0], [3.0, 4.0 * MOST]])
-    scaled = of_pairs(numbers, terms, 9, torch.tensor(100.0))(torch.ones(2, 2, 3))
-    assert torch.equal(scaled[..., 0], torch.tensor([[100.0, 100.0], [100.0, 25.0]]))
+def test_losses_stay_finite_where_a_sigmoid_does_not() -> None:
+    far = torch.full((1, 2, 1), 200.0)
+    for loss in (cbow_loss, skip_gram_loss):
+        found = loss(far, -far, far, torch.tensor([[[0.0, 1.0], [1.0, 0.0]]]), 3)
+        assert all(one.isfinite().all() for one in found)
 
 
-def test_a_step_of_word2vec_is_that_of_all_its_pairs(data: MemoryText) -> None:
-    """The gradient of rare words is that of the slow loss times its number of pairs, whatever the passages' lengths."""
+@pytest.mark.parametrize("architecture", ["skip_gram", "cbow"])
+def test_a_step_of_word2vec_is_that_of_all_its_pairs(
+    data: MemoryText, architecture: Literal["skip_gram", "cbow"]
+) -> None:
+    """The gradient of rare words is that of the slow loss times its number of terms, whatever the passages' lengths; of
+    a word in more terms than `MOST`, so many times their mean."""
     torch.manual_seed(0)
-    method = Word2Vec(data.format, dim=4)
+    method, cbow = Word2Vec(data.format, architecture=architecture, dim=4), architecture == "cbow"
     nn.init.normal_(method.contexts.weight)
-    words = torch.randint(5, data.format.vocabulary, (40, 6)) * (torch.arange(6) < torch.randint(1, 7, (40, 1)))
-    reach, drawn = torch.randint(1, 3, words.shape), torch.randint(5, data.format.vocabulary, (40, 9))
-    method.training_step(Batch((words, reach, drawn), torch.arange(40), 0.0))["loss"].backward()
-    found = [p.grad for p in method.parameters()]
+    nn.init.normal_(method.encoder.words.weight)
+    words = torch.randint(5, data.format.vocabulary, (90, 6)) * (torch.arange(6) < torch.randint(1, 7, (90, 1)))
+    words[:, 0] = 5
+    reach, drawn = torch.randint(1, 3, words.shape), torch.randint(6, data.format.vocabulary, (90, 9))
+    (3 * method.training_step(Batch((words, reach, drawn), torch.arange(90), 0.0))["loss"]).backward()
+    found = [method.encoder.words.weight.grad, method.contexts.weight.grad]
     method.zero_grad()
-    pairs = neighbours(words, reach).sum()
+    terms = neighbours(words, reach).sum(2)
+    terms = (terms > 0).float() if cbow else terms
     inner, outer, against = method.encoder.words(words), method.contexts(words), method.contexts(drawn)
-    (slow(inner, outer, against, words, reach, 5, cbow=False) * pairs).backward()
-    for one, parameter in zip(found, method.parameters(), strict=True):
-        torch.testing.assert_close(one, parameter.grad, rtol=1e-4, atol=1e-4)
-
-
-def test_the_logarithm_of_a_sigmoid_is_pytorchs() -> None:
-    logits = torch.tensor([-200.0, -80.0, -3.0, 0.0, 3.0, 80.0])
-    torch.testing.assert_close(log_sigmoid(logits)[1:], F.logsigmoid(logits)[1:], rtol=1e-5, atol=1e-6)
-    assert log_sigmoid(logits).isfinite().all()
-    assert torch.autograd.gradcheck(log_sigmoid, torch.randn(5, dtype=torch.float64, requires_grad=True))
+    (3 * slow(inner, outer, against, words, reach, 5, cbow) * terms.sum()).backward()
+    shares = torch.ones(2, data.format.vocabulary)
+    for number in range(5, data.format.vocabulary):
+        times = float(terms[words == number].sum())
+        chance = float(((drawn == number).sum(1) * terms.sum(1)).sum() * 5 / 9)
+        shares[:, number] = MOST / torch.tensor([times, times + chance]).clamp_min(MOST)
+    assert shares[0, 5] < 1 == shares[0].amax()
+    for one, share, table in zip(found, shares, (method.encoder.words, method.contexts), strict=True):
+        assert table.weight.grad is not None
+        torch.testing.assert_close(one, table.weight.grad * share[:, None], rtol=1e-4, atol=1e-4)
 
 
 def test_frequent_words_are_thinned_out_and_drawn_by_their_share() -> None:
