@@ -1,8 +1,8 @@
 """What the pipeline adds to the bare arithmetic, as ratios measured side by side: `python -m benchmarks.speed`.
 
 Each pair of rivals takes turns, so that a machine whose speed drifts treats both alike; the ratio is the median of the
-rounds' ratios. One CPU thread, the encoder and the method settings of recipes/full.yaml, real images from the fashion
-sample.
+rounds' ratios. One CPU thread, the encoder of recipes/full.yaml, real images from the fashion sample. Training steps:
+`benchmarks.steps`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,8 @@ from sslflow.data.normalise import Normalise
 from sslflow.features.extract import extract
 from sslflow.ingest.images.prepare import prepare
 from sslflow.networks.encoder import Encoder
-from sslflow.runtime.device import layout, place
-from sslflow.settings.params import Over, read
-from sslflow.training.fit import fit
-from sslflow.training.method import Batch, Method, find
+from sslflow.runtime.device import place
+from sslflow.settings.params import read
 from sslflow.views.images import TwoViews
 
 RECIPE = Path(__file__).resolve().parent.parent / "recipes/full.yaml"
@@ -56,40 +54,10 @@ def _seconds(run: Callable[[], Any]) -> float:
     return time.perf_counter() - started
 
 
-def build(name: str, dataset: Dataset) -> tuple[Method, Any, dict[str, Any]]:
-    """A method, its views and its training settings, as the recipe has them."""
-    kind, block = find(name), f"methods.{name}"
-    schemas = {block: kind, f"{block}.views": Over("views", kind.Views), f"{block}.train": Over("train", fit)}
-    settings = read({"encoder": Encoder, **schemas}, RECIPE)
-    encoder = Encoder(dataset.format.channels, dataset.format.size, **settings["encoder"])
-    return (
-        kind(encoder, **settings[block]),
-        kind.Views(dataset.format, **settings[f"{block}.views"]),
-        settings[f"{block}.train"],
-    )
-
-
-def pretraining(name: str, dataset: Dataset) -> tuple[float, float, float]:
-    """A step of `fit` beside forward and backward of the same method on views that lie in memory."""
-    method, views, train = build(name, dataset)
-    steps = fit(method, views, dataset, CPU, 0, **{**train, "epochs": 1000})
-    next(steps)
-    memory_format = layout(train.get("memory_format", "channels_last"))
-    fields = dataset.read(dataset.pretraining_rows[: train["batch_size"]])
-    ready = Batch(
-        tuple(view.contiguous(memory_format=memory_format) for view in views(fields)), torch.arange(len(fields)), 0.0
-    )
-
-    def bare() -> None:
-        method.zero_grad()
-        method.training_step(ready)["loss"].backward()
-
-    return ratio(lambda: next(steps), bare)
-
-
 def extraction(dataset: Dataset) -> tuple[float, float, float]:
     """Extraction from prepared files beside the encoder's forward pass on a tensor in memory."""
-    encoder = build("simclr", dataset)[0].encoder
+    settings = read({"encoder": Encoder}, RECIPE)["encoder"]
+    encoder = Encoder(dataset.format.channels, dataset.format.size, **settings)
     rows = np.arange(2048)
     place(encoder.eval(), CPU, "channels_last")
     images = Normalise(dataset.format.mean, dataset.format.std)(dataset.read(rows)["images"]).contiguous(
@@ -132,9 +100,6 @@ def main() -> None:
         dataset = Dataset(prepared)
         versions = f"Python {sys.version.split()[0]}, torch {torch.__version__}"
         print(f"{platform.machine()}, {versions}, 1 thread, median of {ROUNDS} rounds")
-        for name in ("rotation", "simclr", "barlow_twins"):
-            value, ours, bare = pretraining(name, dataset)
-            print(f"pretraining step {name:12}  {value:5.2f} x bare     ({1e3 * ours:.0f} ms, {1e3 * bare:.0f} ms)")
         value, ours, bare = extraction(dataset)
         print(f"extraction        {1 / value:17.2f} of bare    ({2048 / ours:.0f} img/s, {2048 / bare:.0f} img/s)")
         value, theirs, ours = augmentation(dataset)

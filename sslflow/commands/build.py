@@ -18,7 +18,7 @@ from sslflow.data.formats import AnyFormat, ClipFormat, ImageFormat, TextFormat,
 from sslflow.ingest.text.prepare import LENGTH, VOCABULARY
 from sslflow.ingest.videos.cut import Grid
 from sslflow.ingest.volumes.prepare import prepare as prepare_volumes
-from sslflow.networks.encoder import Encoder
+from sslflow.networks.encoder import Encoder, leave_out
 from sslflow.networks.saved import AnyEncoder, new_encoder
 from sslflow.settings.params import FILE, ParamsError, Schemas, checked, load, lookup, schema
 from sslflow.settings.sections import data_kind
@@ -67,7 +67,7 @@ def _examples(name: str, content: Mapping[str, Any]) -> None:
         "depth": lambda: DepthFacts(0.0, 1.0),
         "depth_encoder": lambda: _new(replace(form, channels=1), settings["encoder"]),
     }
-    build(kind, given, settings[block])
+    leave_out(build(kind, given, settings[block]), settings[f"{block}.train"].get("token_dropout", 0.0))
     kind.Views(form, **settings[f"{block}.views"])
 
 
@@ -102,7 +102,7 @@ def _clips(name: str, content: Mapping[str, Any]) -> None:
     }
     _ = grid.samples
     kind.Views(form, **settings[f"{block}.views"])
-    build(kind, given, settings[block])
+    leave_out(build(kind, given, settings[block]), settings[f"{block}.train"].get("token_dropout", 0.0))
 
 
 def _encoder(channels: int, size: int, settings: Mapping[str, Any]) -> Encoder:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sslflow.networks.given import Brought, Given
+from sslflow.networks.token_dropout import TokenDropout, UnfitTokens, averages
 from sslflow.settings.params import Count, Natural, closest
 
 SMALL_RESNETS = {"resnet10": (1, 1, 1, 1), "resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3)}
@@ -65,7 +66,8 @@ class Encoder(nn.Module):
             "grid": grid,
         }
         self.channels, self.image_size, self.given, self.facts = channels, image_size, given, {}
-        self.pool: nn.Module | None = None
+        self.pool: nn.Sequential | None = None
+        self.dropout = TokenDropout()
         self.brought: nn.Module = nn.Identity()
         if given:
             self.settings["given"] = asdict(given)
@@ -90,16 +92,28 @@ class Encoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features `(n, dim)` of normalised images `(n, channels, height, width)`."""
+        if self.dropout.active:
+            return self._of_some_patches(self.brought(images))
         return self.network(self.brought(images)) if self.pool is None else self.pool(self.map(images))
+
+    def _of_some_patches(self, images: Tensor) -> Tensor:
+        places = self.network.patch_embed.dynamic_feat_size(images.shape[-2:])
+        kept = self.dropout.kept(len(images), places[0] * places[1], images.device)
+        tokens = self._tokens(self.network.patch_embed(images), kept)
+        if self.pool is None:
+            return self.network.forward_head(tokens)
+        return averages(tokens[:, self.network.num_prefix_tokens :], kept, places, self.pool[0]).flatten(1)
 
     def map(self, images: Tensor) -> Tensor:
         """The last map, before features are averaged from it, `(n, map_dim, rows, columns)`; of a ViT its patches.
         Raises `ValueError` for the few of timm's networks that have none."""
+        self.dropout.require_all()
         images = self.brought(images)
         return self._map(self.network.forward_features(images), images)
 
     def features_and_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What the encoder itself gives and `map`, by one pass through the network."""
+        self.dropout.require_all()
         images = self.brought(images)
         return self._both(self.network.forward_features(images), images)
 
@@ -142,6 +156,7 @@ class Encoder(nn.Module):
 
         With `keep`, int64 `(n, k)`, all other patches are left out from the start, and cost nothing.
         """
+        self.dropout.require_all()
         return self._tokens(self.network.patch_embed(self.brought(images)), keep)
 
     def _tokens(self, patches: Tensor, keep: Tensor | None = None) -> Tensor:
@@ -155,6 +170,7 @@ class Encoder(nn.Module):
     def masked(self, images: Tensor, hidden: Tensor, mask_token: Tensor) -> tuple[Tensor, Tensor]:
         """`features_and_map` of a ViT that sees the mask token, `(width,)`, in place of the patches that are `hidden`,
         bool `(n, patches)`, row by row."""
+        self.dropout.require_all()
         images = self.brought(images)
         patches = self.network.patch_embed(images)
         places = hidden.view(*patches.shape[:-1], 1)
@@ -181,6 +197,18 @@ class Encoder(nn.Module):
         by_class = first and self.pool is None and self.network.global_pool == "token"
         asking = weights[:, :1] if by_class else weights[:, first:]
         return asking[:, :, first:].mean(dim=1).unflatten(1, (rows, columns))
+
+
+def leave_out(module: nn.Module, share: float) -> None:
+    """Have all ViTs within leave out so much of their patches in training. Raises `UnfitTokens` where there is none."""
+    encoders = [one for one in module.modules() if isinstance(one, Encoder) and one.is_vit]
+    if share and not encoders:
+        raise UnfitTokens(
+            f"token_dropout is {share:g}, a share of the patches of a ViT, and no encoder of this method is one; set "
+            "it to 0, or encoder.name to vit_tiny"
+        )
+    for encoder in encoders:
+        encoder.dropout.share = share
 
 
 def _small_resnet(channels: int, name: str, width: int, stem_stride: int) -> nn.Module:

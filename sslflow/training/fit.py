@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from sslflow.data.fields import Readable
 from sslflow.features.extract import extract
 from sslflow.networks.batch_norm import batch_norms
-from sslflow.networks.encoder import Encoder
+from sslflow.networks.encoder import Encoder, leave_out
 from sslflow.networks.shared_norm import share_norms
 from sslflow.runtime.device import MemoryFormat, Precision, laid_out, place
 from sslflow.runtime.distributed import rank, world_size
@@ -60,6 +60,17 @@ class State:
         self.method, self.optimizer, self.steps = method, optimizer, steps
         self.done = 0
         self.loss = torch.zeros(())
+        self._finite = torch.ones((), dtype=torch.bool)
+        self._arrived: torch.cuda.Event | None = None
+
+    def ended(self, step: int, loss: Tensor) -> None:
+        """So many steps are done, the last one with this loss."""
+        self.done, self.loss, self._finite = step, loss, loss.isfinite()
+        if loss.is_cuda:
+            # Sent now: asked for later, the answer would queue behind all that the device has got to do since.
+            self._finite = self._finite.to("cpu", non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
 
     def load(self, saved: dict[str, Any]) -> None:
         """Go back to what `save` gave."""
@@ -74,7 +85,9 @@ class State:
 
     def require_finite(self) -> None:
         """Raises `NonFiniteLoss` if the last loss is not finite."""
-        if not self.loss.isfinite():
+        if self._arrived:
+            self._arrived.synchronize()
+        if not self._finite:
             raise NonFiniteLoss(f"the loss is {self.loss.item()} at step {self.done} of {self.steps}")
 
 
@@ -104,12 +117,14 @@ def fit(
     memory_format: MemoryFormat = "channels_last",
     compile: bool = False,
     resident: bool = False,
+    token_dropout: Below = 0.0,
 ) -> Iterator[Step]:
     """Train `method` on the pretraining images of `dataset`, or on the `rows` given, yielding after each step.
 
     `batch_size` counts images over all processes; a last batch that is not full is left out. `warmup` is a share of
     the steps, `clip` the largest gradient norm (0: none), `accumulate` the number of parts in which a batch passes
-    through the method, `compile` compiles the encoders, `resident` keeps all examples in the memory of the device;
+    through the method, `compile` compiles the encoders, `resident` keeps all examples in the memory of the device,
+    `token_dropout` is the share of patches that ViTs leave out, students and teachers, of each image others;
     `weight_decay` moves along half a cosine to `weight_decay_end` where one is given; `momentum` is that of SGD and
     LARS, `betas` are AdamW's, and with a `layer_decay` below 1 each layer of an encoder learns with so much of the rate
     of the layer above it. `resume` is a state that an earlier `Step` gave; the run then ends with the same bits as one
@@ -127,6 +142,7 @@ def fit(
     if world_size() > 1:
         share_norms(method, device)
     _require_company(method, data, accumulate)
+    leave_out(method, token_dropout)
     networks = [encoder.network for encoder in method.encoders.values()]
     apart = method.encoder.network if continued else None
     made = make_optimizer(method, optimizer, lr, weight_decay, momentum, betas, layer_decay, networks, apart)
@@ -163,9 +179,9 @@ def fit(
                 nn.utils.clip_grad_norm_(parameters, clip)
             state.optimizer.step()
             method.after_step((step + 1) / steps)
-            # Of the step before: by now the device has this one to do while the processor waits for the number.
+            # Of the step before: by now the device has this one to do while the processor waits for the answer.
             state.require_finite()
-            state.done, state.loss = step + 1, losses["loss"]
+            state.ended(step + 1, losses["loss"])
             yield Step(step + 1, steps, data.batch_size, (step + 1) / data.steps, rate, losses, state.save)
     state.require_finite()
 

@@ -253,6 +253,7 @@ BUILT = [
     ({"encoder": {"name": "vit_tiny", "width": 40}}, "methods.simclr: encoder.width 40 does not divide"),
     ({"encoder": {"name": "vit_tiny", "patch_size": 64}}, "methods.simclr: encoder.patch_size 64 is larger"),
     ({"encoder__grid": 0}, "methods.simclr: encoder.grid is 0"),
+    ({"train__token_dropout": 0.5}, "methods.simclr: token_dropout is 0.5, a share of the patches of a ViT"),
     ({"run__clip_methods": ["synchrony"], "clip_views__window": 9.0}, "clip_methods.synchrony: "),
     ({"clips__instruments__seconds": 0.3, "clips__instruments__fps": 7}, "clip_methods.alignment: clips: 0.3 s of 7"),
 ]  # fmt: skip
