@@ -74,8 +74,8 @@ class CropView(Views):
 class TwoViews(Views):
     """Two independent views of every image: crop, flip, colours, blur, as in SimCLR (arXiv:2002.05709).
 
-    Brightness, contrast, saturation and greys are torchvision's, hue turns in YIQ (`Colouring`). Hue, saturation and
-    turning grey exist for images of three channels only.
+    Colours change as torchvision's ColorJitter changes them (`Colouring`). Hue, saturation and turning grey exist for
+    images of three channels only.
     """
 
     crops: ClassVar[int] = 2

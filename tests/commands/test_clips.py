@@ -124,7 +124,7 @@ def test_views_come_back_with_the_settings_that_they_had(tmp_path):
     save_method(method, file, facts_of("alignment", method, FORMAT, {"projector": (8, 8)}, held))
     _, views = load_method(file)
     assert (views.window, views.sound) == (0.5, Sound(gain=3.0))
-    assert "scale=(0.9, 1.0)" in repr(views.place)
+    assert views.placing.scale == (0.9, 1.0)
     save_method(method, file, facts_of("alignment", method, FORMAT, {"projector": (8, 8)}, {"smallest_crop": 0.9}))
     with pytest.raises(ParamsError, match=r"views\.smallest_crop: unknown"):
         load_method(file)

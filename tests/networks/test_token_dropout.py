@@ -18,7 +18,8 @@ from sslflow.networks.encoder import Encoder, leave_out
 from sslflow.networks.token_dropout import UnfitTokens, averages
 from sslflow.training.fit import fit
 from sslflow.training.run import Journal, Run
-from sslflow.views.images import Local, MultiCrop
+from sslflow.views.images import MultiCrop
+from sslflow.views.strengths import Local
 from tests.cases import image_case
 
 CPU = torch.device("cpu")
