@@ -32,7 +32,7 @@ from sslflow.runtime.rng import derive
 from sslflow.training.fit import fit
 
 WORK = Path("work/benchmarks/token_dropout")
-RUNS = ((0.0, 1), (0.5, 1), (0.5, 2), (0.75, 1), (0.75, 4))
+RUNS = ((0.0, 1), (0.5, 1), (0.5, 2), (0.75, 1), (0.75, 3))
 """Shares and epochs."""
 BATCH, ROUNDS = 64, 9
 
