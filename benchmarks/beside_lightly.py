@@ -41,6 +41,7 @@ from benchmarks.kept import code_of, commit, make, note, other_code
 from benchmarks.methods import ENCODERS
 from benchmarks.tables import show
 from sslflow.data.dataset import Dataset
+from sslflow.data.formats import ImageFormat
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
 from sslflow.features.extract import extract
@@ -87,7 +88,7 @@ class Theirs(nn.Module):
         self.encoder, self.settings = encoder, settings
         self.step: Step = getattr(self, f"_{name}")(encoder.dim, **settings)
 
-    def _simclr(self, dim: int, *, projector: tuple[int, ...], temperature: float) -> Step:
+    def _simclr(self, dim: int, *, projector: tuple[int, ...], temperature: float, **_: Any) -> Step:
         self.head = heads.SimCLRProjectionHead(dim, projector[0], projector[1])
         loss = losses.NTXentLoss(temperature)
         return lambda views, _: loss(*(self.head(self.encoder(view)) for view in views))
@@ -216,10 +217,10 @@ class Theirs(nn.Module):
         return self.teacher(view)
 
 
-def transform_of(name: str, dataset: Dataset, views: dict[str, Any]) -> Callable[[Image.Image], Any]:
-    """Lightly's transform for a method, as strong as ours on grey images, which have no saturation and hue."""
-    size = dataset.format.size
-    normalize = {"mean": list(dataset.format.mean), "std": list(dataset.format.std)}
+def transform_of(name: str, form: ImageFormat, views: dict[str, Any]) -> Callable[[Image.Image], Any]:
+    """Lightly's transform for a method, as strong as ours; grey images have no saturation and hue."""
+    size, coloured = form.size, form.channels == 3
+    normalize = {"mean": list(form.mean), "std": list(form.std)}
     if name == "mae":
         return transforms.MAETransform(size, min_scale=0.6, normalize=normalize)
     colour, blur, smallest = views["colour"], views["blur"].p, views["crop"].smallest
@@ -229,9 +230,9 @@ def transform_of(name: str, dataset: Dataset, views: dict[str, Any]) -> Callable
         "cj_strength": 1.0,
         "cj_bright": colour.brightness,
         "cj_contrast": colour.contrast,
-        "cj_sat": 0.0,
-        "cj_hue": 0.0,
-        "random_gray_scale": 0.0,
+        "cj_sat": colour.saturation if coloured else 0.0,
+        "cj_hue": colour.hue if coloured else 0.0,
+        "random_gray_scale": colour.grey if coloured else 0.0,
         "normalize": normalize,
     }
     if name in ("dino", "swav"):
@@ -278,7 +279,7 @@ def theirs(name: str, seed: int, dataset: Dataset, epochs: int) -> tuple[Encoder
 
 def _plain_loop(name: str, method: Theirs, dataset: Dataset, settings: dict[str, Any], epochs: int) -> Iterator[None]:
     train = settings["train"]
-    pictures = Pictures(dataset, transform_of(name, dataset, settings["views"]))
+    pictures = Pictures(dataset, transform_of(name, dataset.format, settings["views"]))
     loader = DataLoader(pictures, batch_size=train["batch_size"], shuffle=True, drop_last=True)
     updates = make_optimizer(method, train["optimizer"], train["lr"], train["weight_decay"], train.get("momentum", 0.9))
     steps, done = epochs * len(loader), 0

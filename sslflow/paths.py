@@ -45,7 +45,7 @@ MAKERS = {
         **dict.fromkeys(("segmented", "segmenters"), "segment"),
         **dict.fromkeys(("detected", "detectors"), "detect"),
         "matched": "match",
-        "depths": "depth",
+        **dict.fromkeys(("depths", "estimators"), "depth"),
         "language": "language",
         "segmented_volumes": "segment_volumes",
         "adapted": "adapt",
@@ -202,6 +202,11 @@ def matched(name: str, seed: int) -> Path:
 def depths(name: str, seed: int) -> Path:
     """The folder with how far away a row took the pixels of the test images to be: errors, maps."""
     return ARTIFACTS / "depths" / run_name(name, seed)
+
+
+def estimator(name: str, seed: int) -> Path:
+    """The model of depth that a row learnt from the largest share of the maps, safetensors."""
+    return ARTIFACTS / "estimators" / f"{run_name(name, seed)}.safetensors"
 
 
 def language(name: str, seed: int) -> Path:

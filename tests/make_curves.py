@@ -54,7 +54,8 @@ from sslflow.training.fit import fit
 from sslflow.training.ingredients import build, of_examples
 from sslflow.training.method import Batch, Choices, Losses, Method
 from sslflow.training.run import first_row, row
-from sslflow.views.images import Blur, Crop, Local, rgb_from_lab
+from sslflow.views.images import rgb_from_lab
+from sslflow.views.strengths import Blur, Crop, Local
 from sslflow.views.tiles import Tiles
 from tests.cases import a_teacher
 from tests.conftest import ROOT, first_images, write_dataset

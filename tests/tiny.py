@@ -151,8 +151,8 @@ def processes_in(folder: Path) -> list[str]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    """Whether `condition()` comes true within some seconds."""
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> bool:
+    """Whether `condition()` comes true within some seconds: many, for a machine may be busy."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():

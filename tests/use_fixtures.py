@@ -6,8 +6,10 @@ from typing import Any
 
 import torch
 
+from sslflow.data.depth import DepthFacts
 from sslflow.data.formats import ImageFormat
 from sslflow.dense.boxes.detector import Detector
+from sslflow.dense.depth.estimator import DepthEstimator
 from sslflow.dense.masks.segmenter import Segmenter
 from sslflow.networks.encoder import Encoder
 
@@ -31,7 +33,7 @@ def small(name: str = "resnet10", channels: int = 3, side: int = 16, **settings:
 
 
 def placing_facts(kind: str, fit: str = "crop") -> dict[str, Any]:
-    """What the stages write into the files of segmenters and detectors."""
+    """What the stages write into the files of segmenters, detectors and estimators."""
     how = {"protocol": "tuned", "fraction": 0.1}
     return {"images": {**IMAGES, "fit": fit}, kind: how, "run": RUN, "data": DATA}
 
@@ -44,6 +46,16 @@ def segmenter(fit: str = "crop", side: int = 16, width: int = 4) -> Segmenter:
     for weights in model.decoder.parameters():
         torch.nn.init.normal_(weights)
     model.facts = placing_facts("segmenter", fit)
+    return model
+
+
+def estimator(fit: str = "crop", side: int = 16) -> DepthEstimator:
+    """An estimator of depth by random weights, of a few metres."""
+    torch.manual_seed(1)
+    form = ImageFormat(3, side, tuple(IMAGES["mean"]), tuple(IMAGES["std"]))
+    model = DepthEstimator(small(side=side), DepthFacts(1.1, 0.3), form, width=4).eval()
+    torch.nn.init.normal_(model.decoder.last.weight)
+    model.facts = placing_facts("estimator", fit)
     return model
 
 

@@ -21,7 +21,8 @@ from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, place
 from sslflow.runtime.rng import generator, permutation
 from sslflow.settings.params import Count
-from sslflow.views.images import Blur, Colour, Crop, TwoViews
+from sslflow.views.images import TwoViews
+from sslflow.views.strengths import Blur, Colour, Crop
 
 FEWEST_CLASSES = 5
 """Of the source, so that with classes left out on either side three are left to tell apart."""

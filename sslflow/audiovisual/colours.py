@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from sslflow.views.images import Colour
+from sslflow.views.strengths import Colour
 
 TO_YIQ = torch.tensor(
     [[0.299, 0.587, 0.114], [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]], dtype=torch.float64

@@ -6,14 +6,16 @@ from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sslflow.audiovisual.colours import Colours
 from sslflow.audiovisual.spectrogram import LogMel
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ClipFormat
 from sslflow.settings.params import Count, Fraction, NonNegative, Positive
-from sslflow.views.images import Colour, Crop, Views, placing
+from sslflow.views.images import Views
+from sslflow.views.placing import Placing
+from sslflow.views.strengths import Colour, Crop
 
 CROP = Crop(smallest=0.6)
 COLOUR = Colour(brightness=0.3, contrast=0.3, saturation=0.3, hue=0.05, grey=0.0)
@@ -59,7 +61,7 @@ class ClipViews(Views):
                 f"a window of {window:g} s does not fit into clips of {format.seconds:g} s: set it smaller"
             )
         self.format, self.window, self.sound = format, window, sound
-        self.place = nn.Sequential(*placing(format.side, (crop.smallest, 1.0), flip))
+        self.placing = Placing(format.side, (crop.smallest, 1.0), flip)
         self.colours = Colours(colour)
         self.log_mel = LogMel(format.rate)
 
@@ -90,8 +92,9 @@ class ClipViews(Views):
         if self.training:
             # As channels of one image, all frames of a window get the same crop.
             together = frames.flatten(1, -3) if frames.ndim == 5 else frames
-            placed = self.place(together.float() / 255).reshape(flat.shape)
-            flat = self.colours(placed) * 255
+            places = self.placing.draw(len(together), *together.shape[2:], device=together.device)
+            placed = places.shown(together.float() / 255, corners=True)
+            flat = self.colours(placed.view(flat.shape)) * 255
         return self.normalise(flat).unflatten(0, frames.shape[:-3])
 
     def sounds(self, fields: Fields, starts: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 
 Commands = Any
 """What argparse's `add_subparsers` gives, which has no public type."""
-USES = ("embed", "search", "select", "segment", "detect", "export")
+USES = ("embed", "search", "select", "segment", "detect", "depth", "export")
 """The commands of `of_uses`."""
 
 
@@ -68,7 +68,7 @@ def of_av(commands: Commands) -> None:
 
 
 def of_uses(commands: Commands) -> None:
-    """The commands that put an encoder, a segmenter or a detector to use."""
+    """The commands that put an encoder, or what learnt on its maps, to use."""
     encoder = "a run such as simclr-0, a file, package:NAME or timm:NAME"
     embedded = commands.add_parser("embed", help="features of all images of a folder, by any encoder; no training")
     embedded.add_argument("folder", type=Path, help="folder with images, at any depth")
@@ -114,7 +114,10 @@ def of_uses(commands: Commands) -> None:
     boxed = commands.add_parser("detect", help="the things in all images of a folder, as boxes in COCO's JSON")
     boxed.add_argument("-o", "--output", type=Path, default=Path("detections.json"), help="file that is written")
     boxed.add_argument("--score", type=float, default=0.3, help="of a thing at least; 0: all (default: 0.3)")
-    for used, room in ((masked, "segmenters"), (boxed, "detectors")):
+    far = commands.add_parser("depth", help="how far away each pixel of all images of a folder is, as depth maps")
+    far.add_argument("-o", "--output", type=Path, default=Path("depths"), help="folder that is written")
+    far.add_argument("--scale", type=float, default=0.001, help="metres from one value to the next (default: 0.001)")
+    for used, room in ((masked, "segmenters"), (boxed, "detectors"), (far, "estimators")):
         used.add_argument("folder", type=Path, help="folder with images, at any depth")
         used.add_argument("--model", required=True, help=f"a run such as simclr-0, of artifacts/{room}, or a file")
         used.add_argument("--force", action="store_true", help="replace what was written there before")

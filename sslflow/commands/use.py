@@ -1,4 +1,4 @@
-"""`sslflow embed`, `search`, `select`, `segment`, `detect` and `export`: models put to use."""
+"""`sslflow embed`, `search`, `select`, `segment`, `detect`, `depth` and `export`: models put to use."""
 
 from __future__ import annotations
 
@@ -9,16 +9,18 @@ from pathlib import Path
 
 import torch
 
+from sslflow.data.formats import any_one
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.runtime.device import compute, usable
 from sslflow.use.by_text import open_matcher, search_by_text
+from sslflow.use.depth import depth_folder
 from sslflow.use.detect import detect_folder
 from sslflow.use.embed import embed_folder
 from sslflow.use.encoder import open_encoder
 from sslflow.use.export import export
 from sslflow.use.export_places import export_placing
 from sslflow.use.folder import Done
-from sslflow.use.models import KINDS, held_by, open_detector, open_segmenter
+from sslflow.use.models import KINDS, held_by, open_detector, open_estimator, open_segmenter
 from sslflow.use.search import encoder_of, facts_of, search, write_sheet
 from sslflow.use.segment import segment_folder
 from sslflow.use.select import select, write_selected, write_selected_sheet
@@ -33,8 +35,16 @@ def tell(line: str) -> None:
 
 def carry_out(asked: argparse.Namespace) -> None:
     """One of the commands. Raises `ValueError` for what can't be done."""
-    resumed, sized = ("embed", "segment", "detect"), ("embed", "export")
-    uses = {"embed": embed, "search": look_for, "select": choose, "segment": mask, "detect": box, "export": hand_on}
+    resumed, sized = ("embed", "segment", "detect", "depth"), ("embed", "export")
+    uses = {
+        "embed": embed,
+        "search": look_for,
+        "select": choose,
+        "segment": mask,
+        "detect": box,
+        "depth": measure,
+        "export": hand_on,
+    }
     try:
         uses[asked.command](asked)
     except KeyboardInterrupt:
@@ -119,6 +129,14 @@ def box(asked: argparse.Namespace) -> None:
     print(f"{asked.output}: {of} in {done.images} images{_besides(done)}")
 
 
+def measure(asked: argparse.Namespace) -> None:
+    """Depth maps of a folder."""
+    device, model = _device(asked.device), open_estimator(asked.model, _sixteen_bit(asked.sixteen_bit))
+    kept = {"scale": asked.scale, "force": asked.force, "batch": asked.batch, "workers": asked.workers}
+    done = depth_folder(asked.folder, model, asked.output, device, tell, **kept)
+    print(f"{asked.output}: depth of {done.images} images, in steps of {asked.scale:g} m{_besides(done)}")
+
+
 def hand_on(asked: argparse.Namespace) -> None:
     """A file for other programs, with a card."""
     file = Path(asked.encoder)
@@ -130,6 +148,8 @@ def hand_on(asked: argparse.Namespace) -> None:
         card, apart = export(encoder, asked.to, asked.output)
         print(f"{asked.output}: {asked.to}, {apart:.1e} of the largest feature from the original; its card: {card}")
         return
+    if kind == "estimator":
+        raise ValueError(f"{asked.encoder}: holds an estimator of depth, and only its encoder can be handed on")
     if asked.side or asked.network:
         raise ValueError(f"a {kind} knows its network and the size of its images: leave out --side and --network")
     model = open_segmenter(asked.encoder) if kind == "segmenter" else open_detector(asked.encoder)
@@ -139,8 +159,9 @@ def hand_on(asked: argparse.Namespace) -> None:
 
 def _refuse_another(name: str) -> None:
     """Raises `ValueError` for a file of another model than an encoder."""
-    if Path(name).is_file() and (held := held_by(Path(name))) in KINDS:
-        raise ValueError(f"{name}: expected an encoder, found a {held}")
+    held = held_by(Path(name)) if Path(name).is_file() else None
+    if held and held in KINDS:
+        raise ValueError(f"{name}: expected an encoder, found {any_one(held)}")
 
 
 def _besides(done: Done) -> str:

@@ -108,6 +108,11 @@ def singular(unit: str) -> str:
     return unit.removesuffix("s")
 
 
+def any_one(unit: str) -> str:
+    """The same with its article: `an image`, `a block`."""
+    return f"{'an' if unit[0] in 'aeiou' else 'a'} {singular(unit)}"
+
+
 def described(format: AnyFormat, classes: Sequence[str]) -> dict[str, Any]:
     """What `dataset.json` says of a data set at the least."""
     return {"kind": format.kind, "format": asdict(format), "classes": list(classes)}

@@ -1,4 +1,4 @@
-"""What makes a value for each pixel of an encoder's maps."""
+"""What makes a value for each pixel, or voxel, of an encoder's maps."""
 
 from __future__ import annotations
 
@@ -9,21 +9,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
+NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+"""By how many axes maps have: of images two, of volumes three."""
 
-class LinearPixels(nn.Module):
+
+class LinearMaps(nn.Module):
     """Maps of several sizes, finest first, to logits on the finest's places: each map normalised and brought to that
-    size by bilinear interpolation, all of them stacked (hypercolumns, arXiv:1411.5752), and one linear layer.
+    size by linear interpolation, all of them stacked (hypercolumns, arXiv:1411.5752), and one linear layer.
 
     A linear layer and an interpolation may change places, so that each map has its part of the layer, and it is logits
     that are enlarged.
     """
 
-    def __init__(self, dims: Sequence[int], classes: int) -> None:
+    def __init__(self, dims: Sequence[int], classes: int, *, axes: int = 2) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(nn.BatchNorm2d(dim, affine=False) for dim in dims)
-        self.layers = nn.ModuleList(nn.Conv2d(dim, classes, 1, bias=not i) for i, dim in enumerate(dims))
-        for parameter in self.parameters():
-            nn.init.zeros_(parameter)
+        self.norms = nn.ModuleList(NORM[axes](dim, affine=False) for dim in dims)
+        self.layers = nn.ModuleList(CONVOLUTION[axes](dim, classes, 1, bias=not i) for i, dim in enumerate(dims))
 
     def normalise_by(self, sums: Sequence[Tensor]) -> None:
         """Normalise maps, which are frozen, by the mean and variance over all that are learnt from: of each size, `(3,
@@ -34,37 +36,42 @@ class LinearPixels(nn.Module):
             norm.running_var.copy_((squares / count - mean.square()).clamp_min(0))  # pyright: ignore[reportCallIssue]
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Logits `(n, classes, rows, columns)` of maps `(n, dim, rows, columns)` each."""
+        """Logits `(n, classes, …)` of maps `(n, dim, …)` each."""
         parts = [layer(norm(found)) for norm, layer, found in zip(self.norms, self.layers, maps, strict=True)]
         finest, *rest = parts
-        return sum((enlarged(part, finest.shape[-2:]) for part in rest), finest)
+        return sum((enlarged(part, finest.shape[2:]) for part in rest), finest)
 
 
-class PixelDecoder(nn.Module):
+class MapDecoder(nn.Module):
     """Maps of several sizes, finest first, to logits: from the coarsest to the finest, each enlarged by repeating
-    pixels and joined by the next finer map, as in U-Net (arXiv:1505.04597), with one 3x3 convolution at each size; then
-    doubled until logits have half the image's rows at least.
+    places and joined by the next finer map, as in U-Net (arXiv:1505.04597; of volumes arXiv:1606.06650), with one
+    convolution of three places along each axis at each size; then doubled until logits have half the image's places
+    along an axis at least.
 
-    `across`: rows of each map of an image of `side` pixels. `width`: channels throughout.
+    `across`: places along an axis of each map of an image, or block, of `side`. `width`: channels throughout.
     """
 
-    def __init__(self, dims: Sequence[int], across: Sequence[int], side: int, classes: int, *, width: int) -> None:
+    def __init__(
+        self, dims: Sequence[int], across: Sequence[int], side: int, classes: int, *, width: int, axes: int = 2
+    ) -> None:
         super().__init__()
         # Encoders' maps differ in size by orders of magnitude, and no skip is to drown the others.
-        self.norms = nn.ModuleList(nn.BatchNorm2d(dim, affine=False) for dim in dims)
+        self.norms = nn.ModuleList(NORM[axes](dim, affine=False) for dim in dims)
         *finer, coarsest = dims
         doublings = 0
         while 2 * across[0] * 2**doublings < side:
             doublings += 1
+        before = [coarsest, *(width + dim for dim in reversed(finer)), *[width] * doublings]
         self.blocks = nn.ModuleList(
-            [_block(coarsest, width)]
-            + [_block(width + dim, width) for dim in reversed(finer)]
-            + [_block(width, width) for _ in range(doublings)]
+            nn.Sequential(
+                CONVOLUTION[axes](dim, width, 3, padding=1, bias=False), NORM[axes](width), nn.ReLU(inplace=True)
+            )
+            for dim in before
         )
-        self.last = nn.Conv2d(width, classes, 1)
+        self.last = CONVOLUTION[axes](width, classes, 1)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Logits `(n, classes, rows, columns)` of maps `(n, dim, rows, columns)` each."""
+        """Logits `(n, classes, …)` of maps `(n, dim, …)` each."""
         *finer, coarsest = (norm(found) for norm, found in zip(self.norms, maps, strict=True))
         first, *others = self.blocks
         x = first(coarsest)
@@ -72,17 +79,11 @@ class PixelDecoder(nn.Module):
             if skip is None:
                 x = F.interpolate(x, scale_factor=2, mode="nearest")
             else:
-                x = torch.cat([F.interpolate(x, size=skip.shape[-2:], mode="nearest"), skip], dim=1)
+                x = torch.cat([F.interpolate(x, size=skip.shape[2:], mode="nearest"), skip], dim=1)
             x = block(x)
         return self.last(x)
 
 
 def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
-    """Maps `(n, c, rows, columns)` of another size, by bilinear interpolation."""
-    return F.interpolate(maps, size=tuple(size), mode="bilinear")
-
-
-def _block(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(before, after, 3, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU(inplace=True)
-    )
+    """Maps `(n, c, …)` of another size, by linear interpolation along each axis."""
+    return F.interpolate(maps, size=tuple(size), mode="bilinear" if maps.ndim == 4 else "trilinear")

@@ -46,6 +46,14 @@ def enlarged(pixels: np.ndarray, side: int) -> Image.Image:
     return small.resize((small.width * factor(small.width, side), small.height * factor(small.width, side)), 0)
 
 
+def stacked(tiles: Sequence[Image.Image], gap: int = 4) -> Image.Image:
+    """Pictures of one width, one above the other, with white between them."""
+    page = Image.new("RGB", (tiles[0].width, sum(one.height for one in tiles) + gap * (len(tiles) - 1)), "white")
+    for number, one in enumerate(tiles):
+        page.paste(one, (0, sum(each.height + gap for each in tiles[:number])))
+    return page
+
+
 def factor(width: int, side: int) -> int:
     """How many times as large an image is drawn."""
     return max(1, round(side / width))

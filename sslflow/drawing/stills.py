@@ -1,5 +1,5 @@
-"""Examples of a data set as pictures: images themselves, of clips the frame in their middle, the middle slice of a
-volume, a page with the text."""
+"""Examples of a data set as pictures: images themselves, of clips the frame in their middle, the middle axial slice of
+a volume, a page with the text."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from sslflow.data.formats import TextFormat
 from sslflow.data.seen import seen_field
 from sslflow.data.tokens import decoded, load_tokenizer
 from sslflow.drawing.passage import passages
+from sslflow.drawing.slices import axial
 
 PAGE = 96
 """Pixels: the side of the picture of a passage of text."""
@@ -32,5 +33,5 @@ def drawn(dataset: Dataset[Any], examples: Fields | Tensor) -> Tensor:
     if isinstance(dataset.format, TextFormat):
         return torch.from_numpy(passages(decoded(load_tokenizer(dataset.folder), found.numpy()), PAGE))
     if found.ndim == 5:
-        found = found[:, :, found.shape[2] // 2]
+        found = axial(found)
     return found[:, : 3 if found.shape[1] > 2 else 1]

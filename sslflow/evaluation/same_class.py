@@ -38,7 +38,7 @@ def find_same(bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: 
     """
     for name, features in {"bank": bank, "queries": queries}.items():
         if wrong := sum(int((~part.isfinite().all(dim=1)).sum()) for part in features.split(ROWS)):
-            raise ValueError(f"{name}: the features of {wrong} of {len(features)} images are not finite")
+            raise ValueError(f"{name}: the features of {wrong} of {len(features)} examples are not finite")
     bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
     depths = [depth for depth in DEPTHS if depth < len(bank)]
     precision, recall = [], {depth: [] for depth in depths}

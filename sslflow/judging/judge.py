@@ -21,10 +21,10 @@ def read_curve(file: Path) -> list[dict[str, float]]:
         return rows
 
 
-def judge(label: str, method: Method, curve: Path, batch_size: int, file: Path) -> None:
-    """Write what the curve of a run, of so many images a step, says about it, and print it."""
+def judge(label: str, method: Method, curve: Path, batch_size: int, unit: str, file: Path) -> None:
+    """Write what the curve of a run, of so many examples a step, which are called `unit`, says of it, and print it."""
     rows = read_curve(curve)
-    verdict = findings(rows, method.choices(batch_size), int(rows[-1]["step"]))
+    verdict = findings(rows, method.choices(batch_size), int(rows[-1]["step"]), unit)
     write_json(file, [asdict(finding) for finding in verdict])
     for finding in verdict:
         print(f"{label}  verdict: {finding.words} {finding.advice}".rstrip())

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from sslflow.data.formats import any_one, singular
 from sslflow.judging.curve import FEWEST, Curve, Row
 from sslflow.training.choices import Choices
 
@@ -56,8 +57,9 @@ class Finding:
     sick: bool
 
 
-def findings(rows: Sequence[Row], choices: Choices | None, steps: int) -> list[Finding]:
-    """What the rows of a curve say so far about a run of `steps` steps whose loss chooses among `choices`.
+def findings(rows: Sequence[Row], choices: Choices | None, steps: int, unit: str) -> list[Finding]:
+    """What the rows of a curve say so far about a run of `steps` steps whose loss chooses among `choices`, and whose
+    examples are called `unit`.
 
     While it runs, only what is sick; at its end also what is well: there is always at least one finding then.
     """
@@ -67,10 +69,10 @@ def findings(rows: Sequence[Row], choices: Choices | None, steps: int) -> list[F
     if broken or len(judged) < FEWEST:
         return broken or ([_short(len(judged))] if over else [])
     curve = Curve(rows, judged, choices, over)
-    sick = [*_of_the_loss(curve), *_of_the_features(curve, choices)]
+    sick = [*_of_the_loss(curve, unit), *_of_the_features(curve, choices, unit)]
     if sick or not over:
         return sick
-    return [_healthy(curve), *_unfinished(rows, curve)]
+    return [_healthy(curve, unit), *_unfinished(rows, curve)]
 
 
 def _not_finite(rows: Sequence[Row]) -> Iterator[Finding]:
@@ -86,7 +88,7 @@ def _not_finite(rows: Sequence[Row]) -> Iterator[Finding]:
             return
 
 
-def _of_the_loss(curve: Curve) -> Iterator[Finding]:
+def _of_the_loss(curve: Curve, unit: str) -> Iterator[Finding]:
     start, loss, chance = curve.start["loss"], curve.now["loss"], curve.chance_loss(curve.now)
     stays = curve.stays_at_chance()
     if curve.moved() < MOVED and not _constant(curve):
@@ -107,8 +109,8 @@ def _of_the_loss(curve: Curve) -> Iterator[Finding]:
     elif stays or curve.ends_at_chance():
         yield Finding(
             "chance",
-            f"Nothing has been learned: the loss is {loss:.4g}{_chance(curve)}. The same answer for all images does "
-            "as well.",
+            f"Nothing has been learned: the loss is {loss:.4g}{_chance(curve)}. The same answer for all {unit} "
+            "does as well.",
             "Try a learning rate 3 to 10 times smaller; more epochs, if the loss still falls; a lower temperature, or "
             "a higher one if the loss is above chance level; with a teacher or prototypes a lower teacher temperature "
             "or epsilon, so that the targets are not all alike.",
@@ -124,15 +126,15 @@ def _of_the_loss(curve: Curve) -> Iterator[Finding]:
         )
 
 
-def _of_the_features(curve: Curve, choices: Choices | None) -> Iterator[Finding]:
+def _of_the_features(curve: Curve, choices: Choices | None, unit: str) -> Iterator[Finding]:
     loss = f"The loss went from {curve.start['loss']:.4g} to {curve.now['loss']:.4g}"
-    rank, started = curve.now["rankme"], curve.start["rankme"]
+    one, rank, started = singular(unit), curve.now["rankme"], curve.start["rankme"]
     directions = f"the features use {rank:.1f} directions (RankMe), {started:.1f} at the start"
     views = curve.apart(curve.start), curve.apart(curve.now)
     if _constant(curve):
         yield Finding(
             "constant",
-            f"The output is constant: features hardly differ from image to image; {directions}.",
+            f"The output is constant: features hardly differ from {one} to {one}; {directions}.",
             "Try a learning rate 10 times smaller and less weight_decay; then whatever the method has against "
             "collapse: its variance term, predictor, stopped gradient, centre, negatives.",
             sick=True,
@@ -140,7 +142,7 @@ def _of_the_features(curve: Curve, choices: Choices | None) -> Iterator[Finding]
     elif curve.left("rankme") < FEW_DIRECTIONS and curve.now["loss"] > curve.start["loss"] / 2:
         yield Finding(
             "collapse",
-            f"Dimensional collapse: {directions}; the rest no longer tells images apart.",
+            f"Dimensional collapse: {directions}; the rest no longer tells {unit} apart.",
             "Try a learning rate 3 to 10 times smaller, and a larger weight of the term that keeps dimensions "
             "different from each other.",
             sick=True,
@@ -160,7 +162,7 @@ def _of_the_features(curve: Curve, choices: Choices | None) -> Iterator[Finding]
             "collapse",
             f"Collapse behind the encoder: the projections, all that the loss sees of the features, use "
             f"{curve.now['projection_rankme']:.1f} directions ({curve.start['projection_rankme']:.1f} at the start) "
-            f"and have {100 * spread:.0f} % of their spread left. {loss} without a reason to tell images apart.",
+            f"and have {100 * spread:.0f} % of their spread left. {loss} without a reason to tell {unit} apart.",
             "Give the method back what it has against collapse: the weight of its redundancy, variance or covariance "
             "term, its predictor, stopped gradient, centre or negatives. The features follow the projections later.",
             sick=True,
@@ -168,8 +170,8 @@ def _of_the_features(curve: Curve, choices: Choices | None) -> Iterator[Finding]
     elif views[0] and views[1] and views[1] >= views[0] and 0 < curve.now["loss"] < VANISHED * curve.start["loss"]:
         yield Finding(
             "shortcut",
-            f"{loss}, but two views of an image lie no closer in the features: at {views[1]:.2f} of the squared "
-            f"distance of two images, {views[0]:.2f} at the start. Something behind the encoder does the work.",
+            f"{loss}, but two views of {any_one(unit)} lie no closer in the features: at {views[1]:.2f} of the "
+            f"squared distance of two {unit}, {views[0]:.2f} at the start. Something behind the encoder does the work.",
             "Try what the method has against collapse, and a smaller network between features and loss.",
             sick=True,
         )
@@ -202,7 +204,7 @@ def _chance(curve: Curve) -> str:
     return f"{told}, the accuracy {100 * curve.now['accuracy']:.1f} % (chance level: {100 * accuracy:.1f} %)"
 
 
-def _healthy(curve: Curve) -> Finding:
+def _healthy(curve: Curve, unit: str) -> Finding:
     said = [
         f"Healthy: the loss went from {curve.start['loss']:.4g} to {curve.now['loss']:.4g}{_chance(curve)}",
         f"the features use {curve.now['rankme']:.1f} directions (RankMe), {curve.start['rankme']:.1f} at the start",
@@ -210,7 +212,8 @@ def _healthy(curve: Curve) -> Finding:
     before, after = curve.apart(curve.start), curve.apart(curve.now)
     if before and after and after < before:
         said.append(
-            f"two views of an image lie at {after:.2f} of the squared distance of two images, {before:.2f} at the start"
+            f"two views of {any_one(unit)} lie at {after:.2f} of the squared distance of two {unit}, {before:.2f} at "
+            "the start"
         )
     return Finding("healthy", "; ".join(said) + ".", "", sick=False)
 

@@ -91,4 +91,4 @@ def uniformity(features: Tensor) -> float:
 def _require_finite(features: Tensor) -> None:
     if not features.isfinite().all():
         rows = int((~features.isfinite().all(dim=1)).sum())
-        raise NotFinite(f"the features of {rows} of {len(features)} images are not finite")
+        raise NotFinite(f"the features of {rows} of {len(features)} examples are not finite")

@@ -19,10 +19,17 @@ def symmetric_info_nce(za: Tensor, zb: Tensor, scale: Tensor | float, same: Tens
     Where `same`, bool `(n, n)`, is true, row and column fit each other as well as their own partners do, such as two
     images with the same caption, and are no wrong answer: they are left out. Its diagonal is not looked at.
     """
-    own = torch.arange(len(za), device=za.device)
     logits = scale * F.normalize(za, dim=1) @ F.normalize(zb, dim=1).T
-    if same is not None:
-        logits = logits.masked_fill(same & (own[:, None] != own), -torch.inf)
+    return both_ways(logits, None if same is None else same & ~torch.eye(len(za), dtype=torch.bool, device=za.device))
+
+
+@full_precision
+def both_ways(logits: Tensor, hidden: Tensor | None = None) -> Tensor:
+    """Cross entropy of finding row i's column i and column i's row i in `logits` `(n, n)`: scalar, the mean of both;
+    about ln n at random. What is `hidden`, bool `(n, n)`, is no answer."""
+    if hidden is not None:
+        logits = logits.masked_fill(hidden, -torch.inf)
+    own = torch.arange(len(logits), device=logits.device)
     return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
 
 

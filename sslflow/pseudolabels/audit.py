@@ -43,18 +43,18 @@ def audit(
 ) -> Found:
     """Look at the pseudo-labels of the first of `runs`, of a method's seeds: its `features` are `(n, dim)`, there are
     so many `clusters`, and `settings` made them."""
-    found = Found()
+    found, unit = Found(), dataset.format.unit
     good = torch.cat([chunk.isfinite().all(dim=1) for chunk in features.split(4096)]).cpu().numpy()
     fitted = dataset.pretraining_rows[good[dataset.pretraining_rows]]
     found.metrics |= {"seeds": len(runs), "images": len(dataset), "clusters": clusters}
     found.metrics["not_finite"] = int((~good).sum())
     if not good.all():
         found.said.append(
-            f"Features of {(~good).sum():,} images are NaN or infinite: they are left out; extract.precision: fp32, or "
+            f"Features of {(~good).sum():,} {unit} are NaN or infinite: they are left out; extract.precision: fp32, or "
             "other weights, may know them."
         )
     if len(fitted) < 2:
-        found.said.append("There are fewer than two images with features: nothing to look at.")
+        found.said.append(f"There are fewer than two {unit} with features: nothing to look at.")
         return found
     known = Known(dataset, features, good, fitted, runs[0].cluster, clusters, settings.get("metric", "cosine"))
     names, purity = _names(known, runs[0], found)
@@ -175,13 +175,14 @@ def _clusters(
 
 
 def _numbers(known: Known, seed: int, asked: AuditClusters, found: Found) -> None:
+    unit = known.dataset.format.unit
     rows = known.fitted[permutation(len(known.fitted), seed, "numbers").numpy()[: asked.sample]]
     lines = tried(known.features[rows], grid(len(rows), known.clusters), seed, known.metric)
     found.tables["numbers"] = [
         (one.clusters, digits(one.silhouette), f"{one.calinski_harabasz:.1f}", digits(one.stability)) for one in lines
     ]
-    found.metrics["suggested"], suggestion = suggested(lines)
-    found.suggestion = f"{suggestion} {beyond(known.clusters, len(rows), len(known.fitted))}".rstrip()
+    found.metrics["suggested"], suggestion = suggested(lines, unit)
+    found.suggestion = f"{suggestion} {beyond(known.clusters, len(rows), len(known.fitted), unit)}".rstrip()
 
 
 def _trust(dataset: Dataset, runs: Sequence[PseudoLabels], seed: int, asked: AuditClusters, found: Found) -> None:
@@ -199,7 +200,9 @@ def _trust(dataset: Dataset, runs: Sequence[PseudoLabels], seed: int, asked: Aud
         low, high = interval(named, groups[few])
         found.metrics |= {"few_labels": len(few), "few_accuracy": float(named.mean()), "few_low": low, "few_high": high}
     if not len(test):
-        found.said.append("There are no labelled test images: whether confidence can be trusted is unknown.")
+        found.said.append(
+            f"There are no labelled test {dataset.format.unit}: whether confidence can be trusted is unknown."
+        )
         return
     right = np.stack(
         [

@@ -46,19 +46,19 @@ def grid(images: int, present: int) -> list[int]:
     return [one for one in sorted(found) if 2 <= one <= images // EACH]
 
 
-def beyond(present: int, compared: int, images: int) -> str:
-    """A sentence where the `present` number of clusters is too large to try on so many `compared` ones of the `images`
-    that clusters are made of; else nothing."""
+def beyond(present: int, compared: int, count: int, unit: str) -> str:
+    """A sentence where the `present` number of clusters is too large to try on so many `compared` ones of the `count`
+    examples, called `unit`, that clusters are made of; else nothing."""
     if present <= compared // EACH:
         return ""
     needed = EACH * present
     mend = (
         f"audit_clusters.sample: {needed} tries it"
-        if needed <= images
-        else f"trying it takes {needed:,} images, and, whatever audit_clusters.sample is, there are {images:,}"
+        if needed <= count
+        else f"trying it takes {needed:,} {unit}, and, whatever audit_clusters.sample is, there are {count:,}"
     )
     return (
-        f"The number there is now, {present}, lies beyond what was tried: {compared:,} images were compared, and each "
+        f"The number there is now, {present}, lies beyond what was tried: {compared:,} {unit} were compared, and each "
         f"cluster takes {EACH}; {mend}."
     )
 
@@ -106,14 +106,14 @@ def _calinski_harabasz(points: Tensor, cluster: Tensor) -> float:
     return between / max(clusters - 1, 1) * (len(points) - clusters) / max(within, 1e-12)
 
 
-def suggested(found: list[Tried]) -> tuple[int, str]:
-    """A number of clusters and the reason in a sentence; 0 where there is none that stands out.
+def suggested(found: list[Tried], unit: str) -> tuple[int, str]:
+    """A number of clusters of what is called `unit`, and the reason in a sentence; 0 where none stands out.
 
     Two criteria at least must be best at it or at its neighbour on the grid, and it must be stable. What is best at the
     first or the last number that was tried has no peak, and counts only at two clusters that lie well apart.
     """
     if len(found) < 2:
-        return 0, "There are too few images, or too few that differ, to compare numbers of clusters."
+        return 0, f"There are too few {unit}, or too few that differ, to compare numbers of clusters."
     best = {name: max(range(len(found)), key=lambda place: getattr(found[place], name)) for name in CRITERIA}
     said = ", ".join(f"{CRITERIA[name][0]} is best at {found[place].clusters}" for name, place in best.items())
     peaks = {name: place for name, place in best.items() if _is_peak(found, place)}
@@ -121,20 +121,20 @@ def suggested(found: list[Tried]) -> tuple[int, str]:
     if len(peaks) < 2:
         return 0, (
             f"No clear number of clusters: {said}. Most of these are at the end of what was tried: to these criteria "
-            "the images lie in no groups, but change by degrees."
+            f"the {unit} lie in no groups, but change by degrees."
         )
     place = max(votes, key=lambda one: (len(votes[one]), found[one].stability))
     if len(votes[place]) < 2:
         return 0, f"No clear number of clusters: the criteria disagree; {said}."
     if found[place].stability < STABLE:
         return 0, (
-            f"No clear number of clusters: {said}, but two halves of the images are clustered differently at "
+            f"No clear number of clusters: {said}, but two halves of the {unit} are clustered differently at "
             f"{found[place].clusters} (adjusted Rand index {found[place].stability:.2f}, 1 is the same)."
         )
     *most, last = (CRITERIA[name][0] for name in votes[place])
     return found[place].clusters, (
         f"{found[place].clusters} clusters: {', '.join(most)} and {last} agree, to a step of what was tried, and two "
-        f"halves of the images come to such clusters (adjusted Rand index {found[place].stability:.2f}); {said}."
+        f"halves of the {unit} come to such clusters (adjusted Rand index {found[place].stability:.2f}); {said}."
     )
 
 

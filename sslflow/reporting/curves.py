@@ -17,7 +17,7 @@ SHOWN = {
     "feature_std": ("Feature std", "spread of the features; a fall to 0 is a collapse"),
     "rankme": ("RankMe", "how many directions the features use"),
     "alpha_req": ("alpha-ReQ", "how fast the features' spectrum falls; about 1 is good, much more is few directions"),
-    "alignment": ("Alignment", "squared distance of two views of an image, of features of length 1"),
+    "alignment": ("Alignment", "squared distance of two views of the same, of features of length 1"),
     "uniformity": ("Uniformity", "how evenly features of length 1 cover the sphere; lower is more evenly"),
     "projection_rankme": ("RankMe of projections", "the same of what the loss sees: a collapse begins there"),
 }

@@ -11,7 +11,7 @@ import numpy as np
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
-from sslflow.data.formats import singular
+from sslflow.data.formats import any_one, singular
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.drawing.embedded import sheet
 from sslflow.features.store import FeatureStore
@@ -97,7 +97,7 @@ def render(
     content = {
         "examples": unit,
         "example": singular(unit),
-        "an_example": f"{'an' if unit[0] in 'aeiou' else 'a'} {singular(unit)}",
+        "an_example": any_one(unit),
         "so_far": so_far,
         "adapted": adaptation.section(adaptations, adapter, map_images, seed),
         "heard": audiovisual.section(correspondences, clip_method, seed),

@@ -58,7 +58,9 @@ def training(stage: str, work: Path = paths.WORK) -> Training | None:
 
 def _told(facts: dict, rows: list[dict[str, str]]) -> Training:
     numbers = [{name: float(value) for name, value in row.items() if value} for row in rows]
-    said = findings(numbers, Choices(**facts["choices"]) if facts["choices"] else None, facts["steps"])
+    said = findings(
+        numbers, Choices(**facts["choices"]) if facts["choices"] else None, facts["steps"], facts.get("unit", "images")
+    )
     return Training(facts["step"], facts["steps"], facts["seconds"], rows, said)
 
 

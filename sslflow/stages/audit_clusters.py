@@ -65,7 +65,11 @@ def main(method: str) -> None:
     again = found.metrics.get("agreed_over_rounds")
     print(
         f"audit_clusters {method}  {clusters} clusters"
-        + (f", {100 * again:.0f} % of the images in the same one in other rounds" if again is not None else "")
+        + (
+            f", {100 * again:.0f} % of the {dataset.format.unit} in the same one in other rounds"
+            if again is not None
+            else ""
+        )
         + f", {len(found.tables['suspects'])} suspects; {time.monotonic() - began:.0f} s"
     )
 

@@ -19,6 +19,7 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.depth import FIELD
 from sslflow.data.splits import TEST
 from sslflow.dense.depth.estimation import FRACTIONS, PROTOCOLS, Estimated, estimate_depth, mean_maps
+from sslflow.dense.depth.estimator import DepthEstimator, save_estimator
 from sslflow.dense.depth.scores import ERRORS
 from sslflow.dense.protocols import Protocol
 from sslflow.dense.rows import FEWEST, annotated_shares, lacking, tell_left_out
@@ -32,6 +33,7 @@ from sslflow.runtime.files import replacing, write_metrics
 from sslflow.settings.params import read
 from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
+from sslflow.training.provenance import how_images_are, made_by
 
 STEP = 0.001
 """Metres from one value of a predicted map to the next, as it is kept."""
@@ -58,6 +60,7 @@ def main(method: str, seed: int) -> None:
     if reason := lacking(dataset, FIELD) or _too_few(dataset):
         print(f"depth {name}  skipped: {reason}")
         _write(method, seed, {"errors": [], "maps": []}, test)
+        save_estimator(None, paths.estimator(method, seed))
         write_metrics(paths.metrics("depth", name), {})
         return
     asked = settings["depth"].get("fractions", FRACTIONS)
@@ -75,11 +78,18 @@ def main(method: str, seed: int) -> None:
         if method == MEAN
         else estimate_depth(make_encoder, dataset, device, seed, protocols, method == SCRATCH, **settings["depth"])
     )
+    last: DepthEstimator | None = None
     for found in every:
         metrics |= _metrics(found)
         way = {"protocol": found.protocol, "fraction": found.fraction}
         for row, own in zip(test.tolist(), found.errors.tolist(), strict=True):
             tables["errors"].append({**way, "row": row, **dict(zip(ERRORS, own, strict=True))})
+        if found.fraction == max(shares) and (last := found.model):
+            last.facts = {
+                "images": how_images_are(dataset, dataset.format),
+                "estimator": {"protocol": found.protocol, "fraction": found.fraction},
+                **made_by(method, seed, settings, dataset, found.images),
+            }
         if found.fraction == max(shares):
             tables["maps"] += [{**way, "row": row, "map": _png(one)} for row, one in sorted(found.maps.items())]
         print(
@@ -88,6 +98,7 @@ def main(method: str, seed: int) -> None:
             flush=True,
         )
     _write(method, seed, tables, test)
+    save_estimator(last, paths.estimator(method, seed))
     write_metrics(paths.metrics("depth", name), {**metrics, "seconds": time.monotonic() - began})
 
 

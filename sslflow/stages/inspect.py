@@ -50,7 +50,14 @@ def main(name: str, seed: int) -> None:
     load_weights(method, paths.trained(name, seed))
     place(method, device, train.get("memory_format", "channels_last"))
     batch_size = min(train["batch_size"], len(rows))
-    judge(f"inspect {name}-{seed}", method, paths.curve(name, seed), batch_size, paths.verdict(name, seed))
+    judge(
+        f"inspect {name}-{seed}",
+        method,
+        paths.curve(name, seed),
+        batch_size,
+        dataset.format.unit,
+        paths.verdict(name, seed),
+    )
 
     views = kind.Views(dataset.format, **settings[f"{block}.views"]).to(device)
     shown = permutation(len(rows), seed, "diagnostics")[: Shown(**settings["inspect"]).pictures].numpy()

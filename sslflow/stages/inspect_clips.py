@@ -38,7 +38,9 @@ def main(name: str, seed: int) -> None:
     load_weights(method, paths.trained(name, seed, under), "pretrain_clips")
     place(method, device, train.get("memory_format", "channels_last"))
     batch_size, verdict = min(train["batch_size"], len(rows)), paths.verdict(name, seed, under)
-    judge(f"inspect_clips {name}-{seed}", method, paths.curve(name, seed, under), batch_size, verdict)
+    judge(
+        f"inspect_clips {name}-{seed}", method, paths.curve(name, seed, under), batch_size, clips.format.unit, verdict
+    )
 
     views = kind.Views(clips.format, **settings[f"{block}.views"]).to(device)
     shown = permutation(len(rows), seed, "diagnostics")[: Shown(**settings["inspect"]).pictures].numpy()

@@ -100,7 +100,10 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
     training.remove_checkpoint()
     steps, seconds = training.curve[-1]["step"], training.seconds
     if kept is not None:
-        print(f"{training.label}  kept the encoder of step {kept} of {steps}: the best kNN on labelled training images")
+        print(
+            f"{training.label}  kept the encoder of step {kept} of {steps}: the best kNN on labelled training "
+            f"{dataset.format.unit}"
+        )
     print(f"{training.label}  {steps} steps in {seconds:.0f} s, wrote {paths.encoder(name, seed)}")
 
 

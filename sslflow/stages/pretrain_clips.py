@@ -57,7 +57,7 @@ def _pretrain(name: str, seed: int, settings: dict[str, dict[str, Any]], device:
 
     facts = [settings, plan.held_out, sha256(known_by(plan.start)) if plan.start else ""]
     files = clips.folder / "manifest.parquet", clips.folder / "dataset.json"
-    training = Run("pretrain_clips", name, seed, plan.journal, device, facts, *files, unit="clips")
+    training = Run("pretrain_clips", name, seed, plan.journal, device, facts, *files, unit=clips.format.unit)
     train = settings[f"{block}.train"]
     watched = rows[permutation(len(rows), seed, "diagnostics")[: plan.diagnostics].numpy()]
     watch = Watch(method, None, clips, watched, device, seed, train.get("memory_format", "channels_last"))

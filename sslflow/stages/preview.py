@@ -12,6 +12,7 @@ from PIL import Image
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.data.formats import singular
 from sslflow.data.seen import Seen
 from sslflow.drawing.contact_sheet import contact_sheet
 from sslflow.drawing.stills import drawn
@@ -93,7 +94,7 @@ def sheet_of(views: Views, dataset: Dataset, rows: np.ndarray, device: torch.dev
     while len(columns) <= count:
         columns += [drawn(dataset, view) for view in views.shown(views(fields))]
     across = torch.stack(columns, dim=1).flatten(0, 1)
-    titles = [dataset.format.unit.removesuffix("s"), *(f"view {number}" for number in range(1, len(columns)))]
+    titles = [singular(dataset.format.unit), *(f"view {number}" for number in range(1, len(columns)))]
     scale = max(1, THUMBNAIL // across.shape[-1])
     return contact_sheet(across, columns=len(columns), scale=scale, column_labels=titles)
 

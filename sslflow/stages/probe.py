@@ -180,8 +180,9 @@ def _finite(features: Tensor, rows: np.ndarray, dataset: Dataset) -> Tensor:
     wrong = rows[(~torch.cat([part.isfinite().all(dim=1) for part in features.split(4096)])).cpu().numpy()]
     if len(wrong):
         raise NotFinite(
-            f"the features of {len(wrong):,} of {len(rows):,} images are NaN or infinite, the first of them those of "
-            f"{dataset.column('path', wrong[:1])[0]}; extract.precision: fp32, or other weights, may know them"
+            f"the features of {len(wrong):,} of {len(rows):,} {dataset.format.unit} are NaN or infinite, the first "
+            f"of them those of {dataset.column('path', wrong[:1])[0]}; extract.precision: fp32, or other weights, may "
+            "know them"
         )
     return features
 

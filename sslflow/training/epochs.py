@@ -56,8 +56,9 @@ class Epochs:
         holds, int64, and what was read of them. `order` is that of the epoch, int64 `(rows,)`; a thread reads the next
         batch from the disk meanwhile."""
         if self.resident:
+            order = order.to(self.device)  # once an epoch: each copy waits for the device to be done with all it has
             for batch in range(first, self.steps):
-                numbers = self._mine(order, batch).to(self.device)
+                numbers = self._mine(order, batch)
                 yield numbers, self._kept[numbers]
             return
         with ThreadPoolExecutor(1) as reader:

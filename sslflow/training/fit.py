@@ -25,7 +25,8 @@ from sslflow.training.gradients import Gradients
 from sslflow.training.method import Losses, Method, Pool
 from sslflow.training.optim import OptimizerName, make_optimizer, warmup_cosine
 from sslflow.training.schedules import cosine
-from sslflow.views.images import Share, Views
+from sslflow.views.images import Views
+from sslflow.views.strengths import Share
 
 
 class NonFiniteLoss(ValueError):
@@ -59,6 +60,17 @@ class State:
         self.method, self.optimizer, self.steps = method, optimizer, steps
         self.done = 0
         self.loss = torch.zeros(())
+        self._finite = torch.ones((), dtype=torch.bool)
+        self._arrived: torch.cuda.Event | None = None
+
+    def ended(self, step: int, loss: Tensor) -> None:
+        """So many steps are done, the last one with this loss."""
+        self.done, self.loss, self._finite = step, loss, loss.isfinite()
+        if loss.is_cuda:
+            # Sent now: asked for later, the answer would queue behind all that the device has got to do since.
+            self._finite = self._finite.to("cpu", non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
 
     def load(self, saved: dict[str, Any]) -> None:
         """Go back to what `save` gave."""
@@ -73,7 +85,9 @@ class State:
 
     def require_finite(self) -> None:
         """Raises `NonFiniteLoss` if the last loss is not finite."""
-        if not self.loss.isfinite():
+        if self._arrived:
+            self._arrived.synchronize()
+        if not self._finite:
             raise NonFiniteLoss(f"the loss is {self.loss.item()} at step {self.done} of {self.steps}")
 
 
@@ -165,9 +179,9 @@ def fit(
                 nn.utils.clip_grad_norm_(parameters, clip)
             state.optimizer.step()
             method.after_step((step + 1) / steps)
-            # Of the step before: by now the device has this one to do while the processor waits for the number.
+            # Of the step before: by now the device has this one to do while the processor waits for the answer.
             state.require_finite()
-            state.done, state.loss = step + 1, losses["loss"]
+            state.ended(step + 1, losses["loss"])
             yield Step(step + 1, steps, data.batch_size, (step + 1) / data.steps, rate, losses, state.save)
     state.require_finite()
 

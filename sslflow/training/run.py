@@ -73,7 +73,7 @@ class Run:
         device: torch.device,
         facts: Any,
         *files: Path,
-        unit: str = "img",
+        unit: str,
     ) -> None:
         """`facts` are the settings, and `files` the data, that change the run's bits: another run never resumes from
         this one. How often something is written down is none of them. `unit` is what examples are called in a log."""
@@ -181,7 +181,13 @@ class Run:
     def _show(self, method: Method, step: Step) -> None:
         """How far it is, and the curve so far, beside the checkpoint, for who looks on."""
         choices, folder = method.choices(step.batch_size), self.checkpoint.file.parent
-        facts = {"run": self.label, "step": step.number, "steps": step.steps, "seconds": self.seconds}
+        facts = {
+            "run": self.label,
+            "unit": self.unit,
+            "step": step.number,
+            "steps": step.steps,
+            "seconds": self.seconds,
+        }
         with contextlib.suppress(OSError):  # a full disk is for the checkpoint to report
             self.write_curve(folder / "curve.csv")
             write_json(folder / "journal.json", {**facts, "choices": choices and asdict(choices)})

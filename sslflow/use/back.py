@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -29,18 +29,34 @@ def boxes_back(boxes: np.ndarray, placed: Placement, width: int, height: int) ->
 def classes_back(logits: Tensor, placed: Placement, width: int, height: int) -> np.ndarray:
     """The class of each pixel of a picture, uint8 `(height, width)`, from logits `(classes, size, size)` of its square:
     the likeliest by bilinear interpolation; `IGNORED`, what the square doesn't show."""
-    classes, size, _ = logits.shape
+    found = np.full((height, width), IGNORED, np.uint8)
+    for rows, columns, values in _enlarged(logits, placed, width, height):
+        found[rows, columns] = values.argmax(dim=0).cpu().numpy()
+    return found
+
+
+def depth_back(logs: Tensor, placed: Placement, width: int, height: int) -> np.ndarray:
+    """How far away each pixel of a picture is, in metres, float32 `(height, width)`, from log depth `(1, size, size)`
+    of its square, by bilinear interpolation; 0, what the square doesn't show."""
+    found = np.zeros((height, width), np.float32)
+    for rows, columns, values in _enlarged(logs, placed, width, height):
+        found[rows, columns] = values[0].exp().cpu().numpy()
+    return found
+
+
+def _enlarged(maps: Tensor, placed: Placement, width: int, height: int) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Maps `(channels, size, size)` of a square by bilinear interpolation at the pixels of its picture, a strip at a
+    time: which rows and columns of the picture these are, and the values, `(channels, rows, columns)`."""
+    channels, size, _ = maps.shape
     x, columns = _seen(width, placed, 0)
     y, rows = _seen(height, placed, 1)
-    found = np.full((height, width), IGNORED, np.uint8)
-    across = torch.from_numpy(2 * x / size - 1).to(logits)
-    parts = min(len(y), -(-4 * classes * len(y) * len(x) // STRIP))
+    across = torch.from_numpy(2 * x / size - 1).to(maps)
+    parts = min(len(y), -(-4 * channels * len(y) * len(x) // STRIP))
     for some in np.array_split(np.arange(len(y)), parts):
-        down = torch.from_numpy(2 * y[some] / size - 1).to(logits)
+        down = torch.from_numpy(2 * y[some] / size - 1).to(maps)
         places = torch.stack([across.expand(len(some), -1), down[:, None].expand(-1, len(x))], dim=2)
-        values = F.grid_sample(logits[None], places[None], "bilinear", "border", align_corners=False)[0]
-        found[rows.start + some[0] : rows.start + some[-1] + 1, columns] = values.argmax(dim=0).cpu().numpy()
-    return found
+        values = F.grid_sample(maps[None], places[None], "bilinear", "border", align_corners=False)[0]
+        yield slice(rows.start + int(some[0]), rows.start + int(some[-1]) + 1), columns, values
 
 
 def cut_in_words(sizes: Sequence[tuple[int, int]], images: Images) -> str:

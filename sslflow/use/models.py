@@ -1,4 +1,4 @@
-"""Segmenters and detectors that take image files, by the name of a run or of a file."""
+"""Segmenters, detectors and estimators of depth that take image files, by the name of a run or of a file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 
 from sslflow import paths
+from sslflow.data.formats import any_one
 from sslflow.dense.boxes import detector
 from sslflow.dense.boxes.detector import Detector, load_detector
+from sslflow.dense.depth import estimator
+from sslflow.dense.depth.estimator import DepthEstimator, load_estimator
 from sslflow.dense.masks import segmenter
 from sslflow.dense.masks.segmenter import Segmenter, load_segmenter
 from sslflow.ingest.images.decode import Decoded
@@ -24,25 +27,26 @@ from sslflow.ingest.images.geometry import Placement, placement
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.records import Picture
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.starts import MEAN
 from sslflow.runtime.files import sha256
 from sslflow.settings.params import closest
-from sslflow.use.back import boxes_back, classes_back
+from sslflow.use.back import boxes_back, classes_back, depth_back
 from sslflow.use.encoder import licence_of
 from sslflow.use.images import Images, OfImages, images_of
 
-Kind = Literal["segmenter", "detector"]
-KINDS: Mapping[Kind, str] = {"segmenter": segmenter.KEY, "detector": detector.KEY}
+Kind = Literal["segmenter", "detector", "estimator"]
+KINDS: Mapping[Kind, str] = {"segmenter": segmenter.KEY, "detector": detector.KEY, "estimator": estimator.KEY}
 """By what a file's metadata say what it holds."""
 
 
 class Placing(OfImages):
-    """A segmenter or a detector: `classes` are what it knows; `sha256` is the hash of its file, `licence` what is known
-    of that of its weights, `facts` how it was made."""
+    """A segmenter, a detector or an estimator of depth: `classes` are what it knows; `sha256` is the hash of its file,
+    `licence` what is known of that of its weights, `facts` how it was made."""
 
     kind: Kind
-    model: Segmenter | Detector
+    model: Segmenter | Detector | DepthEstimator
 
-    def __init__(self, model: Segmenter | Detector, images: Images, file: Path) -> None:
+    def __init__(self, model: Segmenter | Detector | DepthEstimator, images: Images, file: Path) -> None:
         """Raises `ValueError` for weights that are no numbers: nothing would be found, and nobody would know why."""
         super().__init__(images, str(file))
         if not all(weights.isfinite().all() for weights in model.state_dict().values()):
@@ -98,6 +102,28 @@ class ImageSegmenter(Placing):
         logits = self(self.shares([one.pixels for one in pictures])).float()
         for one, picture in zip(logits, pictures, strict=True):
             yield classes_back(one, self.placed(picture), picture.width, picture.height)
+
+
+class ImageEstimator(Placing):
+    """Images, shares of white, to log depth `(n, 1, side, side)` of each pixel, in metres."""
+
+    kind = "estimator"
+    model: DepthEstimator
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(self.normalised(images))
+
+    def estimate(self, pictures: Sequence[Picture | str]) -> list[np.ndarray]:
+        """Depth maps of image files of any kind and size, metres, float32 `(height, width)` each, upright; 0 where the
+        model sees nothing of the image. Raises `ValueError` for a file that can't be used."""
+        return list(self.maps([self.decoded(picture) for picture in pictures]))
+
+    @torch.no_grad()
+    def maps(self, pictures: Sequence[Decoded]) -> Iterator[np.ndarray]:
+        """The same of pictures that have been read, one by one: each is as large as its picture."""
+        logs = self(self.shares([one.pixels for one in pictures])).float()
+        for one, picture in zip(logs, pictures, strict=True):
+            yield depth_back(one, self.placed(picture), picture.width, picture.height)
 
 
 @dataclass(frozen=True)
@@ -177,26 +203,35 @@ def open_detector(name: str, sixteen_bit: SixteenBit | None = None) -> ImageDete
     return ImageDetector(model, _images(model, file, sixteen_bit), file)
 
 
+def open_estimator(name: str, sixteen_bit: SixteenBit | None = None) -> ImageEstimator:
+    """The same of an estimator of depth, which lies in artifacts/estimators."""
+    if re.fullmatch(rf"{MEAN}-\d+", name):
+        raise ValueError(f"{name} is the mean of the depth maps, whatever the image: there is no model of it")
+    file = place_of("estimator", name)
+    model = load_estimator(file)
+    return ImageEstimator(model, _images(model, file, sixteen_bit), file)
+
+
 def place_of(kind: Kind, name: str) -> Path:
-    """The file of a run's segmenter or detector, or the file of that name. Raises `ValueError` where there is none, and
-    for one that holds something else."""
+    """The file of a run's model, or the file of that name. Raises `ValueError` where there is none, and for one that
+    holds something else."""
     if Path(name).is_file():
         if (held := held_by(Path(name))) not in (kind, None):
-            raise ValueError(f"{name}: expected a {kind}, found {'an' if held == 'encoder' else 'a'} {held}")
+            raise ValueError(f"{name}: expected {any_one(kind)}, found {any_one(held)}")
         return Path(name)
     run = paths.ARTIFACTS / f"{kind}s" / f"{name}.safetensors"
     if run.is_file():
         return run
     if re.fullmatch(r"[\w.]+-\d+", name) and not name.endswith(".safetensors"):
         known = sorted(file.stem for file in run.parent.glob("*.safetensors"))
-        row = {"segmenter": "run.segment", "detector": "run.detect"}[kind]
+        row = {"segmenter": "run.segment", "detector": "run.detect", "estimator": "run.depth"}[kind]
         mend = closest(name, known) if known else f"; `sslflow run` trains those of {row} in params.yaml"
         raise ValueError(f"{run}: there is no {kind} of that run{mend}")
     raise ValueError(f"{name}: there is no such file, nor run; name a file, or a run such as simclr-0")
 
 
 def held_by(file: Path) -> str | None:
-    """What sslflow wrote into a file: an encoder, a segmenter or a detector; None: none of these, or not readable."""
+    """What sslflow wrote into a file: an encoder, or one of `KINDS`; None: none of these, or not readable."""
     try:
         with safe_open(file, framework="pt") as content:
             metadata = content.metadata() or {}
@@ -206,7 +241,7 @@ def held_by(file: Path) -> str | None:
     return next((kind for kind, key in keys.items() if key in metadata), None)
 
 
-def _images(model: Segmenter | Detector, file: Path, sixteen_bit: SixteenBit | None) -> Images:
+def _images(model: Segmenter | Detector | DepthEstimator, file: Path, sixteen_bit: SixteenBit | None) -> Images:
     known = model.facts.get("images")
     if known is None:
         raise ValueError(f"{file} doesn't say how its images were read and normalised: its stage writes it anew")

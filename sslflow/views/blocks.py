@@ -11,7 +11,8 @@ from torch import Tensor
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.settings.params import Count, Fraction
-from sslflow.views.images import Blur, Colour, Crop, Local, MultiCrop, Second
+from sslflow.views.images import MultiCrop
+from sslflow.views.strengths import Blur, Colour, Crop, Local, Second
 
 ASPECT = 0.3, 1 / 0.3
 """Height over width of what is hidden, as in BEiT (arXiv:2106.08254)."""

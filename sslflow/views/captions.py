@@ -9,7 +9,8 @@ from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.data.tokens import PAD
 from sslflow.settings.params import Fraction
-from sslflow.views.images import Blur, Colour, Crop, Second, TwoViews
+from sslflow.views.images import TwoViews
+from sslflow.views.strengths import Blur, Colour, Crop, Second
 
 MULTIPLIER = 6364136223846793005
 """Of a sum over the tokens of a caption, modulo 2^64: Knuth's, of his MMIX."""
@@ -51,11 +52,13 @@ class CaptionedViews(TwoViews):
 class CaptionedView(CaptionedViews):
     """One view of every image, and one of its captions."""
 
+    crops = 1
+
     @torch.no_grad()
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
         """The view and the caption, int64 `(n, length)`."""
-        view = self.normalise(self.augment(fields["images"].float() / 255) * 255)
-        return view, drawn_captions(fields["captions"])[0]
+        view, drawn, _ = super().forward(fields)
+        return view, drawn
 
     def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:
         return super().shown(views[:1])

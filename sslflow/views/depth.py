@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import kornia.augmentation as K
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sslflow.data.depth import FIELD, MISSING
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.settings.params import Fraction
-from sslflow.views.images import Blur, Colour, Crop, Views, colouring
+from sslflow.views.colouring import Chances, Colouring
+from sslflow.views.images import Views
+from sslflow.views.placing import Placing
+from sslflow.views.strengths import Blur, Colour, Crop
 
 
 class DepthView(Views):
@@ -32,25 +34,22 @@ class DepthView(Views):
     ) -> None:
         """`flip`: probability of a horizontal flip."""
         super().__init__(format)
-        side = (format.size, format.size)
-        # Pixels' areas, not their middles, fill the image: so the same matrices fit images and maps exactly.
-        part = K.RandomResizedCrop(side, scale=(crop.smallest, 1.0), ratio=(1.0, 1.0), align_corners=False)
-        self.place = K.AugmentationSequential(part, K.RandomHorizontalFlip(p=flip), data_keys=None)
-        self.colour = nn.Sequential(*colouring(format, colour, blur, 0.0))
+        self.placing = Placing(format.size, (crop.smallest, 1.0), flip, ratio=(1.0, 1.0))
+        self.colouring = Colouring(format, colour, blur, [Chances(colour.jitter, colour.grey, blur.p, 0.0)])
 
     @torch.no_grad()
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
         """Raises `ValueError` for images without depth maps."""
         if FIELD not in fields:
             raise ValueError(MISSING)
-        # What Kornia calls a mask is never blended: a mean of near and far is a place where nothing is.
-        made = self.place({"input": fields["images"].float() / 255, "mask": fields[FIELD]})
-        matrices = self.place.transform_matrix
-        assert matrices is not None
-        larger = matrices[:, 1, 1].abs().view(-1, 1, 1, 1)
-        ends = self.normalise(matrices.new_tensor([0.0, 255.0]).view(2, 1, 1, 1))
-        images = self.normalise(self.colour(made["input"]) * 255)
-        return images, made["mask"] / larger.to(made["mask"]), ends.expand(len(fields), *ends.shape)
+        images = fields["images"].float() / 255
+        places = self.placing.draw(len(images), *images.shape[2:], device=images.device)
+        # Pixels' areas, not their middles, fill the view: so images and maps fit exactly.
+        seen = self.normalise(self.colouring(places.shown(images, corners=False)) * 255)
+        # Never blended: a mean of near and far is a place where nothing is.
+        depth = places.nearest(fields[FIELD][:, 0])[:, None] * (places.height / places.side).view(-1, 1, 1, 1)
+        ends = self.normalise(images.new_tensor([0.0, 255.0]).view(2, 1, 1, 1))
+        return seen, depth, ends.expand(len(fields), *ends.shape)
 
     def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:
         """The image: a depth map is no second view that the encoder could see."""

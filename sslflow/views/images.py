@@ -1,26 +1,23 @@
 """What was read of a data set to the tensors that a method sees, batched, on the device; here, of images. Kornia is
-imported here and in `places` alone."""
+imported here alone, for what is rare."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
-import kornia.augmentation as K
 import torch
 import torch.nn.functional as F
-from annotated_types import Ge, Gt, Le
 from kornia.color import lab_to_rgb, rgb_to_lab
 from torch import Tensor, nn
 
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat, VolumeFormat
 from sslflow.data.normalise import Normalise
-from sslflow.settings.params import Fraction, Natural, NonNegative
-
-Share = Annotated[float, Gt(0), Le(1)]
-Hue = Annotated[float, Ge(0), Le(0.5)]
+from sslflow.settings.params import Fraction
+from sslflow.views.colouring import Chances, Colouring
+from sslflow.views.placing import Placing, shifted
+from sslflow.views.strengths import Blur, Colour, Crop, Local, Second
 
 
 class Views(nn.Module, ABC):
@@ -61,92 +58,28 @@ class CropView(Views):
         """`shift`: largest move, as a share of the image's side; `flip`: probability of a horizontal flip. Raises
         `ValueError` for a move by a whole side, beyond which nothing is left to reflect."""
         super().__init__(format)
-        padding = round(shift * format.size)
-        if padding >= format.size:
+        self.most, self.flip = round(shift * format.size), flip
+        if self.most >= format.size:
             raise ValueError(f"views.shift {shift:g} moves images by their whole side: set it to less, such as 0.1")
-        self.augment = nn.Sequential(
-            K.RandomCrop((format.size, format.size), padding=padding, padding_mode="reflect")
-            if padding
-            else nn.Identity(),
-            K.RandomHorizontalFlip(p=flip) if flip else nn.Identity(),
-        )
 
     @torch.no_grad()
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
-        return (self.normalise(self.augment(fields["images"].float())),)
+        return (self.normalise(self.moved(fields["images"])),)
 
-
-@dataclass(frozen=True)
-class Crop:
-    """A part of the image, anywhere in it, resized to the whole. `smallest`: share of the area that it has at least."""
-
-    smallest: Share = 0.2
-
-
-@dataclass(frozen=True)
-class Colour:
-    """Other colours. `brightness` to `hue`: strengths, with the probability `jitter`; `grey`: probability that an image
-    loses all colour. Defaults are those of MoCo v2 (arXiv:2003.04297)."""
-
-    brightness: Fraction = 0.4
-    contrast: Fraction = 0.4
-    saturation: Fraction = 0.4
-    hue: Hue = 0.1
-    jitter: Fraction = 0.8
-    grey: Fraction = 0.2
-
-
-@dataclass(frozen=True)
-class Blur:
-    """Gaussian blur with the probability `p`, its deviation `sigma` drawn between two, in pixels."""
-
-    p: Fraction = 0.5
-    sigma: tuple[NonNegative, NonNegative] = (0.1, 2.0)
-
-    def __post_init__(self) -> None:
-        """Raises `ValueError` where the smallest deviation is above the largest."""
-        _in_order("sigma", self.sigma)
-
-
-@dataclass(frozen=True)
-class Second:
-    """Probabilities of the second view that differ from the first's: BYOL, MoCo v3, Barlow Twins and DINO have
-    `Second(blur=0.1, solarize=0.2)` beside a first of `Blur(p=1.0)`. None: as in the first."""
-
-    jitter: Fraction | None = None
-    grey: Fraction | None = None
-    blur: Fraction | None = None
-    solarize: Fraction | None = None
-
-
-@dataclass(frozen=True)
-class Local:
-    """Small crops of small parts. `crops`: how many; `size`: their side, as a share of the image's; `scale`: smallest
-    and largest share of the area that they show; `blur`: its probability, None: as in the first view."""
-
-    crops: Natural = 6
-    size: Share = 0.5
-    scale: tuple[Share, Share] = (0.05, 0.4)
-    blur: Fraction | None = None
-
-    def __post_init__(self) -> None:
-        """Raises `ValueError` where the smallest share is above the largest."""
-        _in_order("scale", self.scale)
-
-
-def _in_order(name: str, pair: tuple[float, float]) -> None:
-    if pair[0] > pair[1]:
-        raise ValueError(f"{name} is {pair[0]:g} to {pair[1]:g}: expected the smaller one first")
+    def moved(self, images: Tensor) -> Tensor:
+        """Images `(n, c, s, s)`, each moved and mirrored by its own draw, of the same type and otherwise unchanged."""
+        return shifted(images, self.most, self.flip)
 
 
 class TwoViews(Views):
     """Two independent views of every image: crop, flip, colours, blur, as in SimCLR (arXiv:2002.05709).
 
-    Colours change as torchvision's ColorJitter changes them, with any number of channels: brightness multiplies the
-    image, contrast its differences from its mean, in one draw and an order by chance. Hue and saturation, and turning
-    grey, exist for images of three channels only.
+    Brightness, contrast, saturation and greys are torchvision's, hue turns in YIQ (`Colouring`). Hue, saturation and
+    turning grey exist for images of three channels only.
     """
 
+    crops: ClassVar[int] = 2
+    """How many there are."""
     resizes = True
 
     def __init__(
@@ -162,25 +95,24 @@ class TwoViews(Views):
     ) -> None:
         """`flip`, `solarize`: probabilities; `second`: what differs in the second view."""
         super().__init__(format)
-        placed = placing(format.size, (crop.smallest, 1.0), flip)
-        first = colour, blur, solarize
-        other = (
-            replace(colour, jitter=_or(second.jitter, colour.jitter), grey=_or(second.grey, colour.grey)),
-            replace(blur, p=_or(second.blur, blur.p)),
+        first = Chances(colour.jitter, colour.grey, blur.p, solarize)
+        other = Chances(
+            _or(second.jitter, colour.jitter),
+            _or(second.grey, colour.grey),
+            _or(second.blur, blur.p),
             _or(second.solarize, solarize),
         )
-        self.augment = nn.Sequential(*placed, *colouring(format, *first))
-        self.augment_second = nn.Sequential(*placed, *colouring(format, *other)) if other != first else None
+        self.placing = Placing(format.size, (crop.smallest, 1.0), flip)
+        self.colouring = Colouring(format, colour, blur, [first, other][: self.crops])
 
     @torch.no_grad()
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        return self._views(fields, self.crops, self.placing, self.colouring)
+
+    def _views(self, fields: Fields, count: int, placing: Placing, colouring: Colouring) -> tuple[Tensor, ...]:
         images = fields["images"].float() / 255
-        if self.augment_second is None:
-            both = self.augment(torch.cat([images, images]))
-        else:
-            both = torch.cat([self.augment(images), self.augment_second(images)])
-        first, second = self.normalise(both * 255).chunk(2)
-        return first, second
+        places = placing.draw(count * len(images), *images.shape[2:], device=images.device)
+        return self.normalise(colouring(places.shown(images, corners=True)) * 255).chunk(count)
 
 
 class MultiCrop(TwoViews):
@@ -202,10 +134,9 @@ class MultiCrop(TwoViews):
         """`local`: the local crops; the rest as for `TwoViews`."""
         super().__init__(format, crop=crop, flip=flip, colour=colour, blur=blur, solarize=solarize, second=second)
         self.local_crops = local.crops
-        self.augment_local = nn.Sequential(
-            *placing(max(1, round(local.size * format.size)), local.scale, flip),
-            *colouring(format, colour, replace(blur, p=_or(local.blur, blur.p)), solarize),
-        )
+        self.local_placing = Placing(max(1, round(local.size * format.size)), local.scale, flip)
+        chances = Chances(colour.jitter, colour.grey, _or(local.blur, blur.p), solarize)
+        self.local_colouring = Colouring(format, colour, blur, [chances])
 
     @torch.no_grad()
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
@@ -213,34 +144,11 @@ class MultiCrop(TwoViews):
         views = super().forward(fields)
         if not self.local_crops:
             return views
-        local = self.augment_local((fields["images"].float() / 255).repeat(self.local_crops, 1, 1, 1))
-        return *views, *self.normalise(local * 255).chunk(self.local_crops)
+        return *views, *self._views(fields, self.local_crops, self.local_placing, self.local_colouring)
 
     def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:
         """All crops, the local ones as large as the others."""
         return super().shown(tuple(F.interpolate(view, size=views[0].shape[-2:]) for view in views))
-
-
-def placing(side: int, scale: tuple[float, float], flip: float) -> list[nn.Module]:
-    """Crops of a share of the area between two, resized to `side` pixels, and flips with the probability `flip`."""
-    crop = K.RandomResizedCrop((side, side), scale=scale)
-    return [crop, K.RandomHorizontalFlip(p=flip)] if flip else [crop]
-
-
-def colouring(format: ImageFormat, colour: Colour, blur: Blur, solarize: float) -> list[nn.Module]:
-    """Changes of colours, blur and, with the probability `solarize`, bright pixels inverted."""
-    steps: list[nn.Module] = []
-    if colour.jitter:
-        strengths = (colour.saturation, colour.hue) if format.channels == 3 else (0.0, 0.0)
-        steps.append(K.ColorJitter(colour.brightness, colour.contrast, *strengths, p=colour.jitter))
-    if colour.grey and format.channels == 3:
-        steps.append(K.RandomGrayscale(p=colour.grey))
-    if blur.p:
-        kernel = max(3, format.size // 10 // 2 * 2 + 1)
-        steps.append(K.RandomGaussianBlur((kernel, kernel), blur.sigma, p=blur.p))
-    if solarize:
-        steps.append(K.RandomSolarize(p=solarize))
-    return steps
 
 
 def _or(own: float | None, other: float) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import kornia.augmentation as K
 import torch
 from torch import Tensor, nn
 
@@ -11,7 +10,9 @@ from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.data.normalise import Normalise
 from sslflow.settings.params import Fraction
-from sslflow.views.images import Blur, Colour, Share, colouring
+from sslflow.views.colouring import Chances, Colouring
+from sslflow.views.placing import Places, Placing
+from sslflow.views.strengths import Blur, Colour, Share
 
 NOTHING = 0.01
 """Pixels: of a box that is no wider or no higher after the crop, nothing is left."""
@@ -20,9 +21,8 @@ NOTHING = 0.01
 class PlacedView(nn.Module):
     """One view of each image with its mask and its boxes: a crop, a flip, other colours.
 
-    A crop lies within the image, so nothing comes from outside of it; pixels that a mask ignores stay ignored. Kornia
-    moves masks with their images. Boxes are moved by its matrices here, since Kornia 0.9 takes the last pixel of a box
-    for its edge: when flipped they would be a pixel off, when enlarged too small.
+    A crop lies within the image, so nothing comes from outside of it; pixels that a mask ignores stay ignored. Of a
+    mask each pixel has the value of the nearest one; what boxes hold are edges, not last pixels.
     """
 
     def __init__(
@@ -36,11 +36,8 @@ class PlacedView(nn.Module):
         """`smallest`: share of the image's area that a crop has at least; `flip`: probability of a horizontal flip."""
         super().__init__()
         self.normalise = Normalise(format.mean, format.std)
-        self.side = format.size
-        # Pixels' areas, not their middles, fill the image: so the matrices fit both images and masks exactly.
-        crop = K.RandomResizedCrop((format.size, format.size), scale=(smallest, 1.0), align_corners=False)
-        self.place = K.AugmentationSequential(crop, K.RandomHorizontalFlip(p=flip), data_keys=None)
-        self.colour = nn.Sequential(*colouring(format, colour, Blur(p=0.0), 0.0))
+        self.placing = Placing(format.size, (smallest, 1.0), flip)
+        self.colouring = Colouring(format, colour, Blur(), [Chances(colour.jitter, colour.grey, 0.0, 0.0)])
 
     @torch.no_grad()
     def forward(
@@ -53,34 +50,30 @@ class PlacedView(nn.Module):
         is left gets the label −1, as an empty place has it. All chance comes from torch's global generator, the same
         whether masks and boxes are given or not.
         """
-        given = {"input": images.float() / 255}
-        if masks is not None:
-            given["mask"] = masks[:, None].float()
-        made, matrices = self.place(given), self.place.transform_matrix
-        assert matrices is not None
+        places = self.placing.draw(len(images), *images.shape[2:], device=images.device)
+        # Pixels' areas, not their middles, fill the view: so images, masks and boxes fit exactly.
+        shown = places.shown(images.float() / 255, corners=False)
         return (
-            self.normalise(self.colour(made["input"]) * 255),
-            None if masks is None else made["mask"][:, 0].to(torch.uint8),
-            None if boxes is None else self._moved(boxes, matrices),
+            self.normalise(self.colouring(shown) * 255),
+            None if masks is None else places.nearest(masks),
+            None if boxes is None else _moved(boxes, places),
         )
 
-    def _moved(self, fields: Fields, matrices: Tensor) -> Fields:
-        """Boxes after the changes of places `(n, 3, 3)`, which are of the middles of pixels, numbered from 0."""
-        boxes, labels, ignored = fields["boxes"], fields["labels"], fields["ignored"]
-        matrices = matrices.to(boxes)
-        corners = boxes.unflatten(2, (2, 2)).flatten(1, 2) - 0.5
-        corners = corners @ matrices[:, :2, :2].mT + matrices[:, None, :2, 2] + 0.5
-        corners = corners.unflatten(1, (-1, 2))
-        whole = torch.cat([corners.amin(dim=2), corners.amax(dim=2)], dim=2)
-        clipped = whole.clamp(0, self.side)
-        left = _sides(clipped)
-        gone = (labels < 0) | (left <= NOTHING).any(dim=2)
-        little = left.prod(dim=2) < LEAST_LEFT * _sides(whole).prod(dim=2)
-        return Fields(
-            boxes=clipped.masked_fill(gone[..., None], 0.0),
-            labels=labels.masked_fill(gone, -1),
-            ignored=(ignored | little) & ~gone,
-        )
+
+def _moved(fields: Fields, places: Places) -> Fields:
+    """Boxes as they are seen, clipped."""
+    boxes, labels, ignored = fields["boxes"], fields["labels"], fields["ignored"]
+    corners = places.moved(boxes.unflatten(2, (2, 2)).flatten(1, 2)).unflatten(1, (-1, 2))
+    whole = torch.cat([corners.amin(dim=2), corners.amax(dim=2)], dim=2)
+    clipped = whole.clamp(0, places.side)
+    left = _sides(clipped)
+    gone = (labels < 0) | (left <= NOTHING).any(dim=2)
+    little = left.prod(dim=2) < LEAST_LEFT * _sides(whole).prod(dim=2)
+    return Fields(
+        boxes=clipped.masked_fill(gone[..., None], 0.0),
+        labels=labels.masked_fill(gone, -1),
+        ignored=(ignored | little) & ~gone,
+    )
 
 
 def _sides(boxes: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.settings.params import Fraction
-from sslflow.views.images import Share, Views
+from sslflow.views.images import Views
+from sslflow.views.strengths import Share
 
 GRID = 3
 TILES = GRID * GRID

@@ -13,8 +13,9 @@ from torch import Tensor
 from sslflow.data.fields import Fields
 from sslflow.data.formats import VolumeFormat
 from sslflow.settings.params import Fraction
-from sslflow.views.images import Share, Views
+from sslflow.views.images import Views
 from sslflow.views.orientations import ORIENTATIONS, turned_by
+from sslflow.views.strengths import Share
 
 HALF = 2
 BLOCKS = HALF**3

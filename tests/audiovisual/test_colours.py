@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from sslflow.audiovisual.colours import Colours
-from sslflow.views.images import Colour
+from sslflow.views.strengths import Colour
 
 NOTHING = Colour(brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, jitter=1.0, grey=0.0)
 LUMA = torch.tensor([0.299, 0.587, 0.114])

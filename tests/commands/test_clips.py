@@ -23,7 +23,7 @@ from sslflow.methods.clips.synchrony import Synchrony
 from sslflow.networks.encoder import Encoder
 from sslflow.settings.params import ParamsError
 from sslflow.training.saved import save_method
-from sslflow.views.images import Crop
+from sslflow.views.strengths import Crop
 from tests import av_media
 
 CPU = torch.device("cpu")

@@ -78,7 +78,7 @@ def test_a_training_that_was_stopped(folder: Path) -> None:
 def test_before_any_image_is_prepared(folder: Path) -> None:
     report_now([], so_far(3, [Line("prepare", "running", "prepare  200 images <b>")]))
     page = PAGE.read_text()
-    assert "No images are prepared yet." in page
+    assert "Nothing is prepared yet." in page
     assert "prepare  200 images &lt;b&gt;" in page
 
 

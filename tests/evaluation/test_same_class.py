@@ -82,7 +82,7 @@ def test_features_that_are_not_finite_are_refused(place, name, value):
     """Each comparison with one is false, so that it would be found, and would find, for certain."""
     given = made()
     given[place][3, 1] = value
-    with pytest.raises(ValueError, match=f"{name}: the features of 1 of {len(given[place])} images are not finite"):
+    with pytest.raises(ValueError, match=f"{name}: the features of 1 of {len(given[place])} examples are not finite"):
         find_same(*given)
 
 

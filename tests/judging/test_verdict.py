@@ -46,7 +46,7 @@ def half_way(start: float, end: float) -> Callable[[float], float]:
 
 
 def kinds(rows: list[dict[str, float]], choices: Choices | None = None, steps: int | None = None) -> list[str]:
-    return [one.kind for one in findings(rows, choices, int(rows[-1]["step"]) if steps is None else steps)]
+    return [one.kind for one in findings(rows, choices, int(rows[-1]["step"]) if steps is None else steps, "images")]
 
 
 K = Choices(1024, "prototypes")
@@ -54,7 +54,7 @@ LN_K = math.log(1024)
 
 
 def test_a_healthy_curve_is_called_healthy_with_its_numbers():
-    (said,) = findings(curve(), K, 200)
+    (said,) = findings(curve(), K, 200, "images")
     assert (said.kind, said.sick, said.advice) == ("healthy", False, "")
     for words in (
         "from 6 to 2.0",
@@ -96,7 +96,11 @@ def test_a_little_below_the_log_of_many_keys_is_much():
 
 
 def test_the_number_and_what_is_chosen_among_are_named():
-    (first, *_) = findings(curve(loss=lambda t: LN_K), K, 200)
+    (first, *_) = findings(curve(loss=lambda t: LN_K), K, 200, "images")
+    assert (
+        "The same answer for all passages does as well"
+        in findings(curve(loss=lambda t: LN_K), K, 200, "passages")[0].words
+    )
     assert "ln 1024 = 6.931" in first.words
     assert "1024 prototypes" in first.words
 
@@ -118,7 +122,7 @@ def test_what_happens_in_the_last_rows_counts():
 
 
 def test_words_are_about_the_features_that_are_kept():
-    (found,) = findings(curve(rankme=lambda t: 41.7 if t < 0.92 else 1.0), None, 200)
+    (found,) = findings(curve(rankme=lambda t: 41.7 if t < 0.92 else 1.0), None, 200, "images")
     assert "the features use 1.0 directions (RankMe), 41.7 at the start" in found.words
 
 
@@ -153,12 +157,12 @@ def of_labels(loss: Callable[[float], float], accuracy: Callable[[float], float]
     ],
 )
 def test_the_best_constant_answer_is_the_bar(loss, accuracy, kind):
-    (found,) = findings(of_labels(loss, accuracy), LIKELY, 200)
+    (found,) = findings(of_labels(loss, accuracy), LIKELY, 200, "images")
     assert found.kind == kind
 
 
 def test_words_name_the_best_constant_answer():
-    (found,) = findings(of_labels(lambda t: 0.2 * min(1, 3 * t) - 0.2, lambda t: 0.0), LIKELY, 200)
+    (found,) = findings(of_labels(lambda t: 0.2 * min(1, 3 * t) - 0.2, lambda t: 0.0), LIKELY, 200, "images")
     numbers = re.search(r"chance level: (\S+)\), the accuracy (\S+) % \(chance level: (\S+) %\)", found.words)
     assert numbers, found.words
     loss, accuracy, chance = map(float, numbers.groups())
@@ -198,7 +202,7 @@ def test_a_loss_that_never_moves():
 def test_numbers_that_are_not_finite(column, value):
     for late in (0.05, 0.5, 1.0):
         rows = curve(**{column: lambda t, late=late: value if t >= late else 6 - t})
-        (found,) = findings(rows, K, 200)
+        (found,) = findings(rows, K, 200, "images")
         assert (found.kind, found.sick) == ("diverged", True)
         assert f"from step {200 * late:.0f} on not finite are {column}." in found.words
         assert kinds(rows[:-1], K, 200) == (["diverged"] if late < 1 else [])
@@ -238,13 +242,19 @@ def test_a_loss_that_has_run_away_diverged():
 )
 def test_what_becomes_of_the_features(columns, kind):
     assert kinds(curve(**columns)) == [kind]
-    assert findings(curve(**columns), None, 200)[0].sick == (kind != "healthy")
+    assert findings(curve(**columns), None, 200, "images")[0].sick == (kind != "healthy")
+    (of_images,), (of_blocks,) = (findings(curve(**columns), None, 200, unit) for unit in ("images", "blocks"))
+    assert of_blocks.words == of_images.words.replace("an image", "a block").replace("image", "block")
 
 
 def test_features_that_keep_enough_for_the_answers_are_a_shortcut_but_not_sick():
     few = curve(rankme=half_way(40, 5), loss=half_way(2.4, 0.1))
-    assert [one.sick for one in findings(few, Choices(4, "quarter turns"), 200) if one.kind == "shortcut"] == [False]
-    assert [one.sick for one in findings(few, Choices(1000, "classes"), 200) if one.kind == "shortcut"] == [True]
+    assert [
+        one.sick for one in findings(few, Choices(4, "quarter turns"), 200, "images") if one.kind == "shortcut"
+    ] == [False]
+    assert [one.sick for one in findings(few, Choices(1000, "classes"), 200, "images") if one.kind == "shortcut"] == [
+        True
+    ]
 
 
 def test_columns_that_a_method_does_not_have_are_not_asked_for():
@@ -256,7 +266,7 @@ def test_columns_that_a_method_does_not_have_are_not_asked_for():
 def test_cut_short_is_a_note_on_a_healthy_run():
     rows = curve(loss=lambda t: 6 - 4 * t)
     assert kinds(rows) == ["healthy", "unfinished"]
-    assert not any(one.sick for one in findings(rows, None, 200))
+    assert not any(one.sick for one in findings(rows, None, 200, "images"))
     assert kinds(rows[:15], steps=200) == []
     assert kinds(curve(loss=lambda t: 6 - 0.1 * t)) == ["healthy"]
 
@@ -282,7 +292,7 @@ def kept(name: str) -> tuple[list[Row], Choices | None]:
 
 def said(rows: list[Row], choices: Choices | None) -> list[list[Finding]]:
     """What is said each time that a row is written."""
-    return [findings(rows[:number], choices, int(rows[-1]["step"])) for number in range(2, len(rows) + 1)]
+    return [findings(rows[:number], choices, int(rows[-1]["step"]), "images") for number in range(2, len(rows) + 1)]
 
 
 EXPECTED = {

@@ -94,7 +94,7 @@ def test_features_without_any_spread(features):
 def test_features_that_are_not_finite_are_counted(of):
     features = torch.ones(4, 3)
     features[1, 2], features[3] = torch.nan, torch.inf
-    with pytest.raises(ValueError, match="the features of 2 of 4 images are not finite"):
+    with pytest.raises(ValueError, match="the features of 2 of 4 examples are not finite"):
         of(features)
 
 

@@ -156,7 +156,7 @@ def test_methods_that_need_every_patch_refuse(name):
 )
 def test_a_run_says_which_setting_it_is(dataset, monkeypatch, tmp_path, method, words):
     monkeypatch.chdir(tmp_path)
-    made, run = method(), Run("test", "x", 0, Journal(), CPU, [])
+    made, run = method(), Run("test", "x", 0, Journal(), CPU, [], unit="images")
     steps = run.train(
         made, made.Views(dataset.format), dataset, dataset.pretraining_rows, "here", **TRAIN, token_dropout=0.5
     )

@@ -191,10 +191,10 @@ def test_a_flow_that_is_ended_leaves_no_process(
         request.getfixturevalue("server")
         address = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
     process = tiny.start("flows", folder, **address)
-    started = tiny.wait_until((folder / "started").exists, 150)
+    started = tiny.wait_until((folder / "started").exists)
     assert len(tiny.processes_in(folder)) > 4
     process.send_signal(number)
-    said, _ = process.communicate(timeout=30)
+    said, _ = process.communicate(timeout=120)
     assert started, said
     assert process.returncode == (130 if number == signal.SIGTERM else -signal.SIGKILL), said
-    assert tiny.wait_until(lambda: tiny.processes_in(folder) == [], 10), tiny.processes_in(folder)
+    assert tiny.wait_until(lambda: tiny.processes_in(folder) == []), tiny.processes_in(folder)

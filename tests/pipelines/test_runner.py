@@ -130,7 +130,7 @@ def test_what_has_left_its_session_is_ended_too(tmp_path: Path, monkeypatch: pyt
     ended = processes.run([sys.executable, "-c", code], tmp_path / "log", Stop())
     assert (ended.code, ended.why, ended.tail) == (0, "", ("done",))
     assert tiny.processes_in(tmp_path) == []
-    assert time.monotonic() - start < processes.GRACE_S + 3
+    assert time.monotonic() - start < processes.GRACE_S + 60
 
 
 def test_what_ignores_an_interrupt_is_killed(tmp_path: Path) -> None:
@@ -156,15 +156,15 @@ def test_a_run_that_is_ended_leaves_no_process_and_can_be_run_again(tmp_path: Pa
     assert tiny.wait_until(lambda: (folder / "started-a").exists() and (folder / "started-b").exists())
     assert len(tiny.processes_in(folder)) > 4
     process.send_signal(number)
-    said, _ = process.communicate(timeout=20)
+    said, _ = process.communicate(timeout=120)
     assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 130)
-    assert tiny.wait_until(lambda: tiny.processes_in(folder) == [], 8), tiny.processes_in(folder)
+    assert tiny.wait_until(lambda: tiny.processes_in(folder) == []), tiny.processes_in(folder)
     if number != signal.SIGKILL:
         assert "stopped; what was finished is kept" in said
         return
     (folder / "pretrain.sh").write_text(tiny.PRETRAIN)
     again = tiny.start("runner", folder)
-    said, _ = again.communicate(timeout=60)
+    said, _ = again.communicate(timeout=120)
     assert again.returncode == 0, said
     assert "3 ran, 1 cached" in said
 
@@ -259,7 +259,7 @@ def test_a_stopped_run_leaves_the_terminal_in_order(tmp_path: Path, number: sign
     process.send_signal(number)
     assert process.wait(20) == 130
     told = "stopped; what was finished is kept, and the next run goes on from there"
-    assert tiny.wait_until(lambda: tiny.screen(shown())[-2:] == [told, ""], 5), shown()
+    assert tiny.wait_until(lambda: tiny.screen(shown())[-2:] == [told, ""]), shown()
     assert not [line for line in tiny.screen(shown()) if line.startswith("stage ")]
     assert "\x1b[?" not in shown()
     assert "ERROR" not in shown(), "being stopped is no fault of the stage"
@@ -269,7 +269,7 @@ def test_a_failed_run_leaves_the_terminal_in_order(tmp_path: Path) -> None:
     folder = tiny.make(tmp_path / "project", "echo 'no space left' >&2; sleep 2; exit 1")
     process, shown = tiny.start_on_terminal("runner", folder, "--jobs", "2")
     assert process.wait(60) == 1
-    assert tiny.wait_until(lambda: "4 stages: 1 ran, 2 failed, 1 not run" in shown(), 5)
+    assert tiny.wait_until(lambda: "4 stages: 1 ran, 2 failed, 1 not run" in shown())
     lines = tiny.screen(shown())
     assert not [line for line in lines if line.startswith("stage ")]
     assert [line for line in lines if re.fullmatch(r"pretrain@a-0 \| failed in [\d.]+ s \[[234]/4\]", line)]
@@ -286,7 +286,7 @@ def test_two_runs_in_one_folder_are_one_too_many(tmp_path: Path) -> None:
         with pytest.raises(locks.Busy, match="another run is at work"), locks.one_run(folder):
             pass
         second = tiny.start("runner", folder)
-        said, _ = second.communicate(timeout=60)
+        said, _ = second.communicate(timeout=120)
         assert second.returncode == 1
         assert "another run is at work in this folder (process" in said
     with locks.one_run(folder):

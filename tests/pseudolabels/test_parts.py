@@ -68,14 +68,14 @@ def test_a_merged_and_a_split_cluster_stand_out():
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_a_clear_number_is_found(count: int, metric):
     points, _ = blobs(count, each=600 // count)
-    number, reason = suggested(tried(points, grid(len(points), max(count, 4)), 0, metric))
+    number, reason = suggested(tried(points, grid(len(points), max(count, 4)), 0, metric), "images")
     assert number == count
     assert reason.startswith(f"{count} clusters: ")
 
 
 def test_where_there_are_no_clusters_none_are_suggested():
     points = torch.randn(600, 8, generator=torch.Generator().manual_seed(1))
-    number, reason = suggested(tried(points, grid(600, 10), 0, "cosine"))
+    number, reason = suggested(tried(points, grid(600, 10), 0, "cosine"), "images")
     assert number == 0
     assert reason.startswith("No clear number of clusters")
 
@@ -84,10 +84,10 @@ def test_criteria_that_disagree_suggest_nothing():
     lines = [
         Tried(number, float(number == 4), float(number == 11), float(number == 23)) for number in (2, 4, 8, 11, 16, 23)
     ]
-    assert suggested([*lines, Tried(32, 0, 0, 0)])[0] == 0
-    assert "disagree" in suggested([*lines, Tried(32, 0, 0, 0)])[1]
+    assert suggested([*lines, Tried(32, 0, 0, 0)], "images")[0] == 0
+    assert "disagree" in suggested([*lines, Tried(32, 0, 0, 0)], "images")[1]
     agreeing = [Tried(number, float(number == 4), float(number == 6), 0.1) for number in (2, 4, 6, 8, 11)]
-    assert "clustered differently" in suggested(agreeing)[1]
+    assert "clustered differently" in suggested(agreeing, "images")[1]
 
 
 def test_the_grid_holds_the_number_there_is_and_stays_below_what_images_allow():
@@ -97,12 +97,14 @@ def test_the_grid_holds_the_number_there_is_and_stays_below_what_images_allow():
 
 
 def test_a_number_that_is_too_large_to_be_tried_is_said_to_be():
-    assert beyond(100, 2000, 5000) == ""
+    assert beyond(100, 2000, 5000, "images") == ""
     assert 101 not in grid(2000, 101)
-    assert "now, 101, lies beyond" in beyond(101, 2000, 5000)
-    assert beyond(101, 2000, 5000).endswith("audit_clusters.sample: 2020 tries it.")
-    assert "takes 2,020 images, and, whatever audit_clusters.sample is, there are 2,010" in beyond(101, 2000, 2010)
-    assert "audit_clusters.sample" in beyond(101, 2000, 2010)
+    assert "now, 101, lies beyond" in beyond(101, 2000, 5000, "images")
+    assert beyond(101, 2000, 5000, "images").endswith("audit_clusters.sample: 2020 tries it.")
+    assert "takes 2,020 images, and, whatever audit_clusters.sample is, there are 2,010" in beyond(
+        101, 2000, 2010, "images"
+    )
+    assert "audit_clusters.sample" in beyond(101, 2000, 2010, "images")
 
 
 def test_the_mean_of_features_is_taken_once_in_parts_and_of_fitted_rows_alone(tmp_path, monkeypatch):

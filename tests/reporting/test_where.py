@@ -12,6 +12,7 @@ import pytest
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.data.formats import VolumeFormat
 from sslflow.data.splits import TEST
 from sslflow.data.truth import Things
 from sslflow.dense.average_precision import AT_MOST, Detections
@@ -347,7 +348,7 @@ def test_weights_are_better_everywhere_only_where_all_places_are_compared(
     by_share = dict(zip((0.01, 0.1), gaps, strict=True))
     rows: Any = SimpleNamespace(
         tasks={"miou": "masks"},
-        found=SimpleNamespace(volumes=True),
+        found=SimpleNamespace(volumes=True, dataset=SimpleNamespace(format=VolumeFormat(1, 8, (0.5,), (0.2,)))),
         starts=lambda metric: ["lite0"],
         best_method=lambda metric, way: "simclr",
         over=lambda name, metric, way: Interval(0.5, 0.4, 0.6),

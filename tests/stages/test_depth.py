@@ -12,6 +12,8 @@ from PIL import Image
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.dense.depth.estimation import predictor
+from sslflow.dense.depth.estimator import load_estimator
 from sslflow.dense.depth.scores import ERRORS
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.saved import save_encoder
@@ -69,6 +71,11 @@ def test_a_row_leaves_errors_and_maps_that_agree(project, capsys):
         known = true > 0
         assert (np.abs(one - true)[known] / true[known]).mean() == pytest.approx(own[row]["abs_rel"], abs=1e-3)
     assert "depth simclr-0  tuned, 12 images (50 %), 2 steps: test error" in capsys.readouterr().out
+    kept = load_estimator(paths.estimator("simclr", 0))
+    assert kept.facts["estimator"] == {"protocol": "tuned", "fraction": 0.5}
+    assert kept.facts["images"]["mean"] == list(project.format.mean)
+    again = predictor(kept, project, torch.device("cpu"), "fp32", "channels_last")(np.array([*told]))
+    assert np.abs(again[:, 0].numpy() - np.stack([*told.values()])).max() < 1e-3
 
 
 def test_the_same_run_writes_the_same_bytes_and_controls_have_protocols_of_their_own(project):

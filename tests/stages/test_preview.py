@@ -17,7 +17,8 @@ from sslflow.judging.throughput import Rates, measure
 from sslflow.networks.encoder import Encoder
 from sslflow.settings.params import ParamsError
 from sslflow.stages import preview
-from sslflow.views.images import Blur, Colour, Crop, TwoViews
+from sslflow.views.images import TwoViews
+from sslflow.views.strengths import Blur, Colour, Crop
 
 PARAMS = """
 compute: {device: cpu, threads: 1}

@@ -34,7 +34,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def ran(method: Method, dataset, name: str = "x", signs: dict[str, float] | None = None, **train: Any) -> Run:
-    run = Run("test", name, 0, Journal(log_every=2), CPU, [train])
+    run = Run("test", name, 0, Journal(log_every=2), CPU, [train], unit="images")
     for moment in run.train(method, method.Views(dataset.format), dataset, dataset.pretraining_rows, "here", **train):
         moment.signs.update(signs or {})
     return run
@@ -61,7 +61,7 @@ def test_energy_is_told_where_it_is_counted_and_nothing_where_it_is_not(dataset,
         write_text(rapl / "intel-rapl:0" / name, text)
     monkeypatch.setattr("sslflow.training.run.Meter", lambda device: Meter(device, rapl))
     method = SimCLR(encoder(), projector=(8,))
-    run = Run("test", "x", 0, Journal(log_every=2), CPU, [])
+    run = Run("test", "x", 0, Journal(log_every=2), CPU, [], unit="images")
     rows = dataset.pretraining_rows
     for moment in run.train(method, method.Views(dataset.format), dataset, rows, "here", **TRAIN):
         write_text(rapl / "intel-rapl:0/energy_uj", str(600_000 * moment.step))

@@ -32,7 +32,7 @@ def folder(tmp_path, monkeypatch):
 
 def train(dataset: Dataset, rows: np.ndarray | None = None, encoder: dict[str, Any] = SMALL, **settings: Any) -> Run:
     method = SimCLR(Encoder(1, 28, **encoder), projector=(8, 8))
-    run = Run("test", "simclr", 3, Journal(log_every=1), CPU, [settings])
+    run = Run("test", "simclr", 3, Journal(log_every=1), CPU, [settings], unit="images")
     rows = dataset.pretraining_rows if rows is None else rows
     watch = Watch(method, None, dataset, rows[:30], CPU, 0)
     section = "methods.simclr.train"
@@ -70,7 +70,7 @@ def test_a_batch_of_which_one_image_stands_alone_is_named(dataset, settings, wor
 def test_without_batch_normalisation_one_image_may_stand_alone(dataset):
     vit = {"name": "vit_tiny", "width": 32, "depth": 1, "patch_size": 7}
     method = Rotation(Encoder(1, 28, **vit))
-    run = Run("test", "rotation", 0, Journal(), CPU, [])
+    run = Run("test", "rotation", 0, Journal(), CPU, [], unit="images")
     rows = dataset.pretraining_rows[:3]
     for _ in run.train(method, method.Views(dataset.format), dataset, rows, "here", **{**TRAIN, "batch_size": 1}):
         pass

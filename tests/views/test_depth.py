@@ -9,7 +9,7 @@ from torch import Tensor
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
 from sslflow.views.depth import DepthView, drawn
-from sslflow.views.images import Colour, Crop
+from sslflow.views.strengths import Colour, Crop
 
 SIDE = 32
 FORMAT = ImageFormat(3, SIDE, (0.0,) * 3, (1.0,) * 3)

@@ -9,8 +9,8 @@ from torch import Tensor
 from sslflow.data.annotated import IGNORED
 from sslflow.data.fields import Fields
 from sslflow.data.formats import ImageFormat
-from sslflow.views.images import Colour
 from sslflow.views.places import PlacedView
+from sslflow.views.strengths import Colour
 
 SIDE, MANY = 32, 200
 STILL = Colour(jitter=0.0, grey=0.0)

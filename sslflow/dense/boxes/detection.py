@@ -26,8 +26,8 @@ from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout, pl
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import Count, Fraction, NonNegative, Rate
 from sslflow.training.few import Learnt, encoder_groups, learn_few
-from sslflow.views.images import Share
 from sslflow.views.places import PlacedView
+from sslflow.views.strengths import Share
 
 if TYPE_CHECKING:
     from sslflow.dense.boxes.detector import Detector

@@ -26,7 +26,7 @@ from sslflow.settings.params import Count, Fraction, NonNegative, Rate
 from sslflow.training.few import encoder_groups, learn_few
 from sslflow.training.log_depth import scale_invariant
 from sslflow.views.depth import DepthView
-from sslflow.views.images import Colour, Crop, Share
+from sslflow.views.strengths import Colour, Crop, Share
 
 PROTOCOLS: tuple[Protocol, ...] = ("frozen", "tuned")
 """A decoder on an encoder that is frozen; the same with the encoder trained along."""
@@ -52,6 +52,8 @@ class Estimated:
     """`ERRORS` of each test image with a depth map, float64 `(n, 4)`."""
     maps: dict[int, np.ndarray]
     """What was predicted for some of them, by row, metres, float32 `(size, size)`."""
+    model: DepthEstimator | None = None
+    """In evaluation mode, on the CPU; None where nothing is trained."""
 
 
 def estimate_depth(
@@ -105,7 +107,7 @@ def estimate_depth(
             encoder = make_encoder()
             # The encoder's making may have taken any number of random numbers; decoders of one shape begin alike.
             torch.manual_seed(derive(seed, "depth"))
-            model = DepthEstimator(encoder, facts, width=width)
+            model = DepthEstimator(encoder, facts, dataset.format, width=width)
             place(model, device, memory_format)
             model.train()
             peak = tuned_lr if protocol == "tuned" else None
@@ -136,7 +138,7 @@ def estimate_depth(
                 rates=f"depth.{name} or depth.lr" if protocol == "tuned" else "depth.lr",
             )
             errors, maps = tested(predictor(model, dataset, device, precision, memory_format), dataset, batch_size)
-            yield Estimated(protocol, used, len(rows), learnt.loss, learnt.steps, errors, maps)
+            yield Estimated(protocol, used, len(rows), learnt.loss, learnt.steps, errors, maps, model.cpu())
 
 
 def mean_maps(dataset: Dataset, seed: int, fractions: Sequence[float], batch_size: int = 16) -> Iterator[Estimated]:

@@ -14,7 +14,7 @@ from sslflow.data.annotated import IGNORED
 from sslflow.data.dataset import Dataset
 from sslflow.data.normalise import Normalise
 from sslflow.data.truth import Truth
-from sslflow.dense.decoders import LinearPixels, enlarged
+from sslflow.dense.decoders import LinearMaps, enlarged
 from sslflow.dense.masks.scores import Scores, boundary_of, boundary_width, confusion_of
 from sslflow.dense.masks.segmenter import Segmenter
 from sslflow.runtime.device import MemoryFormat, Precision, autocast, layout
@@ -61,7 +61,7 @@ class Batches:
         """Of images as they are, whose maps never change: they are made once, where they fit into memory, and set the
         normalisation of the linear layer."""
         decoder, form = model.decoder, self.dataset.format
-        assert isinstance(decoder, LinearPixels)
+        assert isinstance(decoder, LinearMaps)
         normalise = Normalise(form.mean, form.std).to(self.device)
         fits = len(self.rows) * 4 * sum(map(_size, model.stages.dims, model.stages.across)) <= CACHED
 

@@ -23,8 +23,8 @@ from sslflow.runtime.device import MemoryFormat, Precision, place
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import Count, Fraction, NonNegative, Rate
 from sslflow.training.few import Learnt, encoder_groups, learn_few
-from sslflow.views.images import Share
 from sslflow.views.places import PlacedView
+from sslflow.views.strengths import Share
 
 FRACTIONS = (0.01, 0.1)
 

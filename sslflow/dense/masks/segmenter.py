@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from sslflow.data.formats import ImageFormat
-from sslflow.dense.decoders import LinearPixels, PixelDecoder, enlarged
+from sslflow.dense.decoders import LinearMaps, MapDecoder, enlarged
 from sslflow.dense.kept import load_as, save_as
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.stages import Stages
@@ -30,11 +30,14 @@ class Segmenter(nn.Module):
         self.facts: dict[str, Any] = {}
         """What else is known of it, plain values: how images' files were read, and how it was trained."""
         dims, across = self.stages.dims, self.stages.across
-        self.decoder: LinearPixels | PixelDecoder = (
-            PixelDecoder(dims, across, format.size, len(classes), width=width)
+        self.decoder: LinearMaps | MapDecoder = (
+            MapDecoder(dims, across, format.size, len(classes), width=width)
             if width
-            else LinearPixels(dims, len(classes))
+            else LinearMaps(dims, len(classes))
         )
+        if not width:
+            for parameter in self.decoder.parameters():
+                nn.init.zeros_(parameter)
 
     @property
     def encoder(self) -> Encoder:

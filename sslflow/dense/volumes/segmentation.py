@@ -27,7 +27,7 @@ from sslflow.runtime.device import MemoryFormat, Precision, autocast, laid_out, 
 from sslflow.runtime.rng import derive, permutation
 from sslflow.settings.params import Count, Fraction, NonNegative, Rate
 from sslflow.training.few import encoder_groups, learn_few
-from sslflow.views.images import Share
+from sslflow.views.strengths import Share
 from sslflow.views.volumes import PlacedVolumeView
 
 FRACTIONS = (0.02, 0.1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import imagecodecs
 import numpy as np
 
 from sslflow.ingest.images.files import Refused
@@ -18,6 +17,8 @@ _PNM = re.compile(rb"P([2356])" + _SPACE + rb"(\d+)" + _SPACE + rb"(\d+)" + _SPA
 
 def png(content: bytes) -> Raster:
     """A PNG of any depth, palettes expanded."""
+    import imagecodecs  # large, and most pictures need none of it
+
     values = imagecodecs.png_decode(content)
     values = values.reshape(*values.shape[:2], -1)
     white, bands = np.iinfo(values.dtype).max, values.shape[2]
@@ -75,6 +76,8 @@ def jpeg2000(content: bytes) -> Raster | None:
     space = int.from_bytes(content[colours + 7 : colours + 11]) if colours > 0 and content[colours + 4] == 1 else 0
     if bands not in (1, 3) or len(set(depths)) > 1 or bits > 16 or space not in (0, 16, 17):
         raise Refused(f"not supported: JPEG 2000 with {bands} bands of {bits} bits")
+    import imagecodecs
+
     values = imagecodecs.jpeg2k_decode(content)
     signed = depths[0] & 128
     return Raster(values.reshape(*values.shape[:2], bands), None if signed else 2**bits - 1)

@@ -15,6 +15,7 @@ from sslflow.audiovisual.views import ClipViews
 from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import mlp
+from sslflow.networks.symmetric import both_ways
 from sslflow.runtime.device import full_precision
 from sslflow.runtime.distributed import gather
 from sslflow.settings.params import Positive, Widths
@@ -67,7 +68,7 @@ class Alignment(PairMethod):
         pictures, heard = gather(self.embed_pictures(frames)), gather(self.embed_sounds(sounds))
         table = self.table(pictures, heard)
         accuracy = (table.argmax(dim=1) == torch.arange(len(table), device=table.device)).float().mean()
-        return {"loss": cross_modal_nce(table / self.temperature, others_of(gather(sources))), "accuracy": accuracy}
+        return {"loss": both_ways(table / self.temperature, others_of(gather(sources))), "accuracy": accuracy}
 
     def embed_pictures(self, pictures: Tensor) -> Tensor:
         """Each cell's embedding, normalised, `(n, dim, rows * columns)`."""
@@ -112,12 +113,3 @@ def over_cells(similarity: Tensor, over: Over, temperature: float) -> Tensor:
 def others_of(sources: Tensor) -> Tensor:
     """Which pairs of clips are two of one source, bool `(n, n)`; none is with itself."""
     return (sources[:, None] == sources).fill_diagonal_(False)
-
-
-@full_precision
-def cross_modal_nce(logits: Tensor, hidden: Tensor) -> Tensor:
-    """Cross entropy of finding row i's column i and column i's row i in `logits` `(n, n)`: scalar, the mean of both;
-    about ln n at random. What is `hidden`, bool `(n, n)`, is no answer."""
-    logits = logits.masked_fill(hidden, -torch.inf)
-    own = torch.arange(len(logits), device=logits.device)
-    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2

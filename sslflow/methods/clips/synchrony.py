@@ -19,7 +19,7 @@ from sslflow.runtime.device import full_precision
 from sslflow.runtime.distributed import gather
 from sslflow.settings.params import Count, Fraction, Positive
 from sslflow.training.method import Batch, Losses
-from sslflow.views.images import Colour, Crop
+from sslflow.views.strengths import Colour, Crop
 
 UNCHANGED = replace(COLOUR, hue=0.0, jitter=0.0)
 

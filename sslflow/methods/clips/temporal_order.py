@@ -17,7 +17,8 @@ from sslflow.networks.heads import mlp
 from sslflow.runtime.distributed import gather_uneven
 from sslflow.settings.params import Count, Fraction, NonNegative, Positive
 from sslflow.training.method import Batch, Choices, Losses
-from sslflow.views.images import Colour, Crop, CropView
+from sslflow.views.images import CropView
+from sslflow.views.strengths import Colour, Crop
 
 RIGHT = ((0, 1, 2), (2, 1, 0))
 WRONG = ((1, 0, 2), (2, 0, 1), (0, 2, 1), (1, 2, 0))
@@ -57,7 +58,7 @@ class OrderViews(ClipViews):
                 f"three frames {step:g} s apart do not fit into clips of {format.seconds:g} s: set the step smaller"
             )
         self.least_motion = least_motion
-        self.move = CropView(format.picture, shift=shift, flip=0.0).augment
+        self.move = CropView(format.picture, shift=shift, flip=0.0).moved
 
     @torch.no_grad()
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:

@@ -15,7 +15,8 @@ from sslflow.networks.encoder import Encoder
 from sslflow.runtime.distributed import all_reduce_sum, world_size
 from sslflow.settings.params import Count, Fraction
 from sslflow.training.method import Batch, Choices, Losses, Method
-from sslflow.views.images import CropView, Share, lab, rgb_from_lab
+from sslflow.views.images import CropView, lab, rgb_from_lab
+from sslflow.views.strengths import Share
 
 STEP = 10
 """From one bin to the next, in a and b."""
@@ -39,7 +40,7 @@ class GreyViews(CropView):
 
     @torch.no_grad()
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
-        colours = lab(self.augment(fields["images"].float()) / 255)
+        colours = lab(self.moved(fields["images"]).float() / 255)
         grey = rgb_from_lab(colours * colours.new_tensor([1, 0, 0]).view(3, 1, 1))
         ends = self.normalise(colours.new_tensor([0, 255]).view(2, 1, 1, 1))
         return self.normalise(255 * grey), colours, ends.expand(len(fields), *ends.shape)

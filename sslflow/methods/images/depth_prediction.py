@@ -14,7 +14,7 @@ from sslflow.settings.params import Count, Fraction
 from sslflow.training.log_depth import scale_invariant
 from sslflow.training.method import Batch, Losses, Method
 from sslflow.views.depth import DepthView, drawn
-from sslflow.views.images import Share
+from sslflow.views.strengths import Share
 
 
 class DepthPrediction(Method):

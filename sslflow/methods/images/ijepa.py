@@ -21,7 +21,8 @@ from sslflow.settings.params import Count, Fraction
 from sslflow.training.method import Batch, Losses, Method
 from sslflow.training.schedules import linear
 from sslflow.views.blocks import draw_blocks, inside
-from sslflow.views.images import CropView, Share
+from sslflow.views.images import CropView
+from sslflow.views.strengths import Share
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from sslflow.networks.decoder import from_features
 from sslflow.networks.encoder import Encoder
 from sslflow.settings.params import Count, Fraction
 from sslflow.training.method import Batch, Losses, Method
-from sslflow.views.images import CropView, Share
+from sslflow.views.images import CropView
+from sslflow.views.strengths import Share
 
 
 class HoledViews(CropView):

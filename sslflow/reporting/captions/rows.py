@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +14,7 @@ from sslflow.data.dataset import Dataset
 from sslflow.evaluation.intervals import Interval, crossed, of_share
 from sslflow.examination.captions.questions import tested
 from sslflow.reporting.amounts import percent
+from sslflow.reporting.cells import Cell
 from sslflow.reporting.leaderboard import CONTROLS
 from sslflow.runtime.about import says_about
 from sslflow.runtime.files import read_json
@@ -54,15 +54,6 @@ class Row(NamedTuple):
 
     name: str
     way: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number, its interval, and whether it is the best of its column, or not surely worse."""
-
-    words: str
-    behind: str
-    top: bool = False
 
 
 class Rows:

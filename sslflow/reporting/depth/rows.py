@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.intervals import Interval
 from sslflow.examination.depth.found import Found, Metric, Way
+from sslflow.reporting.cells import Cell, Line
 from sslflow.reporting.leaderboard import CONTROLS
 from sslflow.runtime.files import read_json
 
@@ -27,28 +27,6 @@ BESIDE = {"frozen": "random", "tuned": "scratch"}
 """The row that a way is compared with: the same network with random weights, trained likewise."""
 OWN = {**CONTROLS, "mean": "the mean map"}
 """What controls are called."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A value; whether it is the best, or may be; `behind`: its interval; `gap`: how far it is from the row beside, and
-    that interval; `verdict`: what that means."""
-
-    words: str
-    top: bool
-    behind: str
-    gap: tuple[str, str] = ("", "")
-    verdict: str = ""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row of the table: a cell for each metric, None where there is none."""
-
-    title: str
-    way: str
-    control: bool
-    cells: list[Cell | None]
 
 
 class Rows:
@@ -82,7 +60,7 @@ class Rows:
             tops = {metric: self._tops(names, metric, way) for metric in TITLES}
             for name in names:
                 cells = [self._cell(name, metric, way, name in tops[metric]) for metric in TITLES]
-                yield Line(title(name, self.methods), NAMES[protocol], name not in self.methods, cells)
+                yield Line(title(name, self.methods), name not in self.methods, cells, NAMES[protocol])
 
     def _tops(self, names: Sequence[str], metric: Metric, way: Way) -> set[str]:
         """The best of the rows, and those whose distance to it may be chance; none where one is alone."""
@@ -110,10 +88,10 @@ class Rows:
         other = self.beside(way)
         gap = self.found.gap((name, way), other, metric) if other and other[0] != name else None
         if not gap:
-            return Cell(shown(over.mean, metric), top, behind)
+            return Cell(shown(over.mean, metric), behind, top)
         words = tuple(signed(value, metric) for value in (gap.mean, gap.low, gap.high))
         said = "may be chance" if not gap.sure else "better" if _cost(gap.mean, metric) < 0 else "worse"
-        return Cell(shown(over.mean, metric), top, behind, (words[0], f"{words[1]} to {words[2]}"), said)
+        return Cell(shown(over.mean, metric), behind, top, (words[0], f"{words[1]} to {words[2]}"), said)
 
     def means(self) -> dict[str, dict[str, float]]:
         """Row → `depth_error`, with most maps, fine-tuned, or else as it was made; means over the seeds."""

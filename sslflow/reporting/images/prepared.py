@@ -37,6 +37,7 @@ NEEDED = (
     ("segment", "mask", "masks", "docs/dense.md"),
     ("detect", "boxes", "boxes", "docs/dense.md"),
     ("depth", "depth", "depth maps", "docs/depth.md"),
+    ("segment_volumes", "mask", "label volumes", "docs/volumes.md"),
 )
 """What rows of a list in `run` learn from: its kind, its name, and the guide that says how to give it."""
 
@@ -73,8 +74,8 @@ def section(dataset: Dataset, params: Mapping[str, Any]) -> dict[str, Any]:
 def unannotated(params: Mapping[str, Any], dataset: Dataset) -> list[str]:
     """Rows that were asked for, and had nothing to learn from or to be tested on."""
     return [
-        f"run.{setting} and its controls were left out: there are no images with {what} to {' and to '.join(without)} "
-        f"on. {guide} says how to name them."
+        f"run.{setting} and its controls were left out: there are no {dataset.format.unit} with {what} to "
+        f"{' and to '.join(without)} on. {guide} says how to name them."
         for setting, kind, what, guide in NEEDED
         if any(lookup(params, "run").get(key) for key in (setting, f"{setting}_controls"))
         if (without := [split for split in (TRAIN, TEST) if not len(dataset.annotated_rows(split, kind))])
@@ -92,8 +93,11 @@ def shape(format: AnyFormat) -> str:
 
 
 def annotated(dataset: Dataset, facts: Mapping[str, int]) -> list[str]:
-    """Sentences about masks, boxes and depth; none where there are none."""
-    return [*(_annotated(dataset, facts) if dataset.truth else ()), *_deep(dataset, facts)]
+    """Sentences about masks, boxes and depth, and how volumes are shown; none where there are none."""
+    told = [*(_annotated(dataset, facts) if dataset.truth else ()), *_deep(dataset, facts)]
+    if isinstance(dataset.format, VolumeFormat):
+        told.append("Pictures of a block are its middle axial slice, the front above, the right on the right.")
+    return told
 
 
 def _deep(dataset: Dataset, facts: Mapping[str, int]) -> Iterator[str]:
@@ -109,21 +113,23 @@ def _deep(dataset: Dataset, facts: Mapping[str, int]) -> Iterator[str]:
 
 
 def _annotated(dataset: Dataset, facts: Mapping[str, int]) -> Iterator[str]:
-    truth = dataset.truth
+    truth, solid = dataset.truth, isinstance(dataset.format, VolumeFormat)
     assert truth
     for kind, words in ANNOTATED.items():
         counts = {split: len(dataset.annotated_rows(split, kind)) for split in (TRAIN, TEST)}
         if any(counts.values()):
             names = truth.pixel_classes if kind == "mask" else truth.thing_classes
-            said = f"{counts[TRAIN]:,} images to train on and {counts[TEST]:,} to test on have {words}, of "
+            said = f"{counts[TRAIN]:,} {dataset.format.unit} to train on and {counts[TEST]:,} to test on have "
             if kind == "mask":
-                yield f"{said}{len(names):,} classes of pixels: {', '.join(names)}."
+                has, parts = ("label volumes", "voxels") if solid else (words, "pixels")
+                yield f"{said}{has}, of {len(names):,} classes of {parts}: {', '.join(names)}."
                 continue
             things = truth.things(truth.rows(kind))
             labels = np.concatenate([np.empty(0, np.int64), *(one.labels[~one.ignored] for one in things)])
             of_class = np.bincount(labels, minlength=len(names)).tolist()
             empty = sum(not len(one.labels) for one in things)
-            yield f"{said}{summary(dict(zip(names, of_class, strict=True)))}; {empty:,} of the images show nothing."
+            counted = summary(dict(zip(names, of_class, strict=True)))
+            yield f"{said}{words}, of {counted}; {empty:,} of the {dataset.format.unit} show nothing."
     wrong = [f"{facts[key]:,} {words}" for key, words in FLAWS.items() if facts.get(key)]
     if wrong:
         yield f"{'; '.join(wrong)}: data/prepared/annotations.csv."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -14,6 +13,7 @@ from sslflow import paths
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.intervals import Interval, crossed, of_share, resampled
 from sslflow.reporting.amounts import percent
+from sslflow.reporting.cells import Cell
 from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
 
@@ -35,15 +35,6 @@ ROWS = {
     "words": "rare words in common (tf-idf)",
 }
 """What the controls are called."""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number, what lies behind it, and whether it is the best of its column."""
-
-    words: str
-    behind: str
-    top: bool = False
 
 
 class Rows:

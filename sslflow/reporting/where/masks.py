@@ -12,14 +12,15 @@ from PIL import Image
 
 from sslflow.data.annotated import IGNORED
 from sslflow.data.dataset import Dataset
+from sslflow.data.formats import singular
 from sslflow.drawing.embedded import Picture, picture
-from sslflow.drawing.overlay import enlarged, inks, marked, tinted
+from sslflow.drawing.overlay import enlarged, inks, marked, stacked, tinted
+from sslflow.drawing.slices import three
 from sslflow.examination.where.found import Way
 from sslflow.examination.where.gaps import class_ious, mean_iou
 from sslflow.reporting.amounts import percent
 from sslflow.reporting.images.confusion import Confusion
 from sslflow.reporting.where.rows import Rows, title
-from sslflow.reporting.where.slices import three
 from sslflow.runtime.files import read_json
 from sslflow.runtime.tables import read_parquet
 
@@ -133,19 +134,23 @@ def _example(dataset: Dataset, row: int, predicted: np.ndarray, score: float) ->
     wrong = (actual != IGNORED) & (predicted != actual)
     share = wrong.sum() / max(1, (actual != IGNORED).sum())
     if solid := actual.ndim == 3:
-        pixels, (actual, predicted, wrong) = three(one["volumes"][0].numpy()), map(three, (actual, predicted, wrong))
+        planes = [*zip(*map(three, (one["volumes"][0].numpy(), actual, predicted, wrong)), strict=True)]
     else:
-        pixels = one["images"][0].numpy()
-    side, what = (SLICE, ("block", "voxels")) if solid else (SIDE, ("image", "pixels"))
-    colours = {**inks(truth.pixel_classes), IGNORED: UNKNOWN}
-    tiles = {
-        what[0]: enlarged(pixels, side),
-        "truth": tinted(pixels, actual, colours, side),
-        "prediction": tinted(pixels, predicted, colours, side),
-        "errors": marked(pixels, wrong, side),
-    }
+        planes = [(one["images"][0].numpy(), actual, predicted, wrong)]
+    side, what = (SLICE, "voxels") if solid else (SIDE, "pixels")
+    unit, colours = singular(dataset.format.unit), {**inks(truth.pixel_classes), IGNORED: UNKNOWN}
+    drawn = [
+        (
+            enlarged(pixels, side),
+            tinted(pixels, known, colours, side),
+            tinted(pixels, told, colours, side),
+            marked(pixels, missed, side),
+        )
+        for pixels, known, told, missed in planes
+    ]
+    tiles = dict(zip((unit, "truth", "prediction", "errors"), map(stacked, zip(*drawn, strict=True)), strict=True))
     (name,) = dataset.column("path", np.array([row]))
-    caption = f"mIoU of this {what[0]} {percent(score)} %; {percent(float(share))} % of its {what[1]} wrong"
+    caption = f"mIoU of this {unit} {percent(score)} %; {percent(float(share))} % of its {what} wrong"
     return Example([(words, picture(tile, quality=88)) for words, tile in tiles.items()], caption, name)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from sslflow.dense.protocols import PROTOCOLS
 from sslflow.evaluation.intervals import Interval
 from sslflow.examination.where.found import Found, Metric, Way
 from sslflow.reporting.amounts import percent
+from sslflow.reporting.cells import Cell, Line
 from sslflow.reporting.leaderboard import CONTROLS
 from sslflow.runtime.files import read_json
 from sslflow.settings.params import lookup
@@ -39,29 +39,6 @@ class Column(NamedTuple):
 
     metric: Metric
     protocol: str
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A score in percent; `behind`: its interval; `gap`: how far it is above training from scratch, and that interval;
-    `verdict`: what that means; `seeds`: on how many, where not all have both; empty where there is nothing to compare
-    with."""
-
-    words: str
-    top: bool
-    behind: str
-    gap: tuple[str, str] = ("", "")
-    verdict: str = ""
-    seeds: str = ""
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row of the table for one share of the labels."""
-
-    title: str
-    control: bool
-    cells: list[Cell | None]
 
 
 class Rows:
@@ -174,9 +151,9 @@ class Rows:
         behind = f"95 %: {100 * over.low:.1f} to {100 * over.high:.1f}; {seeds_in_words(len(values))}"
         gap = self.above_scratch(name, column.metric, way)
         if not gap:
-            return Cell(words, top, behind)
+            return Cell(words, behind, top)
         seeds = self.shared((name, way), (SCRATCH, Way("tuned", way.fraction)), column.metric)
-        return Cell(words, top, behind, in_two(gap), verdict(gap), seeds)
+        return Cell(words, behind, top, in_two(gap), verdict(gap), seeds)
 
     def means(self) -> dict[str, dict[str, float]]:
         """Row → `miou` and `box_map`, fine-tuned with most labels, means over the seeds; of rows that are."""

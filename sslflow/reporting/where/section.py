@@ -44,6 +44,8 @@ def _of_labels(rows: Rows, fraction: float) -> str:
 
 def _tests(rows: Rows) -> str:
     counts = {metric: len(rows.found.rows(metric)) for metric in rows.metrics()}
+    if rows.found.volumes:
+        return f"{counts['miou']:,} whose voxels are labelled" if counts else ""
     told = [f"{counts[metric]:,} with {words}" for metric, words in rows.tasks.items() if counts.get(metric)]
     return " and ".join(told)
 
@@ -96,7 +98,7 @@ def absent(rows: Rows) -> list[str]:
             seeds = rows.found.seeds_of(name, metric)
             if seeds < wanted:
                 others = rows.found.others(name, metric)
-                said = f", {others} made of other test images: left out" if others else ""
+                said = f", {others} made of other test {rows.found.dataset.format.unit}: left out" if others else ""
                 found.append(f"{task}, {title(name, rows.methods)}: {seeds} of {wanted} seeds{said}")
     for name in rows.asked["map"]:
         made, looked = rows.found.seeds_of(name, "map"), len(localised.read_all(rows.found, name))

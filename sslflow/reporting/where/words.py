@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from sslflow.data.formats import UNITS, ImageFormat, VolumeFormat
 from sslflow.evaluation.intervals import Interval
 from sslflow.examination.where.found import Metric, Way
 from sslflow.reporting.amounts import percent
@@ -87,8 +86,7 @@ def weights(rows: Rows, places: Sequence[Place]) -> str:
     compared = "" if len(names) == len(places) else f", compared for {_where(rows, kinds['level'] + kinds['worse'])}"
     if kinds["level"]:
         return f" {who} are nowhere surely better{compared}."
-    own = UNITS[VolumeFormat.kind if rows.found.volumes else ImageFormat.kind]
-    return f" {who} are worse{compared}: pretraining on one's own {own} pays."
+    return f" {who} are worse{compared}: pretraining on one's own {rows.found.dataset.format.unit} pays."
 
 
 def _told(rows: Rows, places: Sequence[Place]) -> Iterator[str]:
@@ -146,7 +144,8 @@ def _how_sure(rows: Rows, places: Sequence[Place]) -> Iterator[str]:
         for way in rows.found.ways(name, metric)
     )
     if most == 1:
-        yield "One seed: the intervals know of test images, and not of how far another training would differ."
+        unit = rows.found.dataset.format.unit
+        yield f"One seed: the intervals know of test {unit}, and not of how far another training would differ."
 
 
 def _best(rows: Rows, names: Sequence[str], metric: Metric, way: Way) -> str:

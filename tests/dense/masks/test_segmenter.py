@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from sslflow.data.formats import ImageFormat
-from sslflow.dense.decoders import LinearPixels
+from sslflow.dense.decoders import LinearMaps
 from sslflow.dense.masks.segmenter import Segmenter, load_segmenter, save_segmenter
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.given import Given
@@ -35,7 +35,7 @@ def made(name: str, width: int) -> Any:
 def test_the_linear_layer_is_one_on_the_stacked_maps():
     torch.manual_seed(0)
     maps = [torch.randn(5, 3, 8, 8), 40 + 9 * torch.randn(5, 6, 4, 4), torch.randn(5, 2, 1, 1)]
-    layer: Any = LinearPixels((3, 6, 2), 4)
+    layer: Any = LinearMaps((3, 6, 2), 4)
     flat = [one.transpose(0, 1).flatten(1) for one in maps]
     layer.normalise_by(
         [torch.stack([torch.full((len(one),), one.shape[1]), one.sum(1), (one**2).sum(1)]) for one in flat]
@@ -66,7 +66,7 @@ def test_every_family_of_encoders_gives_a_class_for_each_pixel(name, width, tmp_
     logits = model(images)
     assert logits.shape == (3, 3, 32, 32)
     (logits * torch.randn_like(logits)).sum().backward()
-    last: Any = model.decoder.layers if isinstance(model.decoder, LinearPixels) else [model.decoder.last]
+    last: Any = model.decoder.layers if isinstance(model.decoder, LinearMaps) else [model.decoder.last]
     assert all(layer.weight.grad.abs().sum() > 0 for layer in last), "every map has its part"
 
     file = tmp_path / "one.safetensors"

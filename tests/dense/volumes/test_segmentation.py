@@ -16,13 +16,16 @@ from sslflow.data.dataset import Dataset
 from sslflow.dense.masks.scores import Regions, confusion_of
 from sslflow.dense.volumes.segmentation import segment_volumes
 from sslflow.dense.volumes.segmenter import VolumeSegmenter
+from sslflow.drawing.overlay import enlarged, stacked
+from sslflow.drawing.slices import three
+from sslflow.drawing.stills import stills
 from sslflow.examination.where.found import Way
 from sslflow.features.voxels import voxels
 from sslflow.ingest.volumes.prepare import prepare
 from sslflow.networks.volumes import VolumeEncoder
+from sslflow.reporting.images.prepared import annotated
 from sslflow.reporting.where import section as where
 from sslflow.reporting.where.rows import Rows
-from sslflow.reporting.where.slices import three
 from sslflow.runtime.files import write_json
 from sslflow.settings.file import content
 from sslflow.stages import segment_volumes as stage
@@ -121,7 +124,7 @@ def test_the_stage_keeps_what_the_report_shows(prepared: Path, tmp_path: Path, m
     assert shown["heads"] == [("voxels, mIoU", 3)]
     (_, examples), *_ = shown["masks"]["examples"]
     assert [title for title, _ in examples[0].tiles] == ["block", "truth", "prediction", "errors"]
-    assert examples[0].tiles[0][1].height == 3 * examples[0].tiles[0][1].width
+    assert examples[0].tiles[0][1].height == 3 * examples[0].tiles[0][1].width + 2 * 4
 
 
 def test_without_label_volumes_the_stage_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,10 +139,27 @@ def test_without_label_volumes_the_stage_is_skipped(tmp_path: Path, monkeypatch:
 def test_slices_are_axial_coronal_and_sagittal_with_up_at_the_top() -> None:
     volume = np.zeros((4, 4, 4), np.uint8)
     volume[3, 2, 2], volume[2, 3, 2], volume[2, 2, 3] = 1, 2, 3  # right, front, above of the middle
-    axial, coronal, sagittal = three(volume).reshape(3, 4, 4)
+    axial, coronal, sagittal = three(volume)
     assert (axial[1, 3], axial[0, 2]) == (1, 2)
     assert (coronal[1, 3], coronal[0, 2]) == (1, 3)
     assert (sagittal[1, 3], sagittal[0, 2]) == (2, 3)
+    for plane, own in zip(three(torch.from_numpy(volume)), (axial, coronal, sagittal), strict=True):
+        assert np.array_equal(plane.numpy(), own)
+    page = np.asarray(stacked([enlarged(one[None], 8) for one in (axial, coronal)]))[..., 0]
+    large = [one.repeat(2, axis=0).repeat(2, axis=1) for one in (axial, coronal)]
+    assert np.array_equal(page, np.concatenate([large[0], np.full((4, 8), 255), large[1]]))
+
+
+def test_the_report_says_what_is_known_of_blocks_and_how_they_are_shown(prepared: Path) -> None:
+    dataset = Dataset[Any](prepared / paths.PREPARED)
+    known, shown = annotated(dataset, {})
+    trained, tested = (len(dataset.annotated_rows(split, "mask")) for split in ("train", "test"))
+    assert known.startswith(f"{trained} blocks to train on and {tested} to test on have label volumes, of ")
+    assert "classes of voxels: background" in known
+    assert shown == "Pictures of a block are its middle axial slice, the front above, the right on the right."
+    rows = np.arange(2)
+    volumes = dataset.read(rows)["volumes"].numpy()
+    assert np.array_equal(stills(dataset, rows)[:, :, 0, 1], volumes[:, :, 1, -1, volumes.shape[-1] // 2])
 
 
 def test_the_row_of_voxels_is_the_means_of_parts(prepared: Path) -> None:

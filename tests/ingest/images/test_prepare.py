@@ -287,7 +287,7 @@ def slow_folder(tmp_path) -> None:
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         found = [one for one in psutil.Process(process.pid).children() if "spawn_main" in " ".join(one.cmdline())]
         if len(found) == 2 and all(one.cpu_times().user > 0.5 for one in found):
@@ -297,7 +297,7 @@ def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 
 def assert_gone(processes: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(processes, timeout=10)
+    _, alive = psutil.wait_procs(processes, timeout=120)
     assert not alive
 
 
@@ -306,7 +306,7 @@ def test_a_full_disk_is_an_error_that_leaves_nothing(tmp_path):
     process = start(
         tmp_path, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))
     )
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert errors.startswith(f"OSError {errno.EFBIG}")
     assert not [file for file in tmp_path.iterdir() if "out" in file.name]
@@ -317,7 +317,7 @@ def test_a_killed_worker_is_an_error(tmp_path):
     process = start(tmp_path)
     workers = workers_of(process)
     workers[0].kill()
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "a worker process was killed" in errors
     assert "000.png" in errors
@@ -332,10 +332,10 @@ def test_ctrl_c_ends_everything(tmp_path, whole_group):
     workers = workers_of(process)
     (os.killpg if whole_group else os.kill)(process.pid, signal.SIGINT)
     began = time.monotonic()
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 130
     assert "Traceback" not in errors
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 60
     assert_gone(workers)
     assert not [file for file in tmp_path.iterdir() if "out" in file.name]
 
@@ -345,7 +345,7 @@ def test_workers_do_not_outlive_a_killed_parent(tmp_path):
     process = start(tmp_path)
     workers = workers_of(process)
     process.kill()
-    process.communicate(timeout=30)
+    process.communicate(timeout=120)
     assert_gone(workers)
 
 
@@ -358,7 +358,7 @@ def test_the_stage_reports_wrong_settings_without_a_traceback(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

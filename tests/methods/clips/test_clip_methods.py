@@ -18,7 +18,6 @@ from sslflow.data.fields import Fields
 from sslflow.methods.clips.alignment import (
     Alignment,
     AlignmentViews,
-    cross_modal_nce,
     nearness,
     others_of,
     over_cells,
@@ -27,9 +26,10 @@ from sslflow.methods.clips.correspondence import Correspondence, correspondence_
 from sslflow.methods.clips.synchrony import Synchrony, SynchronyViews, synchrony_loss
 from sslflow.methods.clips.temporal_order import RIGHT, WRONG, OrderViews, TemporalOrder, motions
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.symmetric import both_ways
 from sslflow.runtime.distributed import average_gradients, gather
 from sslflow.training.method import Batch, Pool
-from sslflow.views.images import Crop
+from sslflow.views.strengths import Crop
 from tests.av_fixtures import FPS, RATE, SECONDS, MemoryClips
 from tests.cases import clip_case
 
@@ -292,7 +292,7 @@ def test_correspondence_loss_is_the_mean_cross_entropy_and_has_its_gradient():
     assert float(correspondence_loss(torch.zeros(3), torch.zeros(3))) == pytest.approx(math.log(2))
 
 
-def test_cross_modal_nce_equals_the_slow_reference():
+def test_both_ways_equals_the_slow_reference():
     torch.manual_seed(0)
     logits = torch.randn(6, 6, dtype=torch.float64, requires_grad=True)
     sources = torch.tensor([0, 1, 0, 2, 2, 2])
@@ -302,8 +302,8 @@ def test_cross_modal_nce_equals_the_slow_reference():
             open_to = [j for j in range(6) if j == i or sources[j] != sources[i]]
             total -= math.log(math.exp(table[i][i]) / sum(math.exp(table[i][j]) for j in open_to)) / 12
     hidden = others_of(sources)
-    assert float(cross_modal_nce(logits, hidden).detach()) == pytest.approx(total)
-    assert torch.autograd.gradcheck(lambda x: cross_modal_nce(x, hidden), (logits,))
+    assert float(both_ways(logits, hidden).detach()) == pytest.approx(total)
+    assert torch.autograd.gradcheck(lambda x: both_ways(x, hidden), (logits,))
 
 
 @pytest.mark.parametrize("over", ["max", "softmax", "mean"])
@@ -392,7 +392,7 @@ def alignment_loss(rows: slice) -> tuple[Tensor, Tensor]:
     pictures = gather(F.normalize(weights @ cells[rows], dim=1))
     heard = gather(F.normalize(sounds[rows] @ weights.T, dim=1))
     hidden = others_of(gather(sources[rows]))
-    loss = cross_modal_nce(nearness(pictures, heard, "max", 0.1) / 0.1, hidden)
+    loss = both_ways(nearness(pictures, heard, "max", 0.1) / 0.1, hidden)
     loss.backward()
     average_gradients([weights])
     assert weights.grad is not None

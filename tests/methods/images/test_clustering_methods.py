@@ -30,7 +30,8 @@ from sslflow.runtime.distributed import average_gradients, rank, world_size
 from sslflow.training.fit import fit
 from sslflow.training.method import Batch, Method, Pool
 from sslflow.training.pictures import typical
-from sslflow.views.images import Blur, Colour, Crop, Local, MultiCrop, TwoViews
+from sslflow.views.images import MultiCrop, TwoViews
+from sslflow.views.strengths import Blur, Colour, Crop, Local
 
 CPU = torch.device("cpu")
 GREY = ImageFormat(1, 28, (0.3,), (0.3,))

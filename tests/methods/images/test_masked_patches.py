@@ -19,7 +19,7 @@ from sslflow.networks.answers import balanced, mean_over_all, patch_cross_entrop
 from sslflow.networks.encoder import Encoder
 from sslflow.training.method import Batch
 from sslflow.views.blocks import Hidden, MaskedCrops, draw_blocks, hidden_patches, inside
-from sslflow.views.images import Local
+from sslflow.views.strengths import Local
 
 FORMAT = ImageFormat(1, 28, (0.3,), (0.3,))
 

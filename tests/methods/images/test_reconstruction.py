@@ -14,7 +14,9 @@ from sslflow.data.normalise import Normalise
 from sslflow.methods.images import autoencoder, denoising, inpainting, mae
 from sslflow.networks.decoder import Decoder, from_features
 from sslflow.networks.encoder import Encoder
+from sslflow.networks.positions import positions
 from sslflow.training.method import Batch
+from sslflow.training.patches import hidden_error, patchify, standardise, unpatchify
 from sslflow.views.images import CropView
 
 GREY = ImageFormat(1, 28, (0.3,), (0.3,))
@@ -249,25 +251,25 @@ def test_shown_views_are_images(images):
 @pytest.mark.parametrize(("channels", "size", "patch"), [(1, 28, 4), (3, 12, 3), (2, 8, 4)])
 def test_patches_are_the_images_squares_row_by_row_and_go_back(channels, size, patch):
     images = torch.randn(2, channels, size, size)
-    patches, across = mae.patchify(images, patch), size // patch
+    patches, across = patchify(images, patch), size // patch
     assert patches.shape == (2, across**2, channels * patch**2)
     for number in range(across**2):
         y, x = number // across * patch, number % across * patch
         assert torch.equal(patches[:, number], images[:, :, y : y + patch, x : x + patch].flatten(1))
-    assert torch.equal(mae.unpatchify(patches, patch, across), images)
+    assert torch.equal(unpatchify(patches, patch, across), images)
 
 
 def test_patches_equal_lightlys_but_for_the_order_of_their_pixels():
-    from lightly.models.utils import patchify
+    from lightly.models import utils
 
     images = torch.randn(2, 3, 12, 12)
-    theirs = patchify(images, 4).unflatten(2, (4, 4, 3)).permute(0, 1, 4, 2, 3).flatten(2)
-    assert torch.equal(mae.patchify(images, 4), theirs)
+    theirs = utils.patchify(images, 4).unflatten(2, (4, 4, 3)).permute(0, 1, 4, 2, 3).flatten(2)
+    assert torch.equal(patchify(images, 4), theirs)
 
 
 def test_standardised_patches_have_mean_0_and_unbiased_variance_1():
     patches = 3 + 2 * torch.randn(2, 3, 16, dtype=torch.float64)
-    standard, mean, deviation = mae.standardise(patches)
+    standard, mean, deviation = standardise(patches)
     for row in range(2):
         for number in range(3):
             pixels = patches[row, number].tolist()
@@ -283,11 +285,11 @@ def test_standardised_patches_equal_lightlys():
     from lightly.models.utils import normalize_mean_var
 
     patches = torch.randn(2, 3, 16)
-    torch.testing.assert_close(mae.standardise(patches)[0], normalize_mean_var(patches), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(standardise(patches)[0], normalize_mean_var(patches), rtol=1e-5, atol=1e-5)
 
 
 def test_patches_of_one_colour_are_all_zero():
-    standard, _, _ = mae.standardise(torch.full((1, 2, 16), 0.7))
+    standard, _, _ = standardise(torch.full((1, 2, 16), 0.7))
     torch.testing.assert_close(standard, torch.zeros(1, 2, 16), rtol=0, atol=1e-4)
 
 
@@ -301,9 +303,9 @@ def test_hidden_error_equals_the_slow_reference_and_looks_at_hidden_patches_only
             slow += sum(
                 (float(a) - float(b)) ** 2 for a, b in zip(drawn[row, number], target[row, number], strict=True)
             )
-    assert float(mae.hidden_error(drawn, target, hidden)) == pytest.approx(slow / (3 * 2 * 4), rel=1e-5)
+    assert float(hidden_error(drawn, target, hidden)) == pytest.approx(slow / (3 * 2 * 4), rel=1e-5)
     drawn.requires_grad_()
-    mae.hidden_error(drawn, target, hidden).backward()
+    hidden_error(drawn, target, hidden).backward()
     assert drawn.grad is not None
     touched = drawn.grad.any(dim=2)
     assert torch.equal(touched, torch.zeros(3, 5, dtype=torch.bool).scatter(1, hidden, True))
@@ -312,7 +314,7 @@ def test_hidden_error_equals_the_slow_reference_and_looks_at_hidden_patches_only
 def test_positions_equal_lightlys_and_differ():
     from lightly.models.utils import get_2d_sine_cosine_positional_embedding
 
-    ours, theirs = mae.positions(4, 32), get_2d_sine_cosine_positional_embedding(32, 4, cls_token=False)
+    ours, theirs = positions(4, 32), get_2d_sine_cosine_positional_embedding(32, 4, cls_token=False)
     theirs = torch.as_tensor(theirs, dtype=torch.float32).view(16, 32)
     # Halves for rows and columns may stand the other way round.
     swapped = theirs.roll(16, dims=1)
@@ -344,10 +346,10 @@ def test_orders_are_permutations_drawn_for_each_image_and_all_patches_get_their_
 
 def test_what_is_hidden_is_not_seen_by_anyone_and_what_is_seen_is(images):
     method, view, order = masked_batch(images)
-    patches = mae.patchify(view, 7)
+    patches = patchify(view, 7)
     seen = torch.zeros(6, 16, 1).scatter_(1, order[:, : method.visible, None], 1.0)
-    without = mae.unpatchify(torch.where(seen.bool(), patches, torch.randn_like(patches)), 7, 4)
-    other = mae.unpatchify(torch.where(seen.bool(), torch.randn_like(patches), patches), 7, 4)
+    without = unpatchify(torch.where(seen.bool(), patches, torch.randn_like(patches)), 7, 4)
+    other = unpatchify(torch.where(seen.bool(), torch.randn_like(patches), patches), 7, 4)
     drawn = method.draw(view, order)
     assert torch.equal(method.draw(without, order), drawn)
     assert not torch.isclose(method.draw(other, order), drawn).all(dim=2).any()
@@ -377,7 +379,7 @@ def test_its_loss_is_over_hidden_patches_with_standardised_pixels(images):
 
 def test_a_picture_keeps_what_was_seen_and_colours_the_rest_by_its_own_patches(images):
     method, view, order = masked_batch(images)
-    target = mae.standardise(mae.patchify(view, 7))[0]
+    target = standardise(patchify(view, 7))[0]
     # A decoder that knows the answer: its picture is the image.
     method.draw = lambda view, order: target
     torch.manual_seed(1)
@@ -385,9 +387,9 @@ def test_a_picture_keeps_what_was_seen_and_colours_the_rest_by_its_own_patches(i
     seen, filled, whole = pictures.values()
     assert torch.equal(whole, view)
     torch.testing.assert_close(filled, view)
-    kept = mae.patchify(seen, 7)
+    kept = patchify(seen, 7)
     for row in range(6):
-        assert torch.equal(kept[row, order[row, :4]], mae.patchify(view, 7)[row, order[row, :4]])
+        assert torch.equal(kept[row, order[row, :4]], patchify(view, 7)[row, order[row, :4]])
         assert not kept[row, order[row, 4:]].any()
 
 
@@ -415,7 +417,7 @@ def test_gradients(monkeypatch):
     assert torch.autograd.gradcheck(lambda x: autoencoder.squared_error(x, whole), drawn)
     patches = torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=True)
     target, hidden = torch.randn(2, 3, 4, dtype=torch.float64), torch.tensor([[0, 2], [1, 0]])
-    assert torch.autograd.gradcheck(lambda x: mae.hidden_error(x, target, hidden), patches)
+    assert torch.autograd.gradcheck(lambda x: hidden_error(x, target, hidden), patches)
 
 
 def test_augmentation_comes_before_noise_and_holes(images):

@@ -14,9 +14,10 @@ from torch import Tensor
 from sslflow.data.fields import Fields
 from sslflow.data.formats import VolumeFormat
 from sslflow.methods.volumes import mae_3d, rotation_3d, rubik
-from sslflow.networks.positions import cube_positions
+from sslflow.networks.positions import positions
 from sslflow.networks.volumes import VolumeEncoder
 from sslflow.training.method import Batch
+from sslflow.training.patches import patchify, unpatchify
 from sslflow.views.orientations import turned
 
 FORMAT = VolumeFormat(1, 12, (0.4,), (0.2,))
@@ -156,10 +157,10 @@ def test_a_puzzle_without_a_question_is_an_error() -> None:
 
 def test_patches_of_a_volume_are_those_of_a_loop_and_come_back() -> None:
     volumes = torch.rand(2, 3, 12, 12, 12)
-    found = mae_3d.cubes(volumes, 4)
+    found = patchify(volumes, 4)
     for number, (x, y, z) in enumerate(itertools.product(range(0, 12, 4), repeat=3)):
         assert torch.equal(found[:, number], volumes[:, :, x : x + 4, y : y + 4, z : z + 4].flatten(1))
-    assert torch.equal(mae_3d.joined(found, 4, 3), volumes)
+    assert torch.equal(unpatchify(found, 4, 3, 3), volumes)
 
 
 def test_the_encoder_sees_nothing_of_hidden_patches_and_is_asked_for_these_alone() -> None:
@@ -168,12 +169,12 @@ def test_the_encoder_sees_nothing_of_hidden_patches_and_is_asked_for_these_alone
     view, noise = batch.views
     order = method.order_of(noise)
     assert method.visible == 7
-    patches = mae_3d.cubes(view, 4).clone()
+    patches = patchify(view, 4).clone()
     for row, hidden in enumerate(order[:, 7:]):
         patches[row, hidden] = 100.0
-    other = mae_3d.joined(patches, 4, 3)
+    other = unpatchify(patches, 4, 3, 3)
     torch.testing.assert_close(method.draw(view, order), method.draw(other, order))
-    drawn, target = method.draw(view, order), mae_3d.cubes(view, 4)
+    drawn, target = method.draw(view, order), patchify(view, 4)
     target = (target - target.mean(2, keepdim=True)) / (target.var(2, keepdim=True) + 1e-6).sqrt()
     errors = [(drawn[n, p] - target[n, p]).square().mean() for n in range(6) for p in order[n, 7:].tolist()]
     torch.testing.assert_close(method.training_step(batch)["loss"], torch.stack(errors).mean(), rtol=1e-5, atol=1e-6)
@@ -189,7 +190,7 @@ def test_what_mae_can_not_learn_on_is_told(network: dict[str, Any], words: str) 
 
 
 def test_places_of_patches_are_all_different() -> None:
-    found = cube_positions(3, 32)
+    found = positions(3, 32, 3)
     assert found.shape == (27, 32)
     assert torch.cdist(found, found)[~torch.eye(27, dtype=torch.bool)].min() > 0.1
 
