@@ -32,9 +32,11 @@ from sslflow.runtime.rng import derive
 from sslflow.training.fit import fit
 
 WORK = Path("work/benchmarks/token_dropout")
-RUNS = ((0.0, 1), (0.5, 1), (0.5, 2), (0.75, 1), (0.75, 4))
-"""Shares and epochs."""
+RUNS = ((0.0, 0), (0.0, 1), (0.5, 1), (0.5, 2), (0.75, 1), (0.75, 3))
+"""Shares and epochs; none: random weights."""
 BATCH, ROUNDS = 64, 9
+IMAGES, LABELLED = 6000, 3000
+"""That are trained on in an epoch, and those of whose labels a classifier learns."""
 
 
 def family(method: str) -> Family:
@@ -52,11 +54,12 @@ def run(share: float, epochs: int) -> dict[str, float]:
     """Seconds of training, and accuracies of frozen features on the test images."""
     made, train = started("simclr")
     began = time.process_time()
-    for _ in fit(made.method, made.views, made.dataset, CPU, 0, **{**train, "epochs": epochs, "token_dropout": share}):
+    options = {**train, "epochs": epochs, "token_dropout": share}
+    for _ in fit(made.method, made.views, made.dataset, CPU, 0, rows=made.rows[:IMAGES], **options):
         pass
     seconds, dataset, encoder = time.process_time() - began, made.dataset, made.method.encoder.eval()
     x_train, x_test, y_train, y_test = (
-        torch.from_numpy(take(dataset.labelled_rows(part)))
+        torch.from_numpy(take(dataset.labelled_rows(part)[:LABELLED]))
         for take in (lambda rows: extract(encoder, dataset, rows, CPU), lambda rows: dataset.labels[rows])
         for part in ("train", "test")
     )
@@ -110,8 +113,8 @@ def table(steps: dict[str, Any], runs: dict[tuple[float, int], Any]) -> Iterator
     """It in Markdown."""
     yield (
         f"{platform.machine()}, one thread, Python {platform.python_version()}, torch {torch.__version__}; "
-        f"{datetime.date.today()}. SimCLR on fashion, ViT of width 64, 4 blocks, 49 patches, batches of {BATCH}; one "
-        "seed."
+        f"{datetime.date.today()}. SimCLR on fashion, ViT of width 64, 4 blocks, 49 patches; {IMAGES:,} images in "
+        f"batches of {BATCH}, {LABELLED:,} labels; one seed."
     )
     yield ""
     yield "| left out | a step of simclr | of dino | epochs | seconds of the processor | linear | kNN |"

@@ -1,0 +1,20 @@
+"""How torch is set up on a CPU: repeatable, and without work that nobody sees."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+LOOK = """
+import torch
+from sslflow.runtime.device import compute
+assert compute(device="cpu", threads=1).type == "cpu"
+assert torch.get_num_threads() == 1
+assert torch.are_deterministic_algorithms_enabled()
+print("filled:", not torch.empty(1000, 1000).isfinite().any())
+"""
+
+
+def test_on_a_cpu_steps_are_repeatable_and_memory_is_not_filled_first():
+    plain = subprocess.run([sys.executable, "-c", LOOK], capture_output=True, text=True, check=True)
+    assert plain.stdout == "filled: False\n", "NaN everywhere is what torch would fill it with"
