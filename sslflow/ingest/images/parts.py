@@ -1,0 +1,175 @@
+"""What has been examined, on the disk: there workers leave it, also those of other processes and machines that see the
+folder, and a run that was stopped leaves it to the next."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import os
+import pickle
+import shutil
+import socket
+import struct
+import tempfile
+import zlib
+from collections.abc import Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import PIL
+
+from sslflow.ingest.images.decode import Decoded
+from sslflow.ingest.images.depth import Depth
+from sslflow.ingest.images.examine import Examined, Work, examine
+from sslflow.ingest.images.known import Known
+from sslflow.ingest.images.raster import Used
+from sslflow.ingest.records import Record, Rejected
+from sslflow.ingest.shards import Moments
+
+_HEAD = struct.Struct("<16sQI")
+"""Key, length and CRC-32 of what follows."""
+_ENDING = ".examined"
+_KNOWN = {(one.__module__, one.__qualname__): one for one in (Decoded, Depth, Examined, Known, Moments, Rejected, Used)}
+_ARRAYS = {
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "scalar"),
+    ("numpy._core.numeric", "_frombuffer"),
+}
+
+
+class Parts:
+    """Lists of images that have been examined, each by the key of what it was made of.
+
+    Every worker appends to a file of its own, so that a killed one spoils nothing but what it was just writing.
+    """
+
+    def __init__(self, root: Path, work: Work, tidy: bool = True) -> None:
+        """`root`: a folder for nothing else. `tidy` removes those in it that were made by other settings, or by another
+        version of the code."""
+        self._start = _digest(_code(), work)
+        self.folder = root / self._start.hex()
+        self._places: dict[bytes, tuple[Path, int, int, int]] = {}
+        self._read: dict[Path, int] = {}
+        if tidy and root.is_dir():
+            for other in root.iterdir():
+                if other != self.folder:
+                    shutil.rmtree(other, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.look()
+        self.before = frozenset(self._places)
+        """Keys of those that another run has left."""
+
+    def key(self, records: Sequence[Record]) -> bytes:
+        """128 bits that change with whatever changes the result: settings, code, names, and of files size and time."""
+        return _digest(self._start, records)
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._places
+
+    def look(self) -> None:
+        """Take in what has come since."""
+        for file in sorted(self.folder.glob(f"*{_ENDING}")):
+            at = self._read.get(file, 0)
+            size = file.stat().st_size
+            if size <= at:
+                continue
+            with file.open("rb") as handle:
+                while at + _HEAD.size <= size:
+                    handle.seek(at)
+                    key, length, crc = _HEAD.unpack(handle.read(_HEAD.size))
+                    if at + _HEAD.size + length > size:
+                        break  # still being written, or never to be ended
+                    self._places.setdefault(key, (file, at + _HEAD.size, length, crc))
+                    at += _HEAD.size + length
+            self._read[file] = at
+
+    def fetch(self, key: bytes) -> list[Examined | Rejected] | None:
+        """What was found; None, and forgotten, where it can't be read any more."""
+        file, at, length, crc = self._places.pop(key)
+        try:
+            with file.open("rb") as handle:
+                handle.seek(at)
+                content = handle.read(length)
+        except OSError:
+            return None
+        return _Unpickler(io.BytesIO(content)).load() if zlib.crc32(content, zlib.crc32(key)) == crc else None
+
+    def remove(self) -> None:
+        """All of it, once it has served."""
+        shutil.rmtree(self.folder.parent, ignore_errors=True)
+
+
+def examine_into(records: list[Record], key: bytes, *, work: Work, folder: Path) -> None:
+    """In a worker: examine the records, and leave the result under its key. Raises `OSError` where the disk is full."""
+    content = pickle.dumps(examine(records, work), protocol=5)
+    handle = _own_file(folder)
+    handle.write(_HEAD.pack(key, len(content), zlib.crc32(content, zlib.crc32(key))))
+    handle.write(content)
+    handle.flush()
+
+
+@cache
+def _own_file(folder: Path) -> BinaryIO:
+    descriptor, _ = tempfile.mkstemp(_ENDING, f"{socket.gethostname()}-{os.getpid()}-", folder)
+    return os.fdopen(descriptor, "ab")
+
+
+class _Unpickler(pickle.Unpickler):
+    """Makes what `examine` returns, and calls nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ARRAYS:
+            return super().find_class(module, name)
+        if (module, name) in _KNOWN:
+            return _KNOWN[module, name]
+        raise pickle.UnpicklingError(f"{module}.{name} is none of what is kept of images")
+
+
+@cache
+def _code() -> bytes:
+    """Hash of what decides how pixels come out, but for settings."""
+    here = Path(__file__).parent
+    files = sorted([*here.glob("*.py"), *here.parent.glob("*.py")])
+    return _digest(PIL.__version__, np.__version__, *(file.read_bytes() for file in files))
+
+
+def _digest(*values: object) -> bytes:
+    """128 bits of values, the same in every process."""
+    found = hashlib.blake2b(digest_size=16)
+    for value in values:
+        _feed(found, value)
+    return found.digest()
+
+
+def _feed(found: hashlib.blake2b, value: Any) -> None:
+    """Each value with its kind and length, so that no two sequences of values look alike."""
+    if isinstance(value, Path):
+        try:
+            facts = value.stat()
+            found.update(f"file {str(value)!r} {facts.st_size} {facts.st_mtime_ns};".encode("utf-8", "surrogateescape"))
+        except OSError as error:
+            found.update(f"file {str(value)!r} {error.errno};".encode("utf-8", "surrogateescape"))
+    elif isinstance(value, bytes):
+        found.update(f"bytes {len(value)};".encode())
+        found.update(value)
+    elif isinstance(value, np.ndarray):
+        _feed(found, (value.dtype.str, value.shape, value.tobytes()))
+    elif isinstance(value, partial):
+        _feed(found, (value.func, value.args, value.keywords))
+    elif isinstance(value, Mapping):
+        _feed(found, ("mapping", *sorted(value.items())))
+    elif isinstance(value, (tuple, list)):
+        found.update(f"{len(value)} values;".encode())
+        for one in value:
+            _feed(found, one)
+    elif dataclasses.is_dataclass(value):
+        _feed(found, (type(value).__qualname__, *(getattr(value, one.name) for one in dataclasses.fields(value))))
+    elif callable(value):
+        found.update(f"{value.__module__}.{value.__qualname__};".encode())
+    else:
+        found.update(f"{type(value).__name__} {value!r};".encode("utf-8", "surrogateescape"))
