@@ -25,7 +25,7 @@ from sslflow.data.splits import Split
 from sslflow.ingest.images.decode import Decoded
 from sslflow.ingest.images.depth import Depth
 from sslflow.ingest.images.encoded import encode
-from sslflow.ingest.images.files import Refused, regular_file
+from sslflow.ingest.images.files import Refused, held, regular_file
 from sslflow.ingest.images.known import Known
 from sslflow.ingest.records import Annotation, Picture, Record, Rejected, escape
 from sslflow.ingest.shards import Moments
@@ -161,17 +161,19 @@ def _end_with_parent() -> None:
 
 def _examined(record: Record, work: Work) -> Examined | Rejected:
     try:
-        digest = _sha256(record.picture)
-        decoded = work.decoder(record.picture)
+        picture = held(record.picture) if isinstance(record.picture, Path) else record.picture
+        digest = _sha256(picture)
+        decoded = work.decoder(picture)
     except Refused as reason:
         return Rejected(record.name, str(reason))
     known = work.annotator(record.truth, decoded) if work.annotator and record.truth else None
     depth = work.measurer(record.depth, decoded) if work.measurer and record.depth is not None else None
     pixels, moments = decoded.pixels, Moments()
-    moments.add(pixels)
+    counts = np.array([Image.fromarray(channel).histogram() for channel in pixels])
+    moments.add_counted(counts)
     # What the parent would have to look at every pixel for is found out here: it has many workers to keep up with.
-    look = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
-    constant = bool(np.ptp(pixels.reshape(len(pixels), -1), axis=1).max() == 0)
+    look = hashlib.sha256(pixels.data).digest()[:16]
+    constant = bool((counts.max(axis=1) == counts.sum(axis=1)).all())
     encoded = encode(pixels, work.quality) if work.quality else b""
     if encoded:
         decoded = replace(decoded, pixels=pixels[:, :0, :0])
