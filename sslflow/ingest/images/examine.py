@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import multiprocessing
 import os
@@ -32,6 +33,10 @@ from sslflow.ingest.shards import Moments
 
 _WINDOW = 4
 """Tasks a worker that are under way or wait to be fetched: bounds what is in memory."""
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Numbers of options in glibc's malloc.h."""
+_KEPT_AT_ONCE = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -149,7 +154,16 @@ def _undisturbed(executor: ProcessPoolExecutor, job: Callable[..., Any], *given:
 
 def _begin(max_pixels: int) -> None:
     Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's own check, for sizes that show only while decoding
+    _keep_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _keep_memory() -> None:
+    """Have glibc give the next image the memory of the last one: to ask the system anew takes a tenth of the time."""
+    with contextlib.suppress(AttributeError, OSError):
+        allocator = ctypes.CDLL(None)
+        allocator.mallopt(_MMAP_THRESHOLD, _KEPT_AT_ONCE)
+        allocator.mallopt(_TRIM_THRESHOLD, 4 * _KEPT_AT_ONCE)
 
 
 def _end_with_parent() -> None:

@@ -148,12 +148,18 @@ def _digest(*values: object) -> bytes:
 
 def _feed(found: hashlib.blake2b, value: Any) -> None:
     """Each value with its kind and length, so that no two sequences of values look alike."""
-    if isinstance(value, Path):
+    if isinstance(value, (str, int, float, type(None))):
+        found.update(f"{type(value).__name__} {value!r};".encode())
+    elif isinstance(value, Path):
         try:
             facts = value.stat()
-            found.update(f"file {str(value)!r} {facts.st_size} {facts.st_mtime_ns};".encode("utf-8", "surrogateescape"))
+            found.update(f"file {str(value)!r} {facts.st_size} {facts.st_mtime_ns};".encode())
         except OSError as error:
-            found.update(f"file {str(value)!r} {error.errno};".encode("utf-8", "surrogateescape"))
+            found.update(f"file {str(value)!r} {error.errno};".encode())
+    elif isinstance(value, (tuple, list)):
+        found.update(f"{len(value)} values;".encode())
+        for one in value:
+            _feed(found, one)
     elif isinstance(value, bytes):
         found.update(f"bytes {len(value)};".encode())
         found.update(value)
@@ -163,13 +169,7 @@ def _feed(found: hashlib.blake2b, value: Any) -> None:
         _feed(found, (value.func, value.args, value.keywords))
     elif isinstance(value, Mapping):
         _feed(found, ("mapping", *sorted(value.items())))
-    elif isinstance(value, (tuple, list)):
-        found.update(f"{len(value)} values;".encode())
-        for one in value:
-            _feed(found, one)
     elif dataclasses.is_dataclass(value):
-        _feed(found, (type(value).__qualname__, *(getattr(value, one.name) for one in dataclasses.fields(value))))
-    elif callable(value):
-        found.update(f"{value.__module__}.{value.__qualname__};".encode())
+        _feed(found, (type(value).__qualname__, *(getattr(value, name) for name in value.__dataclass_fields__)))
     else:
-        found.update(f"{type(value).__name__} {value!r};".encode("utf-8", "surrogateescape"))
+        found.update(f"{value.__module__}.{value.__qualname__};".encode())
