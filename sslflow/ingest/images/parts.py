@@ -3,6 +3,7 @@ folder, and a run that was stopped leaves it to the next."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import io
@@ -91,13 +92,12 @@ class Parts:
     def fetch(self, key: bytes) -> list[Examined | Rejected] | None:
         """What was found; None, and forgotten, where it can't be read any more."""
         file, at, length, crc = self._places.pop(key)
-        try:
-            with file.open("rb") as handle:
-                handle.seek(at)
-                content = handle.read(length)
-        except OSError:
-            return None
-        return _Unpickler(io.BytesIO(content)).load() if zlib.crc32(content, zlib.crc32(key)) == crc else None
+        with contextlib.suppress(OSError, pickle.UnpicklingError), file.open("rb") as handle:
+            handle.seek(at)
+            content = handle.read(length)
+            if zlib.crc32(content, zlib.crc32(key)) == crc:
+                return _Unpickler(io.BytesIO(content)).load()
+        return None
 
     def remove(self) -> None:
         """All of it, once it has served."""
