@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -85,8 +86,8 @@ def loops(root: Path, folder: Path, side: int, store: str, processes: int) -> No
 def prepared(root: Path, folder: Path, side: int, store: str, processes: int) -> None:
     together = Together(folder / "parts", Turns())
     kept = {"store": "jpeg", "stored_side": side, "image_size": 224} if store == "jpeg" else {"image_size": side}
-    settings = {"source": "folder", "path": str(root), "channels": 3, "workers": processes}
-    prepare(folder / "out", lambda line: None, together=together, **settings, **kept)
+    settings: dict[str, Any] = {"source": "folder", "path": str(root), "channels": 3, "workers": processes, **kept}
+    prepare(folder / "out", lambda line: None, together=together, **settings)
     together.remove()
 
 

@@ -4,10 +4,7 @@ imports no torch."""
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch.distributed import Store
+from typing import Any
 
 
 class Turns:
@@ -42,7 +39,7 @@ class Turns:
         return self._store is None or self._store.add("done", 0) >= self.count - 1
 
 
-def _store() -> Store:
-    import torch.distributed as dist
+def _store() -> Any:
+    from torch.distributed.rendezvous import rendezvous
 
-    return next(iter(dist.rendezvous("env://")))[0]
+    return next(iter(rendezvous("env://")))[0]

@@ -183,7 +183,8 @@ def prepare(
     )
     if helping:
         with contextlib.closing(found):
-            return dict(found)  # of nothing: what it examines goes to the first process
+            assert not list(found), "what this process examines goes to the first one"
+        return {}
     with replacing_folder(folder) as temporary:
         raw = store == "raw"
         written = ShardWriter(temporary, fields, columns, "images") if raw else EncodedWriter(temporary, columns)
