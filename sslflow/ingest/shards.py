@@ -48,14 +48,6 @@ class Moments:
         self._sums = [a + b for a, b in zip(self._sums or [0] * channels, sums, strict=True)]
         self._squares = [a + b for a, b in zip(self._squares or [0] * channels, squares, strict=True)]
 
-    def add_counted(self, counts: np.ndarray) -> None:
-        """Pixels of which it is known how often each value is there, `(channels, 256)`."""
-        values = np.arange(256)
-        other = Moments()
-        other._pixels = int(counts[0].sum())
-        other._sums, other._squares = (counts @ values).tolist(), (counts @ values**2).tolist()
-        self.merge(other)
-
     def merge(self, other: Moments) -> None:
         """Add what another one has added up."""
         self._pixels += other._pixels

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import hashlib
 import multiprocessing
 import os
@@ -33,10 +32,6 @@ from sslflow.ingest.shards import Moments
 
 _WINDOW = 4
 """Tasks a worker that are under way or wait to be fetched: bounds what is in memory."""
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Numbers of options in glibc's malloc.h."""
-_KEPT_AT_ONCE = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -154,16 +149,7 @@ def _undisturbed(executor: ProcessPoolExecutor, job: Callable[..., Any], *given:
 
 def _begin(max_pixels: int) -> None:
     Image.MAX_IMAGE_PIXELS = max_pixels  # Pillow's own check, for sizes that show only while decoding
-    _keep_memory()
     threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _keep_memory() -> None:
-    """Have glibc give the next image the memory of the last one: to ask the system anew takes a tenth of the time."""
-    with contextlib.suppress(AttributeError, OSError):
-        allocator = ctypes.CDLL(None)
-        allocator.mallopt(_MMAP_THRESHOLD, _KEPT_AT_ONCE)
-        allocator.mallopt(_TRIM_THRESHOLD, 4 * _KEPT_AT_ONCE)
 
 
 def _end_with_parent() -> None:
@@ -183,11 +169,10 @@ def _examined(record: Record, work: Work) -> Examined | Rejected:
     known = work.annotator(record.truth, decoded) if work.annotator and record.truth else None
     depth = work.measurer(record.depth, decoded) if work.measurer and record.depth is not None else None
     pixels, moments = decoded.pixels, Moments()
-    counts = np.array([Image.fromarray(channel).histogram() for channel in pixels])
-    moments.add_counted(counts)
+    moments.add(pixels)
     # What the parent would have to look at every pixel for is found out here: it has many workers to keep up with.
     look = hashlib.sha256(pixels.data).digest()[:16]
-    constant = bool((counts.max(axis=1) == counts.sum(axis=1)).all())
+    constant = bool(np.ptp(pixels.reshape(len(pixels), -1), axis=1).max() == 0)
     encoded = encode(pixels, work.quality) if work.quality else b""
     if encoded:
         decoded = replace(decoded, pixels=pixels[:, :0, :0])

@@ -16,6 +16,7 @@ import tempfile
 import zlib
 from collections.abc import Mapping, Sequence
 from functools import cache, partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,8 +31,10 @@ from sslflow.ingest.images.raster import Used
 from sslflow.ingest.records import Record, Rejected
 from sslflow.ingest.shards import Moments
 
-_HEAD = struct.Struct("<16sQI")
-"""Key, length and CRC-32 of what follows."""
+_HEAD = struct.Struct("<16sQQI")
+"""Key, length of all that follows, of what of it is no array, and CRC-32."""
+_LARGE = 4096
+"""Bytes from which the values of an array lie beside the others, and are not copied."""
 _ENDING = ".examined"
 _KNOWN = {(one.__module__, one.__qualname__): one for one in (Decoded, Depth, Examined, Known, Moments, Rejected, Used)}
 _ARRAYS = {
@@ -54,7 +57,7 @@ class Parts:
         version of the code."""
         self._start = _digest(_code(), work)
         self.folder = root / self._start.hex()
-        self._places: dict[bytes, tuple[Path, int, int, int]] = {}
+        self._places: dict[bytes, tuple[Path, int, int, int, int]] = {}
         self._read: dict[Path, int] = {}
         if tidy and root.is_dir():
             for other in root.iterdir():
@@ -82,21 +85,21 @@ class Parts:
             with file.open("rb") as handle:
                 while at + _HEAD.size <= size:
                     handle.seek(at)
-                    key, length, crc = _HEAD.unpack(handle.read(_HEAD.size))
+                    key, length, values, crc = _HEAD.unpack(handle.read(_HEAD.size))
                     if at + _HEAD.size + length > size:
                         break  # still being written, or never to be ended
-                    self._places.setdefault(key, (file, at + _HEAD.size, length, crc))
+                    self._places.setdefault(key, (file, at + _HEAD.size, length, values, crc))
                     at += _HEAD.size + length
             self._read[file] = at
 
     def fetch(self, key: bytes) -> list[Examined | Rejected] | None:
         """What was found; None, and forgotten, where it can't be read any more."""
-        file, at, length, crc = self._places.pop(key)
+        file, at, length, values, crc = self._places.pop(key)
         with contextlib.suppress(OSError, pickle.UnpicklingError), file.open("rb") as handle:
             handle.seek(at)
-            content = handle.read(length)
+            content = memoryview(handle.read(length))
             if zlib.crc32(content, zlib.crc32(key)) == crc:
-                return _Unpickler(io.BytesIO(content)).load()
+                return _loaded(content[:values], content[values:])
         return None
 
     def remove(self) -> None:
@@ -106,11 +109,35 @@ class Parts:
 
 def examine_into(records: list[Record], key: bytes, *, work: Work, folder: Path) -> None:
     """In a worker: examine the records, and leave the result under its key. Raises `OSError` where the disk is full."""
-    content = pickle.dumps(examine(records, work), protocol=5)
+    arrays: list[pickle.PickleBuffer] = []
+    values = pickle.dumps(examine(records, work), protocol=5, buffer_callback=partial(_small, arrays))
+    raw = [array.raw() for array in arrays]
+    sizes = pickle.dumps([one.nbytes for one in raw])
+    crc = zlib.crc32(key)
+    for part in (sizes, values, *raw):
+        crc = zlib.crc32(part, crc)
+    before = len(sizes) + len(values)
     handle = _own_file(folder)
-    handle.write(_HEAD.pack(key, len(content), zlib.crc32(content, zlib.crc32(key))))
-    handle.write(content)
+    handle.write(_HEAD.pack(key, before + sum(one.nbytes for one in raw), before, crc))
+    for part in (sizes, values, *raw):
+        handle.write(part)
     handle.flush()
+
+
+def _small(arrays: list[pickle.PickleBuffer], one: pickle.PickleBuffer) -> bool:
+    """Whether an array stays among the other values: who keeps a large one keeps all that was read with it."""
+    if one.raw().nbytes < _LARGE:
+        return True
+    arrays.append(one)
+    return False
+
+
+def _loaded(values: memoryview, arrays: memoryview) -> list[Examined | Rejected]:
+    stream = io.BytesIO(values)
+    places = [0]
+    for size in _Unpickler(stream).load():
+        places.append(places[-1] + size)
+    return _Unpickler(stream, buffers=[arrays[a:b] for a, b in pairwise(places)]).load()
 
 
 @cache
