@@ -13,13 +13,17 @@ PART = 2**24
 
 
 class Bank:
-    """Features as vectors of length 1: held, or above `HELD` numbers made again for each table of similarities, so that
-    features that are mapped from the disk may be larger than memory."""
+    """Features that others are compared with by cosine: as vectors of length 1, or, above `HELD` numbers, as they are,
+    a part at a time, so that features that are mapped from the disk may be larger than memory."""
 
     def __init__(self, features: Tensor) -> None:
         """Features `(n, dim)`."""
         self._features = features
+        self._step = max(1, PART // features.shape[1])
         self._held = F.normalize(features.float(), dim=1) if features.numel() <= HELD else None
+        if self._held is None:
+            lengths = [part.float().norm(dim=1).clamp_min(1e-12) for part in features.split(self._step)]
+            self._lengths = torch.cat(lengths)
 
     def __len__(self) -> int:
         return len(self._features)
@@ -29,8 +33,7 @@ class Bank:
         if self._held is not None:
             return queries @ self._held.T
         table = queries.new_empty(len(queries), len(self))
-        step = max(1, PART // self._features.shape[1])
-        for start in range(0, len(self), step):
-            part = F.normalize(self._features[start : start + step].float(), dim=1)
-            torch.mm(queries, part.T, out=table[:, start : start + step])
+        for start in range(0, len(self), self._step):
+            here = slice(start, start + self._step)
+            torch.div(queries @ self._features[here].float().T, self._lengths[here], out=table[:, here])
         return table
