@@ -8,7 +8,7 @@ from torch import Tensor
 
 HELD = 2**26
 """Numbers up to which what is made of features is held, 256 MiB."""
-PART = 2**24
+PART = 2**22
 """Numbers at a time, above that."""
 
 
