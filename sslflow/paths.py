@@ -19,6 +19,8 @@ REPORT = ARTIFACTS / "report"
 AUDIT = ARTIFACTS / "audit"
 WORK = Path("work")
 CLIPS_CACHE = WORK / "clips"
+PARTS = WORK / "prepare"
+"""What `prepare` has examined and not yet put together."""
 OF_CLIPS = ARTIFACTS / "clips"
 """Where what stands in `ARTIFACTS` for methods of images stands for methods of clips."""
 

@@ -12,6 +12,7 @@ import numpy as np
 from sslflow.commands.host import Host
 from sslflow.commands.schedule import CONTINUE, CPU, LARGE, MICROSCOPY, RESNET, SMALL, VIDEOS, VIT, Value, schedule
 from sslflow.commands.survey import Survey
+from sslflow.ingest.images.encoded import kept_side
 from sslflow.settings.params import lookup
 
 LEAST, FEW, MANY = 8, 1_000, 100_000
@@ -25,6 +26,10 @@ AFFORDABLE, LARGER = 2_000, 96
 """Up to so many images a CPU has time for so many pixels."""
 SMALLER = (160, 128, 96, 64)
 """Pixels to fall back to where the disk is small."""
+PIXELS = 20e9
+"""Bytes of pixels above which images are kept as JPEG."""
+A_PIXEL = 0.4
+"""Bytes of a pixel of a JPEG of quality 90: photographs have 0.26, sharp noise has 0.37."""
 BLOCKS = 6
 CLIPS = 90_000
 """Videos to see over all epochs."""
@@ -94,7 +99,7 @@ def _data(found: Survey, host: Host, recipe: str) -> Iterator[Value]:
         yield Value("data.probe_source", "imagefolder", "labelled images, for scores only")
         yield Value("data.probe_path", str(labels.probe), "where they lie")
     yield Value("data.channels", 1 if grey else 3, f"{seen.grey} of {seen.count} images looked at are grey")
-    yield _size(found, host, recipe, 1 if grey else 3)
+    yield from _size(found, host, recipe, 1 if grey else 3)
     if seen.deep:
         words = {"full": "most of the range", "stretch": "each an exposure of its own"}
         said = words[seen.ends] if isinstance(seen.ends, str) else "the same ends for all"
@@ -105,8 +110,8 @@ def _data(found: Survey, host: Host, recipe: str) -> Iterator[Value]:
         yield Value("data.sixteen_bit", "full", "no image has more than 8 bits")
 
 
-def _size(found: Survey, host: Host, recipe: str, channels: int) -> Value:
-    """Pixels of prepared images. Raises `ValueError` where the disk has no room for them."""
+def _size(found: Survey, host: Host, recipe: str, channels: int) -> Iterator[Value]:
+    """Pixels of prepared images, and how they are kept. Raises `ValueError` where the disk has no room for them."""
     low, middle = (int(np.percentile(found.seen.shorter, share)) for share in (10, 50))
     wanted, bound = VIEWS[recipe], "the papers'"
     if recipe in SMALL and not host.gpu:
@@ -117,8 +122,13 @@ def _size(found: Survey, host: Host, recipe: str, channels: int) -> Value:
     size = max(16, min(wanted, middle // step * step))
     bound = "larger would enlarge most of them" if size < wanted else bound
     why = f"shorter sides: {low:,} pixels and more in nine of ten, {middle:,} in half; {bound}"
+    jpeg = found.images * channels * size**2 > PIXELS
     # DVC's cache holds a second copy, where the file system can't share what is the same.
-    needed = {side: 2 * found.images * channels * side**2 / 2**30 for side in (size, *SMALLER) if side <= size}
+    needed = {
+        side: 2 * found.images * (A_PIXEL * kept_side("jpeg", 0, side) ** 2 if jpeg else channels * side**2) / 2**30
+        for side in (size, *SMALLER)
+        if side <= size
+    }
     fitting = next((side for side, room in needed.items() if room < 0.9 * host.free), 0)
     if not fitting:
         raise ValueError(
@@ -127,7 +137,12 @@ def _size(found: Survey, host: Host, recipe: str, channels: int) -> Value:
         )
     if fitting < size:
         why = f"{size} would take {_room(needed[size])}, and {_room(host.free)} are free"
-    return Value("data.image_size", fitting, f"{why}; {_room(needed[fitting])}")
+    about = "about " * jpeg
+    yield Value("data.image_size", fitting, f"{why}; {about}{_room(needed[fitting])}")
+    if jpeg:
+        pixels = _room(found.images * channels * size**2 / 2**30)
+        kept = f"JPEG of {kept_side('jpeg', 0, fitting)} pixels, since pixels themselves would take {pixels}, twice"
+        yield Value("data.store", "jpeg", kept)
 
 
 def _compute(host: Host, content: Mapping[str, Any]) -> Iterator[Value]:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sslflow.evaluation.bank import Bank
 from sslflow.settings.params import Count, Positive
 
 CHUNK = 1024
@@ -24,10 +25,10 @@ def knn_predict(
     As in Wu et al. (arXiv:1805.01978). `bank` and `queries` are features `(n, dim)` on one device, `bank_labels` int64
     `(n,)`; a bank smaller than `k` votes as a whole.
     """
-    bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
+    known, queries = Bank(bank), F.normalize(queries.float(), dim=1)
     predicted = []
     for chunk in queries.split(max(1, min(CHUNK, CELLS // max(1, len(bank))))):
-        similarity, neighbours = (chunk @ bank.T).topk(min(k, len(bank)), dim=1)
+        similarity, neighbours = known.similarities(chunk).topk(min(k, len(bank)), dim=1)
         # The largest weight is 1: nothing overflows, however small the temperature.
         weights = ((similarity - similarity[:, :1]) / temperature).exp()
         votes = torch.zeros(len(chunk), classes, device=chunk.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +12,7 @@ import torch.nn.functional as F
 from annotated_types import MinLen
 from torch import Tensor
 
+from sslflow.evaluation.bank import HELD, PART
 from sslflow.runtime.distributed import all_reduce_sum, own_part, world_size
 from sslflow.runtime.rng import permutation
 from sslflow.settings.params import Count, Fraction, NonNegative, Positive
@@ -70,21 +73,52 @@ def fit_linear(
     mean, scale = features.float().mean(dim=0), features.float().std(dim=0, correction=0)
     # A feature that never changes tells nothing: it is centred to 0 and must not be blown up.
     scale = torch.where(scale > 1e-6 * scale.max().clamp_min(1e-12), scale, torch.inf)
-    standard = (features.float() - mean) / scale
+    every = _Rows(features, labels, mean, scale)
     held_out = stratified(labels, validation, seed, groups)
+    fitted_to, judged_by = (every.some(mask.nonzero()[:, 0]) for mask in (~held_out, held_out))
     best, best_score, start, worse = max(regularisation), 0.0, None, 0
     for strength in sorted(regularisation, reverse=True):
         if not held_out.any() or worse == PATIENCE:
             break
-        start = _solve(
-            standard[~held_out], labels[~held_out], classes, strength, iterations, tolerance, start, together
-        )
-        correct = _logits(standard[held_out], start).argmax(dim=1) == labels[held_out]
-        score = float(correct.float().mean())
+        start = _solve(fitted_to, classes, strength, iterations, tolerance, start, together)
+        correct = [_logits(part, start).argmax(dim=1) == known for part, known in judged_by.parts()]
+        score = float(torch.cat(correct).float().mean())
         best, best_score, worse = (strength, score, 0) if score > best_score else (best, best_score, worse + 1)
-    solution = _solve(standard, labels, classes, best, iterations, tolerance, None, together)
-    converged = _steepest(standard, labels, solution, best) <= tolerance
+    del fitted_to, judged_by
+    solution = _solve(every, classes, best, iterations, tolerance, None, together)
+    converged = _steepest(every, solution, best) <= tolerance
     return LinearProbe(solution[:-1], solution[-1], mean, scale, best, best_score, converged)
+
+
+class _Rows:
+    """Standardised features and their labels: held, or above `HELD` numbers made again whenever they are looked at, a
+    part at a time, so that features that are mapped from the disk may be larger than memory."""
+
+    def __init__(self, features: Tensor, labels: Tensor, mean: Tensor, scale: Tensor) -> None:
+        self.labels = labels
+        self._features, self._mean, self._scale = features, mean, scale
+        self._numbers: Tensor | None = None
+        self.dim = features.shape[1]
+        self._held = (features.float() - mean) / scale if features.numel() <= HELD else None
+
+    def some(self, numbers: Tensor) -> _Rows:
+        """Those with the numbers given, int64 `(m,)`."""
+        found = copy.copy(self)
+        found.labels = self.labels[numbers]
+        found._numbers = numbers if self._numbers is None else self._numbers[numbers]
+        found._held = None if self._held is None else self._held[numbers]
+        return found
+
+    def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features `(m, dim)` and labels `(m,)`, one part after the other."""
+        if self._held is not None:
+            yield self._held, self.labels
+            return
+        step = max(1, PART // self._features.shape[1])
+        for start in range(0, len(self.labels), step):
+            here = slice(start, start + step)
+            part = self._features[here if self._numbers is None else self._numbers[here]]
+            yield (part.float() - self._mean) / self._scale, self.labels[here]
 
 
 def stratified(labels: Tensor, share: float, seed: int, groups: Tensor | None = None) -> Tensor:
@@ -128,18 +162,11 @@ def _loss(features: Tensor, labels: Tensor, solution: Tensor, strength: float) -
 
 
 def _solve(
-    features: Tensor,
-    labels: Tensor,
-    classes: int,
-    strength: float,
-    iterations: int,
-    tolerance: float,
-    start: Tensor | None,
-    together: bool,
+    rows: _Rows, classes: int, strength: float, iterations: int, tolerance: float, start: Tensor | None, together: bool
 ) -> Tensor:
     """Weights `(dim, classes)` with the bias as a last row."""
-    shape = (features.shape[1] + 1, classes)
-    solution = torch.zeros(shape, device=features.device) if start is None else start.clone()
+    shape = (rows.dim + 1, classes)
+    solution = torch.zeros(shape, device=rows.labels.device) if start is None else start.clone()
     solution.requires_grad_()
     solver = torch.optim.LBFGS(
         [solution],
@@ -151,26 +178,36 @@ def _solve(
         line_search_fn="strong_wolfe",
     )
 
-    own = own_part(len(labels)) if together and len(labels) >= world_size() else slice(None)
-    alone = own == slice(None)
-    share = 1.0 if alone else len(labels[own]) / len(labels)
-    features, labels = features[own], labels[own]
+    count = len(rows.labels)
+    shared = together and world_size() > 1 and count >= world_size()
+    if shared:
+        rows = rows.some(torch.arange(count, device=rows.labels.device)[own_part(count)])
 
     def closure() -> Tensor:
         solver.zero_grad()
-        loss = share * _loss(features, labels, solution, strength)
-        loss.backward()
-        if not alone:
+        loss = _backward(rows, count, solution, strength)
+        if shared:
             all_reduce_sum(solution.grad)  # pyright: ignore[reportArgumentType]
-            loss = all_reduce_sum(loss.detach())
+            all_reduce_sum(loss)
         return loss
 
     solver.step(closure)
     return solution.detach()
 
 
-def _steepest(features: Tensor, labels: Tensor, solution: Tensor, strength: float) -> float:
+def _backward(rows: _Rows, count: int, solution: Tensor, strength: float) -> Tensor:
+    """These rows' share of the mean loss of `count` rows; its gradient is added to the solution's."""
+    total = torch.zeros((), device=solution.device)
+    for features, labels in rows.parts():
+        loss = len(labels) / count * _loss(features, labels, solution, strength)
+        loss.backward()
+        total += loss.detach()
+    return total
+
+
+def _steepest(rows: _Rows, solution: Tensor, strength: float) -> float:
     """Largest absolute entry of the gradient at the solution."""
     solution = solution.clone().requires_grad_()
-    (gradient,) = torch.autograd.grad(_loss(features, labels, solution, strength), solution)
-    return float(gradient.abs().max())
+    _backward(rows, len(rows.labels), solution, strength)
+    assert solution.grad is not None
+    return float(solution.grad.abs().max())

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sslflow.evaluation.bank import Bank
+
 DEPTHS = (1, 5)
 CELLS = 2**22
 """Similarities at a time: the table of queries by bank is never whole."""
@@ -39,12 +41,12 @@ def find_same(bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: 
     for name, features in {"bank": bank, "queries": queries}.items():
         if wrong := sum(int((~part.isfinite().all(dim=1)).sum()) for part in features.split(ROWS)):
             raise ValueError(f"{name}: the features of {wrong} of {len(features)} examples are not finite")
-    bank, queries = F.normalize(bank.float(), dim=1), F.normalize(queries.float(), dim=1)
+    known, queries = Bank(bank), F.normalize(queries.float(), dim=1)
     depths = [depth for depth in DEPTHS if depth < len(bank)]
     precision, recall = [], {depth: [] for depth in depths}
     chunk = max(1, cells // len(bank))
     for features, labels in zip(queries.split(chunk), query_labels.split(chunk), strict=True):
-        similarity, order = (features @ bank.T).sort(dim=1, descending=True)
+        similarity, order = known.similarities(features).sort(dim=1, descending=True)
         wanted = bank_labels[order] == labels[:, None]
         precision.append(_average_precision(similarity, wanted).cpu())
         for depth in depths:

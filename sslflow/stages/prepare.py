@@ -9,10 +9,12 @@ from typing import Any
 from sslflow import paths
 from sslflow.data.formats import UNITS
 from sslflow.ingest.images.prepare import prepare as prepare_images
+from sslflow.ingest.images.together import Together
 from sslflow.ingest.put_aside import unusable_images
 from sslflow.ingest.text.prepare import prepare as prepare_text
 from sslflow.ingest.volumes.prepare import prepare as prepare_volumes
 from sslflow.runtime.files import write_metrics
+from sslflow.runtime.turns import Turns
 from sslflow.settings.params import read
 from sslflow.settings.sections import data_kind
 from sslflow.stages.entry import run
@@ -41,7 +43,17 @@ def main() -> None:
     kind = data_kind()
     settings = read(schemas(kind))
     started = time.monotonic()
-    counts = PREPARE[kind](paths.PREPARED, tell, **settings["data"])
+    turns = Turns()
+    together = Together(paths.PARTS, turns)
+    more = {"together": together} if kind == "images" else {}
+    if turns.rank:
+        if more:
+            PREPARE[kind](paths.PREPARED, lambda line: None, **more, **settings["data"])
+        return
+    counts = PREPARE[kind](paths.PREPARED, tell, **more, **settings["data"])
+    for line in together.told():
+        tell(line)
+    together.remove()
     for line in unusable_images(paths.PREPARED, what=RAW[kind]):
         tell(line)
     write_metrics(paths.metrics("prepare"), counts)

@@ -170,7 +170,7 @@ def _features(
     def read_features(rows: np.ndarray) -> Tensor:
         if sha256(file) != store.encoder_sha256:
             raise ValueError(f"{file} is not the encoder that {paths.features(name, seed)} came from; run `dvc repro`")
-        return torch.from_numpy(store.array[rows]).to(device)
+        return store.part(rows).to(device)
 
     return read_features
 

@@ -102,6 +102,13 @@ def test_every_stage_for_images_has_a_cost(folder: Path) -> None:
     assert {file for file in folder.rglob("*") if file.is_file()} - before == set(), "nothing stays of it"
 
 
+def test_images_kept_as_jpeg_cost_the_room_that_these_take(folder: Path) -> None:
+    settings(data={"store": "jpeg"})
+    found = costs("prepare")[0]["prepare"]
+    a_jpeg = found.disk / 2 / 80 - 200
+    assert 300 < a_jpeg < 32 * 32, "as large as those of a part of them, and no pixels"
+
+
 def test_segmentation_costs_its_steps_where_there_are_masks(folder: Path) -> None:
     own = {"fractions": [0.5, 1.0], "epochs": 1, "min_steps": 40, "batch_size": 4, "width": 4}
     settings(segment=own, data={"image_size": 32, "channels": 3})

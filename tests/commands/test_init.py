@@ -287,6 +287,17 @@ def test_a_small_disk_makes_small_images_or_none() -> None:
         proposed(surveyed(90_000), dataclasses.replace(GPU, free=1.0))
 
 
+def test_a_million_images_are_kept_as_jpeg_and_a_few_as_pixels() -> None:
+    assert "data.store" not in proposed(surveyed(90_000), dataclasses.replace(GPU, free=500.0))
+    found = proposed(surveyed(1_000_000), dataclasses.replace(GPU, free=500.0))
+    size = found["data.image_size"]
+    assert size >= 160
+    assert found["data.store"] == "jpeg"
+    assert proposed(surveyed(1_000_000), dataclasses.replace(GPU, free=30.0))["data.image_size"] < size
+    with pytest.raises(ValueError, match=r"1,000,000 images take 4\.\d GiB at 64 pixels.*and 1\.0 GiB are free here"):
+        proposed(surveyed(1_000_000), dataclasses.replace(GPU, free=1.0))
+
+
 @pytest.mark.parametrize(
     ("found", "host", "recipe", "said"),
     [

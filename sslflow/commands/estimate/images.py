@@ -49,8 +49,10 @@ def prepared(bench: Bench, sample: Sample) -> Cost:
     cost.spend(what, at_once)
     cost.work = sample.listing + gathered + workers
     channels, side = sample.dataset.format.channels, sample.dataset.format.size
-    bench.kept(cost, count * (channels * side**2 + MANIFEST))
-    cost.ram += sample.workers * bench.starts[LIGHT].ram + 2 * SHARD_BYTES
+    stored = sample.dataset.stored
+    size = float(sample.dataset.column("length").mean()) if stored else channels * side**2
+    bench.kept(cost, round(count * (size + MANIFEST)))
+    cost.ram += sample.workers * bench.starts[LIGHT].ram + (0 if stored else 2 * SHARD_BYTES)
     if not sample.whole:
         cost.notes.append(f"reckoned from {len(sample.dataset):,} of about {count:,} images")
     return cost

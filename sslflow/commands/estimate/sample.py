@@ -17,6 +17,7 @@ from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ImageFormat
 from sslflow.data.splits import NO_LABEL, POOL, TEST, TRAIN
 from sslflow.ingest.images.decode import decode
+from sslflow.ingest.images.encoded import kept_side
 from sslflow.ingest.images.examine import Examined, Work, examine
 from sslflow.ingest.images.prepare import prepare
 from sslflow.ingest.records import Item, Record, Source
@@ -124,8 +125,11 @@ class _Seen:
 
     def __init__(self, settings: Mapping[str, Any], tell: Callable[[str], None]) -> None:
         known = schema(prepare)
-        own = {name: settings.get(name, known[name].default) for name in DECODING}
-        self.decode = partial(decode, size=settings["image_size"], channels=settings["channels"], **own)
+        own = {name: settings.get(name, known[name].default) for name in (*DECODING, *KEEPING)}
+        store, side, quality = (own.pop(name) for name in KEEPING)
+        size = kept_side(store, side, settings["image_size"])
+        decoder = partial(decode, size=size, channels=settings["channels"], **own)
+        self.work = Work(decoder, quality=quality if store == "jpeg" else 0)
         self.workers = settings.get("workers") or cores()
         self.tell = tell
         self.records = self.taken = 0
@@ -150,10 +154,9 @@ class _Seen:
             some = list(_every(source.records(), max(1, self.records // LOOKED_AT)))[:LOOKED_AT]
         if not self.records:
             return source  # of which `prepare` will say what is wrong
-        work = Work(self.decode)
-        examine(some[:2], work)  # the first time, Pillow loads its readers
+        examine(some[:2], self.work)  # the first time, Pillow loads its readers
         with taking() as taken:
-            decoded = [one for one in examine(some, work) if isinstance(one, Examined)]
+            decoded = [one for one in examine(some, self.work) if isinstance(one, Examined)]
         self.widths = [min(one.decoded.width, one.decoded.height) for one in decoded]
         self.decoding = taken.seconds / max(1, len(some))
         fits = round(SECONDS * min(self.workers, cores()) / max(self.decoding, 1e-6))
@@ -164,6 +167,7 @@ class _Seen:
 
 
 DECODING = ("fit", "background", "sixteen_bit", "max_pixels")
+KEEPING = ("store", "stored_side", "quality")
 
 
 def _every(items: Iterator[Item], step: int) -> Iterator[Record]:

@@ -83,7 +83,8 @@ def _prepared(opened: Opened, size: int, channels: int, fit: Fit, shade: int) ->
         ground = Image.new("RGB", image.size, (shade, shade, shade))
         ground.paste(image, mask=image.getchannel("A"))
         image = ground
-    fitted = _fitted(image.convert("L" if channels == 1 else "RGB"), size, fit, orientation, shade)
+    mode = "L" if channels == 1 else "RGB"
+    fitted = _fitted(image if image.mode == mode else image.convert(mode), size, fit, orientation, shade)
     pixels = np.asarray(fitted, np.uint8).reshape(size, size, channels).transpose(2, 0, 1)
     facts = (opened.used, opened.pages, opened.bands, orientation)
     return Decoded(np.ascontiguousarray(pixels), *shown, content, *facts)

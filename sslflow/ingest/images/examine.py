@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import partial
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -23,7 +25,7 @@ from sslflow.data.splits import Split
 from sslflow.ingest.images.decode import Decoded
 from sslflow.ingest.images.depth import Depth
 from sslflow.ingest.images.encoded import encode
-from sslflow.ingest.images.files import Refused, regular_file
+from sslflow.ingest.images.files import Refused, held, regular_file
 from sslflow.ingest.images.known import Known
 from sslflow.ingest.records import Annotation, Picture, Record, Rejected, escape
 from sslflow.ingest.shards import Moments
@@ -91,21 +93,32 @@ def examine_all(
     no process outlives it. Raises `ValueError` when a process is killed.
     """
     job = partial(examine, work=work)
-    context = multiprocessing.get_context("spawn")  # no copy of the parent's threads and memory
-    before = set(multiprocessing.active_children())
-    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(max_pixels,))
     under_way: deque[tuple[list[Record], Future[list[Examined | Rejected]]]] = deque()
-    try:
+    with pool(workers, max_pixels, lambda: [one for records, _ in under_way for one in records]) as submit:
         for records in tasks:
-            under_way.append((records, _undisturbed(executor, job, records)))
+            under_way.append((records, submit(job, records)))
             if len(under_way) >= _WINDOW * workers:
                 yield from under_way[0][1].result()
                 under_way.popleft()
         while under_way:
             yield from under_way[0][1].result()
             under_way.popleft()
+
+
+@contextlib.contextmanager
+def pool(
+    workers: int, max_pixels: int, under_way: Callable[[], Sequence[Record]]
+) -> Generator[Callable[..., Future[Any]], None, None]:
+    """Processes that call what they are given, `submit(function, *arguments)`, and end with the block. `under_way`:
+    what they are at work on. Raises `ValueError` when one is killed."""
+    context = multiprocessing.get_context("spawn")  # no copy of the parent's threads and memory
+    before = set(multiprocessing.active_children())
+    executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(max_pixels,))
+    try:
+        yield partial(_undisturbed, executor)
     except BrokenProcessPool:
-        first, last = (escape(under_way[place][0][place].name) for place in (0, -1))
+        records = under_way()
+        first, last = (escape(records[place].name) for place in (0, -1))
         raise ValueError(
             f"a worker process was killed (out of memory?) at one of the images from {first} to {last}; "
             "lower data.workers or data.max_pixels, or move the image away (in a script of your own: start from "
@@ -124,14 +137,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _undisturbed(
-    executor: ProcessPoolExecutor, job: Callable[[list[Record]], list[Examined | Rejected]], records: list[Record]
-) -> Future[list[Examined | Rejected]]:
+def _undisturbed(executor: ProcessPoolExecutor, job: Callable[..., Any], *given: Any) -> Future[Any]:
     """Submit; a worker that is started now inherits that Ctrl-C is blocked (it reaches the whole group), from its first
     moment on: the parent hears it and ends its workers."""
     former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return executor.submit(job, records)
+        return executor.submit(job, *given)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, former)
 
@@ -150,8 +161,9 @@ def _end_with_parent() -> None:
 
 def _examined(record: Record, work: Work) -> Examined | Rejected:
     try:
-        digest = _sha256(record.picture)
-        decoded = work.decoder(record.picture)
+        picture = held(record.picture) if isinstance(record.picture, Path) else record.picture
+        digest = _sha256(picture)
+        decoded = work.decoder(picture)
     except Refused as reason:
         return Rejected(record.name, str(reason))
     known = work.annotator(record.truth, decoded) if work.annotator and record.truth else None
@@ -159,7 +171,7 @@ def _examined(record: Record, work: Work) -> Examined | Rejected:
     pixels, moments = decoded.pixels, Moments()
     moments.add(pixels)
     # What the parent would have to look at every pixel for is found out here: it has many workers to keep up with.
-    look = hashlib.blake2b(pixels.tobytes(), digest_size=16).digest()
+    look = hashlib.sha256(pixels.data).digest()[:16]
     constant = bool(np.ptp(pixels.reshape(len(pixels), -1), axis=1).max() == 0)
     encoded = encode(pixels, work.quality) if work.quality else b""
     if encoded:

@@ -12,6 +12,29 @@ class Refused(ValueError):
     """Why an image can't be used, in words for `quarantine.csv`."""
 
 
+HELD = 16 * 2**20
+"""Bytes up to which a file is read once, for all that look at it."""
+
+
+class Held(bytes):
+    """What a file of that name holds."""
+
+    name: str
+
+
+def held(path: Path) -> Held | Path:
+    """What the file holds, or the file, where it is large. Raises `Refused` for what can't be read."""
+    with regular_file(path) as handle:
+        if os.fstat(handle.fileno()).st_size > HELD:
+            return path
+        try:
+            content = Held(handle.read())
+        except OSError as error:
+            raise Refused(f"not readable: {error.strerror}") from None
+    content.name = path.name
+    return content
+
+
 def regular_file(path: Path) -> io.BufferedReader:
     """The file, opened for reading. Raises `Refused` for what can't be read; never waits on a pipe or a device."""
     try:

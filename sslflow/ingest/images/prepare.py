@@ -36,6 +36,7 @@ from sslflow.ingest.images.named import read_labels, with_labels
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.images.repeats import write_repeats
 from sslflow.ingest.images.sources import NONE, EmojiLabel, combine, directory, open_source
+from sslflow.ingest.images.together import Together
 from sslflow.ingest.images.truths import Truths
 from sslflow.ingest.records import Masks, Source, escape
 from sslflow.ingest.shards import ShardWriter
@@ -63,6 +64,7 @@ def prepare(
     tell: Callable[[str], None],
     domain: Literal["", "source", "target"] = "",
     part: Callable[[Source], Source] = lambda source: source,
+    together: Together | None = None,
     *,
     kind: Literal["images"] = "images",
     source: str,
@@ -98,14 +100,16 @@ def prepare(
     the counts.
 
     `kind` says whose settings these are; `tell` gets a line now and then. `domain`: which of a pair these images are,
-    if they are of one, in which nothing is to be tested on; `part`: what is taken of the source. The settings are
+    if they are of one, in which nothing is to be tested on; `part`: what is taken of the source; `together`: with which
+    processes images are examined, of which the first fills `folder`; the others have no counts. The settings are
     explained in params.yaml and docs/data.md. The rows and their order depend on the images and settings, not on
     `workers` (0: as many as cores). `folder` is replaced at the end, or not touched. Raises `ValueError` where the
     source is not there, holds no image, or more than the share `max_bad` of it is unusable, and where its classes can
     hardly be meant.
     """
+    helping = together is not None and together.turns.rank > 0
     if source == NONE and not domain:
-        return _nothing(folder, channels, image_size)
+        return {} if helping else _nothing(folder, channels, image_size)
     others = {"source": source, "labels": labels, "probe_source": probe_source}
     side = kept_side(store, stored_side, image_size)
     if store == "jpeg" and depth:
@@ -168,15 +172,23 @@ def prepare(
         fields |= {"depth": ("<f4", (1, image_size, image_size))}
         columns = (*COLUMNS, ("depth", pa.float32()))
         measurer = partial(brought, size=image_size, fit=fit, scale=images.depth.scale, max_pixels=max_pixels)
+    beside = Captioned(of_images), Measured(images.depth)
+    book = Book(Losses(sixteen_bit), Truths(images), *beside, drop=duplicates == "drop")
+    work = Work(decoder, annotator, measurer, quality if store == "jpeg" else 0)
+    found = (together.examine_all if together else examine_all)(
+        tasks(images, book, channels * side**2),
+        work,
+        workers or max(1, cores() // (together.turns.on_this_machine if together else 1)),
+        max_pixels,
+    )
+    if helping:
+        with contextlib.closing(found):
+            assert not list(found), "what this process examines goes to the first one"
+        return {}
     with replacing_folder(folder) as temporary:
-        beside = Captioned(of_images), Measured(images.depth)
-        book = Book(Losses(sixteen_bit), Truths(images), *beside, drop=duplicates == "drop")
-        work = Work(decoder, annotator, measurer, quality if store == "jpeg" else 0)
         raw = store == "raw"
         written = ShardWriter(temporary, fields, columns, "images") if raw else EncodedWriter(temporary, columns)
         with written as writer:
-            waiting = tasks(images, book, channels * side**2)
-            found = examine_all(waiting, work, workers or cores(), max_pixels)
             with contextlib.closing(found):
                 take(found, book, writer, tell)
             _check(book, len(writer), where, max_bad)

@@ -1,0 +1,133 @@
+"""`prepare` beside a bare loop that reads a file, decodes and resizes it by the same functions and keeps the result:
+`python -m benchmarks.preparing`, or with a folder of photographs: `… --images FOLDER`.
+
+Both run in 1 and in 2 processes, in turn, and keep pixels, or JPEG of 256 pixels; images a second of the wall clock and
+of the processor (of this process and all that it started), medians of the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import multiprocessing
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.scale import used
+from sslflow.ingest.images.encoded import encode
+from sslflow.ingest.images.geometry import placement
+from sslflow.ingest.images.prepare import prepare
+from sslflow.ingest.images.together import Together
+from sslflow.runtime.turns import Turns
+
+WIDTH, HEIGHT, TEXTURE = 500, 375, 1500
+QUALITY = 90
+KEPT = {"pixels, 224": (224, "raw"), "JPEG, 256": (256, "jpeg")}
+
+
+def texture(numbers: np.random.Generator) -> np.ndarray:
+    """Coloured noise whose amplitude falls with frequency as a photograph's does: uint8 `(side, side, 3)`."""
+    down, across = np.meshgrid(np.fft.fftfreq(TEXTURE), np.fft.rfftfreq(TEXTURE), indexing="ij")
+    fall = np.hypot(down, across) ** 1.1
+    fall[0, 0] = 1
+    waves = numbers.normal(size=(2, 3, *fall.shape)) / fall
+    own = np.fft.irfft2(waves[0] + 1j * waves[1], s=(TEXTURE, TEXTURE))
+    colours = np.array([[1, 0.2, 0], [1, 0, 0.15], [1, -0.2, -0.1]])
+    mixed = np.tensordot(colours, own / own.std(axis=(1, 2), keepdims=True), 1)
+    return np.clip(mixed * 50 + 118, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def photographs(root: Path, count: int) -> None:
+    """JPEG files of 500 x 375 pixels and some 95 kB, no two alike."""
+    numbers = np.random.default_rng(0)
+    textures = [texture(numbers) for _ in range(6)]
+    for number in range(count):
+        top, left = numbers.integers(0, TEXTURE - HEIGHT), numbers.integers(0, TEXTURE - WIDTH)
+        place = root / f"{number // 1000:03d}"
+        place.mkdir(parents=True, exist_ok=True)
+        part = textures[number % 6][top : top + HEIGHT, left : left + WIDTH]
+        Image.fromarray(part).save(place / f"{number % 1000:03d}.jpg", quality=QUALITY)
+
+
+def bare(files: list[Path], out: Path, side: int, store: str) -> None:
+    """In a process: the loop."""
+    with out.open("wb") as handle:
+        for file in files:
+            image = Image.open(io.BytesIO(file.read_bytes()), formats=("JPEG",))
+            image.draft(None, (2 * side, 2 * side))
+            image.load()
+            square = placement(*image.size, side, "crop").resized(image, Image.Resampling.BICUBIC)
+            pixels = np.ascontiguousarray(np.asarray(square.convert("RGB")).transpose(2, 0, 1))
+            handle.write(encode(pixels, QUALITY) if store == "jpeg" else pixels.data)
+
+
+def loops(root: Path, folder: Path, side: int, store: str, processes: int) -> None:
+    files = sorted(root.rglob("*.jpg"))
+    context = multiprocessing.get_context("spawn")
+    folder.mkdir()
+    given = [(files[number::processes], folder / str(number), side, store) for number in range(processes)]
+    started = [context.Process(target=bare, args=one) for one in given]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join()
+        assert process.exitcode == 0
+
+
+def prepared(root: Path, folder: Path, side: int, store: str, processes: int) -> None:
+    together = Together(folder / "parts", Turns())
+    kept = {"store": "jpeg", "stored_side": side, "image_size": 224} if store == "jpeg" else {"image_size": side}
+    settings: dict[str, Any] = {"source": "folder", "path": str(root), "channels": 3, "workers": processes, **kept}
+    prepare(folder / "out", lambda line: None, together=together, **settings)
+    together.remove()
+
+
+def measured(job: Callable[[Path], None]) -> tuple[float, float]:
+    """Seconds of the wall clock and of the processor."""
+    with tempfile.TemporaryDirectory() as folder:
+        began, before = time.monotonic(), used()
+        job(Path(folder) / "own")
+        return time.monotonic() - began, used() - before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--images", type=Path, help="a folder of photographs, *.jpg, instead of those that are made")
+    parser.add_argument("--count", type=int, default=3000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as made:
+        root = arguments.images or Path(made)
+        if not arguments.images:
+            photographs(root, arguments.count)
+        count = len(list(root.rglob("*.jpg")))
+        print(f"{platform.machine()}, {count:,} JPEG files, Pillow {Image.__version__}, {arguments.rounds} rounds\n")
+        print("| kept | processes | bare, images/s | prepare | ratio | by processor time |\n|---|---|---|---|---|---|")
+        for name, (side, store) in KEPT.items():
+            for processes in arguments.processes:
+                found = []
+                for _ in range(arguments.rounds):
+                    pair = (
+                        partial(job, root, side=side, store=store, processes=processes) for job in (loops, prepared)
+                    )
+                    found.append([measured(job) for job in pair])
+                wall, processor = [statistics.median(one[0][i] / one[1][i] for one in found) for i in (0, 1)]
+                speeds = [count / statistics.median(one[which][0] for one in found) for which in (0, 1)]
+                print(
+                    f"| {name} | {processes} | {speeds[0]:.0f} | {speeds[1]:.0f} | {wall:.2f} | {processor:.2f} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()
