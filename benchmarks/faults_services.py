@@ -50,23 +50,21 @@ def services(trial: Trial) -> Iterator[dict[str, subprocess.Popen[str] | Stage]]
 def _service_killed(trial: Trial, which: str) -> None:
     """Some time after the first stage of a run has begun."""
     trial.copy("bare")
-
-    def at_work() -> bool:
-        return any("reaper.py" in one and "dvc" in one for one in processes_in(trial.folder))
-
     with services(trial) as found:
-        deadline = time.monotonic() + LONGEST
-        while not at_work():
-            if time.monotonic() > deadline:
-                raise Lost("no run began")
-            time.sleep(0.2)
+        trial.begun()
         time.sleep(trial.random.uniform(0, took("runner") / 3))
-        trial.notes.append("killed" if at_work() else "ended before")
+        trial.notes.append("killed" if trial.at_work() else "ended before")
         found[which].kill()
-        ends = time.monotonic() + LONGEST
-        while any("prefect.engine" in one for one in processes_in(trial.folder)) and time.monotonic() < ends:
+        started = time.monotonic()
+        while any("prefect.engine" in one for one in processes_in(trial.folder)):
+            if time.monotonic() - started > LONGEST:
+                raise Lost(f"the flow's process is still there {LONGEST} s later")
             time.sleep(0.5)  # a run that is under way ends by itself
-        trial.notes.append(f"the run ended {LONGEST - ends + time.monotonic():.0f} s later")
+        trial.notes.append(f"the run ended {time.monotonic() - started:.0f} s later")
+        if which == "server":
+            found["worker"].kill()
+            said, _ = found["worker"].communicate()
+            trial.clear(1, said, "is lost")
     trial.no_orphan()
     trial.same(all_of_them=False)
     trial.whole()

@@ -93,6 +93,18 @@ class Trial:
         if missing or wrong:
             raise Lost(f"missing {missing}, different {wrong}")
 
+    def at_work(self) -> bool:
+        """Whether a stage runs in the copy, by DVC."""
+        return any("reaper.py" in one and "dvc" in one for one in processes_in(self.folder))
+
+    def begun(self) -> None:
+        """Wait for the first stage of a run. Raises `Lost` where none begins."""
+        deadline = time.monotonic() + LONGEST
+        while not self.at_work():
+            if time.monotonic() > deadline:
+                raise Lost("no run began")
+            time.sleep(0.2)
+
     def no_orphan(self) -> None:
         """Raises `Lost` where some process of the copy is still there after a while."""
         deadline = time.monotonic() + ORPHANS_S

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 import tiny
 from prefect import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.settings import PREFECT_API_URL
 from prefect.testing.utilities import prefect_test_harness
 
-from pipelines import flows, runner
+from pipelines import flows, runner, sweeps
 from sslflow import paths
 
 BOARD = {
@@ -46,6 +51,12 @@ JUDGED = tiny.PIPELINE.replace(
   report:""",
 )
 VERDICT = [{"kind": "healthy", "words": "Healthy: it learns.", "advice": "", "sick": False}]
+# An experiment, less the check of params.yaml, which knows the real stages.
+UNCHECKED = """
+from pipelines import runner
+from pipelines.sweeps import experiment
+runner.check_params = lambda: None
+"""
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +209,85 @@ def test_a_flow_that_is_ended_leaves_no_process(
     assert started, said
     assert process.returncode == (130 if number == signal.SIGTERM else -signal.SIGKILL), said
     assert tiny.wait_until(lambda: tiny.processes_in(folder) == [], 10), tiny.processes_in(folder)
+
+
+@pytest.mark.usefixtures("server")
+def test_a_sweep_runs_an_experiment_for_each_point_and_has_their_scores(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a worker: each runs where it is asked for."""
+    (folder / paths.LEADERBOARD).parent.mkdir()
+    (folder / paths.LEADERBOARD).write_text(json.dumps(BOARD))
+    tiny.commit(folder)
+
+    def run_here(name: str, *, parameters: dict, flow_run_name: str, timeout: float) -> FlowRun:
+        assert (name, timeout) == ("experiment/experiment", 0)
+        ended = sweeps.experiment.with_options(flow_run_name=flow_run_name)(**parameters, return_state=True)
+        assert ended.state_details.flow_run_id
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(ended.state_details.flow_run_id)
+
+    monkeypatch.setattr(sweeps, "run_deployment", run_here)
+    state = sweeps.sweep(["methods.a.lr=0.1,0.5"], ["pretrain@a-0"], return_state=True)
+    assert state.is_completed(), state.message
+    assert str(state.message).startswith("lr-0.1: Completed\nlr-0.5: Completed\n")
+    for rate in ("0.1", "0.5"):
+        place = folder / f"work/experiments/lr-{rate}"
+        assert f"lr: {rate}" in (place / "params.yaml").read_text()
+        assert (place / "encoders/a-0").read_text() == "h"
+    assert not (folder / "encoders").exists(), "experiments write in folders of their own"
+    with get_client(sync_client=True) as client:
+        found = {one.key: one for one in client.read_artifacts() if one.key in ("scores", "sweep")}
+    rows = json.loads(str(found["sweep"].data))
+    assert [row["experiment"] for row in rows] == ["lr-0.1", "lr-0.1", "lr-0.5", "lr-0.5"]
+    assert json.loads(str(found["scores"].data))[0]["linear"] == "84.1 ± 1.0"
+
+
+@pytest.mark.usefixtures("server")
+def test_a_sweep_that_is_stopped_cancels_what_its_workers_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no process of it is left, but for the worker."""
+    folder = tiny.make(tmp_path / "project", f"mkdir -p encoders; touch {tmp_path}/started; sleep 600")
+    (folder / "unchecked.py").write_text(UNCHECKED)
+    tiny.commit(folder)
+    monkeypatch.chdir(folder)
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="local", type="process"))
+        client.create_deployment(
+            client.create_flow(sweeps.experiment),
+            "experiment",
+            work_pool_name="local",
+            entrypoint="unchecked.py:experiment",
+            pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}],
+        )
+    environment = {"PYTHONPATH": str(tiny.ROOT), "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local"],
+        cwd=tmp_path,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+    def stopped(seconds: float) -> None:
+        """As by Ctrl-C, once the experiment is at work."""
+        assert tiny.wait_until((tmp_path / "started").exists, 150)
+        raise KeyboardInterrupt
+
+    try:
+        monkeypatch.setattr(sweeps, "time", SimpleNamespace(sleep=stopped))
+        with pytest.raises(KeyboardInterrupt):
+            sweeps.sweep(["methods.a.lr=0.1"], ["pretrain@a-0"])
+        assert tiny.wait_until(lambda: tiny.processes_in(folder) == [], 100), tiny.processes_in(folder)
+        with get_client(sync_client=True) as client:
+
+            def cancelled() -> bool:
+                (run,) = (run for run in client.read_flow_runs() if run.name == "lr-0.1" and run.deployment_id)
+                return run.state is not None and run.state.is_cancelled()
+
+            assert tiny.wait_until(cancelled, 60)
+    finally:
+        worker.terminate()
+        said, _ = worker.communicate()
+        print(said)
