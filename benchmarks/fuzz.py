@@ -1,8 +1,10 @@
 """Whatever stands in a file from outside, it is read or refused in words: `python -m benchmarks.fuzz --seconds 600`.
 
-Real files of each kind are changed by Hypothesis (bytes turned, cut out, doubled, numbers replaced by extreme ones,
-words put in that hurt) and given to what reads them. Anything but a result or the reader's own refusal is a
-fault, and so is a crash of the process (each kind has one of its own), more than 10 seconds, or 2 GiB.
+Real files of each kind are changed (bytes turned, cut out, doubled, numbers replaced by extreme ones, words put in that
+hurt) and given to what reads them: half of the time by Hypothesis, half by atheris, which is led by the code that is
+reached, where it is installed (`pip install atheris`). Anything but a result or the reader's own refusal is a fault,
+and so is a crash of the process (each kind has one of its own), more than 10 seconds, or 2 GiB. Runs add up in
+work/benchmarks/fuzz.jsonl; `--table` writes docs/security.md's.
 """
 
 from __future__ import annotations
@@ -10,106 +12,26 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
+import importlib.util
 import io
 import json
+import re
 import resource
-import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
-
-from benchmarks.fuzz_kinds import ROOT, TARGETS, file, folder
+from benchmarks.fuzz_changes import tried
+from benchmarks.fuzz_kinds import ROOT, TARGETS, folder
 from benchmarks.tables import show
 
 DOC = ROOT / "docs" / "security.md"
-LONGEST, MEMORY = 10.0, 2 * 2**30
-NASTY = (
-    "<script>",
-    "../..",
-    "/etc/passwd",
-    "\0",
-    "\ufeff",
-    "; rm -rf /",
-    "$(x)",
-    "*" * 50,
-    "9" * 400,
-    "\ud800",
-    "é",
-    "",
-    "NaN",
-    "-1",
-    "1e999",
-    '"',
-    ",",
-    "\n",
-    "[" * 300,
-    "&a ",
-    "*a",
-    "!!python/object:os.system",
-    "{",
-    "}",
-    "null",
-)
-
-
-class Slow(AssertionError):
-    """A reader took too long."""
-
-
-@st.composite
-def changed(draw: st.DrawFn, samples: tuple[bytes, ...]) -> bytes:
-    """One of the samples, a few of its bytes otherwise."""
-    content = bytearray(draw(st.sampled_from(samples)))
-    for _ in range(draw(st.integers(1, 6))):
-        place = (
-            draw(st.integers(0, max(0, min(len(content), 400) - 1)))
-            if draw(st.booleans())
-            else draw(st.integers(0, max(0, len(content) - 1)))
-        )  # headers are short, and matter most
-        how = draw(st.integers(0, 5))
-        if how == 0:
-            content[place : place + 1] = bytes([draw(st.integers(0, 255))])
-        elif how == 1:
-            del content[place : place + draw(st.integers(1, 64))]
-        elif how == 2:
-            content[place:place] = content[place : place + draw(st.integers(1, 64))]
-        elif how == 3:
-            number = draw(st.sampled_from((0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**16, 255)))
-            kind = draw(st.sampled_from(("<I", ">I")))
-            content[place : place + 4] = struct.pack(kind, number)
-        elif how == 4:
-            content[place:place] = draw(st.sampled_from(NASTY)).encode("utf-8", "surrogatepass")
-        else:
-            del content[place:]
-    return bytes(content)
-
-
-def tried(target: str, count: int, number: int) -> None:
-    """Give `count` changed samples to a reader. Raises what the reader raises besides its refusal, with the sample."""
-    samples, read, refusal = TARGETS[target]
-
-    @seed(number)
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-        phases=(Phase.generate, Phase.shrink),
-    )
-    @given(changed(samples()))
-    def attempt(content: bytes) -> None:
-        file("last", content)
-        start = time.process_time()
-        with contextlib.suppress(refusal):
-            read(content)
-        if time.process_time() - start > LONGEST:
-            raise Slow(f"{time.process_time() - start:.0f} s")
-
-    attempt()
+DONE = ROOT / "work" / "benchmarks" / "fuzz.jsonl"
+MEMORY = 2 * 2**30
+COUNT = re.compile(r"number_of_executed_units:\s*(\d+)")
+FAULT = re.compile(r"Uncaught Python exception: ===\n(.*)|ERROR: (libFuzzer.*)")
 
 
 def one_kind(target: str, seconds: float) -> None:
@@ -131,32 +53,69 @@ def one_kind(target: str, seconds: float) -> None:
     print(json.dumps({"count": count, "fault": fault, "last": str(folder() / "last")}), flush=True)
 
 
-def lines(seconds: float, targets: list[str]) -> Iterator[str]:
-    """The table, a row a kind as it comes."""
-    yield "| what is read | changed files | faults |"
-    yield "|---|---|---|"
-    for target in targets:
-        command = [sys.executable, "-m", "benchmarks.fuzz", "--seconds", str(seconds / len(targets)), "--alone", target]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        try:
-            found = json.loads(done.stdout.splitlines()[-1])
-        except (ValueError, IndexError):
-            found = {"count": "?", "fault": f"the process ended with {done.returncode}: {done.stderr[-300:]}"}
-        print(target, found, file=sys.stderr, flush=True)
-        yield f"| {target} | {found['count']:,} | {found['fault'] or 'none'} |"
+def by_hypothesis(target: str, seconds: float) -> dict[str, Any]:
+    """How many changed files of a kind were tried, and the first fault."""
+    done = _run("benchmarks.fuzz", "--seconds", str(seconds), "--alone", target)
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        return {"count": 0, "fault": f"the process ended with {done.returncode}: {done.stderr[-300:]}"}
+
+
+def by_atheris(target: str, seconds: float) -> dict[str, Any]:
+    """Likewise."""
+    done = _run("benchmarks.fuzz_guided", target, str(seconds))
+    count, fault = COUNT.search(done.stderr), FAULT.search(done.stderr)
+    what = " ".join(filter(None, fault.groups())) if fault else done.stderr[-300:]
+    return {"count": int(count[1]) if count else 0, "fault": what[:300] if done.returncode else ""}
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, errors="replace", check=False)
+
+
+def table() -> Iterator[str]:
+    """A row a kind, of all runs so far."""
+    found = [json.loads(line) for line in DONE.read_text().splitlines()]
+    yield "| what is read | changed by Hypothesis | by atheris | minutes | faults |"
+    yield "|---|---|---|---|---|"
+    for target in (*TARGETS, "all"):
+        own = [one for one in found if target in (one["kind"], "all")]
+        by = {how: sum(one["count"] for one in own if one["by"] == how) for how in ("Hypothesis", "atheris")}
+        faults = "; ".join(dict.fromkeys(one["fault"] for one in own if one["fault"])) or "none"
+        minutes = sum(one["seconds"] for one in own) / 60
+        yield f"| {target} | {by['Hypothesis']:,} | {by['atheris']:,} | {minutes:.1f} | {faults} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=600, help="for all kinds together")
     parser.add_argument("--kinds", nargs="*", default=list(TARGETS), help="only these")
-    parser.add_argument("--table", action="store_true", help="put the table into docs/security.md")
-    parser.add_argument("--alone", default="", help="one kind, in this process")
+    parser.add_argument("--table", action="store_true", help="put the table of all runs so far into docs/security.md")
+    parser.add_argument("--again", action="store_true", help="forget the runs so far")
+    parser.add_argument("--alone", default="", help="one kind by Hypothesis, in this process")
     asked = parser.parse_args()
     if asked.alone:
         one_kind(asked.alone, asked.seconds)
+        return
+    if asked.again:
+        DONE.unlink(missing_ok=True)
+    if asked.table:
+        show(table(), DOC, "fuzz")
+        return
+    ways = {"Hypothesis": by_hypothesis}
+    if importlib.util.find_spec("atheris"):
+        ways["atheris"] = by_atheris
     else:
-        show(lines(asked.seconds, asked.kinds), DOC if asked.table else None, "fuzz")
+        print("atheris: not installed (there are wheels for Linux and Python 3.11): Hypothesis alone")
+    DONE.parent.mkdir(parents=True, exist_ok=True)
+    seconds = asked.seconds / len(asked.kinds) / len(ways)
+    for target in asked.kinds:
+        for name, way in ways.items():
+            found = {"kind": target, "by": name, "seconds": round(seconds, 1), **way(target, seconds)}
+            print(found, flush=True)
+            with DONE.open("a", encoding="utf-8") as file:
+                file.write(f"{json.dumps(found)}\n")
 
 
 if __name__ == "__main__":

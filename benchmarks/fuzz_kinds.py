@@ -20,8 +20,10 @@ from sslflow.data.dataset import Dataset
 from sslflow.ingest.images.captions import read_captions
 from sslflow.ingest.images.coco import read_coco
 from sslflow.ingest.images.decode import decode
+from sslflow.ingest.images.depth import read_depth
 from sslflow.ingest.images.files import Refused
 from sslflow.ingest.images.idx import idx
+from sslflow.ingest.images.masks import read_mask
 from sslflow.ingest.images.matching import Names
 from sslflow.ingest.images.named import read_labels
 from sslflow.ingest.records import Record, Source
@@ -164,6 +166,22 @@ def read_annotations(content: bytes) -> None:
     read_coco(file("coco.json", content), None, Names(["a.png"]))
 
 
+def depths() -> tuple[bytes, ...]:
+    steps = Image.fromarray((np.indices((24, 20)).sum(0) * 900).astype(np.uint16))
+    found = []
+    for image in (steps, steps.convert("L"), steps.convert("RGB")):
+        content = io.BytesIO()
+        image.save(content, "PNG")
+        found.append(content.getvalue())
+    return tuple(found)
+
+
+def read_depths(content: bytes) -> None:
+    read_depth(content, 1_000_000)
+    with contextlib.suppress(Refused):
+        read_mask(content, 1_000_000)
+
+
 def recipes() -> tuple[bytes, ...]:
     return tuple((ROOT / "recipes" / f"{name}.yaml").read_bytes() for name in ("cpu", "text", "volumes"))
 
@@ -243,6 +261,7 @@ TARGETS: dict[str, tuple[Callable[[], tuple[bytes, ...]], Callable[[bytes], None
     "DICOM series": (slices, read_slices, Unusable),
     "text": (texts, read_texts, ValueError),
     "captions and labels": (tables, read_table, ValueError),
+    "depth maps": (depths, read_depths, Refused),
     "annotations": (coco, read_annotations, ValueError),
     "params.yaml": (recipes, read_params, ValueError),
     "weights": (weights, read_weights, ValueError),

@@ -15,11 +15,13 @@ from xml.etree import ElementTree
 
 import pytest
 import tiny
+from httpx import ConnectError
 from prefect import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Completed, Failed
 from prefect.testing.utilities import prefect_test_harness
 
 from pipelines import flows, runner, sweeps
@@ -209,6 +211,39 @@ def test_a_flow_that_is_ended_leaves_no_process(
     assert started, said
     assert process.returncode == (130 if number == signal.SIGTERM else -signal.SIGKILL), said
     assert tiny.wait_until(lambda: tiny.processes_in(folder) == [], 10), tiny.processes_in(folder)
+
+
+@pytest.mark.parametrize(("state", "code"), [(Completed(message="2 ran"), 0), (Failed(message="1 failed"), 1)])
+def test_a_flow_whose_server_is_lost_says_how_it_ended(
+    state: State, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(flows, "SERVER_S", 0)
+    monkeypatch.setattr(flows.FlowRunContext, "get", object)
+    monkeypatch.setattr(flows.os, "_exit", sys.exit)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), pytest.raises(SystemExit) as left:
+        flows.told(state)
+    assert left.value.code == code
+    said = capsys.readouterr().err
+    assert f"{state.name}: {state.message}" in said
+    assert "http://127.0.0.1:1/api is lost (no server answers there" in said
+
+
+def test_a_server_that_is_there_again_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["no server answers there", ""])
+    monkeypatch.setattr(flows.server, "missing", lambda address: next(answers))
+    monkeypatch.setattr(flows.FlowRunContext, "get", object)
+    state = Completed()
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+        assert flows.told(state) is state
+    assert next(answers, "all were asked for") == "all were asked for"
+
+
+def test_what_can_not_be_shown_is_left_out_after_one_more_try() -> None:
+    with flows.if_possible():
+        assert PREFECT_CLIENT_MAX_RETRIES.value() == 1
+        raise ConnectError("refused")
+    with pytest.raises(KeyError), flows.if_possible():
+        raise KeyError
 
 
 @pytest.mark.usefixtures("server")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.fuzz import tried
+from benchmarks.fuzz_changes import tried
 from benchmarks.fuzz_kinds import TARGETS
 
 FEW = {"params.yaml": 6, "weights": 6}
