@@ -41,10 +41,10 @@ def services(trial: Trial) -> Iterator[dict[str, subprocess.Popen[str] | Stage]]
         found["worker"] = trial.start([*prefect, "worker", "start", "--pool", "local"], **own)
         yield found
     finally:
-        for process in found.values():
+        for name, process in found.items():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            trial.heard[name], _ = process.communicate()
 
 
 def _service_killed(trial: Trial, which: str) -> None:
@@ -61,10 +61,8 @@ def _service_killed(trial: Trial, which: str) -> None:
                 raise Lost(f"the flow's process is still there {LONGEST} s later")
             time.sleep(0.5)  # a run that is under way ends by itself
         trial.notes.append(f"the run ended {time.monotonic() - started:.0f} s later")
-        if which == "server":
-            found["worker"].kill()
-            said, _ = found["worker"].communicate()
-            trial.clear(1, said, "is lost")
+    if which == "server":
+        trial.clear(1, trial.heard["worker"], "is lost")
     trial.no_orphan()
     trial.same(all_of_them=False)
     trial.whole()

@@ -41,6 +41,8 @@ class Trial:
         self.random = random.Random(f"{kind} {number}")
         self.folder = WORK / f"trial-{kind.replace(' ', '-')}-{number}"
         self.notes: list[str] = []
+        self.heard: dict[str, str] = {}
+        """What services said, by name, once they have ended."""
 
     def copy(self, of: str) -> None:
         """Lay a fresh copy of `bare`, `ready` (prepared) or `done` (all has run) where the trial is."""
