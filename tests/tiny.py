@@ -161,11 +161,11 @@ def processes_in(folder: Path) -> list[str]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    """Whether `condition()` comes true within some seconds."""
+def wait_until(condition: Callable[[], bool], seconds: float = 20.0, every: float = 0.05) -> bool:
+    """Whether `condition()` comes true within some seconds; it is asked `every` so many."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
             return True
-        time.sleep(0.05)
+        time.sleep(every)
     return False

@@ -53,10 +53,13 @@ JUDGED = tiny.PIPELINE.replace(
   report:""",
 )
 VERDICT = [{"kind": "healthy", "words": "Healthy: it learns.", "advice": "", "sick": False}]
-# An experiment, less the check of params.yaml, which knows the real stages.
-UNCHECKED = """
-from pipelines import runner
+# An experiment in the folder itself, less the check of params.yaml, which knows the real stages.
+HERE = """
+from pathlib import Path
+from pipelines import experiments, runner
 from pipelines.sweeps import experiment
+experiments.base = lambda: ("", "")
+experiments.place = lambda *given: Path()
 runner.check_params = lambda: None
 """
 
@@ -193,24 +196,38 @@ def test_the_flow_without_prefect() -> None:
     assert flows.pipeline.fn(["pretrain@a-0"]).message == "2 stages: 2 cached"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_flow_that_is_ended_leaves_no_process(
-    number: signal.Signals, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    """Killed, it can't end Prefect's server either; stopped, it uses one that is there, which is to stay."""
+def test_a_flow_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+    """Though it can't end Prefect's server either."""
     folder = tiny.make(tmp_path / "project", "mkdir -p encoders; touch started; sleep 600")
-    address = {}
-    if number == signal.SIGTERM:
-        request.getfixturevalue("server")
-        address = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
-    process = tiny.start("flows", folder, **address)
+    process = tiny.start("flows", folder)
     started = tiny.wait_until((folder / "started").exists, 150)
     assert len(tiny.processes_in(folder)) > 4
-    process.send_signal(number)
+    process.send_signal(signal.SIGKILL)
     said, _ = process.communicate(timeout=30)
     assert started, said
-    assert process.returncode == (130 if number == signal.SIGTERM else -signal.SIGKILL), said
+    assert process.returncode == -signal.SIGKILL, said
     assert tiny.wait_until(lambda: tiny.processes_in(folder) == [], 10), tiny.processes_in(folder)
+
+
+def test_a_flow_that_is_stopped_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What happens to its processes: see the sweep that is stopped, and tests of the runner."""
+
+    def stopped(*given: object, return_state: bool) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+    monkeypatch.setattr(flows, "pipeline", stopped)
+    monkeypatch.setattr(flows.server, "missing", lambda address: "")
+    monkeypatch.setattr(sys, "argv", ["flows"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+            assert flows.main() == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "stopped; what was finished is kept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("state", "code"), [(Completed(message="2 ran"), 0), (Failed(message="1 failed"), 1)])
@@ -282,16 +299,16 @@ def test_a_sweep_runs_an_experiment_for_each_point_and_has_their_scores(
 def test_a_sweep_that_is_stopped_cancels_what_its_workers_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And no process of it is left, but for the worker."""
     folder = tiny.make(tmp_path / "project", f"mkdir -p encoders; touch {tmp_path}/started; sleep 600")
-    (folder / "unchecked.py").write_text(UNCHECKED)
-    tiny.commit(folder)
+    (folder / "here.py").write_text(HERE)
     monkeypatch.chdir(folder)
+    monkeypatch.setattr(sweeps.experiments, "base", lambda: ("", ""))
     with get_client(sync_client=True) as client:
         client.create_work_pool(WorkPoolCreate(name="local", type="process"))
         client.create_deployment(
             client.create_flow(sweeps.experiment),
             "experiment",
             work_pool_name="local",
-            entrypoint="unchecked.py:experiment",
+            entrypoint="here.py:experiment",
             pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}],
         )
     environment = {"PYTHONPATH": str(tiny.ROOT), "PREFECT_API_URL": str(PREFECT_API_URL.value())}
@@ -307,21 +324,21 @@ def test_a_sweep_that_is_stopped_cancels_what_its_workers_run(tmp_path: Path, mo
 
     def stopped(seconds: float) -> None:
         """As by Ctrl-C, once the experiment is at work."""
-        assert tiny.wait_until((tmp_path / "started").exists, 150)
+        assert tiny.wait_until((tmp_path / "started").exists, 200, every=0.5)
         raise KeyboardInterrupt
 
     try:
         monkeypatch.setattr(sweeps, "time", SimpleNamespace(sleep=stopped))
         with pytest.raises(KeyboardInterrupt):
             sweeps.sweep(["methods.a.lr=0.1"], ["pretrain@a-0"])
-        assert tiny.wait_until(lambda: tiny.processes_in(folder) == [], 100), tiny.processes_in(folder)
         with get_client(sync_client=True) as client:
 
             def cancelled() -> bool:
                 (run,) = (run for run in client.read_flow_runs() if run.name == "lr-0.1" and run.deployment_id)
                 return run.state is not None and run.state.is_cancelled()
 
-            assert tiny.wait_until(cancelled, 60)
+            assert tiny.wait_until(cancelled, 150, every=1)
+        assert tiny.wait_until(lambda: tiny.processes_in(folder) == [], 60, every=1), tiny.processes_in(folder)
     finally:
         worker.terminate()
         said, _ = worker.communicate()
