@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from benchmarks.faults_project import Stage, processes_in
 from benchmarks.faults_trial import LONGEST, TARGET, Lost, Trial, took
 
+PASSING_ON_S = 5
+"""In which a worker has passed on what its run said last."""
+
 
 @contextlib.contextmanager
 def services(trial: Trial) -> Iterator[dict[str, subprocess.Popen[str] | Stage]]:
@@ -61,6 +64,7 @@ def _service_killed(trial: Trial, which: str) -> None:
                 raise Lost(f"the flow's process is still there {LONGEST} s later")
             time.sleep(0.5)  # a run that is under way ends by itself
         trial.notes.append(f"the run ended {time.monotonic() - started:.0f} s later")
+        time.sleep(PASSING_ON_S)
     if which == "server":
         trial.clear(1, trial.heard["worker"], "is lost")
     trial.no_orphan()
