@@ -1,8 +1,10 @@
 """Whatever stands in a file from outside, it is read or refused in words: `python -m benchmarks.fuzz --seconds 600`.
 
-Real files of each kind are changed by Hypothesis (bytes turned, cut out, doubled, numbers replaced by extreme ones,
-words put in that hurt) and given to what reads them. Anything but a result or the reader's own refusal is a
-fault, and so is a crash of the process (each kind has one of its own), more than 10 seconds, or 2 GiB.
+Real files of each kind are changed (bytes turned, cut out, doubled, numbers replaced by extreme ones, words put in that
+hurt) and given to what reads them: half of the time by Hypothesis, half by atheris, which is led by the code that is
+reached, where it is installed (`pip install atheris`). Anything but a result or the reader's own refusal is a fault,
+and so is a crash of the process (each kind has one of its own), more than 10 seconds, or 2 GiB. Runs add up in
+work/benchmarks/fuzz.jsonl; `--table` writes docs/security.md's.
 """
 
 from __future__ import annotations
@@ -10,349 +12,26 @@ from __future__ import annotations
 import argparse
 import contextlib
 import faulthandler
-import gzip
+import importlib.util
 import io
 import json
+import re
 import resource
-import struct
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
-from hypothesis import HealthCheck, Phase, given, seed, settings
-from hypothesis import strategies as st
-from PIL import Image
-
+from benchmarks.fuzz_changes import tried
+from benchmarks.fuzz_kinds import ROOT, TARGETS, folder
 from benchmarks.tables import show
-from sslflow.commands.check import check
-from sslflow.data.dataset import Dataset
-from sslflow.ingest.images.captions import read_captions
-from sslflow.ingest.images.coco import read_coco
-from sslflow.ingest.images.decode import decode
-from sslflow.ingest.images.files import Refused
-from sslflow.ingest.images.idx import idx
-from sslflow.ingest.images.matching import Names
-from sslflow.ingest.images.named import read_labels
-from sslflow.ingest.records import Record, Source
-from sslflow.ingest.text.reading import passages_of, read_text
-from sslflow.ingest.text.sources import open_source
-from sslflow.ingest.volumes.dicom import read_series
-from sslflow.ingest.volumes.files import read_file
-from sslflow.ingest.volumes.volume import Unusable
-from sslflow.networks.weights import tensors
-from sslflow.runtime.checkpoint import Checkpoint
 
-ROOT = Path(__file__).resolve().parent.parent
 DOC = ROOT / "docs" / "security.md"
-LONGEST, MEMORY = 10.0, 2 * 2**30
-NASTY = (
-    "<script>",
-    "../..",
-    "/etc/passwd",
-    "\0",
-    "\ufeff",
-    "; rm -rf /",
-    "$(x)",
-    "*" * 50,
-    "9" * 400,
-    "\ud800",
-    "é",
-    "",
-    "NaN",
-    "-1",
-    "1e999",
-    '"',
-    ",",
-    "\n",
-    "[" * 300,
-    "&a ",
-    "*a",
-    "!!python/object:os.system",
-    "{",
-    "}",
-    "null",
-)
-
-
-class Slow(AssertionError):
-    """A reader took too long."""
-
-
-@st.composite
-def changed(draw: st.DrawFn, samples: tuple[bytes, ...]) -> bytes:
-    """One of the samples, a few of its bytes otherwise."""
-    content = bytearray(draw(st.sampled_from(samples)))
-    for _ in range(draw(st.integers(1, 6))):
-        place = (
-            draw(st.integers(0, max(0, min(len(content), 400) - 1)))
-            if draw(st.booleans())
-            else draw(st.integers(0, max(0, len(content) - 1)))
-        )  # headers are short, and matter most
-        how = draw(st.integers(0, 5))
-        if how == 0:
-            content[place : place + 1] = bytes([draw(st.integers(0, 255))])
-        elif how == 1:
-            del content[place : place + draw(st.integers(1, 64))]
-        elif how == 2:
-            content[place:place] = content[place : place + draw(st.integers(1, 64))]
-        elif how == 3:
-            number = draw(st.sampled_from((0, 1, 2**31 - 1, 2**31, 2**32 - 1, 2**16, 255)))
-            kind = draw(st.sampled_from(("<I", ">I")))
-            content[place : place + 4] = struct.pack(kind, number)
-        elif how == 4:
-            content[place:place] = draw(st.sampled_from(NASTY)).encode("utf-8", "surrogatepass")
-        else:
-            del content[place:]
-    return bytes(content)
-
-
-@cache
-def folder() -> Path:
-    """Where files lie that readers want to open themselves."""
-    return Path(tempfile.mkdtemp(prefix="fuzz-"))
-
-
-def file(name: str, content: bytes) -> Path:
-    place = folder() / name
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_bytes(content)
-    return place
-
-
-# What is read: samples, and how
-
-
-def images() -> tuple[bytes, ...]:
-    grey = Image.fromarray((np.indices((24, 20)).sum(0) * 5).astype(np.uint8))
-    found = []
-    for kind, image in (
-        ("PNG", grey),
-        ("PNG", grey.convert("P")),
-        ("PNG", grey.convert("RGBA")),
-        ("PNG", grey.convert("I;16")),
-        ("JPEG", grey.convert("RGB")),
-        ("JPEG", grey.convert("CMYK")),
-        ("GIF", grey),
-        ("BMP", grey),
-        ("TIFF", grey),
-        ("WEBP", grey.convert("RGB")),
-        ("PPM", grey),
-        ("TGA", grey.convert("RGB")),
-        ("JPEG2000", grey),
-    ):
-        content = io.BytesIO()
-        image.save(content, kind)
-        found.append(content.getvalue())
-    for compression in ("tiff_lzw", "tiff_adobe_deflate", "jpeg", "packbits", "group4"):
-        content = io.BytesIO()
-        (grey.convert("1") if compression == "group4" else grey).save(content, "TIFF", compression=compression)
-        found.append(content.getvalue())
-    import tifffile
-
-    grey16 = np.arange(24 * 20, dtype=np.uint16).reshape(24, 20)
-    for write in (
-        lambda content: tifffile.imwrite(content, grey16, tile=(16, 16)),
-        lambda content: tifffile.imwrite(content, grey16, compression="zlib", predictor=True),
-        lambda content: tifffile.imwrite(content, grey16, photometric="minisblack"),
-    ):
-        content = io.BytesIO()
-        write(content)
-        found.append(content.getvalue())
-    return (*found, b"PF\n2 2\n-1.0\n" + bytes(48), b"P5 4 4 65535\n" + bytes(32))
-
-
-def read_image(content: bytes) -> None:
-    decode(content, 16, 3, max_pixels=1_000_000)
-
-
-def volumes() -> tuple[bytes, ...]:
-    import nibabel as nib
-
-    values = np.arange(6 * 5 * 4, dtype=np.int16).reshape(6, 5, 4)
-    first, second = (kind(values, np.eye(4)).to_bytes() for kind in (nib.Nifti1Image, nib.Nifti2Image))
-    array = io.BytesIO()
-    np.save(array, values)
-    return first, second, gzip.compress(first, 1), array.getvalue()
-
-
-def read_volume(content: bytes) -> None:
-    read_file(file("a.npy" if content[:2] == b"\x93N" else "a.nii.gz", content), 100_000)
-
-
-def slices() -> tuple[bytes, ...]:
-    from tests.volume_fixtures import gradient, write_series
-
-    place = write_series(folder() / "series", gradient((6, 5, 3)))
-    return tuple(one.read_bytes() for one in sorted(place.iterdir()))
-
-
-def read_slices(content: bytes) -> None:
-    others = sorted((folder() / "series").iterdir())[1:]
-    read_series([file("first.dcm", content), *others], 100_000)
-
-
-def texts() -> tuple[bytes, ...]:
-    line = json.dumps({"text": "A fox. It ran!", "label": "a", "document": "d"})
-    return f"{line}\n{line}\n".encode(), "One sentence. Two.\n\nA paragraph; «three»。\n".encode(), b"{}\n[]\n"
-
-
-def read_texts(content: bytes) -> None:
-    with contextlib.suppress(ValueError):
-        passages_of(read_text(content), "sentence")
-    file("corpus/c/a.jsonl", content)
-    open_source("folders", str(folder() / "corpus"), "line", "testament")
-
-
-def tables() -> tuple[bytes, ...]:
-    rows = b'path,caption,label\na.png,a red fox,x\nb.png,"two, three",y\n'
-    lines = b'{"path": "a.png", "captions": ["one", "two"]}\n{"file_name": "b.png", "caption": "x"}\n'
-    return rows, lines
-
-
-def read_table(content: bytes) -> None:
-    items = [Record(name, "train", b"", -1) for name in ("a.png", "b.png")]
-    source, place = Source((), lambda: iter(items)), file("table", content)
-    for read in (
-        lambda: read_captions(f"csv:{place}", folder(), source, 0.5),
-        lambda: read_captions(f"jsonl:{place}", folder(), source, 0.5),
-        lambda: read_labels(place),
-    ):
-        with contextlib.suppress(ValueError):
-            read()
-
-
-def coco() -> tuple[bytes, ...]:
-    square = [[1, 1, 5, 1, 5, 5, 1, 5]]
-    told = {
-        "images": [{"id": 1, "file_name": "a.png", "width": 8, "height": 8}],
-        "categories": [{"id": 1, "name": "fox"}],
-        "annotations": [
-            {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4], "segmentation": square, "iscrowd": 0}
-        ],
-    }
-    return (json.dumps(told).encode(),)
-
-
-def read_annotations(content: bytes) -> None:
-    read_coco(file("coco.json", content), None, Names(["a.png"]))
-
-
-def recipes() -> tuple[bytes, ...]:
-    return tuple((ROOT / "recipes" / f"{name}.yaml").read_bytes() for name in ("cpu", "text", "volumes"))
-
-
-def read_params(content: bytes) -> None:
-    check(file("params.yaml", content))
-
-
-def weights() -> tuple[bytes, ...]:
-    import torch
-    from safetensors.torch import save
-
-    state, whole = {"a.weight": torch.ones(3, 4), "b": torch.arange(5)}, io.BytesIO()
-    torch.save(state, whole)
-    return save(state), whole.getvalue()
-
-
-def read_weights(content: bytes) -> None:
-    tensors(file("a.pth" if content[:2] == b"PK" else "a.safetensors", content))
-
-
-def checkpoints() -> tuple[bytes, ...]:
-    import torch
-
-    whole = io.BytesIO()
-    torch.save({"step": 3, "method": {"a": torch.arange(50.0)}}, whole)
-    return (whole.getvalue(),)
-
-
-def read_checkpoint(content: bytes) -> None:
-    checkpoint = Checkpoint("fuzz", "one")
-    checkpoint.file = file("checkpoint.pt", content)
-    state = checkpoint.load()
-    if state is not None:
-        import torch
-
-        assert state["step"] == 3, "another step"
-        assert torch.equal(state["method"]["a"], torch.arange(50.0)), "other weights"
-
-
-def manifests() -> tuple[bytes, ...]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    columns = {"row": [0, 1], "shard": [0, 0], "index": [0, 1], "path": ["a", "b"], "split": ["train", "test"],
-               "label": [0, 1], "group": ["a", "b"]}  # fmt: skip
-    whole = io.BytesIO()
-    pq.write_table(pa.table(columns), whole)
-    facts = {"kind": "images", "channels": 1, "image_size": 4, "mean": [0.5], "std": [0.5], "classes": ["a", "b"]}
-    return whole.getvalue(), json.dumps(facts).encode()
-
-
-def read_manifest(content: bytes) -> None:
-    whole = manifests()
-    for place, own in zip(("manifest.parquet", "dataset.json"), whole, strict=True):
-        file(f"prepared/{place}", content if (content[:1] == b"P") == (own[:1] == b"P") else own)
-    np.save(folder() / "prepared/images-00000.npy", np.zeros((2, 1, 4, 4), np.uint8))
-    dataset = Dataset(folder() / "prepared")
-    for split in ("train", "test"):
-        dataset.labelled_rows(split)
-
-
-def digits() -> tuple[bytes, ...]:
-    return (b"\0\0\x08\x03" + struct.pack(">III", 2, 3, 3) + bytes(18),)
-
-
-def read_digits(content: bytes) -> None:
-    file("idx/train-labels-idx1-ubyte", b"\0\0\x08\x01" + struct.pack(">I", 2) + bytes(2))
-    file("idx/train-images-idx3-ubyte", content)
-    for item in idx(folder() / "idx", seed=0, test_fraction=0.5).records():
-        assert isinstance(item, Record)
-
-
-TARGETS: dict[str, tuple[Callable[[], tuple[bytes, ...]], Callable[[bytes], None], type[Exception]]] = {
-    "images": (images, read_image, Refused),
-    "volumes": (volumes, read_volume, Unusable),
-    "DICOM series": (slices, read_slices, Unusable),
-    "text": (texts, read_texts, ValueError),
-    "captions and labels": (tables, read_table, ValueError),
-    "annotations": (coco, read_annotations, ValueError),
-    "params.yaml": (recipes, read_params, ValueError),
-    "weights": (weights, read_weights, ValueError),
-    "checkpoints": (checkpoints, read_checkpoint, ValueError),
-    "manifests": (manifests, read_manifest, ValueError),
-    "images as in MNIST": (digits, read_digits, ValueError),
-}
-"""Of each kind: samples, what reads one, and how it refuses."""
-
-
-def tried(target: str, count: int, number: int) -> None:
-    """Give `count` changed samples to a reader. Raises what the reader raises besides its refusal, with the sample."""
-    samples, read, refusal = TARGETS[target]
-
-    @seed(number)
-    @settings(
-        max_examples=count,
-        deadline=None,
-        database=None,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
-        phases=(Phase.generate, Phase.shrink),
-    )
-    @given(changed(samples()))
-    def attempt(content: bytes) -> None:
-        file("last", content)
-        start = time.process_time()
-        with contextlib.suppress(refusal):
-            read(content)
-        if time.process_time() - start > LONGEST:
-            raise Slow(f"{time.process_time() - start:.0f} s")
-
-    attempt()
+DONE = ROOT / "work" / "benchmarks" / "fuzz.jsonl"
+MEMORY = 2 * 2**30
+COUNT = re.compile(r"number_of_executed_units:\s*(\d+)")
+FAULT = re.compile(r"Uncaught Python exception: ===\n(.*)|ERROR: (libFuzzer.*)")
 
 
 def one_kind(target: str, seconds: float) -> None:
@@ -374,32 +53,69 @@ def one_kind(target: str, seconds: float) -> None:
     print(json.dumps({"count": count, "fault": fault, "last": str(folder() / "last")}), flush=True)
 
 
-def lines(seconds: float, targets: list[str]) -> Iterator[str]:
-    """The table, a row a kind as it comes."""
-    yield "| what is read | changed files | faults |"
-    yield "|---|---|---|"
-    for target in targets:
-        command = [sys.executable, "-m", "benchmarks.fuzz", "--seconds", str(seconds / len(targets)), "--alone", target]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        try:
-            found = json.loads(done.stdout.splitlines()[-1])
-        except (ValueError, IndexError):
-            found = {"count": "?", "fault": f"the process ended with {done.returncode}: {done.stderr[-300:]}"}
-        print(target, found, file=sys.stderr, flush=True)
-        yield f"| {target} | {found['count']:,} | {found['fault'] or 'none'} |"
+def by_hypothesis(target: str, seconds: float) -> dict[str, Any]:
+    """How many changed files of a kind were tried, and the first fault."""
+    done = _run("benchmarks.fuzz", "--seconds", str(seconds), "--alone", target)
+    try:
+        return json.loads(done.stdout.splitlines()[-1])
+    except (ValueError, IndexError):
+        return {"count": 0, "fault": f"the process ended with {done.returncode}: {done.stderr[-300:]}"}
+
+
+def by_atheris(target: str, seconds: float) -> dict[str, Any]:
+    """Likewise."""
+    done = _run("benchmarks.fuzz_guided", target, str(seconds))
+    count, fault = COUNT.search(done.stderr), FAULT.search(done.stderr)
+    what = " ".join(filter(None, fault.groups())) if fault else done.stderr[-300:]
+    return {"count": int(count[1]) if count else 0, "fault": what[:300] if done.returncode else ""}
+
+
+def _run(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True, errors="replace", check=False)
+
+
+def table() -> Iterator[str]:
+    """A row a kind, of all runs so far."""
+    found = [json.loads(line) for line in DONE.read_text().splitlines()]
+    yield "| what is read | changed by Hypothesis | by atheris | minutes | faults |"
+    yield "|---|---|---|---|---|"
+    for target in (*TARGETS, "all"):
+        own = [one for one in found if target in (one["kind"], "all")]
+        by = {how: sum(one["count"] for one in own if one["by"] == how) for how in ("Hypothesis", "atheris")}
+        faults = "; ".join(dict.fromkeys(one["fault"] for one in own if one["fault"])) or "none"
+        minutes = sum(one["seconds"] for one in own) / 60
+        yield f"| {target} | {by['Hypothesis']:,} | {by['atheris']:,} | {minutes:.1f} | {faults} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=float, default=600, help="for all kinds together")
     parser.add_argument("--kinds", nargs="*", default=list(TARGETS), help="only these")
-    parser.add_argument("--table", action="store_true", help="put the table into docs/security.md")
-    parser.add_argument("--alone", default="", help="one kind, in this process")
+    parser.add_argument("--table", action="store_true", help="put the table of all runs so far into docs/security.md")
+    parser.add_argument("--again", action="store_true", help="forget the runs so far")
+    parser.add_argument("--alone", default="", help="one kind by Hypothesis, in this process")
     asked = parser.parse_args()
     if asked.alone:
         one_kind(asked.alone, asked.seconds)
+        return
+    if asked.again:
+        DONE.unlink(missing_ok=True)
+    if asked.table:
+        show(table(), DOC, "fuzz")
+        return
+    ways = {"Hypothesis": by_hypothesis}
+    if importlib.util.find_spec("atheris"):
+        ways["atheris"] = by_atheris
     else:
-        show(lines(asked.seconds, asked.kinds), DOC if asked.table else None, "fuzz")
+        print("atheris: not installed (there are wheels for Linux and Python 3.11): Hypothesis alone")
+    DONE.parent.mkdir(parents=True, exist_ok=True)
+    seconds = asked.seconds / len(asked.kinds) / len(ways)
+    for target in asked.kinds:
+        for name, way in ways.items():
+            found = {"kind": target, "by": name, "seconds": round(seconds, 1), **way(target, seconds)}
+            print(found, flush=True)
+            with DONE.open("a", encoding="utf-8") as file:
+                file.write(f"{json.dumps(found)}\n")
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.logging.handlers import APILogHandler
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Cancelled, Completed, Failed
 
 from pipelines import locks, machine, runner, server
@@ -52,6 +52,8 @@ from sslflow.runtime.files import read_json
 RETRY_DELAY_S = 5.0
 LOOK_S = 30.0
 """From one look at a training to the next."""
+SERVER_S = 60.0
+"""For which a flow that has ended waits for a server that is gone: one that is started anew is there by then."""
 COLUMNS = ("step", "loss", "lr", "rankme", "feature_std")
 """Of the curve, whose last row stands among the artifacts."""
 
@@ -67,9 +69,36 @@ def pipeline(
     stage failed or the settings are wrong. `pipeline.fn()` does the same without Prefect.
     """
     try:
-        return bring_up_to_date(targets, jobs, limit_s, retries, wait_s)
+        return told(bring_up_to_date(targets, jobs, limit_s, retries, wait_s))
     except ValueError as error:
-        return Failed(message=str(error))
+        return told(Failed(message=str(error)))
+
+
+def told(state: State[None]) -> State[None]:
+    """How a flow ends, for Prefect to show. Where its server is gone, Prefect would try for minutes to tell it, and end
+    with a traceback: then it is said here, and this process ends."""
+    address = PREFECT_API_URL.value()
+    if FlowRunContext.get() and address and (why := server.gone(str(address), SERVER_S)):
+        print(
+            f"{state.name}: {state.message}\n"
+            f"Prefect's server at {address} is lost ({why}): it will go on showing this run as running; results and "
+            "dvc.lock are as they should be",
+            file=sys.stderr,
+        )
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0 if state.is_completed() else 1)  # on the way out, too, Prefect waits for its server
+    return state
+
+
+@contextlib.contextmanager
+def if_possible() -> Iterator[None]:
+    """Within it, something is shown; a server that is lost is no reason to stop, or to wait for a minute each time."""
+    with (
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}),
+        contextlib.suppress(HTTPError, PrefectException, OSError),
+    ):
+        yield
 
 
 def bring_up_to_date(
@@ -88,7 +117,8 @@ def bring_up_to_date(
     if not all(result.good for result in results.values()):
         return Failed(message=said)
     if in_prefect:
-        publish()
+        with if_possible():
+            publish()
     return Completed(message=said)
 
 
@@ -131,8 +161,7 @@ def in_tasks(workspace: Workspace, retries: int) -> Callable[[Planned], Result]:
 @contextlib.contextmanager
 def watched(stage: str) -> Iterator[None]:
     """While a stage trains within, how far it is, its curve and what that says are artifacts of the task run, renewed
-    every `LOOK_S` seconds and at its end; of a stage that judges, its verdict at the end. A server that is lost is no
-    reason to stop."""
+    every `LOOK_S` seconds and at its end; of a stage that judges, its verdict at the end."""
     artifacts, ended = Artifacts(stage), threading.Event()
     here = contextvars.copy_context()
 
@@ -193,7 +222,7 @@ class Artifacts:
 
     def _put(self, kind: str, create: Callable[..., Any], content: Any) -> None:
         key = f"{self.stage}-{kind}".lower().replace("@", "-").replace("_", "-")
-        with contextlib.suppress(HTTPError, PrefectException, OSError):
+        with if_possible():
             if key in self._known:
                 with get_client(sync_client=True) as client:
                     client.update_artifact(self._known[key], ArtifactUpdate(data=content))

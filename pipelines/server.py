@@ -70,6 +70,14 @@ def missing(address: str) -> str:
         return f"no server answers there ({getattr(error, 'reason', error)})"
 
 
+def gone(address: str, wait_s: float) -> str:
+    """Why no server has answered there for `wait_s` seconds; empty as soon as one answers."""
+    deadline = time.monotonic() + wait_s
+    while (why := missing(address)) and time.monotonic() < deadline:
+        time.sleep(1)
+    return why
+
+
 def _answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(address, timeout=5) as answer:

@@ -12,9 +12,21 @@ from typing import Any
 from uuid import UUID
 
 # Before Prefect: there its settings are made.
-from pipelines.flows import Completed, Failed, State, bring_up_to_date, create_table_artifact, flow, get_client, server
+from pipelines.flows import (
+    Completed,
+    Failed,
+    State,
+    bring_up_to_date,
+    create_table_artifact,
+    flow,
+    get_client,
+    if_possible,
+    server,
+    told,
+)
 
 # isort: split
+from httpx import TransportError
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound
@@ -52,10 +64,11 @@ def experiment(
             if share and state.is_completed():
                 _push()
         if rows := experiments.scores(folder):
-            create_table_artifact(rows, key="scores", description=f"The leaderboard of {folder.name}, in {folder}.")
-        return state
+            with if_possible():
+                create_table_artifact(rows, key="scores", description=f"The leaderboard of {folder.name}, in {folder}.")
+        return told(state)
     except ValueError as error:
-        return Failed(message=str(error))
+        return told(Failed(message=str(error)))
 
 
 def _push() -> None:
@@ -90,6 +103,11 @@ def sweep(
         try:
             while not all((ended := {name: _state(client, run) for name, run in runs.items()}).values()):
                 time.sleep(LOOK_S)
+        except TransportError as error:
+            said = (
+                f"no answer from Prefect's server ({error}); experiments that have begun go on, in {experiments.ROOM}"
+            )
+            return told(Failed(message=said))
         except BaseException:
             for run in runs.values():
                 if not _state(client, run):
@@ -97,9 +115,10 @@ def sweep(
             raise
     rows = [row for name in runs for row in experiments.scores(experiments.ROOM / name)]
     if rows:
-        create_table_artifact(rows, key="sweep", description=f"Scores of {len(runs)} experiments.")
+        with if_possible():
+            create_table_artifact(rows, key="sweep", description=f"Scores of {len(runs)} experiments.")
     said = "\n".join([f"{name}: {state}" for name, state in ended.items()] + (experiments.table(rows) if rows else []))
-    return Completed(message=said) if set(ended.values()) <= {"Completed"} else Failed(message=said)
+    return told(Completed(message=said) if set(ended.values()) <= {"Completed"} else Failed(message=said))
 
 
 def _start(point: Sequence[str], given: dict[str, Any]) -> UUID:

@@ -77,6 +77,16 @@ def make(folder: Path, pretrain: str = PRETRAIN) -> Path:
     return folder
 
 
+def commit(folder: Path) -> None:
+    """Make the folder a git repository, in which experiments have worktrees of their own, and commit all of it."""
+    (folder / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    (folder / ".gitignore").write_text("/work\n/prepared\n/encoders\n/report.txt\n/data\n/.dvc/cache\n/.dvc/tmp\n")
+    (folder / ".dvcignore").write_text("/work\n")
+    author = {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    for words in (["init", "--quiet"], ["add", "-A"], ["commit", "--quiet", "-m", "as it is"]):
+        subprocess.run(["git", *words], cwd=folder, env={**os.environ, **author}, check=True, capture_output=True)
+
+
 def start(module: str, folder: Path, *words: str, **environment: str) -> subprocess.Popen[str]:
     """Start `main` of a pipelines module in the folder, less its check of params.yaml, which knows the real stages."""
     return _start(module, folder, words, environment, subprocess.PIPE)
@@ -151,11 +161,12 @@ def processes_in(folder: Path) -> list[str]:
     return found
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> bool:
-    """Whether `condition()` comes true within some seconds: many, for a machine may be busy."""
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0, every: float = 0.05) -> bool:
+    """Whether `condition()` comes true within some seconds, many, for a machine may be busy. It is
+    asked `every` so many."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
             return True
-        time.sleep(0.05)
+        time.sleep(every)
     return False

@@ -51,7 +51,11 @@ def verdict(code: int, found: str, said: str) -> int:
         why = "PyPI can't be reached" if offline else " ".join(said.split())[-300:]
         print(f"vulnerabilities: not looked for: {why}")
         return 0 if offline else 1
-    if not code and (skipped := found.count(SKIPPED)):
+    skipped, pinned = found.count(SKIPPED), PINS.read_text(encoding="utf-8").count("==")
+    if not code and skipped >= pinned:
+        print("vulnerabilities: not looked for: the index that is set for pip knows of none; PyPI itself does")
+        return 0
+    if not code and skipped:
         print(f"vulnerabilities: none known, but {skipped} packages could not be looked up: the index may be a mirror")
         return 0
     print(found.strip() or "vulnerabilities: none known of the packages in constraints.txt")

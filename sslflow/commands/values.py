@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from sslflow.settings import by_name
 from sslflow.settings.params import closest, lookup
 from sslflow.settings.sections import IMAGES, data_kind
 
-NAME = re.compile(r"[\w-]+")
 DEPTH = {"depth": "", "source": "", "path": "data/raw", "probe_source": "same"}
 """Settings of `data` that must fit together where there are depth maps, and what they are where they aren't said."""
 CAPTIONS = {"captions": "", "source": "", "probe_source": "same"}
@@ -48,14 +46,11 @@ def problems(content: Mapping[str, Any], asked: Mapping[str, Sequence[str]]) -> 
 
 
 def _sets(content: Mapping[str, Any]) -> Iterator[str]:
-    """Names of sets, which become names of folders and of stages."""
+    """Sections that should hold sets by their names and don't."""
     for section in ("domains", "clips"):
         found = content.get(section)
         if found is not None and not isinstance(found, dict):
             yield f"{section}: expected sets by names of your own (name: settings), found {found!r}"
-        for name in lookup(content, section):
-            if not NAME.fullmatch(str(name)):
-                yield f"{section}.{name}: a name may hold letters, digits, - and _, and no more"
 
 
 def _places(content: Mapping[str, Any]) -> Iterator[str]:

@@ -8,8 +8,8 @@ from typing import Any
 
 from sslflow.settings.params import lookup
 
-PLAIN = re.compile(r"\w[\w.+-]*")
-"""What means nothing but itself to a shell, and is one word, one file, and no option."""
+PLAIN = re.compile(r"\w[\w-]*")
+"""What means nothing but itself to a shell, is one word, one file, no option, and (it has no dot) one key of a section."""
 SETS = ("clips", "domains", "starts")
 """Sections whose keys are names of the user's own."""
 
@@ -21,4 +21,4 @@ def odd_names(content: Mapping[str, Any]) -> Iterator[str]:
         named += [(f"run.{key}", name) for name in value] if isinstance(value, list) else []
     for place, name in named:
         if isinstance(name, (str, int, float)) and not PLAIN.fullmatch(str(name)):
-            yield f"{place}: {name!r} can't be a name: use letters, digits and . _ + -, the first a letter or a digit"
+            yield f"{place}: {name!r} can't be a name: use letters, digits, _ and -, and no - at the beginning"

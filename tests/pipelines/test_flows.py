@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
 import tiny
+from httpx import ConnectError
 from prefect import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter
-from prefect.client.schemas.objects import State, TaskRun
-from prefect.settings import PREFECT_API_URL
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.states import Completed, Failed
 from prefect.testing.utilities import prefect_test_harness
 
-from pipelines import flows, runner
+from pipelines import flows, runner, sweeps
 from sslflow import paths
 
 BOARD = {
@@ -46,6 +53,15 @@ JUDGED = tiny.PIPELINE.replace(
   report:""",
 )
 VERDICT = [{"kind": "healthy", "words": "Healthy: it learns.", "advice": "", "sick": False}]
+# An experiment in the folder itself, less the check of params.yaml, which knows the real stages.
+HERE = """
+from pathlib import Path
+from pipelines import experiments, runner
+from pipelines.sweeps import experiment
+experiments.base = lambda: ("", "")
+experiments.place = lambda *given: Path()
+runner.check_params = lambda: None
+"""
 
 
 @pytest.fixture(scope="module")
@@ -180,21 +196,150 @@ def test_the_flow_without_prefect() -> None:
     assert flows.pipeline.fn(["pretrain@a-0"]).message == "2 stages: 2 cached"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_a_flow_that_is_ended_leaves_no_process(
-    number: signal.Signals, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    """Killed, it can't end Prefect's server either; stopped, it uses one that is there, which is to stay."""
+def test_a_flow_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
+    """Though it can't end Prefect's server either."""
     folder = tiny.make(tmp_path / "project", "mkdir -p encoders; touch started; sleep 600")
-    address = {}
-    if number == signal.SIGTERM:
-        request.getfixturevalue("server")
-        address = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
-    process = tiny.start("flows", folder, **address)
+    process = tiny.start("flows", folder)
     started = tiny.wait_until((folder / "started").exists)
     assert len(tiny.processes_in(folder)) > 4
-    process.send_signal(number)
+    process.send_signal(signal.SIGKILL)
     said, _ = process.communicate(timeout=120)
     assert started, said
-    assert process.returncode == (130 if number == signal.SIGTERM else -signal.SIGKILL), said
+    assert process.returncode == -signal.SIGKILL, said
     assert tiny.wait_until(lambda: tiny.processes_in(folder) == []), tiny.processes_in(folder)
+
+
+def test_a_flow_that_is_stopped_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What happens to its processes: see the sweep that is stopped, and tests of the runner."""
+
+    def stopped(*given: object, return_state: bool) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.pause()
+
+    monkeypatch.setattr(flows, "pipeline", stopped)
+    monkeypatch.setattr(flows.server, "missing", lambda address: "")
+    monkeypatch.setattr(sys, "argv", ["flows"])
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+            assert flows.main() == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert "stopped; what was finished is kept" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("state", "code"), [(Completed(message="2 ran"), 0), (Failed(message="1 failed"), 1)])
+def test_a_flow_whose_server_is_lost_says_how_it_ended(
+    state: State, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(flows, "SERVER_S", 0)
+    monkeypatch.setattr(flows.FlowRunContext, "get", object)
+    monkeypatch.setattr(flows.os, "_exit", sys.exit)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}), pytest.raises(SystemExit) as left:
+        flows.told(state)
+    assert left.value.code == code
+    said = capsys.readouterr().err
+    assert f"{state.name}: {state.message}" in said
+    assert "http://127.0.0.1:1/api is lost (no server answers there" in said
+
+
+def test_a_server_that_is_there_again_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter(["no server answers there", ""])
+    monkeypatch.setattr(flows.server, "missing", lambda address: next(answers))
+    monkeypatch.setattr(flows.FlowRunContext, "get", object)
+    state = Completed()
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:1/api"}):
+        assert flows.told(state) is state
+    assert next(answers, "all were asked for") == "all were asked for"
+
+
+def test_what_can_not_be_shown_is_left_out_after_one_more_try() -> None:
+    with flows.if_possible():
+        assert PREFECT_CLIENT_MAX_RETRIES.value() == 1
+        raise ConnectError("refused")
+    with pytest.raises(KeyError), flows.if_possible():
+        raise KeyError
+
+
+@pytest.mark.usefixtures("server")
+def test_a_sweep_runs_an_experiment_for_each_point_and_has_their_scores(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a worker: each runs where it is asked for."""
+    (folder / paths.LEADERBOARD).parent.mkdir()
+    (folder / paths.LEADERBOARD).write_text(json.dumps(BOARD))
+    tiny.commit(folder)
+
+    def run_here(name: str, *, parameters: dict, flow_run_name: str, timeout: float) -> FlowRun:
+        assert (name, timeout) == ("experiment/experiment", 0)
+        ended = sweeps.experiment.with_options(flow_run_name=flow_run_name)(**parameters, return_state=True)
+        assert ended.state_details.flow_run_id
+        with get_client(sync_client=True) as client:
+            return client.read_flow_run(ended.state_details.flow_run_id)
+
+    monkeypatch.setattr(sweeps, "run_deployment", run_here)
+    state = sweeps.sweep(["methods.a.lr=0.1,0.5"], ["pretrain@a-0"], return_state=True)
+    assert state.is_completed(), state.message
+    assert str(state.message).startswith("lr-0.1: Completed\nlr-0.5: Completed\n")
+    for rate in ("0.1", "0.5"):
+        place = folder / f"work/experiments/lr-{rate}"
+        assert f"lr: {rate}" in (place / "params.yaml").read_text()
+        assert (place / "encoders/a-0").read_text() == "h"
+    assert not (folder / "encoders").exists(), "experiments write in folders of their own"
+    with get_client(sync_client=True) as client:
+        found = {one.key: one for one in client.read_artifacts() if one.key in ("scores", "sweep")}
+    rows = json.loads(str(found["sweep"].data))
+    assert [row["experiment"] for row in rows] == ["lr-0.1", "lr-0.1", "lr-0.5", "lr-0.5"]
+    assert json.loads(str(found["scores"].data))[0]["linear"] == "84.1 ± 1.0"
+
+
+@pytest.mark.usefixtures("server")
+def test_a_sweep_that_is_stopped_cancels_what_its_workers_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no process of it is left, but for the worker."""
+    folder = tiny.make(tmp_path / "project", f"mkdir -p encoders; touch {tmp_path}/started; sleep 600")
+    (folder / "here.py").write_text(HERE)
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sweeps.experiments, "base", lambda: ("", ""))
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name="local", type="process"))
+        client.create_deployment(
+            client.create_flow(sweeps.experiment),
+            "experiment",
+            work_pool_name="local",
+            entrypoint="here.py:experiment",
+            pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(folder)}}],
+        )
+    environment = {"PYTHONPATH": str(tiny.ROOT), "PREFECT_API_URL": str(PREFECT_API_URL.value())}
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "prefect", "worker", "start", "--pool", "local"],
+        cwd=tmp_path,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+    def stopped(seconds: float) -> None:
+        """As by Ctrl-C, once the experiment is at work."""
+        assert tiny.wait_until((tmp_path / "started").exists, 200, every=0.5)
+        raise KeyboardInterrupt
+
+    try:
+        monkeypatch.setattr(sweeps, "time", SimpleNamespace(sleep=stopped))
+        with pytest.raises(KeyboardInterrupt):
+            sweeps.sweep(["methods.a.lr=0.1"], ["pretrain@a-0"])
+        with get_client(sync_client=True) as client:
+
+            def cancelled() -> bool:
+                (run,) = (run for run in client.read_flow_runs() if run.name == "lr-0.1" and run.deployment_id)
+                return run.state is not None and run.state.is_cancelled()
+
+            assert tiny.wait_until(cancelled, 150, every=1)
+        assert tiny.wait_until(lambda: tiny.processes_in(folder) == [], 60, every=1), tiny.processes_in(folder)
+    finally:
+        worker.terminate()
+        said, _ = worker.communicate()
+        print(said)

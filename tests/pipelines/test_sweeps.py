@@ -15,11 +15,6 @@ from pipelines.plan import plan
 from tests import tiny
 
 
-def git(folder: Path, *words: str) -> None:
-    author = {f"GIT_{who}_{what}": "a@b" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    subprocess.run(["git", *words], cwd=folder, env={**os.environ, **author}, check=True, capture_output=True)
-
-
 def dvc(folder: Path, *words: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *words], cwd=folder, capture_output=True, text=True, check=False
@@ -32,12 +27,7 @@ def dvc(folder: Path, *words: str) -> str:
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A committed project whose raw file lies beside the repository's own."""
     folder = tiny.make(tmp_path / "project", "mkdir -p encoders; echo $1 >> $LOG; cat prepared > encoders/$1-$2")
-    (folder / ".dvc/config").write_text("[core]\n    analytics = false\n")
-    (folder / ".gitignore").write_text("/work\n/prepared\n/encoders\n/report.txt\n/data\n/.dvc/cache\n/.dvc/tmp\n")
-    (folder / ".dvcignore").write_text("/work\n")
-    git(folder, "init", "--quiet")
-    git(folder, "add", "-A")
-    git(folder, "commit", "--quiet", "-m", "as it is")
+    tiny.commit(folder)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("LOG", str(tmp_path / "log"))
     return folder

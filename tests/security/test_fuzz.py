@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.fuzz import TARGETS, tried
+from benchmarks.fuzz_changes import tried
+from benchmarks.fuzz_kinds import TARGETS
 
 FEW = {"params.yaml": 6, "weights": 6}
 """Of what takes long to read."""

@@ -25,6 +25,12 @@ def test_templates_escape_by_default() -> None:
     assert template.environment.from_string("{{ x }}").render(x='<script>"') == "&lt;script&gt;&#34;"
 
 
+def test_an_index_that_knows_of_no_vulnerabilities_is_no_good_news(capsys) -> None:
+    pinned = vulnerabilities.PINS.read_text().count("==")
+    assert vulnerabilities.verdict(0, f"x {vulnerabilities.SKIPPED}\n" * pinned, "") == 0
+    assert "not looked for" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("code", "found", "said", "expected"),
     [
