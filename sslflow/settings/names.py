@@ -9,7 +9,7 @@ from typing import Any
 from sslflow.settings.params import lookup
 
 PLAIN = re.compile(r"\w[\w-]*")
-"""What means nothing but itself to a shell, is one word, one file, no option, and (it has no dot) one key of a section."""
+"""What means nothing but itself to a shell, is one word, one file, no option, and, as it has no dot, one key."""
 SETS = ("clips", "domains", "starts")
 """Sections whose keys are names of the user's own."""
 

@@ -280,14 +280,14 @@ def test_a_sweep_runs_an_experiment_for_each_point_and_has_their_scores(
             return client.read_flow_run(ended.state_details.flow_run_id)
 
     monkeypatch.setattr(sweeps, "run_deployment", run_here)
-    state = sweeps.sweep(["methods.a.lr=0.1,0.5"], ["pretrain@a-0"], return_state=True)
+    state = sweeps.sweep(["methods.a.lr=0.1,0.5"], ["prepare"], return_state=True)
     assert state.is_completed(), state.message
     assert str(state.message).startswith("lr-0.1: Completed\nlr-0.5: Completed\n")
     for rate in ("0.1", "0.5"):
         place = folder / f"work/experiments/lr-{rate}"
         assert f"lr: {rate}" in (place / "params.yaml").read_text()
-        assert (place / "encoders/a-0").read_text() == "h"
-    assert not (folder / "encoders").exists(), "experiments write in folders of their own"
+        assert (place / "prepared").read_text() == "h"
+    assert not (folder / "prepared").exists(), "experiments write in folders of their own"
     with get_client(sync_client=True) as client:
         found = {one.key: one for one in client.read_artifacts() if one.key in ("scores", "sweep")}
     rows = json.loads(str(found["sweep"].data))
