@@ -81,7 +81,8 @@ class Pictures(TorchDataset):
 
 
 class Theirs(nn.Module):
-    """One method put together from lightly's parts."""
+    """One method put together from lightly's parts. Its loss is a part, too: some have buffers, which are to be where
+    the method is."""
 
     def __init__(self, name: str, encoder: Encoder, settings: dict[str, Any]) -> None:
         super().__init__()
@@ -90,32 +91,32 @@ class Theirs(nn.Module):
 
     def _simclr(self, dim: int, *, projector: tuple[int, ...], temperature: float, **_: Any) -> Step:
         self.head = heads.SimCLRProjectionHead(dim, projector[0], projector[1])
-        loss = losses.NTXentLoss(temperature)
-        return lambda views, _: loss(*(self.head(self.encoder(view)) for view in views))
+        self.loss = losses.NTXentLoss(temperature)
+        return lambda views, _: self.loss(*(self.head(self.encoder(view)) for view in views))
 
     def _barlow_twins(self, dim: int, *, projector: tuple[int, ...], redundancy: float) -> Step:
         self.head = heads.BarlowTwinsProjectionHead(dim, projector[0], projector[-1])
-        loss = losses.BarlowTwinsLoss(redundancy)
-        return lambda views, _: loss(*(self.head(self.encoder(view)) for view in views))
+        self.loss = losses.BarlowTwinsLoss(redundancy)
+        return lambda views, _: self.loss(*(self.head(self.encoder(view)) for view in views))
 
     def _vicreg(
         self, dim: int, *, projector: tuple[int, ...], invariance: float, variance: float, covariance: float
     ) -> Step:
         self.head = heads.VICRegProjectionHead(dim, projector[0], projector[-1], num_layers=len(projector))
-        loss = losses.VICRegLoss(invariance, variance, covariance)
-        return lambda views, _: loss(*(self.head(self.encoder(view)) for view in views))
+        self.loss = losses.VICRegLoss(invariance, variance, covariance)
+        return lambda views, _: self.loss(*(self.head(self.encoder(view)) for view in views))
 
     def _byol(self, dim: int, *, projector: tuple[int, ...], predictor: int, momentum: float) -> Step:
         self.head = heads.BYOLProjectionHead(dim, *projector)
         self.predictor = heads.BYOLPredictionHead(projector[-1], predictor, projector[-1])
         self._add_teacher()
-        loss = losses.NegativeCosineSimilarity()
+        self.loss = losses.NegativeCosineSimilarity()
 
         def step(views: list[Tensor], progress: float) -> Tensor:
             self._move_teacher(cosine_schedule(round(1000 * progress), 1001, momentum, 1.0))
             predicted = [self.predictor(self.head(self.encoder(view))) for view in views]
             targets = [self._taught(view) for view in views]
-            return 0.5 * (loss(predicted[0], targets[1]) + loss(predicted[1], targets[0]))
+            return 0.5 * (self.loss(predicted[0], targets[1]) + self.loss(predicted[1], targets[0]))
 
         return step
 
@@ -124,11 +125,11 @@ class Theirs(nn.Module):
     ) -> Step:
         self.head = heads.MoCoProjectionHead(dim, *projector, batch_norm=True)
         self._add_teacher()
-        loss = losses.NTXentLoss(temperature, memory_bank_size=(queue, projector[-1]))
+        self.loss = losses.NTXentLoss(temperature, memory_bank_size=(queue, projector[-1]))
 
         def step(views: list[Tensor], progress: float) -> Tensor:
             self._move_teacher(momentum)
-            return loss(self.head(self.encoder(views[0])), self._taught(views[1]))
+            return self.loss(self.head(self.encoder(views[0])), self._taught(views[1]))
 
         return step
 
@@ -149,12 +150,12 @@ class Theirs(nn.Module):
         )
         copied.load_state_dict(self.head.state_dict())
         self._add_teacher(copied)
-        loss = losses.DINOLoss(prototypes, student_temp=temperature, center_momentum=centre_momentum)
+        self.loss = losses.DINOLoss(prototypes, student_temp=temperature, center_momentum=centre_momentum)
 
         def step(views: list[Tensor], progress: float) -> Tensor:
             self._move_teacher(cosine_schedule(round(1000 * progress), 1001, momentum, 1.0))
             answers = [self.head(self.encoder(view)) for view in views]
-            return loss([self._taught(view) for view in views[:2]], answers, teacher_temp=teacher_temperature)
+            return self.loss([self._taught(view) for view in views[:2]], answers, teacher_temp=teacher_temperature)
 
         return step
 
@@ -171,13 +172,13 @@ class Theirs(nn.Module):
     ) -> Step:
         self.head = heads.SwaVProjectionHead(dim, *projector)
         self.prototypes = heads.SwaVPrototypes(projector[-1], prototypes)
-        loss = losses.SwaVLoss(temperature, iterations, epsilon)
+        self.loss = losses.SwaVLoss(temperature, iterations, epsilon)
 
         def step(views: list[Tensor], progress: float) -> Tensor:
             self.prototypes.normalize()
             z = [nn.functional.normalize(self.head(self.encoder(view)), dim=1) for view in views]
             scores: list[Any] = [self.prototypes(one) for one in z]
-            return loss(scores[:2], scores[2:])
+            return self.loss(scores[:2], scores[2:])
 
         return step
 

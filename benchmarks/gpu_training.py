@@ -153,9 +153,10 @@ def trial(run: Any, device: torch.device) -> float:
     first, steps, began = None, 0, 0.0
     with contextlib.closing(run):
         for step in run:
-            if first is None and step.number >= min(3, step.steps - 1):
-                synchronize(device)
-                first, began = step.number, time.perf_counter()
+            if first is None:
+                if step.number >= min(3, step.steps - 1):
+                    synchronize(device)
+                    first, began = step.number, time.perf_counter()
             elif time.perf_counter() - began > TRIAL:
                 break
     synchronize(device)

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -259,3 +260,11 @@ def test_every_method_has_a_line():
     known = gpu_subjects.all_names()
     assert set(gpu_methods.COMPILED) <= set(known)
     assert {"images/clip", "text/word2vec", "volumes/rubik", "clips/synchrony"} <= set(known)
+
+
+def test_seconds_of_an_epoch_are_reckoned_from_its_own_steps(monkeypatch):
+    now = iter(range(1000))
+    monkeypatch.setattr(gpu_training.time, "perf_counter", lambda: 100.0 + next(now))
+    monkeypatch.setattr(gpu_training, "TRIAL", 5.0)
+    run = (SimpleNamespace(number=number, steps=50) for number in range(1, 50))
+    assert 45 <= gpu_training.trial(run, CPU) <= 65, "a step takes a second"
