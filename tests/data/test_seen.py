@@ -69,7 +69,9 @@ def test_stills_of_images_and_volumes(tmp_path: Path) -> None:
     volumes = [NUMBERS.integers(0, 256, (1, 4, 4, 4)).astype(np.uint8) for _ in range(3)]
     form = VolumeFormat(1, 4, MEAN, STD)
     dataset = prepared(tmp_path / "volumes", form, [{"volumes": one} for one in volumes])
-    assert np.array_equal(stills(dataset, np.array([2, 0])), np.stack([volumes[2][:, 2], volumes[0][:, 2]]))
+    middles = [volumes[row][..., 2] for row in (2, 0)]  # right, front, up: the front above, the right on the right
+    upright = np.stack([one.swapaxes(1, 2)[:, ::-1] for one in middles])
+    assert np.array_equal(stills(dataset, np.array([2, 0])), upright)
     images = [NUMBERS.integers(0, 256, (3, 4, 4)).astype(np.uint8) for _ in range(2)]
     form = ImageFormat(3, 4, MEAN * 3, STD * 3)
     dataset = prepared(tmp_path / "images", form, [{"images": one} for one in images])

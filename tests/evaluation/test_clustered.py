@@ -21,5 +21,5 @@ def test_clusters_are_read_where_they_are_of_all_images(tmp_path: Path, monkeypa
     pq.write_table(pa.table({"cluster": [4, 1], "confidence": [0.5, 0.25]}), file)
     found = pseudolabels("simclr", 3, 2)
     assert (found.cluster.tolist(), found.confidence.tolist()) == ([4, 1], [0.5, 0.25])
-    with pytest.raises(ValueError, match="2 rows for 5 images; run `dvc repro pseudolabel`"):
+    with pytest.raises(ValueError, match="2 rows for 5 examples; run `dvc repro pseudolabel`"):
         pseudolabels("simclr", 3, 5)

@@ -200,7 +200,7 @@ def test_what_is_not_there_is_said(here: Path) -> None:
     changed(lambda cluster: cluster)
     file = paths.clustering("simclr", 0)
     pq.write_table(pq.read_table(file).slice(0, 10), file)
-    with pytest.raises(ValueError, match="10 rows for 300 images"):
+    with pytest.raises(ValueError, match="10 rows for 300 examples"):
         look()
 
 
