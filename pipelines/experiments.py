@@ -82,6 +82,8 @@ def place(point: Sequence[str], revision: str, params: str) -> Path:
     else:
         _git("worktree", "prune")
         _git("worktree", "add", "--quiet", "--force", "--detach", str(folder), revision)
+    # The one that is committed is of other settings: `report` makes the experiment's own, and till then it has none.
+    (folder / paths.LEADERBOARD).unlink(missing_ok=True)
     (folder / FILE).write_text(params, encoding="utf-8")
     try:
         apply_overrides(folder / FILE, list(point))

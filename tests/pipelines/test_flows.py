@@ -267,9 +267,12 @@ def test_what_can_not_be_shown_is_left_out_after_one_more_try() -> None:
 def test_a_sweep_runs_an_experiment_for_each_point_and_has_their_scores(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without a worker: each runs where it is asked for."""
+    """Without a worker: each runs where it is asked for. The scores that are committed are of other settings."""
     (folder / paths.LEADERBOARD).parent.mkdir()
-    (folder / paths.LEADERBOARD).write_text(json.dumps(BOARD))
+    (folder / paths.LEADERBOARD).write_text(json.dumps(BOARD).replace("0.84", "0.11"))
+    (folder / "board.json").write_text(json.dumps(BOARD))
+    with (folder / "pretrain.sh").open("a") as script:
+        script.write("cp board.json artifacts/leaderboard.json\n")
     tiny.commit(folder)
 
     def run_here(name: str, *, parameters: dict, flow_run_name: str, timeout: float) -> FlowRun:
@@ -293,6 +296,8 @@ def test_a_sweep_runs_an_experiment_for_each_point_and_has_their_scores(
     rows = json.loads(str(found["sweep"].data))
     assert [row["experiment"] for row in rows] == ["lr-0.1", "lr-0.1", "lr-0.5", "lr-0.5"]
     assert json.loads(str(found["scores"].data))[0]["linear"] == "84.1 ± 1.0"
+    not_run = sweeps.experiments.place(["methods.a.lr=0.7"], "HEAD", (folder / "params.yaml").read_text())
+    assert sweeps.experiments.scores(not_run) == []
 
 
 @pytest.mark.usefixtures("server")
