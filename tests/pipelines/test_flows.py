@@ -271,8 +271,8 @@ def test_a_sweep_runs_an_experiment_for_each_point_and_has_their_scores(
     (folder / paths.LEADERBOARD).parent.mkdir()
     (folder / paths.LEADERBOARD).write_text(json.dumps(BOARD).replace("0.84", "0.11"))
     (folder / "board.json").write_text(json.dumps(BOARD))
-    with (folder / "pretrain.sh").open("a") as script:
-        script.write("cp board.json artifacts/leaderboard.json\n")
+    own = "head -c 1 source.txt > prepared; cp board.json artifacts/leaderboard.json\n    params: [methods.a.lr]"
+    (folder / "dvc.yaml").write_text(tiny.PIPELINE.replace("head -c 1 source.txt > prepared", own))
     tiny.commit(folder)
 
     def run_here(name: str, *, parameters: dict, flow_run_name: str, timeout: float) -> FlowRun:
