@@ -5,12 +5,21 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import time
+import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore, Store
+from torch.distributed.rendezvous import rendezvous
+
+MEET_S = 1800.0
+"""For which process 0 waits for the others when they start; as torch does."""
+HAND_OVER_S = 0.02
+"""From one look at whether a process has been told to the next."""
 
 
 @contextlib.contextmanager
@@ -20,11 +29,37 @@ def process_group(device: torch.device) -> Iterator[None]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    store, number, size = next(rendezvous("env://"))
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=of_this_start(store, number, size), rank=number, world_size=size)
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def of_this_start(store: Store, number: int, size: int) -> Store:
+    """A part of the store to which none but the processes of this start have written; each of them calls this.
+
+    With `--max-restarts` torchrun keeps its store, and in it the addresses of processes that have gone, which torch
+    would take for those of the new ones. No number that all nodes share tells one start from the next, so process 0
+    draws a name and hands it to each of the others, under a name that this one has drawn for itself. Raises
+    `RuntimeError` where one of them isn't there within `MEET_S` seconds.
+    """
+    own = str(uuid.uuid4())
+    if number:
+        store.set(f"process/{number}", own)
+        name = store.get(own).decode()
+        store.set(f"{name}/{number}", "has it")
+        return PrefixStore(name, store)
+    deadline = time.monotonic() + MEET_S
+    for other in range(1, size):
+        while not store.check([f"{own}/{other}"]):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"timed out waiting for process {other}")
+            store.set(store.get(f"process/{other}").decode(), own)  # may be one that has gone: ask again
+            time.sleep(HAND_OVER_S)
+    return PrefixStore(own, store)
 
 
 def world_size() -> int:

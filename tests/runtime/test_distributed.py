@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,25 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.elastic.utils.distributed import create_c10d_store
 from torch.multiprocessing.spawn import spawn
 
 from sslflow.audiovisual.method import ClipMethod, find, names
 from sslflow.methods.images.barlow_twins import barlow_terms
 from sslflow.methods.images.simclr import nt_xent
 from sslflow.networks.encoder import Encoder
-from sslflow.runtime.distributed import all_reduce_sum, average_gradients, gather, gather_uneven, rank, world_size
+from sslflow.runtime import distributed
+from sslflow.runtime.distributed import (
+    all_reduce_sum,
+    average_gradients,
+    gather,
+    gather_uneven,
+    of_this_start,
+    rank,
+    world_size,
+)
+from sslflow.stages.entry import LOST
 from sslflow.training.ingredients import build, ingredients
 from sslflow.training.method import Batch
 
@@ -168,3 +181,36 @@ def test_one_process_needs_no_group():
     rows = torch.randn(3, 2, requires_grad=True)
     assert gather(rows) is rows
     assert (rank(), world_size()) == (0, 1)
+
+
+@pytest.fixture
+def server() -> Any:
+    """The store that torchrun keeps for all starts."""
+    return create_c10d_store(True, "127.0.0.1", timeout=60, wait_for_workers=False)
+
+
+def start(server: Any) -> list[Store]:
+    """What each of three processes has of the store."""
+
+    def process(number: int) -> Store:
+        client = create_c10d_store(False, "127.0.0.1", server.port, timeout=60, wait_for_workers=False)
+        return of_this_start(client, number, 3)
+
+    with ThreadPoolExecutor(3) as pool:
+        return list(pool.map(process, range(3)))
+
+
+def test_processes_that_are_started_again_find_nothing_of_those_before(server: Any) -> None:
+    for address in ("first", "second", "third"):
+        processes = start(server)
+        assert not any(process.check(["address"]) for process in processes)
+        processes[0].set("address", address)
+        assert [process.get("address") for process in processes] == [address.encode()] * 3
+
+
+def test_a_process_that_does_not_come_is_given_up(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    start(server)
+    monkeypatch.setattr(distributed, "MEET_S", 0.2)
+    with pytest.raises(RuntimeError, match="timed out waiting for process 1") as error:
+        of_this_start(server, 0, 3)
+    assert LOST.search(str(error.value))

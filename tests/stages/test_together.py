@@ -3,11 +3,13 @@ them find is what one finds."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +95,9 @@ def test_two_processes_extract_cluster_and_probe_as_one(
             assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()
 
 
-def test_a_killed_process_ends_the_run_with_a_line_and_the_next_goes_on(tmp_path: Path) -> None:
+@pytest.fixture
+def training(tmp_path: Path) -> Path:
+    """A project whose pretraining writes a checkpoint after every step."""
     params = load(RECIPE)
     params["encoder"] = NETWORK
     params["compute"] |= {"device": "cpu", "threads": 1}
@@ -101,43 +105,66 @@ def test_a_killed_process_ends_the_run_with_a_line_and_the_next_goes_on(tmp_path
     params["train"] |= {"epochs": 10, "batch_size": 40}
     params["methods"]["simclr"].pop("train", None)
     project(tmp_path, params)
+    return tmp_path
 
-    def launched() -> subprocess.Popen[str]:
-        launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
-        return subprocess.Popen(
-            [*launch, "sslflow.stages.pretrain", "simclr", "0"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
 
-    started = launched()
+@contextlib.contextmanager
+def launched(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """The stage, started by torchrun."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *options, "-m"]
+    started = subprocess.Popen(
+        [*launch, "sslflow.stages.pretrain", "simclr", "0"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     try:
-        deadline = time.monotonic() + 120
-        while not list(tmp_path.glob("work/pretrain/*/checkpoint.pt")):
-            assert started.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        second = [child for child in psutil.Process(started.pid).children() if child.environ().get("RANK") == "1"]
-        second[0].send_signal(signal.SIGKILL)
-        said, _ = started.communicate(timeout=120)
+        yield started
     finally:
         started.kill()
+
+
+def kill_second(folder: Path, started: subprocess.Popen[str]) -> None:
+    """Kill the process with rank 1 as soon as there is a checkpoint."""
+    deadline = time.monotonic() + 120
+    while not list(folder.glob("work/pretrain/*/checkpoint.pt")):
+        assert started.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    second = [child for child in psutil.Process(started.pid).children() if child.environ().get("RANK") == "1"]
+    second[0].send_signal(signal.SIGKILL)
+
+
+def require_whole(folder: Path, said: str) -> None:
+    """It was resumed, and has ended with all that it leaves behind."""
+    assert "simclr-0  resumed from step" in said
+    curve = read_csv(folder / paths.curve("simclr", 0))
+    assert [int(row["step"]) for row in curve] == list(range(31))
+    load_encoder(folder / paths.encoder("simclr", 0))
+
+
+def test_a_killed_process_ends_the_run_with_a_line_and_the_next_goes_on(training: Path) -> None:
+    with launched(training) as started:
+        kill_second(training, started)
+        said, _ = started.communicate(timeout=120)
     assert started.returncode == 1, said
     assert "another of the 2 processes has ended" in said or "signal 9" in said.lower()
-    assert not (tmp_path / paths.encoder("simclr", 0)).exists()
+    assert not (training / paths.encoder("simclr", 0)).exists()
 
-    again = launched()
-    try:
+    with launched(training) as again:
         said, _ = again.communicate(timeout=120)
-    finally:
-        again.kill()
     assert again.returncode == 0, said
     assert "Traceback" not in said
     assert "Warning" not in said
-    assert "simclr-0  resumed from step" in said
-    curve = read_csv(tmp_path / paths.curve("simclr", 0))
-    assert [int(row["step"]) for row in curve] == list(range(31))
-    load_encoder(tmp_path / paths.encoder("simclr", 0))
+    require_whole(training, said)
+
+
+def test_after_a_kill_torchrun_starts_all_of_them_again_and_they_go_on(training: Path) -> None:
+    with launched(training, "--max-restarts", "1") as started:
+        kill_second(training, started)
+        said, _ = started.communicate(timeout=120)
+    assert started.returncode == 0, said
+    assert "Connection refused" not in said
+    require_whole(training, said)
