@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from dvc.repo import Repo
 from dvc.stage import PipelineStage
 from dvc.utils.serialize import load_path
 
-from sslflow.settings.params import FILE, closest, load
+from sslflow.settings.params import FILE, closest, load, lookup
 
 State = Literal["fresh", "stale", "pending"]
 MARKS: dict[State, str] = {"fresh": " ", "stale": "*", "pending": "?"}
 SAID: dict[State, str] = {"fresh": "up to date", "stale": "will run", "pending": "may run"}
 NEVER = "never ran"
+PIPELINE = "dvc.yaml"
 LOOKS = "looks every time whether the images have changed"
 
 
@@ -68,7 +70,7 @@ def plan(targets: Sequence[str] = (), folder: Path = Path()) -> list[Planned]:
             }
             planned: dict[str, Planned] = {}
             seen = _Seen()
-            for name in _needed(targets, upstream):
+            for name in _needed(targets, upstream, folder):
                 above = [
                     planned[key]
                     for key in upstream[name]
@@ -117,12 +119,14 @@ def outputs(folder: Path = Path()) -> list[str]:
         return [repo.fs.relpath(out.fs_path, repo.root_dir) for stage in repo.index.stages for out in stage.outs]
 
 
-def _needed(targets: Sequence[str], upstream: dict[str, tuple[str, ...]]) -> list[str]:
+def _needed(targets: Sequence[str], upstream: dict[str, tuple[str, ...]], folder: Path) -> list[str]:
     """The targets and all above them, each after what it needs, else in the order of dvc.yaml."""
     chosen: list[str] = []
     for target in targets or upstream:
         named = [name for name in upstream if target in (name, group(name))]
         if not named:
+            if empty := _empty(target, folder):
+                raise PlanError(f"stage '{target}' has nothing to do: {empty} in {FILE} is empty")
             raise PlanError(f"there is no stage '{target}'{closest(target, {*upstream, *map(group, upstream)})}")
         chosen += named
     ordered: dict[str, None] = {}
@@ -136,6 +140,19 @@ def _needed(targets: Sequence[str], upstream: dict[str, tuple[str, ...]]) -> lis
     for name in chosen:
         visit(name)
     return list(ordered)
+
+
+def _empty(target: str, folder: Path) -> str:
+    """The list of params.yaml for whose entries dvc.yaml has this group of stages, where there are none."""
+    stage = lookup(load(folder / PIPELINE), f"stages.{target}")
+    lists = re.findall(r"\$\{([^}]+)\}", str(stage.get("matrix") or stage.get("foreach")))
+    params = load(folder / FILE)
+
+    def content(name: str) -> Any:
+        section, _, key = name.rpartition(".")
+        return (lookup(params, section) if section else params).get(key)
+
+    return next((name for name in lists if not content(name)), "")
 
 
 def group(name: str) -> str:

@@ -135,6 +135,12 @@ def test_targets_are_stages_and_groups() -> None:
         plan(["pretain"])
 
 
+def test_a_group_whose_list_is_empty_says_which_one(folder: Path) -> None:
+    (folder / "params.yaml").write_text(tiny.PARAMS.replace("methods: [a, b]", "methods: []"))
+    with pytest.raises(PlanError, match=r"stage 'pretrain' has nothing to do: run\.methods in params\.yaml is empty"):
+        plan(["pretrain"])
+
+
 def test_a_folder_without_a_pipeline_is_a_clear_error(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="not inside of a DVC repository"):
         plan(folder=tmp_path)
