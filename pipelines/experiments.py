@@ -24,6 +24,7 @@ from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 from pipelines import processes, runner
 from pipelines.workspace import print_line
 from sslflow import paths
+from sslflow.output import command
 from sslflow.reporting.leaderboard import metric_names, order, row_title, shown, title
 from sslflow.runtime.files import read_json
 from sslflow.settings.params import FILE, load
@@ -156,6 +157,7 @@ def _git(*words: str, strip: bool = True) -> str:
     return done.stdout.strip() if strip else done.stdout
 
 
+@command
 def main() -> int:
     """Run all points of a sweep, without Prefect; exit code 0, 1 (something failed or is wrong) or 130 (stopped)."""
     parser = runner.arguments("Run experiments side by side, each in a worktree that shares DVC's cache.")

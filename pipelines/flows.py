@@ -14,14 +14,11 @@ import platform
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-# Prefect reads these when it is imported. Its database lies in the project's scratch folder, and it phones nowhere.
-os.environ.setdefault("PREFECT_HOME", str(Path("work/prefect").resolve()))
-os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
-os.environ.setdefault("DO_NOT_TRACK", "1")
+from pipelines import prefect_home  # noqa: F401  # before Prefect
 
+# isort: split
 from httpx import HTTPError
 from prefect import flow, get_client, get_run_logger, task
 from prefect.artifacts import (
@@ -43,6 +40,7 @@ from pipelines import locks, machine, runner, server
 from pipelines.plan import Planned, group
 from pipelines.workspace import LOGS, Result, Workspace, print_line
 from sslflow import paths
+from sslflow.output import command
 from sslflow.reporting.curves import drawings, poster, read_curve
 from sslflow.reporting.leaderboard import duration, metric_names, order, row_title, shown, title
 from sslflow.reporting.running import TRAINING, training
@@ -255,12 +253,12 @@ def _log(stage: str, line: str) -> None:
     get_run_logger().info(line)
 
 
+@command
 def main() -> int:
     """Run the flow in this process; exit code 0, 1 (something failed or is wrong) or 130 (stopped)."""
     parser = runner.arguments("Run what is stale through DVC, shown by Prefect.")
     parser.add_argument("--retries", type=int, default=0, help="how often a failed stage is tried again (default: 0)")
     asked = parser.parse_args()
-    Path(os.environ["PREFECT_HOME"]).mkdir(parents=True, exist_ok=True)
     runner.raise_on_sigterm()
     given = PREFECT_API_URL.value()
     if given and (why := server.missing(str(given))):

@@ -22,6 +22,7 @@ from pipelines.plan import Planned, heights, plan
 from pipelines.progress import Display, Times
 from pipelines.workspace import Outcome, Result, Workspace
 from sslflow import paths
+from sslflow.output import command
 from sslflow.reporting.leaderboard import leaderboard_text
 from sslflow.runtime.files import read_json
 
@@ -162,6 +163,7 @@ def arguments(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+@command
 def main(words: Sequence[str] | None = None) -> int:
     """Run the stages named on the command line; exit code 0, 1 (something failed or is wrong) or 130 (stopped)."""
     parser = arguments("Run what is stale, stage by stage, through DVC.")

@@ -34,6 +34,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling
 
 from pipelines import experiments, runner
+from sslflow.output import command
 
 DEPLOYMENT = "experiment/experiment"
 LOOK_S = 5.0
@@ -142,6 +143,7 @@ def _state(client: SyncPrefectClient, run: UUID) -> str:
     return str(state.name) if state and state.is_final() else ""
 
 
+@command
 def main() -> int:
     """Run a sweep on the server that `PREFECT_API_URL` names; exit code 0, 1 or 130 (stopped)."""
     parser = runner.arguments("Run experiments by Prefect's workers.")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from sslflow import __version__, methods, paths
 from sslflow.commands import arguments
+from sslflow.output import command
 
 
+@command
 def main() -> int:
     """Carry out one command; exit code 0, 1 where something is wrong or failed, 2 for a wrong command line."""
     parser = argparse.ArgumentParser(prog="sslflow", description=__doc__)

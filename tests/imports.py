@@ -41,6 +41,7 @@ LAYERS = (
 LOOSE = (
     "sslflow.cli",
     "sslflow.gpus",
+    "sslflow.output",
     "sslflow.paths",
     "sslflow.progress",
     "sslflow.stagelog",

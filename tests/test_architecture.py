@@ -24,6 +24,7 @@ from tests.conftest import RECIPE
 PIPELINES_MAY_IMPORT = {
     "sslflow.gpus",
     "sslflow.ingest.contents",
+    "sslflow.output",
     "sslflow.runtime.files",
     "sslflow.settings.params",
     "sslflow.paths",
