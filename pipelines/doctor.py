@@ -20,6 +20,7 @@ Said = tuple[Literal["ok", "note", "stops"], str, str]
 """`ok`, `note` or `stops`; what it is about; the words."""
 WORKING = {"prefect": ">=3.8,<3.9", "fastapi": ">=0.139,<0.151", "sqlalchemy": ">=2.0,<2.1"}
 """With other versions Prefect is broken in silence: docs/decisions/0005-pins.md."""
+NOTHING_YET = "nothing is there: it was never pushed to, or is not what the other machines see (a disk, a bucket)"
 ANSWERS_S = 10.0
 """For which a remote may think."""
 
@@ -63,12 +64,13 @@ def _remotes(repo: Any) -> Iterator[Said]:
 
         def look(name: str = name) -> str:
             remote = repo.cloud.get_remote(name=name)
-            remote.fs.exists(remote.path)
-            return ""
+            return "" if remote.fs.exists(remote.path) else NOTHING_YET
 
         wrong = _in_time(look)
         where = settings.get("url", "?")
-        if wrong:
+        if wrong == NOTHING_YET:
+            yield "note", f"remote {name}", f"{where}: {NOTHING_YET}"
+        elif wrong:
             yield "note", f"remote {name}", f"{where}: {wrong}; nothing can be pushed or pulled"
         else:
             yield "ok", f"remote {name}", f"{where} answers"

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -75,7 +76,7 @@ def base() -> tuple[str, str]:
 def place(point: Sequence[str], revision: str, params: str) -> Path:
     """The folder of an experiment, made or brought to this `revision`, with `params` and the settings of the point.
     Raises `ValueError` for settings or a revision that there are not."""
-    folder = ROOM / name_of(point)
+    folder, settings = ROOM / name_of(point), _overridden(params, point)
     if subprocess.run(["git", "cat-file", "-e", f"{revision}^{{commit}}"], capture_output=True, check=False).returncode:
         _git("fetch", "--quiet", "--all")
     if (folder / ".git").exists():
@@ -85,15 +86,23 @@ def place(point: Sequence[str], revision: str, params: str) -> Path:
         _git("worktree", "add", "--quiet", "--force", "--detach", str(folder), revision)
     # The one that is committed is of other settings: `report` makes the experiment's own, and till then it has none.
     (folder / paths.LEADERBOARD).unlink(missing_ok=True)
-    (folder / FILE).write_text(params, encoding="utf-8")
-    try:
-        apply_overrides(folder / FILE, list(point))
-    except DvcException as error:
-        said = " ".join(str(error.__cause__ or error).split())
-        raise ValueError(f"{' '.join(point)}: {said}") from None
+    (folder / FILE).write_text(settings, encoding="utf-8")
     _share_cache(folder)
     _link_raw(folder)
     return folder
+
+
+def _overridden(params: str, point: Sequence[str]) -> str:
+    """The text of a params.yaml with the settings of the point; beside the project, since they may be refused."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / FILE.name
+        file.write_text(params, encoding="utf-8")
+        try:
+            apply_overrides(file, list(point))
+        except DvcException as error:
+            said = " ".join(str(error.__cause__ or error).split())
+            raise ValueError(f"{' '.join(point)}: {said}") from None
+        return file.read_text(encoding="utf-8")
 
 
 def _share_cache(folder: Path) -> None:

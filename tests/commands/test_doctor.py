@@ -119,7 +119,6 @@ def test_what_a_run_needs_of_the_disk() -> None:
 
 def test_remotes() -> None:
     here = Path().resolve()
-    (here / "store").mkdir()
     config = Path(".dvc/config")
     before = config.read_text()
     config.write_text(
@@ -127,7 +126,9 @@ def test_remotes() -> None:
     )
     found = about(of_flows.findings())
     assert found["remotes"] == ("note", "none is the default: `dvc remote default near` makes one")
-    assert found["remote near"] == ("ok", f"{here}/store answers")
+    assert found["remote near"] == ("note", f"{here}/store: {of_flows.NOTHING_YET}")
+    (here / "store").mkdir()
+    assert about(of_flows.findings())["remote near"] == ("ok", f"{here}/store answers")
     level, words = found["remote far"]
     assert level == "note"
     assert words.startswith("s3://bucket/x: ")

@@ -81,6 +81,7 @@ def test_settings_and_revisions_that_there_are_not(project: Path) -> None:
     revision, params = experiments.base()
     with pytest.raises(ValueError, match=r"methods\.c\.lr"):
         experiments.place(["methods.c.lr=1"], revision, params)
+    assert not experiments.ROOM.exists(), "what is refused leaves no worktree"
     with pytest.raises(ValueError, match="git worktree add"):
         experiments.place([], "0" * 40, params)
 
