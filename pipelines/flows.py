@@ -114,7 +114,7 @@ def bring_up_to_date(
     said = runner.summary(list(results.values()))
     if not all(result.good for result in results.values()):
         return Failed(message=said)
-    if in_prefect:
+    if in_prefect and runner.reported(targets):
         with if_possible():
             publish()
     return Completed(message=said)
@@ -282,7 +282,7 @@ def main() -> int:
     if not state.is_completed():
         print(state.message, file=sys.stderr)
         return 1
-    print(runner.results_text())
+    print(runner.results_text() if runner.reported(asked.targets) else state.message)
     return 0
 
 
