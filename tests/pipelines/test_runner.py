@@ -312,3 +312,13 @@ def test_how_many_stages_side_by_side(
     Path("params.yaml").write_text(params)
     assert machine.shares() == expected
     assert machine.shares(jobs=5) == (5, expected[1])
+
+
+def test_a_run_of_some_stages_does_not_print_the_leaderboard_of_an_earlier_one(tmp_path: Path) -> None:
+    folder = tiny.make(tmp_path / "project")
+    page = folder / "artifacts/report/index.html"
+    page.parent.mkdir(parents=True)
+    page.touch()
+    for targets, told in ((["pretrain"], False), (["report"], True), ([], True)):
+        said, _ = tiny.start("runner", folder, *targets).communicate(timeout=120)
+        assert ("report: artifacts/report/index.html" in said) == told, said
