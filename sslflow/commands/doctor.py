@@ -171,7 +171,7 @@ def _memory(launch: str) -> Iterator[Finding]:
     shm = Path("/dev/shm")
     if shm.is_dir():
         free = shutil.disk_usage(shm).free
-        little = free < LITTLE_SHM and launch.startswith("torchrun")
+        little = free < LITTLE_SHM and "torchrun" in launch
         said = "; several processes on GPUs exchange by it: docker run --shm-size 8g" if little else ""
         yield Finding("note" if little else "ok", "shared memory", f"{size(free)} in /dev/shm{said}")
 

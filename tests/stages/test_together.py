@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -112,29 +113,41 @@ def training(tmp_path: Path) -> Path:
 def launched(folder: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """The stage, started by torchrun."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", *options, "-m"]
-    started = subprocess.Popen(
+    with subprocess.Popen(
         [*launch, "sslflow.stages.pretrain", "simclr", "0"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-    )
-    try:
-        yield started
-    finally:
-        started.kill()
+    ) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
 
 
-def kill_second(folder: Path, started: subprocess.Popen[str]) -> None:
-    """Kill the process with rank 1 as soon as there is a checkpoint."""
+def wait_for_checkpoint(folder: Path, started: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 120
     while not list(folder.glob("work/pretrain/*/checkpoint.pt")):
         assert started.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
+
+
+def kill_second(folder: Path, started: subprocess.Popen[str]) -> None:
+    """Kill the process with rank 1 as soon as there is a checkpoint."""
+    wait_for_checkpoint(folder, started)
     second = [child for child in psutil.Process(started.pid).children() if child.environ().get("RANK") == "1"]
     second[0].send_signal(signal.SIGKILL)
+
+
+def kill_all(started: subprocess.Popen[str]) -> None:
+    """As where a machine goes off."""
+    of_it = [*psutil.Process(started.pid).children(), psutil.Process(started.pid)]
+    for process in of_it:
+        process.kill()
+    psutil.wait_procs(of_it)
 
 
 def require_whole(folder: Path, said: str) -> None:
@@ -168,3 +181,31 @@ def test_after_a_kill_torchrun_starts_all_of_them_again_and_they_go_on(training:
     assert started.returncode == 0, said
     assert "Connection refused" not in said
     require_whole(training, said)
+
+
+def test_a_machine_that_is_lost_and_comes_back_goes_on_with_the_others(
+    training: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")  # docs/devices.md
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meet = f"127.0.0.1:{free.getsockname()[1]}"
+    options = ["--nproc-per-node", "1", "--nnodes", "2", "--max-restarts", "2"]
+    options += ["--rdzv-backend", "c10d", "--rdzv-endpoint", meet, "--rdzv-id", "lost"]
+    with launched(training, *options) as first, launched(training, *options) as second:
+        wait_for_checkpoint(training, second)
+        lost, left = (second, first) if hosts(first, meet) else (first, second)
+        kill_all(lost)
+        with launched(training, *options) as back:
+            said = [process.communicate(timeout=240)[0] for process in (left, back)]
+    assert (left.returncode, back.returncode) == (0, 0), said
+    require_whole(training, "".join(said))
+
+
+def hosts(started: subprocess.Popen[str], address: str) -> bool:
+    """Whether the processes meet at this one."""
+    port = int(address.rpartition(":")[2])
+    return any(
+        at.status == psutil.CONN_LISTEN and at.laddr.port == port
+        for at in psutil.Process(started.pid).net_connections("tcp")
+    )
