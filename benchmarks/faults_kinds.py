@@ -15,9 +15,17 @@ from benchmarks.faults_services import server_killed, worker_killed
 from benchmarks.faults_trial import DVC, FLOW, LONGEST, RUNNER, STAGE, TARGET, Lost, Trial, took
 
 
-def _killed(trial: Trial, command: Sequence[str], longest: float, *, times: int = 1, group: bool = False) -> None:
+CHECKPOINT = "work/pretrain/*/checkpoint.pt"
+
+
+def _killed(
+    trial: Trial, command: Sequence[str], longest: float, *, times: int = 1, group: bool = False, after: str = ""
+) -> None:
+    """At a moment within so many seconds; counted from that in which there is a file `after`."""
     for _ in range(times):
         process = trial.start(command)
+        while after and process.poll() is None and not list(trial.folder.glob(after)):
+            time.sleep(0.02)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(trial.random.uniform(0.3, longest))
         trial.notes.append("ended before" if process.poll() is not None else "killed")
@@ -65,9 +73,9 @@ def flow_killed(trial: Trial) -> None:
 
 def checkpoint_cut(trial: Trial) -> None:
     trial.copy("ready")
-    for _ in range(20):  # until there is one
-        _killed(trial, STAGE, took("pretrain"), group=True)
-        if files := sorted(trial.folder.glob("work/pretrain/*/checkpoint.pt")):
+    for _ in range(20):  # one that ended before has left none
+        _killed(trial, STAGE, took("pretrain"), group=True, after=CHECKPOINT)
+        if files := sorted(trial.folder.glob(CHECKPOINT)):
             content = bytearray(files[-1].read_bytes())
             if trial.random.random() < 0.5:
                 files[-1].write_bytes(content[: trial.random.randrange(len(content))])
