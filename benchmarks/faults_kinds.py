@@ -14,7 +14,6 @@ from benchmarks.faults_project import processes_in
 from benchmarks.faults_services import server_killed, worker_killed
 from benchmarks.faults_trial import DVC, FLOW, LONGEST, RUNNER, STAGE, TARGET, Lost, Trial, took
 
-
 CHECKPOINT = "work/pretrain/*/checkpoint.pt"
 
 
