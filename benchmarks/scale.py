@@ -1,5 +1,4 @@
-"""How time and memory grow with the number of images: `python -m benchmarks.scale`, and K-means beside scikit-learn and
-faiss (`pip install scikit-learn faiss-cpu`, which the project itself does without): `--beside`.
+"""How time and memory grow with the number of images: `python -m benchmarks.scale`.
 
 Each number is of a process of its own, on one thread, on Linux: seconds of the processor, and how much larger the
 process became than it was with its input. What has been measured is kept in work/scale.json and not measured again; the
@@ -15,16 +14,13 @@ import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from sslflow.clustering.kmeans import _lloyd, _sums, kmeans
-from sslflow.clustering.points import Points
+from sslflow.clustering.kmeans import kmeans
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ImageFormat, described
 from sslflow.evaluation.knn import knn_predict
@@ -157,6 +153,7 @@ def retrieve(rows: int, folder: Path) -> Callable[[], object]:
 
 def probe(rows: int, folder: Path) -> Callable[[], object]:
     table = features(rows)
+    fit_linear(table[:200], labels(200), 100, 0, iterations=1)  # what torch loads for its first optimizer, 150 MiB
     return lambda: fit_linear(table, labels(rows), 100, 0, regularisation=(0.01,), iterations=10)
 
 
@@ -197,44 +194,6 @@ def largest() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
 
 
-def beside(clusters: int) -> dict[str, float]:
-    """Lloyd's steps from the same centroids, 60,000 points: the least processor time of three rounds, and inertia
-    relative to ours."""
-    import faiss  # pyright: ignore[reportMissingImports]
-    from sklearn.cluster import KMeans
-
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
-    table = features(60_000).numpy()
-    start = table[np.random.default_rng(1).choice(len(table), clusters, replace=False)].copy()
-    steps = 10 if clusters < 1000 else 3
-
-    def ours() -> float:
-        points = Points(torch.from_numpy(table), "euclidean")
-        centroids, _, _ = _lloyd(points, torch.from_numpy(start) - points.centre, steps, -1.0)
-        return _sums(points, centroids)[2]
-
-    def scikit_learn() -> float:
-        settings: dict[str, Any] = {"init": start, "n_init": 1, "max_iter": steps, "tol": 0, "algorithm": "lloyd"}
-        found: Any = KMeans(clusters, **settings).fit(table)
-        return float(found.inertia_)
-
-    def by_faiss() -> float:
-        found = faiss.Kmeans(DIM, clusters, niter=steps, max_points_per_centroid=10**9, min_points_per_centroid=1)
-        found.train(table, init_centroids=start)
-        return float(found.index.search(table, 1)[0].sum())
-
-    times: dict[str, list[float]] = {}
-    inertia: dict[str, float] = {}
-    for _ in range(3):
-        for name, job in {"ours": ours, "scikit-learn": scikit_learn, "faiss": by_faiss}.items():
-            began = time.process_time()
-            inertia[name] = job()
-            times.setdefault(name, []).append(time.process_time() - began)
-    found = {name: round(min(own), 3) for name, own in times.items()}
-    return found | {f"inertia {name}": round(value / inertia["ours"], 5) for name, value in inertia.items()}
-
-
 def tables(kept: dict[str, dict[str, float]]) -> Iterator[str]:
     """As docs/scale.md has them."""
     yield "| | " + " | ".join(f"{rows:,}" for rows in ROWS) + " |"
@@ -245,27 +204,19 @@ def tables(kept: dict[str, dict[str, float]]) -> Iterator[str]:
             one = kept.get(f"{name} | {rows}")
             cells.append(f"{one['seconds']:.1f} s, {max(0, one['mib']):,.0f} MiB" if one else "–")
         yield f"| {name} | {' | '.join(cells)} |"
-    found = [(clusters, kept[f"beside | {clusters}"]) for clusters in (10, 100, 1000) if f"beside | {clusters}" in kept]
-    if found:
-        yield "\n| clusters | ours | scikit-learn | faiss | the faster, to ours |\n|---|---|---|---|---|"
-    for clusters, one in found:
-        ours, others = one["ours"], (one["scikit-learn"], one["faiss"])
-        yield f"| {clusters:,} | {ours:.2f} s | {others[0]:.2f} s | {others[1]:.2f} s | {min(others) / ours:.2f} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--beside", action="store_true", help="K-means beside scikit-learn and faiss, too")
     parser.add_argument("--most", type=int, default=ROWS[-1], help="rows, at most")
     parser.add_argument("--one", nargs=2, metavar=("NAME", "ROWS"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
         name, rows = arguments.one[0], int(arguments.one[1])
-        print(json.dumps(beside(rows) if name == "beside" else measure(name, rows)))
+        print(json.dumps(measure(name, rows)))
         return
     kept = json.loads(FILE.read_text()) if FILE.exists() else {}
-    wanted = [("beside", clusters) for clusters in (10, 100, 1000)] if arguments.beside else []
-    wanted += [
+    wanted = [
         (name, rows)
         for rows in (ROWS[0], *ROWS[:0:-1])
         for name, (_, most) in MEASURED.items()

@@ -8,6 +8,7 @@ the result does not depend on how the rows are divided, but for the last bits of
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -23,8 +24,11 @@ SEEDED_FROM = 10_000
 """Seeding looks at so many random rows, or at 20 for each cluster where that is more."""
 SAME = 1e-6
 """Points that are closer than this share of their usual length count as one: it is what float32 can tell apart."""
-CELLS, SMALLEST = 2**22, 256
-"""On CPUs: distances at a time, and at least so many rows."""
+CELLS, SMALLEST = {"cpu": 2**19, "cuda": 2**25}, 256
+"""Numbers at a time, of points and their distances, but at least so many rows: few enough for a CPU's cache, enough to
+keep a GPU busy."""
+ADDED = 2**21
+"""Numbers of points that are added up in float32."""
 POLISH = 2
 """Full iterations after mini-batches; they also fill clusters that no batch had a row for."""
 
@@ -72,6 +76,8 @@ def kmeans(
     and `TooFewPointsError` where distinct points are fewer than clusters.
     """
     points = Points(features, metric)
+    if points.total <= minibatch_above:
+        points.hold()
     best = None
     for restart in range(restarts):
         numbers = generator(seed, "kmeans", restart)
@@ -80,8 +86,7 @@ def kmeans(
         if points.total > minibatch_above:
             centroids = _minibatches(points, centroids, numbers, iterations, batch_size)
             steps, most = iterations, POLISH
-        centroids, own_steps, reseeded = _lloyd(points, centroids, most, tolerance)
-        inertia = _sums(points, centroids)[2]
+        centroids, inertia, own_steps, reseeded = _lloyd(points, centroids, most, tolerance)
         if best is None or inertia < best.inertia:
             best = Clustering(centroids + points.centre, inertia, steps + own_steps, reseeded)
     assert best is not None
@@ -136,20 +141,33 @@ def _plus_plus(points: Points, clusters: int, numbers: torch.Generator) -> Tenso
     return chosen
 
 
-def _lloyd(points: Points, centroids: Tensor, iterations: int, tolerance: float) -> tuple[Tensor, int, int]:
-    """Centroids after Lloyd's iterations, how many there were, and how many centroids were seeded anew."""
-    reseeded = 0
-    for step in range(1, iterations + 1):
-        sums, counts, inertia = _sums(points, centroids)
+def _lloyd(points: Points, centroids: Tensor, iterations: int, tolerance: float) -> tuple[Tensor, float, int, int]:
+    """Centroids after Lloyd's iterations, their inertia, how many iterations there were, and how many centroids were
+    seeded anew."""
+    members = _Members(points, len(centroids))
+    step = reseeded = 0
+    while step < iterations:
+        step += 1
+        sums, counts = members.sums(centroids)
         moved = _means(sums, counts, centroids, points.metric)
         empty = (counts == 0).nonzero()[:, 0].tolist()
         if empty:
             reseeded += _reseed(points, centroids, moved, empty)
         shift = float((moved - centroids).square().sum())
+        inertia = _about(points, centroids, sums, counts)
         centroids = moved
         if not empty and shift <= tolerance * inertia / points.total:
-            return centroids, step, reseeded
-    return centroids, iterations, reseeded
+            break
+    return centroids, members.inertia(centroids), step, reseeded
+
+
+def _about(points: Points, centroids: Tensor, sums: Tensor, counts: Tensor) -> float:
+    """The inertia from the sums of each centroid's points, which costs nothing; rounded as squared lengths are."""
+    wide = centroids.double()
+    products = (sums * wide).sum()
+    if points.metric == "cosine":
+        return float(points.total - products)
+    return float(points.squared_length - 2 * products + (counts * wide.square().sum(dim=1)).sum())
 
 
 def _reseed(points: Points, centroids: Tensor, moved: Tensor, empty: list[int]) -> int:
@@ -169,56 +187,82 @@ def _minibatches(points: Points, centroids: Tensor, numbers: torch.Generator, st
     seen = torch.zeros(len(centroids), dtype=torch.float64, device=centroids.device)
     for _ in range(steps):
         batch = points.some(torch.randint(points.total, (batch_size,), generator=numbers))
-        sums, counts, _ = _sums(batch, centroids)
+        sums, counts = _Members(batch, len(centroids)).sums(centroids)
         sums += centroids * seen[:, None]
         seen += counts
         centroids = _means(sums, seen, centroids, points.metric)
     return centroids
 
 
-def _sums(points: Points, centroids: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Sum `(clusters, dim)` and number `(clusters,)` of each centroid's points, float64, and the inertia."""
-    clusters, dim = centroids.shape
-    sums = torch.zeros(clusters, dim + 2, dtype=torch.float64, device=centroids.device)
-    find = None if sums.is_cuda else _Nearest(centroids, points.metric)
-    for chunk, own in points.measured():
-        if find is None:
-            distance, nearest = _distances(chunk, centroids, points.metric).min(dim=1)
-            # A product with the table of memberships: adding by index would not be repeatable on a GPU.
-            members = F.one_hot(nearest, clusters).T.to(chunk.dtype)
-            sums += members @ torch.cat([chunk, torch.ones_like(distance)[:, None], distance[:, None]], dim=1)
-        else:
-            distance, nearest = find(chunk, own)
-            sums[:, :dim] += torch.zeros(clusters, dim).index_add_(0, nearest, chunk)
-            sums[:, dim] += torch.bincount(nearest, minlength=clusters)
-            sums[0, dim + 1] += distance.sum(dtype=torch.float64)
-    all_reduce_sum(sums)
-    return sums[:, :dim], sums[:, dim], float(sums[:, dim + 1].sum())
+class _Members:
+    """Which points are each centroid's, over all processes."""
 
+    def __init__(self, points: Points, clusters: int) -> None:
+        dim, device = points.features.shape[1], points.features.device
+        self._points, self._clusters = points, clusters
+        self._rows = max(SMALLEST, CELLS[device.type] // (clusters + dim))
+        self._chunk = max(self._rows, ADDED // dim)
+        # Made once: to ask for its memory each time takes a fifth of the whole.
+        self._table = torch.empty(self._rows, clusters, device=device)
+        self._sums = torch.zeros(clusters, dim, dtype=torch.float64, device=device)
+        self._nearest: list[Tensor] = []
 
-class _Nearest:
-    """On a CPU: the nearest of the centroids, for one chunk of points after the other. The table of products is made
-    once: to ask for its memory each time takes a fifth of the whole."""
+    def sums(self, centroids: Tensor) -> tuple[Tensor, Tensor]:
+        """Sum `(clusters, dim)` and number `(clusters,)` of each centroid's points, float64. Of points that are held on
+        a CPU, those alone that changed their centroid since the last call move from sum to sum."""
+        before, self._nearest = self._nearest, []
+        if not before:
+            self._sums.zero_()
+        counts = torch.zeros_like(self._sums[:, 0])
+        for number, (chunk, nearest) in enumerate(self._assigned(centroids)):
+            self._sums += self._change(chunk, nearest, before[number] if before else None)
+            counts += nearest.bincount(minlength=self._clusters)
+            if self._points.held is not None and not nearest.is_cuda:
+                self._nearest.append(nearest)
+        both = all_reduce_sum(torch.cat([self._sums, counts[:, None]], dim=1))
+        return both[:, :-1], both[:, -1]
 
-    def __init__(self, centroids: Tensor, metric: Metric) -> None:
+    def inertia(self, centroids: Tensor) -> float:
+        """Sum over all points of the squared distance to the nearest centroid, or of 1 − cosine."""
+        total = torch.zeros((), dtype=torch.float64, device=centroids.device)
+        for chunk, nearest in self._assigned(centroids):
+            for some, own in zip(chunk.split(self._rows), nearest.split(self._rows), strict=True):
+                if self._points.metric == "cosine":
+                    distances = (1 - (some * centroids[own]).sum(dim=1)).clamp_(min=0)
+                else:
+                    distances = (some - centroids[own]).square_().sum(dim=1)
+                total += distances.sum(dtype=torch.float64)
+        return float(all_reduce_sum(total))
+
+    def _assigned(self, centroids: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """This process's points, a chunk at a time, and the number of the nearest centroid of each, int64."""
         # A point's own length doesn't change which centroid is nearest.
-        offsets = 0.5 * centroids.square().sum(dim=1)
-        self._offsets = torch.full_like(offsets, 0.5) if metric == "cosine" else offsets
-        self._centroids, self._metric = centroids, metric
-        self._table = torch.empty(min(CHUNK, max(SMALLEST, CELLS // len(centroids))), len(centroids))
+        cosine = self._points.metric == "cosine"
+        offsets = torch.zeros_like(centroids[:, 0]) if cosine else 0.5 * centroids.square().sum(dim=1)
+        for chunk in self._points.chunks(self._chunk):
+            nearest = torch.empty(len(chunk), dtype=torch.int64, device=chunk.device)
+            for some, own in zip(chunk.split(self._rows), nearest.split(self._rows), strict=True):
+                table = torch.addmm(offsets, some, centroids.T, alpha=-1, out=self._table[: len(some)])
+                if table.is_cuda:
+                    torch.argmin(table, dim=1, out=own)
+                else:
+                    table.numpy().argmin(axis=1, out=own.numpy())  # several times as fast as torch's
+            yield chunk, nearest
 
-    def __call__(self, points: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Distance to the nearest centroid, as `_distances` has it, and its number, `(points,)` each; `lengths`:
-        squared lengths of the points."""
-        least, nearest = torch.empty(len(points)), torch.empty(len(points), dtype=torch.int64)
-        for start in range(0, len(points), len(self._table)):
-            here = slice(start, start + len(self._table))
-            some = points[here]
-            table = torch.addmm(self._offsets, some, self._centroids.T, alpha=-1, out=self._table[: len(some)])
-            table.numpy().argmin(axis=1, out=nearest[here].numpy())  # several times as fast as torch's
-            torch.gather(table, 1, nearest[here, None], out=least[here, None])
-        distance = least + 0.5 if self._metric == "cosine" else 2 * least + lengths
-        return distance.clamp_(min=0), nearest
+    def _change(self, points: Tensor, nearest: Tensor, before: Tensor | None) -> Tensor:
+        """What the points bring to the sums, beside what they brought `before`."""
+        own = torch.zeros(self._clusters, points.shape[1], device=points.device)
+        if points.is_cuda:
+            # Products with the table of memberships: adding by index would not be repeatable on a GPU.
+            numbers = torch.arange(self._clusters, device=points.device)[:, None]
+            for some, members in zip(points.split(self._rows), nearest.split(self._rows), strict=True):
+                own.addmm_((members == numbers).to(some.dtype), some)
+            return own
+        if before is None:
+            return own.index_add_(0, nearest, points)
+        moved = (nearest != before).nonzero()[:, 0]
+        points = points[moved]
+        return own.index_add_(0, nearest[moved], points).index_add_(0, before[moved], points, alpha=-1)
 
 
 def _means(sums: Tensor, counts: Tensor, centroids: Tensor, metric: Metric) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -16,11 +17,14 @@ Metric = Literal["euclidean", "cosine"]
 CHUNK = 4096
 """Rows at a time: the table of distances is this many rows high."""
 KEPT = 2**28
-"""Bytes up to which seeding keeps its points in float64, rather than convert them for each centroid."""
+"""Bytes up to which points are kept, rather than made of the features in each pass."""
 
 
 class Points:
     """This process's rows as points to cluster, numbered over all processes."""
+
+    held: Tensor | None = None
+    """They themselves, float32 `(rows, dim)`, where `hold` has found room for them."""
 
     def __init__(self, features: Tensor, metric: Metric, centre: Tensor | None = None) -> None:
         self.features = features
@@ -30,31 +34,35 @@ class Points:
         if centre is None:
             if not self.total:
                 raise ValueError("no rows to cluster")
-            require_finite(all_reduce_sum(not_finite(features)))
             # Around the mean, squared lengths are as small as they get, and so are the errors of their differences.
             own = sum(
                 (chunk.float().sum(dim=0).double() for chunk in features.split(CHUNK)), no_centre(features).double()
             )
             mean = all_reduce_sum(own) / self.total
+            if not mean.isfinite().all():
+                require_finite(all_reduce_sum(not_finite(features)))
             centre = no_centre(features) if metric == "cosine" else mean.float()
         self.centre = centre
         self._kept: list[tuple[Tensor, Tensor]] | None = None
-        self._measured: list[tuple[Tensor, Tensor]] | None = None
 
-    def chunks(self) -> Iterator[Tensor]:
-        """This process's points, a chunk at a time."""
-        for chunk in self.features.split(CHUNK):
+    def hold(self) -> None:
+        """Keep the points for the next passes over them, where they take little memory."""
+        if self.features.numel() * torch.float32.itemsize <= KEPT:
+            self.held = prepared(self.features, self.metric, self.centre)
+
+    def chunks(self, rows: int | None = None) -> Iterator[Tensor]:
+        """This process's points, so many `rows`, else `CHUNK`, at a time."""
+        if self.held is not None:
+            yield from self.held.split(rows or CHUNK)
+            return
+        for chunk in self.features.split(rows or CHUNK):
             yield prepared(chunk, self.metric, self.centre)
 
-    def measured(self) -> Iterable[tuple[Tensor, Tensor]]:
-        """This process's points, a chunk at a time, with their squared lengths; kept where they take little memory."""
-        if self._measured is not None:
-            return self._measured
-        found = ((chunk, chunk.square().sum(dim=1)) for chunk in self.chunks())
-        if self.features.numel() * torch.float32.itemsize > KEPT:
-            return found
-        self._measured = list(found)
-        return self._measured
+    @cached_property
+    def squared_length(self) -> float:
+        """Sum of the squared lengths of all processes' points."""
+        own = (torch.linalg.vector_norm(chunk, dim=1).double().square().sum() for chunk in self.chunks())
+        return float(all_reduce_sum(torch.stack(list(own)).sum()))
 
     def some(self, numbers: Tensor) -> Points:
         """Those with the numbers given that this process holds, numbered anew."""

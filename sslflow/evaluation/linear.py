@@ -81,7 +81,7 @@ def fit_linear(
         if not held_out.any() or worse == PATIENCE:
             break
         start = _solve(fitted_to, classes, strength, iterations, tolerance, start, together)
-        correct = [_logits(part, start).argmax(dim=1) == known for part, known in judged_by.parts()]
+        correct = [_logits(part, start).argmax(dim=1) == known for part, known in judged_by.parts(classes)]
         score = float(torch.cat(correct).float().mean())
         best, best_score, worse = (strength, score, 0) if score > best_score else (best, best_score, worse + 1)
     del fitted_to, judged_by
@@ -99,7 +99,7 @@ class _Rows:
         self._features, self._mean, self._scale = features, mean, scale
         self._numbers: Tensor | None = None
         self.dim = features.shape[1]
-        self._held = (features.float() - mean) / scale if features.numel() <= HELD else None
+        self._held = (features.float() - mean).div_(scale) if features.numel() <= HELD else None
 
     def some(self, numbers: Tensor) -> _Rows:
         """Those with the numbers given, int64 `(m,)`."""
@@ -109,16 +109,19 @@ class _Rows:
         found._held = None if self._held is None else self._held[numbers]
         return found
 
-    def parts(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features `(m, dim)` and labels `(m,)`, one part after the other."""
-        if self._held is not None:
-            yield self._held, self.labels
-            return
-        step = max(1, PART // self._features.shape[1])
+    def parts(self, classes: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Features `(m, dim)` and labels `(m,)`, one part after the other; as many as is right where something is made
+        of each of so many `classes`."""
+        step = max(1, PART // (self.dim + classes))
         for start in range(0, len(self.labels), step):
             here = slice(start, start + step)
-            part = self._features[here if self._numbers is None else self._numbers[here]]
-            yield (part.float() - self._mean) / self._scale, self.labels[here]
+            yield self._at(here), self.labels[here]
+
+    def _at(self, here: slice) -> Tensor:
+        if self._held is not None:
+            return self._held[here]
+        part = self._features[here if self._numbers is None else self._numbers[here]]
+        return (part.float() - self._mean).div_(self._scale)
 
 
 def stratified(labels: Tensor, share: float, seed: int, groups: Tensor | None = None) -> Tensor:
@@ -198,7 +201,7 @@ def _solve(
 def _backward(rows: _Rows, count: int, solution: Tensor, strength: float) -> Tensor:
     """These rows' share of the mean loss of `count` rows; its gradient is added to the solution's."""
     total = torch.zeros((), device=solution.device)
-    for features, labels in rows.parts():
+    for features, labels in rows.parts(solution.shape[1]):
         loss = len(labels) / count * _loss(features, labels, solution, strength)
         loss.backward()
         total += loss.detach()

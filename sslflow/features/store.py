@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 
 from sslflow.runtime.files import read_json, reading
+
+HELD, PART = 2**28, 2**24
+"""Bytes of features that are held in memory, at most, and that are copied at a time."""
 
 
 class FeatureStore:
@@ -29,11 +33,24 @@ class FeatureStore:
 
     def part(self, rows: np.ndarray) -> Tensor:
         """Features of the rows given, in rising order, float32 `(n, dim)` on the CPU. Rows that follow each other, as
-        those of a split do, are mapped: they take no memory until they are looked at, and give it back."""
+        those of a split do, are mapped: they take no memory until they are looked at, and give it back. Others, where
+        they are many, are mapped from a copy in the same folder, which no name leads to."""
         if not len(rows) or rows[-1] - rows[0] + 1 != len(rows):
-            return torch.from_numpy(self.array[rows])
+            return torch.from_numpy(self._gathered(rows))
         mapped = np.load(self._file, mmap_mode="c")  # torch wants what could be written to
         return torch.from_numpy(mapped[rows[0] : rows[-1] + 1])
+
+    def _gathered(self, rows: np.ndarray) -> np.ndarray:
+        """Rows that lie apart: above `HELD` bytes in a file without a name, which goes with the array."""
+        shape = len(rows), self.dim
+        if len(rows) * self.dim * self.array.itemsize <= HELD:
+            return self.array[rows]
+        with tempfile.TemporaryFile(dir=self._file.parent) as handle:
+            found = np.memmap(handle, self.array.dtype, "w+", shape=shape)
+        step = max(1, PART // (self.dim * self.array.itemsize))
+        for start in range(0, len(rows), step):
+            found[start : start + step] = self.array[rows[start : start + step]]
+        return found
 
     @property
     def dim(self) -> int:

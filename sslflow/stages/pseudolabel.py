@@ -28,8 +28,8 @@ from sslflow.runtime.files import replacing, write_csv, write_metrics
 from sslflow.settings.params import read
 from sslflow.stages.entry import run
 
-BLOCK = 65_536
-"""Rows that are read from the disk at a time."""
+BLOCK = 2**23
+"""Numbers that are read from the disk at a time."""
 SHOWN, NEAREST, LEAST_SURE, THUMBNAIL = 20, 10, 6, 56
 """The sheet: clusters, images of each by distance and by margin, and the pixels of an image, about."""
 
@@ -110,8 +110,9 @@ def assign_all(store: FeatureStore, centroids: Tensor, metric: Metric) -> tuple[
     """Cluster, distance and margin of every row, read from the disk a block at a time, of which each process looks at
     its part."""
     found = []
-    for start in range(0, len(store.array), BLOCK):
-        rows = store.array[start : start + BLOCK]
+    step = max(1, BLOCK // store.dim)
+    for start in range(0, len(store.array), step):
+        rows = store.array[start : start + step]
         block = torch.from_numpy(np.array(rows[own_part(len(rows))])).to(centroids.device)
         found.append([gather_uneven(column).cpu().numpy() for column in assign(block, centroids, metric)])
     cluster, distance, margin = (np.concatenate(column) for column in zip(*found, strict=True))

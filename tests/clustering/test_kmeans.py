@@ -122,6 +122,23 @@ def test_a_centroid_without_rows_goes_to_the_furthest_point(metric: Metric, monk
     assert sorted(assign(points, found.centroids, metric)[0].bincount().tolist()) == [40] * 5
 
 
+@pytest.mark.parametrize("metric", METRICS)
+def test_points_that_move_from_sum_to_sum_add_up_to_the_sums_of_all(pixels, metric: Metric, monkeypatch):
+    """Held, in parts, and in blocks of few rows: the same steps as from points that are made and added up each time."""
+    settings = {"clusters": 12, "metric": metric, "restarts": 1, "tolerance": 0.0}
+    found = [kmeans(pixels, 0, **settings)]
+    monkeypatch.setattr(module, "ADDED", 100 * 784)
+    monkeypatch.setattr(module, "SMALLEST", 7)
+    monkeypatch.setattr(module, "CELLS", {"cpu": 0})
+    found.append(kmeans(pixels, 0, **settings))
+    monkeypatch.setattr(points_module, "KEPT", 0)
+    found.append(kmeans(pixels, 0, **settings))
+    for other in found[1:]:
+        assert other.inertia == pytest.approx(found[0].inertia, rel=1e-6)
+        assert other.iterations == found[0].iterations > 3
+        torch.testing.assert_close(other.centroids, found[0].centroids, rtol=1e-4, atol=1e-5)
+
+
 def test_minibatches_are_nearly_as_good(pixels):
     whole = kmeans(pixels, 0, clusters=10, metric="euclidean")
     batches = kmeans(pixels, 0, clusters=10, metric="euclidean", minibatch_above=511, batch_size=128)
