@@ -17,7 +17,7 @@ class Turns:
             int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1))
         )
         self.on_this_machine = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        self._store = _store() if self.count > 1 else None
+        self._store = _store(self.rank, self.count) if self.count > 1 else None
         self._next = -1
 
     def mine(self, number: int) -> bool:
@@ -39,7 +39,9 @@ class Turns:
         return self._store is None or self._store.add("done", 0) >= self.count - 1
 
 
-def _store() -> Any:
+def _store(number: int, count: int) -> Any:
     from torch.distributed.rendezvous import rendezvous
 
-    return next(iter(rendezvous("env://")))[0]
+    from sslflow.runtime.distributed import of_this_start
+
+    return of_this_start(next(iter(rendezvous("env://")))[0], number, count)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from sslflow.audiovisual.method import ClipMethod, find, names
 from sslflow.methods.images.barlow_twins import barlow_terms
 from sslflow.methods.images.simclr import nt_xent
 from sslflow.networks.encoder import Encoder
-from sslflow.runtime import distributed
+from sslflow.runtime import distributed, turns
 from sslflow.runtime.distributed import (
     all_reduce_sum,
     average_gradients,
@@ -206,6 +207,17 @@ def test_processes_that_are_started_again_find_nothing_of_those_before(server: A
         assert not any(process.check(["address"]) for process in processes)
         processes[0].set("address", address)
         assert [process.get("address") for process in processes] == [address.encode()] * 3
+
+
+def test_pieces_that_were_taken_before_a_start_are_taken_again(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def meet(_: str) -> Iterator[tuple[Store, int, int]]:
+        yield create_c10d_store(False, "127.0.0.1", server.port, timeout=60, wait_for_workers=False), 0, 0
+
+    monkeypatch.setattr(sys.modules["torch.distributed.rendezvous"], "rendezvous", meet)
+    for _ in range(2):
+        with ThreadPoolExecutor(2) as pool:
+            first, second = pool.map(turns._store, range(2), [2, 2])
+        assert [first.add("pieces", 1), second.add("pieces", 1)] == [1, 2]
 
 
 def test_a_process_that_does_not_come_is_given_up(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
