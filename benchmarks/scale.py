@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.processor import used
 from sslflow.clustering.kmeans import _lloyd, _sums, kmeans
 from sslflow.clustering.points import Points
 from sslflow.data.dataset import Dataset
@@ -183,12 +183,6 @@ def measure(name: str, rows: int) -> dict[str, float]:
         before, own = largest(), used()
         job()
         return {"seconds": round(used() - own, 3), "mib": round((largest() - before) / 2**10, 1)}
-
-
-def used() -> float:
-    """Seconds of the processor, of this process and of those that it has waited for."""
-    kinds = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-    return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, kinds))
 
 
 def largest() -> int:
