@@ -22,8 +22,7 @@ COLUMNS = (("width", pa.int32()), ("height", pa.int32()), ("sha256", pa.string()
 """What the manifest says of each image besides: its size upright, hashes of the file and of the picture in it."""
 
 _TASK_IMAGES = 64
-_TASK_BYTES = 5 * 2**18
-"""Of what is kept, in a task: of more, the C library gives the memory back after each one, and asks for it anew."""
+_TASK_BYTES = 4 * 2**20
 _TELL_EVERY = 10.0
 
 

@@ -55,8 +55,6 @@ _WORDS = {
     "source": SOURCE_WORDS,
     "target": Words(place="target_path", unlabelled="set target to folder"),
 }
-_SMALLER = 8
-"""Times, a JPEG is than its pixels, about."""
 _EXAMPLES = 5
 _BY_NUMBER = Masks()
 
@@ -178,7 +176,7 @@ def prepare(
     book = Book(Losses(sixteen_bit), Truths(images), *beside, drop=duplicates == "drop")
     work = Work(decoder, annotator, measurer, quality if store == "jpeg" else 0)
     found = (together.examine_all if together else examine_all)(
-        tasks(images, book, channels * side**2 // (_SMALLER if store == "jpeg" else 1)),
+        tasks(images, book, channels * side**2),
         work,
         workers or max(1, cores() // (together.turns.on_this_machine if together else 1)),
         max_pixels,
