@@ -1,8 +1,9 @@
 """`prepare` beside a bare loop that reads a file, decodes and resizes it by the same functions and keeps the result:
-`python -m benchmarks.preparing`, or with a folder of photographs: `… --images FOLDER`.
+`python -m benchmarks.preparing`, or with a folder of photographs: `… --images FOLDER`. `--table docs/scale.md` puts the
+table there.
 
-Both run in 1 and in 2 processes, in turn, and keep pixels, or JPEG of 256 pixels; images a second of the wall clock and
-of the processor (of this process and all that it started), medians of the rounds.
+Both run in 1 and in 2 processes, in turn, and keep pixels, or JPEG of 256 pixels: time of the processor, of this
+process and of all that it started, for one image more, so that starting them counts for nothing; medians of the rounds.
 """
 
 from __future__ import annotations
@@ -10,11 +11,10 @@ from __future__ import annotations
 import argparse
 import io
 import multiprocessing
-import platform
+import shutil
 import statistics
 import tempfile
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.scale import used
+from benchmarks.processor import used
+from benchmarks.tables import show
 from sslflow.ingest.images.encoded import encode
 from sslflow.ingest.images.geometry import placement
 from sslflow.ingest.images.prepare import prepare
@@ -58,7 +59,7 @@ def photographs(root: Path, count: int) -> None:
         Image.fromarray(part).save(place / f"{number % 1000:03d}.jpg", quality=QUALITY)
 
 
-def bare(files: list[Path], out: Path, side: int, store: str) -> None:
+def bare(files: Sequence[Path], out: Path, side: int, store: str) -> None:
     """In a process: the loop."""
     with out.open("wb") as handle:
         for file in files:
@@ -70,7 +71,7 @@ def bare(files: list[Path], out: Path, side: int, store: str) -> None:
             handle.write(encode(pixels, QUALITY) if store == "jpeg" else pixels.data)
 
 
-def loops(root: Path, folder: Path, side: int, store: str, processes: int) -> None:
+def loops(folder: Path, root: Path, side: int, store: str, processes: int) -> None:
     files = sorted(root.rglob("*.jpg"))
     context = multiprocessing.get_context("spawn")
     folder.mkdir()
@@ -83,7 +84,7 @@ def loops(root: Path, folder: Path, side: int, store: str, processes: int) -> No
         assert process.exitcode == 0
 
 
-def prepared(root: Path, folder: Path, side: int, store: str, processes: int) -> None:
+def prepared(folder: Path, root: Path, side: int, store: str, processes: int) -> None:
     together = Together(folder / "parts", Turns())
     kept = {"store": "jpeg", "stored_side": side, "image_size": 224} if store == "jpeg" else {"image_size": side}
     settings: dict[str, Any] = {"source": "folder", "path": str(root), "channels": 3, "workers": processes, **kept}
@@ -91,42 +92,56 @@ def prepared(root: Path, folder: Path, side: int, store: str, processes: int) ->
     together.remove()
 
 
-def measured(job: Callable[[Path], None]) -> tuple[float, float]:
-    """Seconds of the wall clock and of the processor."""
+def measured(job: Callable[[Path], None]) -> float:
+    """Seconds of the processor."""
     with tempfile.TemporaryDirectory() as folder:
-        began, before = time.monotonic(), used()
+        before = used()
         job(Path(folder) / "own")
-        return time.monotonic() - began, used() - before
+        return used() - before
+
+
+def an_image(job: Callable[..., None], few: Path, many: Path, **settings: Any) -> float:
+    """Milliseconds of the processor for each image that there are more of."""
+    seconds = [measured(partial(job, root=root, **settings)) for root in (few, many)]
+    return (seconds[1] - seconds[0]) / (number_of_images(many) - number_of_images(few)) * 1000
+
+
+def number_of_images(root: Path) -> int:
+    return sum(1 for _ in root.rglob("*.jpg"))
+
+
+def table(few: Path, many: Path, rounds: int, processes: Sequence[int]) -> Iterator[str]:
+    """A row for each of what is kept and how many processes."""
+    counts = f"{number_of_images(many):,} JPEG files less the first {number_of_images(few):,}"
+    yield f"Cost of {counts}, Pillow {Image.__version__}, medians of {rounds} rounds:"
+    yield ""
+    yield "| kept | processes | bare, ms an image | `prepare` | ratio |"
+    yield "|---|---|---|---|---|"
+    for name, (side, store) in KEPT.items():
+        for several in processes:
+            given = {"side": side, "store": store, "processes": several}
+            found = [[an_image(job, few, many, **given) for job in (loops, prepared)] for _ in range(rounds)]
+            bares, ours = (statistics.median(one[which] for one in found) for which in (0, 1))
+            ratio = statistics.median(bare / our for bare, our in found)
+            yield f"| {name} | {several} | {bares:.2f} | {ours:.2f} | {ratio:.2f} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--images", type=Path, help="a folder of photographs, *.jpg, instead of those that are made")
-    parser.add_argument("--count", type=int, default=3000)
+    parser.add_argument("--count", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--table", type=Path, help="a guide with marks for the table")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as made:
-        root = arguments.images or Path(made)
+        few, many = Path(made) / "few", arguments.images or Path(made) / "many"
         if not arguments.images:
-            photographs(root, arguments.count)
-        count = len(list(root.rglob("*.jpg")))
-        print(f"{platform.machine()}, {count:,} JPEG files, Pillow {Image.__version__}, {arguments.rounds} rounds\n")
-        print("| kept | processes | bare, images/s | prepare | ratio | by processor time |\n|---|---|---|---|---|---|")
-        for name, (side, store) in KEPT.items():
-            for processes in arguments.processes:
-                found = []
-                for _ in range(arguments.rounds):
-                    pair = (
-                        partial(job, root, side=side, store=store, processes=processes) for job in (loops, prepared)
-                    )
-                    found.append([measured(job) for job in pair])
-                wall, processor = [statistics.median(one[0][i] / one[1][i] for one in found) for i in (0, 1)]
-                speeds = [count / statistics.median(one[which][0] for one in found) for which in (0, 1)]
-                print(
-                    f"| {name} | {processes} | {speeds[0]:.0f} | {speeds[1]:.0f} | {wall:.2f} | {processor:.2f} |",
-                    flush=True,
-                )
+            photographs(many, arguments.count)
+        for number, file in enumerate(sorted(many.rglob("*.jpg"))[: max(1, number_of_images(many) // 10)]):
+            few.mkdir(exist_ok=True)
+            shutil.copy(file, few / f"{number}.jpg")
+        show(table(few, many, arguments.rounds, arguments.processes), arguments.table, "preparing")
 
 
 if __name__ == "__main__":

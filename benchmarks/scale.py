@@ -8,31 +8,43 @@ tables of docs/scale.md are printed at the end.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.processor import used
 from sslflow.clustering.kmeans import kmeans
 from sslflow.data.dataset import Dataset
 from sslflow.data.formats import ImageFormat, described
 from sslflow.evaluation.knn import knn_predict
 from sslflow.evaluation.linear import fit_linear
 from sslflow.evaluation.same_class import find_same
-from sslflow.ingest.images.book import COLUMNS
+from sslflow.features.extract import write_features
+from sslflow.ingest.images.book import COLUMNS, Book, tasks
+from sslflow.ingest.images.captioned import Captioned
+from sslflow.ingest.images.decode import MAX_PIXELS, decode
 from sslflow.ingest.images.encoded import EncodedWriter, encode
+from sslflow.ingest.images.examine import Examined, Work
+from sslflow.ingest.images.losses import Losses
+from sslflow.ingest.images.measured import Measured
 from sslflow.ingest.images.prepare import prepare
 from sslflow.ingest.images.sources import open_source
+from sslflow.ingest.images.together import Together
+from sslflow.ingest.images.truths import Truths
 from sslflow.ingest.listing import write_listing
 from sslflow.ingest.shards import Moments
+from sslflow.networks.encoder import Encoder
 from sslflow.runtime.files import write_json
+from sslflow.runtime.turns import Turns
 from sslflow.training.epochs import Epochs
 
 FILE = Path("work/scale.json")
@@ -120,6 +132,21 @@ def prepare_images(rows: int, folder: Path) -> Callable[[], object]:
     return lambda: prepare(folder / "out", lambda line: None, **settings, store="jpeg", stored_side=SIDE)
 
 
+def first_image(rows: int, folder: Path) -> Callable[[], object]:
+    files(folder / "raw", rows)
+
+    def job() -> None:
+        source = open_source("folder", folder / "raw", seed=0, test_fraction=0.2, label="category")
+        book = Book(Losses("full"), Truths(source), Captioned(None), Measured(None), drop=True)
+        work = Work(partial(decode, size=SIDE, channels=3))
+        together = Together(folder / "parts", Turns())
+        found = together.examine_all(tasks(source, book, 3 * SIDE**2), work, 1, MAX_PIXELS)
+        with contextlib.closing(found):
+            assert isinstance(next(found), Examined)
+
+    return job
+
+
 def write_shards(rows: int, folder: Path) -> Callable[[], object]:
     return lambda: filled(folder / "out", rows)
 
@@ -134,6 +161,12 @@ def first_batch(rows: int, folder: Path) -> Callable[[], object]:
         next(epochs.batches(torch.randperm(len(dataset)), 0))
 
     return job
+
+
+def extract_features(rows: int, folder: Path) -> Callable[[], object]:
+    filled(folder / "out", rows)
+    encoder = Encoder(3, SIDE, name="resnet10", width=4, stem_stride=2)
+    return lambda: write_features(folder / "features", encoder, "", Dataset(folder / "out"), torch.device("cpu"))
 
 
 def cluster(rows: int, folder: Path) -> Callable[[], object]:
@@ -160,8 +193,10 @@ def probe(rows: int, folder: Path) -> Callable[[], object]:
 MEASURED: dict[str, tuple[Callable[[int, Path], Callable[[], object]], int]] = {
     "scan: the list of files": (list_files, ROWS[2]),
     "prepare: finding the images": (find_images, ROWS[2]),
+    "prepare: to the first image decoded": (first_image, ROWS[2]),
     "prepare: writing shards and manifest": (write_shards, ROWS[2]),
     "pretrain: to the first batch": (first_batch, ROWS[2]),
+    "extract: by a ResNet-10 of width 4": (extract_features, ROWS[1]),
     "pseudolabel: K-means, 100 clusters, 20 steps": (cluster, ROWS[2]),
     f"probe: kNN, {QUERIES:,} queries": (neighbours, ROWS[2]),
     "probe: retrieval, 200 queries": (retrieve, ROWS[2]),
@@ -180,12 +215,6 @@ def measure(name: str, rows: int) -> dict[str, float]:
         before, own = largest(), used()
         job()
         return {"seconds": round(used() - own, 3), "mib": round((largest() - before) / 2**10, 1)}
-
-
-def used() -> float:
-    """Seconds of the processor, of this process and of those that it has waited for."""
-    kinds = resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN
-    return sum(usage.ru_utime + usage.ru_stime for usage in map(resource.getrusage, kinds))
 
 
 def largest() -> int:

@@ -121,3 +121,15 @@ def test_a_single_colour_has_a_spread_to_divide_by():
     moments = Moments()
     moments.add(np.full((2, 1, 3, 3), 51, np.uint8))
     assert moments.mean_and_std() == ((0.2,), (1 / 255,))
+
+
+def test_one_colour_is_known_by_its_moments():
+    pixels = np.full((3, 300, 500), 255, np.uint8) - np.arange(3, dtype=np.uint8)[:, None, None]
+    for changed in (False, True):
+        pixels[1, 7, 9] -= changed
+        moments = Moments()
+        moments.add(pixels)
+        assert moments.constant != changed
+        mean, std = moments.mean_and_std()
+        assert mean == pytest.approx(pixels.mean((1, 2)) / 255)
+        assert std == pytest.approx(np.maximum(pixels.std((1, 2)), 1) / 255)

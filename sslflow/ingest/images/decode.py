@@ -12,7 +12,8 @@ from PIL import Image
 
 from sslflow.ingest.images.files import Refused
 from sslflow.ingest.images.geometry import SWAPPING, TURNS, Fit, placement
-from sslflow.ingest.images.opened import Opened, hashed, open_picture
+from sslflow.ingest.images.hashes import hashed, stored
+from sslflow.ingest.images.opened import Opened, open_picture
 from sslflow.ingest.images.raster import SixteenBit, Used
 from sslflow.ingest.records import Picture
 
@@ -104,7 +105,7 @@ def _content(image: Image.Image, turn: Image.Transpose | None) -> str:
             image = seen
     elif image.mode == "L":
         image = image.convert("RGB")
-    return hashed((image.mode, image.size), image.tobytes())
+    return hashed((image.mode, image.size), stored(image)).hex()
 
 
 def _fitted(image: Image.Image, size: int, fit: Fit, orientation: int, shade: int) -> Image.Image:

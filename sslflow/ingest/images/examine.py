@@ -26,6 +26,7 @@ from sslflow.ingest.images.decode import Decoded
 from sslflow.ingest.images.depth import Depth
 from sslflow.ingest.images.encoded import encode
 from sslflow.ingest.images.files import Refused, held, regular_file
+from sslflow.ingest.images.hashes import hashed
 from sslflow.ingest.images.known import Known
 from sslflow.ingest.records import Annotation, Picture, Record, Rejected, escape
 from sslflow.ingest.shards import Moments
@@ -58,8 +59,6 @@ class Examined:
     """Of the prepared pixels."""
     look: bytes = b""
     """Hash of the prepared pixels, 128 bits."""
-    constant: bool = False
-    """Whether they are of one colour."""
 
 
 Decoder = Callable[[Picture], Decoded]
@@ -171,14 +170,13 @@ def _examined(record: Record, work: Work) -> Examined | Rejected:
     pixels, moments = decoded.pixels, Moments()
     moments.add(pixels)
     # What the parent would have to look at every pixel for is found out here: it has many workers to keep up with.
-    look = hashlib.sha256(pixels.data).digest()[:16]
-    constant = bool(np.ptp(pixels.reshape(len(pixels), -1), axis=1).max() == 0)
+    look = hashed((), pixels)
     encoded = encode(pixels, work.quality) if work.quality else b""
     if encoded:
         decoded = replace(decoded, pixels=pixels[:, :0, :0])
     return Examined(
         record.name, record.split, record.label, record.group, decoded, digest, decoded.content or digest[:32], known,
-        record.captions, depth, encoded, moments, look, constant,
+        record.captions, depth, encoded, moments, look,
     )  # fmt: skip
 
 

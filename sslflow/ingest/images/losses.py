@@ -47,7 +47,7 @@ class Losses:
                 self._white = max(self._white, used.white)
         if repeated:
             return
-        self._constant.add(item, item.constant)
+        self._constant.add(item, item.moments.constant)
         key = item.look
         self._alike.add(item, key in self._tested or key in self._learned)
         self._leaks += key in self._tested and item.split != TEST

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import dataclass, replace
 from functools import cache
@@ -13,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from sslflow.ingest.images import deep
 from sslflow.ingest.images.files import Refused, regular_file
+from sslflow.ingest.images.hashes import hashed
 from sslflow.ingest.images.kinds import HEAD, RAW, READ, by_content, by_ending
 from sslflow.ingest.images.raster import Raster, SixteenBit, Used, eight_bit
 from sslflow.ingest.images.tiff import read_tiff
@@ -94,7 +94,7 @@ def _by_pillow(handle: BinaryIO, kind: str, size: int, sixteen_bit: SixteenBit, 
             # the decoder may halve as it reads, while twice what is needed remains
             image.draft(None, (2 * size, 2 * size))
             if image.size != (width, height):
-                content = hashed(_orientation(image), deep.jpeg_picture(_all(handle)))
+                content = hashed(_orientation(image), deep.jpeg_picture(_all(handle))).hex()
         elif kind == "AVIF" or image.info.get("bit_depth", 8) > 8:
             content = ""
         image.load()
@@ -178,7 +178,7 @@ def _of_raster(raster: Raster, sixteen_bit: SixteenBit) -> Opened:
         alpha = b"" if raster.alpha is None else raster.alpha.tobytes()
         shape = (*values.shape, values.dtype.str, raster.white, raster.inverted, raster.orientation)
         as_eight = raster.white == 65535 and sixteen_bit == "full" and not (values % 257).any()
-        content = None if as_eight else hashed(shape, values.tobytes(), alpha)
+        content = None if as_eight else hashed(shape, values, alpha).hex()
     return Opened(_canonical(image), *image.size, raster.orientation, content, used, raster.pages, raster.bands)
 
 
@@ -187,11 +187,3 @@ def _canonical(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         return image.convert("RGBA")
     return image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB")
-
-
-def hashed(facts: object, *contents: bytes) -> str:
-    """128 bits, hexadecimal, of SHA-256, for which processors have instructions: twice as fast as others by these."""
-    digest = hashlib.sha256(repr(facts).encode())
-    for content in contents:
-        digest.update(content)
-    return digest.hexdigest()[:32]

@@ -165,6 +165,7 @@ def _code() -> bytes:
     return _digest(PIL.__version__, np.__version__, *(file.read_bytes() for file in files))
 
 
+# Not `runtime.checkpoint.fingerprint`: that needs torch, and is of JSON, which has no bytes, arrays and files' times.
 def _digest(*values: object) -> bytes:
     """128 bits of values, the same in every process."""
     found = hashlib.blake2b(digest_size=16)
