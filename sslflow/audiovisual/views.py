@@ -118,7 +118,7 @@ class ClipViews(Views):
         return heard
 
 
-class WindowViews(ClipViews):
+class ClipWindowViews(ClipViews):
     """`ClipViews` of windows and nothing else. Since these are drawn first of all, only their frames are read."""
 
     @torch.no_grad()
@@ -138,8 +138,8 @@ class WindowViews(ClipViews):
         """The views of the windows that begin at `starts`, as `drawn` gave them; `(n, …)` each."""
 
 
-class StackViews(WindowViews):
-    """`WindowViews` that show `frames` frames of each window, from its first to its last."""
+class StackViews(ClipWindowViews):
+    """`ClipWindowViews` that show `frames` frames of each window, from its first to its last."""
 
     def __init__(
         self,

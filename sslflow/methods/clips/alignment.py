@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sslflow.audiovisual.maps import cosine_maps
 from sslflow.audiovisual.method import PairMethod
-from sslflow.audiovisual.views import WindowViews
+from sslflow.audiovisual.views import ClipWindowViews
 from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import mlp
@@ -24,7 +24,7 @@ from sslflow.training.method import Batch, Choices, Losses
 Over = Literal["max", "softmax", "mean"]
 
 
-class AlignmentViews(WindowViews):
+class AlignmentViews(ClipWindowViews):
     """Frames, the sounds of the same windows, and the numbers of the sources that they come from, int64 `(n,)`."""
 
     def of_windows(self, fields: Fields, starts: Tensor) -> tuple[Tensor, ...]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 
 from sslflow.audiovisual.method import ClipMethod
-from sslflow.audiovisual.views import WindowViews
+from sslflow.audiovisual.views import ClipWindowViews
 from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
 from sslflow.training.supervised import LearnsLabels
 
 
-class SupervisedViews(WindowViews):
+class SupervisedViews(ClipWindowViews):
     """Frames, and the sounds of the same windows."""
 
     def of_windows(self, fields: Fields, starts: Tensor) -> tuple[Tensor, ...]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from sslflow.audiovisual.method import ClipMethod, OwnTask, PairMethod, find, names
-from sslflow.audiovisual.views import ClipViews, Sound, WindowViews, chosen_frames, cut_sounds, partners
+from sslflow.audiovisual.views import ClipViews, ClipWindowViews, Sound, chosen_frames, cut_sounds, partners
 from sslflow.data.fields import Fields
 from sslflow.methods.clips.alignment import (
     Alignment,
@@ -88,7 +88,7 @@ def test_the_loop_draws_windows_when_it_reads_as_views_do_later(clips, monkeypat
         return [float(step.losses["loss"]) for step in steps]
 
     some = losses()
-    monkeypatch.delattr(WindowViews, "read")
+    monkeypatch.delattr(ClipWindowViews, "read")
     assert losses() == some
     assert len(some) == 2 * (len(clips.pretraining_rows) // 12) >= 2
 
