@@ -102,8 +102,8 @@ class ClipViews(Views):
             # As channels of one image, all frames of a window get the same crop.
             together = frames.flatten(1, -3) if frames.ndim == 5 else frames
             places = self.placing.draw(len(together), *together.shape[2:], device=together.device)
-            placed = places.shown(together.float() / 255, corners=True)
-            flat = self.colours(placed.view(flat.shape)) * 255
+            placed = places.shown(together / 255, corners=True)
+            flat = self.colours(placed.view(flat.shape)).mul_(255)
         return self.normalise(flat).unflatten(0, frames.shape[:-3])
 
     def sounds(self, fields: Fields, starts: Tensor) -> Tensor:

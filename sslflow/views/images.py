@@ -116,9 +116,9 @@ class TwoViews(Views):
         return self._views(fields, self.crops, self.placing, self.colouring)
 
     def _views(self, fields: Fields, count: int, placing: Placing, colouring: Colouring) -> tuple[Tensor, ...]:
-        images = fields["images"].float() / 255
+        images = fields["images"] / 255
         places = placing.draw(count * len(images), *images.shape[2:], device=images.device)
-        return self.normalise(colouring(places.shown(images, corners=True)) * 255).chunk(count)
+        return self.normalise(colouring(places.shown(images, corners=True)).mul_(255)).chunk(count)
 
 
 class MultiCrop(TwoViews):
