@@ -184,8 +184,8 @@ def table(methods: list[str], seeds: list[int]) -> Iterator[str]:
     now = datetime.datetime.now(datetime.UTC).date()
     yield (
         f"{platform.machine()}, one thread, Python {platform.python_version()}, torch {torch.__version__}, lightly "
-        f"{lightly.__version__}; {now}. fashion, {EPOCHS} epochs, {len(seeds)} seeds, accuracy on the test images "
-        f"in %; speeds are medians of {ROUNDS} rounds."
+        f"{lightly.__version__}; {now}. fashion, {EPOCHS} epochs, seeds {', '.join(map(str, seeds))}, accuracy on the "
+        f"test images in %; speeds are medians of {ROUNDS} rounds."
     )
     yield ""
     pairs = [f"{metric}, {side}" for metric in ("linear", "kNN", "img/s of the processor") for side in SIDES]
