@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from benchmarks.beside_lightly import Theirs, transform_of
 from benchmarks.gpu_data import images_in_memory
 from benchmarks.gpu_report import SEED, Line
 from benchmarks.gpu_speed import Model, forward_backward, pace, synchronize
+from benchmarks.lightly_methods import Theirs, transform_of
 from sslflow.networks.encoder import Encoder
 from sslflow.runtime.device import autocast, place
 from sslflow.runtime.rng import derive

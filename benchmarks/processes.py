@@ -52,11 +52,11 @@ def _widest(self: Tensor, *_: Any, **__: Any) -> Tensor:
     return self if self.dtype == torch.float64 else NARROWED(self)
 
 
-class OfTheWholeBatch(nn.Module):
+class OfTheWholeBatch(Views):
     """Views of the examples of all processes, drawn by the number of the step, of which each process keeps its own."""
 
     def __init__(self, views: Views) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.views, self.steps = views, 0
 
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:

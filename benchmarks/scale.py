@@ -157,8 +157,9 @@ def first_batch(rows: int, folder: Path) -> Callable[[], object]:
     def job() -> None:
         dataset = Dataset(folder / "out")
         cpu = torch.device("cpu")
-        epochs = Epochs(dataset.for_views(True, cpu), dataset.pretraining_rows, 256, cpu)
-        next(epochs.batches(torch.randperm(len(dataset)), 0))
+        examples = dataset.for_views(True, cpu)
+        epochs = Epochs(examples, dataset.pretraining_rows, 256, cpu)
+        next(epochs.batches(torch.randperm(len(dataset)), 0, lambda rows, _: examples.read(rows)))
 
     return job
 

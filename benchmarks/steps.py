@@ -47,11 +47,11 @@ EQUAL = 1e-4
 
 
 class Ready(nn.Module):
-    """Views that have been made."""
+    """Views that have been made; what is read for them is read all the same."""
 
-    def __init__(self, views: tuple[Tensor, ...]) -> None:
+    def __init__(self, views: tuple[Tensor, ...], made_by: Any) -> None:
         super().__init__()
-        self.views = views
+        self.views, self.read = views, made_by.read
 
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
         return self.views
@@ -72,7 +72,7 @@ class Rivals:
         self.ready = self.make_views()
         self._compare(family.method)
         options = (train.get("weight_decay", 1e-4), train.get("momentum", 0.9), train.get("betas", (0.9, 0.999)))
-        ways: list[tuple[str, Any]] = [("loop", Ready(self.ready)), ("whole", made.views)]
+        ways: list[tuple[str, Any]] = [("loop", Ready(self.ready, made.views)), ("whole", made.views)]
         steps: dict[str, Iterator[Any]] = {
             way: fit(copy.deepcopy(made.method), views, made.dataset, CPU, 0, rows=made.rows, **train)
             for way, views in ways

@@ -105,10 +105,13 @@ class MemoryClips:
         write_json(folder / "dataset.json", described(self.format, self.classes))
         return folder
 
-    def read(self, rows: np.ndarray) -> Fields:
+    def read(self, rows: np.ndarray, frames: torch.Tensor | None = None) -> Fields:
         rows = np.asarray(rows)
-        frames, sound, groups = (torch.from_numpy(part[rows].copy()) for part in (self.frames, self.sound, self.groups))
-        return Fields(frames=frames, sound=sound, groups=groups)
+        pictures, sound, groups = (torch.from_numpy(part[rows]) for part in (self.frames, self.sound, self.groups))
+        if frames is None:
+            return Fields(frames=pictures, sound=sound, groups=groups)
+        chosen = pictures[torch.arange(len(rows))[:, None], frames]
+        return Fields(frames=chosen, sound=sound, groups=groups, frame_numbers=frames)
 
 
 def square(

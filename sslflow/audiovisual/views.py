@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -74,13 +76,20 @@ class ClipViews(Views):
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
         """The views, `(n, …)` each."""
 
-    def starts(self, count: int, device: torch.device | None = None) -> Tensor:
-        """When a window of each of so many clips begins, drawn by chance, seconds from the clip's start, `(count,)`."""
-        return torch.rand(count, device=device) * self.span
+    def starts(self, count: int, numbers: torch.Generator | None = None) -> Tensor:
+        """When a window of each of so many clips begins, drawn by chance, seconds from the clip's start, `(count,)`, on
+        the CPU."""
+        return torch.rand(count, generator=numbers) * self.span
+
+    def times(self, starts: Tensor) -> Tensor:
+        """When the frames of windows are that a method sees, seconds, `starts.shape` or, where these are several,
+        `(*starts.shape, k)`."""
+        return starts + self.window / 2
 
     def pictures(self, fields: Fields, starts: Tensor) -> Tensor:
-        """What a method sees of the windows' pictures: a frame of each, `(n, 3, side, side)`."""
-        return self.frames(fields, starts + self.window / 2)
+        """What a method sees of the windows' pictures: a frame of each, `(n, 3, side, side)`, or several, `(n, k, 3,
+        side, side)`."""
+        return self.frames(fields, self.times(starts))
 
     def frames(self, fields: Fields, times: Tensor) -> Tensor:
         """The frames nearest to `times`, seconds `(n,)` or `(n, k)`, normalised, `(*times.shape, 3, side, side)`."""
@@ -93,8 +102,8 @@ class ClipViews(Views):
             # As channels of one image, all frames of a window get the same crop.
             together = frames.flatten(1, -3) if frames.ndim == 5 else frames
             places = self.placing.draw(len(together), *together.shape[2:], device=together.device)
-            placed = places.shown(together.float() / 255, corners=True)
-            flat = self.colours(placed.view(flat.shape)) * 255
+            placed = places.shown(together / 255, corners=True)
+            flat = self.colours(placed.view(flat.shape)).mul_(255)
         return self.normalise(flat).unflatten(0, frames.shape[:-3])
 
     def sounds(self, fields: Fields, starts: Tensor) -> Tensor:
@@ -109,8 +118,28 @@ class ClipViews(Views):
         return heard
 
 
-class StackViews(ClipViews):
-    """`ClipViews` that show `frames` frames of each window, from its first to its last."""
+class ClipWindowViews(ClipViews):
+    """`ClipViews` of windows and nothing else. Since these are drawn first of all, only their frames are read."""
+
+    @torch.no_grad()
+    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
+        return self.of_windows(fields, self.drawn(len(fields)).to(fields.device))
+
+    def read(self, dataset: Any, rows: np.ndarray, numbers: torch.Generator) -> Fields:
+        frames = frame_numbers(self.format, self.times(self.drawn(len(rows), numbers))).view(len(rows), -1)
+        return dataset.read(rows, frames if frames.shape[1] < self.format.frames else None)
+
+    def drawn(self, count: int, numbers: torch.Generator | None = None) -> Tensor:
+        """When the windows of each clip begin, seconds, `(count,)` or `(count, windows)`, on the CPU."""
+        return self.starts(count, numbers)
+
+    @abstractmethod
+    def of_windows(self, fields: Fields, starts: Tensor) -> tuple[Tensor, ...]:
+        """The views of the windows that begin at `starts`, as `drawn` gave them; `(n, …)` each."""
+
+
+class StackViews(ClipWindowViews):
+    """`ClipWindowViews` that show `frames` frames of each window, from its first to its last."""
 
     def __init__(
         self,
@@ -126,20 +155,27 @@ class StackViews(ClipViews):
         """As for `ClipViews`."""
         super().__init__(format, window=window, crop=crop, flip=flip, colour=colour, sound=sound)
         # The middles of equal parts: as far from the window's ends as from one another.
-        self.register_buffer("offsets", (torch.arange(frames) + 0.5) / frames * window, persistent=False)
+        self.offsets = (torch.arange(frames) + 0.5) / frames * window
 
-    offsets: Tensor
-
-    def pictures(self, fields: Fields, starts: Tensor) -> Tensor:
-        """`frames` frames of each window, `(n, frames, 3, side, side)`."""
-        return self.frames(fields, starts[:, None] + self.offsets)
+    def times(self, starts: Tensor) -> Tensor:
+        return starts[..., None] + self.offsets.to(starts.device)
 
 
 def chosen_frames(fields: Fields, format: ClipFormat, times: Tensor) -> Tensor:
     """The frames nearest to `times`, seconds `(n,)` or `(n, k)`, uint8 `(*times.shape, 3, side, side)`."""
-    numbers = (times * format.fps).round().long().clamp(0, format.frames - 1)
+    places = frame_numbers(format, times)
+    if "frame_numbers" in fields:
+        read = fields["frame_numbers"]
+        same = places.view(len(read), -1, 1) == read[:, None]
+        # What was not read is out of bounds.
+        places = torch.where(same.any(2), same.int().argmax(2), read.shape[1]).view_as(places)
     rows = torch.arange(len(fields), device=fields.device)
-    return fields["frames"][rows.view(-1, *[1] * (times.ndim - 1)), numbers]
+    return fields["frames"][rows.view(-1, *[1] * (times.ndim - 1)), places]
+
+
+def frame_numbers(format: ClipFormat, times: Tensor) -> Tensor:
+    """Which frames of a clip are nearest to `times`, seconds, int64 of the same shape."""
+    return (times * format.fps).round().long().clamp(0, format.frames - 1)
 
 
 def cut_sounds(fields: Fields, format: ClipFormat, starts: Tensor, seconds: float) -> Tensor:

@@ -115,25 +115,31 @@ class Dataset(Generic[Format]):
         pool = self.rows(POOL)
         return pool if len(pool) else self.rows(TRAIN)
 
-    def read(self, rows: np.ndarray | Tensor) -> Fields:
-        """The examples of the rows given, in that order."""
-        return self._read(rows)
+    def read(self, rows: np.ndarray | Tensor, frames: Tensor | None = None) -> Fields:
+        """The examples of the rows given, in that order. Of clips only some frames, where `frames` says of each which,
+        int64 `(n, k)`; these numbers are then the field `frame_numbers`."""
+        return self._read(rows, frames=frames)
 
     def for_views(self, resized: bool, device: torch.device) -> Readable:
         """The same examples for views; for those that resize, images that are kept as JPEG as large as they are kept.
         These are decoded on the device where it is a GPU."""
         return _ForViews(self, resized, device) if self.stored else self
 
-    def _read(self, rows: np.ndarray | Tensor, larger: bool = False, device: torch.device | None = None) -> Fields:
+    def _read(
+        self,
+        rows: np.ndarray | Tensor,
+        larger: bool = False,
+        device: torch.device | None = None,
+        frames: Tensor | None = None,
+    ) -> Fields:
         """`larger`: images as large as they are kept."""
         rows = np.asarray(rows)
         shard, index = self._places[0][rows], self._places[1][rows]
         names = [name for name in self.format.fields if not self.stored or name != "images"]
-        found = {name: self._empty(name, len(rows)) for name in (*names, *self.beside)}
-        for number in np.unique(shard).tolist():
-            here = shard == number
-            for name, values in found.items():
-                values[here] = self._shard(name, number)[index[here]]
+        parts = {} if frames is None else {"frames": frames.numpy()}
+        found = {name: self._field(name, shard, index, parts.get(name)) for name in (*names, *self.beside)}
+        if frames is not None:
+            found["frame_numbers"] = parts["frames"]
         if self.format.grouped:
             found["groups"] = self.groups[rows]
         fields = {name: torch.from_numpy(values) for name, values in found.items()}
@@ -160,9 +166,16 @@ class Dataset(Generic[Format]):
                 self._columns[name] = self._manifest.read([name])[name]
         return self._columns[name]
 
-    def _empty(self, name: str, count: int) -> np.ndarray:
+    def _field(self, name: str, shard: np.ndarray, index: np.ndarray, parts: np.ndarray | None) -> np.ndarray:
+        """A field of the examples at these places; `parts`: of each only these, `(n, k)`."""
         first = self._shard(name, 0)
-        return np.empty((count, *first.shape[1:]), first.dtype)
+        shape = first.shape[1:] if parts is None else (parts.shape[1], *first.shape[2:])
+        values = np.empty((len(index), *shape), first.dtype)
+        for number in np.unique(shard).tolist():
+            here = shard == number
+            stored = self._shard(name, number)
+            values[here] = stored[index[here]] if parts is None else stored[index[here, None], parts[here]]
+        return values
 
     def _opened(self, name: str, number: int) -> np.ndarray:
         file = self.folder / f"{name}-{number:05d}.npy"

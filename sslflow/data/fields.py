@@ -14,7 +14,8 @@ class Fields:
     """A frozen mapping from names to tensors `(n, …)`; row i of every tensor belongs to example i.
 
     Images are `Fields(images=…)`, uint8 `(n, channels, size, size)`; clips are `Fields(frames=…, sound=…, groups=…)`,
-    uint8 `(n, frames, 3, side, side)`, int16 `(n, samples)` and int64 `(n,)`. `groups` numbers what a split never
+    uint8 `(n, frames, 3, side, side)`, int16 `(n, samples)` and int64 `(n,)`; where only some frames of each were read,
+    `frame_numbers`, int64 `(n, k)`, says which. `groups` numbers what a split never
     divides, such as the video that a clip was cut from. Can be moved as a tensor can.
     """
 

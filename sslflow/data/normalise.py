@@ -23,7 +23,7 @@ class Normalise(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         mean, std = self._along(images)
-        return (images.float() - mean) / std
+        return (images.float() - mean).div_(std)
 
     def restore(self, views: Tensor) -> Tensor:
         """The uint8 images that normalise to `views`, as closely as uint8 allows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -17,6 +17,9 @@ from sslflow.runtime.distributed import rank, world_size
 
 PART = 4096
 """Examples that are read at a time where all are kept."""
+
+Reader = Callable[[np.ndarray, int], Fields]
+"""Rows of a data set, and the number of the batch that they are, to what is needed of them."""
 
 
 class UnfitBatch(ValueError):
@@ -51,7 +54,7 @@ class Epochs:
         """Of each epoch."""
         return len(self.rows) // self.batch_size
 
-    def batches(self, order: Tensor, first: int) -> Iterator[tuple[Tensor, Fields]]:
+    def batches(self, order: Tensor, first: int, read: Reader) -> Iterator[tuple[Tensor, Fields]]:
         """This process's share of each batch of an epoch, from batch `first` on, on the device: which of `rows` it
         holds, int64, and what was read of them. `order` is that of the epoch, int64 `(rows,)`; a thread reads the next
         batch from the disk meanwhile."""
@@ -62,13 +65,13 @@ class Epochs:
                 yield numbers, self._kept[numbers]
             return
         with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(self._read, order, first) if first < self.steps else None
+            ahead = reader.submit(self._read, order, first, read) if first < self.steps else None
             for batch in range(first, self.steps):
                 assert ahead is not None
-                numbers, read = ahead.result()
-                numbers, read = numbers.to(self.device, non_blocking=True), read.to(self.device, non_blocking=True)
-                ahead = reader.submit(self._read, order, batch + 1) if batch + 1 < self.steps else None
-                yield numbers, read
+                numbers, fields = ahead.result()
+                numbers, fields = numbers.to(self.device, non_blocking=True), fields.to(self.device, non_blocking=True)
+                ahead = reader.submit(self._read, order, batch + 1, read) if batch + 1 < self.steps else None
+                yield numbers, fields
 
     def _mine(self, order: Tensor, batch: int) -> Tensor:
         mine = self.batch_size // world_size()
@@ -91,7 +94,7 @@ class Epochs:
         read = [self.dataset.read(part).to(self.device) for part in parts]
         return Fields(**{name: torch.cat([part[name] for part in read]) for name in one})
 
-    def _read(self, order: Tensor, batch: int) -> tuple[Tensor, Fields]:
+    def _read(self, order: Tensor, batch: int, read: Reader) -> tuple[Tensor, Fields]:
         numbers = self._mine(order, batch)
-        read = self.dataset.read(self.rows[numbers.numpy()])
-        return (numbers.pin_memory(), read.pin_memory()) if self.device.type == "cuda" else (numbers, read)
+        fields = read(self.rows[numbers.numpy()], batch)
+        return (numbers.pin_memory(), fields.pin_memory()) if self.device.type == "cuda" else (numbers, fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sslflow.data.fields import Readable
+from sslflow.data.fields import Fields, Readable
 from sslflow.features.extract import extract
 from sslflow.networks.batch_norm import batch_norms
 from sslflow.networks.encoder import Encoder, leave_out
@@ -156,6 +157,9 @@ def fit(
     gradients = Gradients(method, device, precision, accumulate)
     parameters = gradients.parameters
 
+    def read(epoch: int, rows: np.ndarray, batch: int) -> Fields:
+        return views.read(dataset, rows, generator(seed, "step", epoch * data.steps + batch, rank()))
+
     for epoch in range(state.done // data.steps, epochs):
         first = state.done - epoch * data.steps
         if not first:
@@ -163,7 +167,8 @@ def fit(
             pool = _pool(method, data, derive(seed, "pool", epoch), precision, memory_format)
             for parameter in method.start_epoch(pool):
                 state.optimizer.state.pop(parameter, None)
-        for numbers, read in data.batches(method.order(len(rows), generator(seed, "order", epoch)), first):
+        order = method.order(len(rows), generator(seed, "order", epoch))
+        for numbers, fields in data.batches(order, first, functools.partial(read, epoch)):
             step = state.done
             torch.manual_seed(derive(seed, "step", step, rank()))
             rate = lr * warmup_cosine(step, steps, warmup)
@@ -172,7 +177,7 @@ def fit(
                 group["lr"] = (slow if group.get("apart") else rate) * group.get("lr_scale", 1.0)
                 if weight_decay_end is not None and group["weight_decay"]:
                     group["weight_decay"] = cosine(weight_decay, weight_decay_end, step / steps)
-            seen = tuple(laid_out(view, memory_format) for view in views(read))
+            seen = tuple(laid_out(view, memory_format) for view in views(fields))
             state.optimizer.zero_grad()
             losses = gradients(seen, numbers, step / steps)
             if clip:

@@ -6,12 +6,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from kornia.color import lab_to_rgb, rgb_to_lab
 from torch import Tensor, nn
 
-from sslflow.data.fields import Fields
+from sslflow.data.fields import Fields, Readable
 from sslflow.data.formats import ImageFormat, VolumeFormat
 from sslflow.data.normalise import Normalise
 from sslflow.settings.params import Fraction
@@ -38,6 +39,11 @@ class Views(nn.Module, ABC):
     @abstractmethod
     def forward(self, fields: Fields) -> tuple[Tensor, ...]:
         """The views, `(n, …)` each."""
+
+    def read(self, dataset: Readable, rows: np.ndarray, numbers: torch.Generator) -> Fields:
+        """What `forward` needs of these rows. `numbers`, on the CPU, gives the random numbers that `forward` will draw
+        there: views that draw what they look at can leave the rest unread. A thread that reads ahead calls it."""
+        return dataset.read(rows)
 
     def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:
         """What of the views can be looked at, uint8 `(n, c, side, side)` each."""
@@ -110,9 +116,9 @@ class TwoViews(Views):
         return self._views(fields, self.crops, self.placing, self.colouring)
 
     def _views(self, fields: Fields, count: int, placing: Placing, colouring: Colouring) -> tuple[Tensor, ...]:
-        images = fields["images"].float() / 255
+        images = fields["images"] / 255
         places = placing.draw(count * len(images), *images.shape[2:], device=images.device)
-        return self.normalise(colouring(places.shown(images, corners=True)) * 255).chunk(count)
+        return self.normalise(colouring(places.shown(images, corners=True)).mul_(255)).chunk(count)
 
 
 class MultiCrop(TwoViews):

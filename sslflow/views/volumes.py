@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from sslflow.views.strengths import Share
 
 HALF = 2
 BLOCKS = HALF**3
+Blend = Literal["trilinear", "nearest"]
 FAINTEST = 0.1
 """Contrast of a block, as a share of the data's, that is stretched no further: an empty one would become noise."""
 
@@ -95,15 +96,15 @@ class TwoVolumeViews(Views):
 
     def _placed(self, volumes: Tensor) -> Tensor:
         place = Placing(len(volumes), self.smallest, self.flip, self.turn, volumes.device)
-        return self._lit(place.moved(self.normalise(volumes)))
+        return self._lit(self.normalise(place.moved(volumes)))
 
     def _lit(self, volumes: Tensor) -> Tensor:
         light, shape = self.light, (len(volumes), 1, 1, 1, 1)
         mean = volumes.mean(dim=(2, 3, 4), keepdim=True)
         contrast, brightness = (2 * torch.rand(2, *shape, device=volumes.device) - 1).unbind()
-        volumes = mean + (volumes - mean) * (1 + light.contrast * contrast) + light.brightness * brightness
+        volumes = torch.addcmul(mean + light.brightness * brightness, volumes - mean, 1 + light.contrast * contrast)
         noise = light.noise * torch.rand(shape, device=volumes.device)
-        return volumes + noise * torch.randn_like(volumes)
+        return torch.addcmul(volumes, noise, torch.randn_like(volumes))
 
 
 class PlacedVolumeView(Views):
@@ -123,8 +124,8 @@ class PlacedVolumeView(Views):
         volumes, tissues = fields["volumes"], fields["tissues"]
         place = Placing(len(volumes), self.smallest, self.flip, self.turn, volumes.device)
         # Numbers of classes are small enough to be exact as floats.
-        moved = place.moved(tissues[:, None].float(), mode="nearest")[:, 0]
-        return place.moved(self.normalise(volumes)), moved.to(torch.uint8)
+        moved = place.moved(tissues[:, None], mode="nearest")[:, 0]
+        return self.normalise(place.moved(volumes)), moved.to(torch.uint8)
 
     def shown(self, views: tuple[Tensor, ...]) -> list[Tensor]:
         """The volumes alone."""
@@ -179,15 +180,12 @@ class Placing:
     def __init__(self, count: int, smallest: float, flip: float, turn: float, device: torch.device) -> None:
         turns = torch.randint(len(ORIENTATIONS), (count,), device=device)
         self.turns = torch.where(torch.rand(count, device=device) < turn, turns, 0)
-        self.mirrors = torch.rand(3, count, device=device) < flip
-        self.sides, self.centres = boxes(count, smallest, device)
+        mirrors = flip > torch.rand(3, count, device=device).T
+        self.sides, self.centres = (torch.where(mirrors, -of, of) for of in boxes(count, smallest, device))
 
-    def moved(self, volumes: Tensor, mode: str = "bilinear") -> Tensor:
-        """Float volumes `(n, c, s, s, s)` in their new places."""
-        volumes = turned_by(volumes, self.turns)
-        for axis, which in enumerate(self.mirrors):
-            volumes = mirrored(volumes, which, axis)
-        return box_of(volumes, self.sides, self.centres, mode)
+    def moved(self, volumes: Tensor, mode: Blend = "trilinear") -> Tensor:
+        """Volumes `(n, c, s, s, s)` of any type in their new places, as floats."""
+        return box_of(turned_by(volumes, self.turns).float(), self.sides, self.centres, mode)
 
 
 def mirrored(volumes: Tensor, which: Tensor, axis: int) -> Tensor:
@@ -203,13 +201,20 @@ def boxes(count: int, smallest: float, device: torch.device) -> tuple[Tensor, Te
     return sides, (1 - sides) * (2 * torch.rand(count, 3, device=device) - 1)
 
 
-def box_of(volumes: Tensor, sides: Tensor, centres: Tensor, mode: str = "bilinear") -> Tensor:
-    """The boxes of float volumes `(n, c, s, s, s)` as `boxes` draws them, resized to the whole: trilinearly, or with
-    `mode` `nearest` by the nearest voxel. Voxels are areas, as with torch's `align_corners=False`."""
-    # torch counts the axes of a grid from the last one.
-    matrix = torch.cat([torch.diag_embed(sides.flip(1)), centres.flip(1)[..., None]], dim=2)
-    grid = F.affine_grid(matrix, list(volumes.shape), align_corners=False)
-    return F.grid_sample(volumes, grid, mode=mode, padding_mode="border", align_corners=False)
+def box_of(volumes: Tensor, sides: Tensor, centres: Tensor, mode: Blend = "trilinear") -> Tensor:
+    """The boxes of float volumes `(n, c, s, s, s)` as `boxes` draws them, resized to the whole; a negative side
+    mirrors. Voxels are areas, as with torch's `align_corners=False`, and borders go on outside."""
+    side = volumes.shape[-1]
+    voxels = torch.arange(side, device=volumes.device)
+    places = centres[..., None] + sides[..., None] * ((2 * voxels + 1) / side - 1)
+    places = (((places + 1) * side - 1) / 2).clamp(0, side - 1)
+    if mode == "nearest":
+        places = places.round()
+    # One axis after another: products of matrices are many times as fast as `grid_sample`, which gathers eight voxels.
+    weights = (1 - (places[..., None] - voxels).abs()).clamp_min(0).unbind(dim=1)
+    for axis, products in zip(weights, ("nax,ncxyz->ncayz", "nay,ncxyz->ncxaz", "naz,ncxyz->ncxya"), strict=True):
+        volumes = torch.einsum(products, axis, volumes)
+    return volumes
 
 
 def corners(cell: int, device: torch.device) -> Tensor:

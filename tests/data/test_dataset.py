@@ -53,6 +53,15 @@ def test_clips_are_read_with_the_groups_that_views_need(clips):
     assert read["groups"].dtype == torch.int64
 
 
+def test_of_clips_some_frames_are_read(clips):
+    made, dataset = clips
+    rows, frames = np.array([23, 1, 7, 0]), torch.tensor([[0, 3], [2, 1], [5, 5], [4, 0]])
+    read, expected = dataset.read(rows, frames), made.read(rows, frames)
+    assert list(read) == ["frames", "sound", "frame_numbers", "groups"]
+    assert all(torch.equal(read[name], expected[name]) for name in read)
+    assert torch.equal(read["frames"][1, 0], dataset.read(rows)["frames"][1, 2])
+
+
 def test_splits_and_labels(images):
     assert len(images) == 7
     assert images.rows("test").tolist() == [0, 4]

@@ -6,12 +6,14 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sslflow.data.fields import Fields
 from sslflow.data.formats import VolumeFormat
 from sslflow.views.orientations import INVERSES, ORIENTATIONS, turned, turned_back, turned_by
 from sslflow.views.volumes import (
+    Blend,
     Blocks,
     BlockViews,
     Light,
@@ -122,6 +124,20 @@ def test_a_box_becomes_the_whole() -> None:
     low = (centres - sides + 1) / 2 * 12
     wanted = (low[0, :, None] + (torch.arange(12) + 0.5) * sides[0, :, None] - 0.5).clamp(0, 11)
     torch.testing.assert_close(along, wanted, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("mode", ["trilinear", "nearest"])
+def test_boxes_are_blended_as_torch_blends_them(mode: Blend) -> None:
+    torch.manual_seed(0)
+    given, (sides, centres) = torch.rand(8, 2, 9, 9, 9), boxes(8, 0.2, torch.device("cpu"))
+    mirrors = torch.rand(8, 3) < 0.5
+    sides, centres = (torch.where(mirrors, -of, of) for of in (sides, centres))
+    # torch counts the axes of a grid from the last one.
+    matrix = torch.cat([torch.diag_embed(sides.flip(1)), centres.flip(1)[..., None]], dim=2)
+    grid = F.affine_grid(matrix, list(given.shape), align_corners=False)
+    way = {"trilinear": "bilinear"}.get(mode, mode)
+    wanted = F.grid_sample(given, grid, mode=way, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(box_of(given, sides, centres, mode), wanted, rtol=0, atol=1e-5)
 
 
 def test_boxes_lie_in_the_cube_and_are_as_large_as_asked_for() -> None:

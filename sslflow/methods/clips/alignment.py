@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sslflow.audiovisual.maps import cosine_maps
 from sslflow.audiovisual.method import PairMethod
-from sslflow.audiovisual.views import ClipViews
+from sslflow.audiovisual.views import ClipWindowViews
 from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import mlp
@@ -24,12 +24,10 @@ from sslflow.training.method import Batch, Choices, Losses
 Over = Literal["max", "softmax", "mean"]
 
 
-class AlignmentViews(ClipViews):
+class AlignmentViews(ClipWindowViews):
     """Frames, the sounds of the same windows, and the numbers of the sources that they come from, int64 `(n,)`."""
 
-    @torch.no_grad()
-    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
-        starts = self.starts(len(fields), fields.device)
+    def of_windows(self, fields: Fields, starts: Tensor) -> tuple[Tensor, ...]:
         return self.pictures(fields, starts), self.sounds(fields, starts), fields["groups"]
 
 

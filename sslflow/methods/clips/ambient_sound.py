@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from sslflow.audiovisual.method import OwnTask
 from sslflow.audiovisual.spectrogram import sound_statistics
-from sslflow.audiovisual.views import ClipViews
+from sslflow.audiovisual.views import ClipWindowViews
 from sslflow.clustering.kmeans import TooFewPointsError, assign, kmeans
 from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
@@ -17,13 +17,11 @@ from sslflow.settings.params import Count
 from sslflow.training.method import Batch, Choices, Losses, Pool, chance_level
 
 
-class AmbientViews(ClipViews):
+class AmbientViews(ClipWindowViews):
     """A frame of each clip and the `sound_statistics` of all of the clip's sound, which the frame does not see."""
 
-    @torch.no_grad()
-    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
-        frames = self.pictures(fields, self.starts(len(fields), fields.device))
-        return frames, sound_statistics(self.log_mel(fields["sound"]))
+    def of_windows(self, fields: Fields, starts: Tensor) -> tuple[Tensor, ...]:
+        return self.pictures(fields, starts), sound_statistics(self.log_mel(fields["sound"]))
 
 
 class AmbientSound(OwnTask):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from sslflow.audiovisual.maps import without_each_cell
 from sslflow.audiovisual.method import PairMethod
-from sslflow.audiovisual.views import ClipViews, partners
+from sslflow.audiovisual.views import ClipWindowViews, partners
 from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.heads import mlp
@@ -21,7 +21,7 @@ OTHERS = 8
 """Wrong pairs that each frame and each sound is in. Nearly all of a step's time goes into encoding them once."""
 
 
-class CorrespondenceViews(ClipViews):
+class CorrespondenceViews(ClipWindowViews):
     """Frames, the sounds of the same windows, and for each clip the numbers, within the process's part of the batch, of
     those whose sounds it is also shown with, int64 `(n, OTHERS)`; −1 where a clip is left out.
 
@@ -32,9 +32,7 @@ class CorrespondenceViews(ClipViews):
 
     numbers_batch = (2,)
 
-    @torch.no_grad()
-    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
-        starts = self.starts(len(fields), fields.device)
+    def of_windows(self, fields: Fields, starts: Tensor) -> tuple[Tensor, ...]:
         return self.pictures(fields, starts), self.sounds(fields, starts), partners(fields["groups"], OTHERS)
 
 

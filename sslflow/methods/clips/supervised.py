@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from sslflow.audiovisual.method import ClipMethod
-from sslflow.audiovisual.views import ClipViews
+from sslflow.audiovisual.views import ClipWindowViews
 from sslflow.data.fields import Fields
 from sslflow.networks.encoder import Encoder
 from sslflow.training.supervised import LearnsLabels
 
 
-class SupervisedViews(ClipViews):
+class SupervisedViews(ClipWindowViews):
     """Frames, and the sounds of the same windows."""
 
-    @torch.no_grad()
-    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
-        starts = self.starts(len(fields), fields.device)
+    def of_windows(self, fields: Fields, starts: Tensor) -> tuple[Tensor, ...]:
         return self.pictures(fields, starts), self.sounds(fields, starts)
 
 

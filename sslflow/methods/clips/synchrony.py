@@ -53,17 +53,19 @@ class SynchronyViews(StackViews):
                 " set the gap or the window smaller, or clips.seconds larger"
             )
 
-    @torch.no_grad()
-    def forward(self, fields: Fields) -> tuple[Tensor, ...]:
-        both = self.two_starts(len(fields), fields.device).unbind(dim=1)
+    def of_windows(self, fields: Fields, starts: Tensor) -> tuple[Tensor, ...]:
+        both = starts.unbind(dim=1)
         pictures = torch.stack([self.pictures(fields, starts) for starts in both], dim=1)
         return pictures, torch.stack([self.sounds(fields, starts) for starts in both], dim=1), fields["groups"]
 
-    def two_starts(self, count: int, device: torch.device | None = None) -> Tensor:
+    def drawn(self, count: int, numbers: torch.Generator | None = None) -> Tensor:
+        return self.two_starts(count, numbers)
+
+    def two_starts(self, count: int, numbers: torch.Generator | None = None) -> Tensor:
         """When two windows of each clip begin, all pairs that are far enough apart as likely, `(count, 2)` seconds."""
-        drawn = (torch.rand(count, 2, device=device) * (self.span - self.gap)).sort(dim=1).values
+        drawn = (torch.rand(count, 2, generator=numbers) * (self.span - self.gap)).sort(dim=1).values
         drawn[:, 1] += self.gap
-        swapped = torch.rand(count, 1, device=device) < 0.5
+        swapped = torch.rand(count, 1, generator=numbers) < 0.5
         return torch.where(swapped, drawn.flip(1), drawn)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
 from sslflow.audiovisual.method import ClipMethod, OwnTask, PairMethod, find, names
-from sslflow.audiovisual.views import ClipViews, Sound, chosen_frames, cut_sounds, partners
+from sslflow.audiovisual.views import ClipViews, ClipWindowViews, Sound, chosen_frames, cut_sounds, partners
 from sslflow.data.fields import Fields
 from sslflow.methods.clips.alignment import (
     Alignment,
@@ -28,10 +28,14 @@ from sslflow.methods.clips.temporal_order import RIGHT, WRONG, OrderViews, Tempo
 from sslflow.networks.encoder import Encoder
 from sslflow.networks.symmetric import both_ways
 from sslflow.runtime.distributed import average_gradients, gather
+from sslflow.training.fit import fit
 from sslflow.training.method import Batch, Pool
 from sslflow.views.strengths import Crop
 from tests.av_fixtures import FPS, RATE, SECONDS, MemoryClips
 from tests.cases import clip_case
+
+FRAMES = {"alignment": 1, "ambient_sound": 1, "correspondence": 1, "supervised": 1}
+"""Of each clip so many are read; for other methods all."""
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +65,41 @@ def test_views_in_evaluation_change_nothing(name, clips):
     known = views.normalise(raw["frames"].flatten(0, 1)).flatten(1)
     for frame in frames.flatten(0, -4).flatten(1):  # each is one of the clips'
         assert float((frame - known).abs().amax(dim=1).amin()) < 1e-5
+
+
+@pytest.mark.parametrize("name", names())
+def test_views_of_the_frames_that_are_read_for_them_are_those_of_whole_clips(name, clips):
+    _, views = make(name, clips)
+    rows = clips.pretraining_rows[:12]
+    read = views.read(clips, rows, torch.Generator().manual_seed(3))
+    assert ("frame_numbers" in read) == (read["frames"].shape[1] < clips.format.frames) == (name in FRAMES)
+    assert read["frames"].shape[1] == FRAMES.get(name, clips.format.frames)
+    found = []
+    for fields in (read, clips.read(rows)):
+        torch.manual_seed(3)
+        found.append(views(fields))
+    assert all(torch.equal(part, whole) for part, whole in zip(*found, strict=True))
+
+
+def test_the_loop_draws_windows_when_it_reads_as_views_do_later(clips, monkeypatch):
+    def losses() -> list[float]:
+        method, views = make("alignment", clips)
+        steps = fit(method, views, clips, torch.device("cpu"), 5, epochs=2, batch_size=12, lr=1e-3)
+        return [float(step.losses["loss"]) for step in steps]
+
+    some = losses()
+    monkeypatch.delattr(ClipWindowViews, "read")
+    assert losses() == some
+    assert len(some) == 2 * (len(clips.pretraining_rows) // 12) >= 2
+
+
+def test_a_frame_that_was_not_read_is_an_error(clips):
+    read = clips.read(clips.pretraining_rows[:3], torch.tensor([[0, 4], [1, 4], [2, 4]]))
+    shown = chosen_frames(read, clips.format, torch.tensor([[0, 4], [1, 4], [4, 2]]) / FPS)
+    assert torch.equal(shown[:2], read["frames"][:2])
+    assert torch.equal(shown[2], read["frames"][2].flip(0))
+    with pytest.raises(IndexError):
+        chosen_frames(read, clips.format, torch.tensor([0, 2, 2]) / FPS)
 
 
 @pytest.mark.parametrize("name", [name for name in names() if issubclass(find(name), PairMethod)])
