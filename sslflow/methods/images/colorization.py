@@ -141,7 +141,7 @@ def shared_out(colours: Tensor, bins: Tensor) -> tuple[Tensor, Tensor]:
 
 def frequencies(nearest: Tensor, shares: Tensor, bins: int) -> Tensor:
     """How much of all colours is in each bin, `(bins,)`, sum 1."""
-    total = torch.zeros(bins, device=shares.device)
+    total = shares.new_zeros(bins)
     return total.index_add_(0, nearest.flatten(), shares.flatten()) * (SHARED / shares.numel())
 
 
