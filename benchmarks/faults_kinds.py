@@ -105,7 +105,7 @@ def shard_harmed(trial: Trial) -> None:
         if how == "bit, time kept":
             os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
     code, said = trial.run(STAGE)
-    trial.clear(code, said, "damaged", "No such file", "there is no")
+    trial.clear(code, said, "damaged", "missing")
     if (trial.folder / "artifacts/encoders").exists():
         raise Lost("an encoder was made of it")
     shard.unlink(missing_ok=True)  # what the line says

@@ -28,8 +28,10 @@ def services(trial: Trial) -> Iterator[dict[str, subprocess.Popen[str] | Stage]]
     own = {"PREFECT_API_URL": address, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
     prefect = [sys.executable, "-m", "prefect"]
     (trial.folder / "work/prefect").mkdir(parents=True, exist_ok=True)
-    server = trial.start([*prefect, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"], **own)
-    found = {"server": server}
+    # Into files: without their server they say more than a pipe holds that nobody reads.
+    said = {name: trial.folder / f"work/{name}.txt" for name in ("server", "worker")}
+    words = ["server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    found = {"server": trial.start([*prefect, *words], said["server"], **own)}
     try:
         while missing(address):
             time.sleep(0.5)
@@ -38,16 +40,17 @@ def services(trial: Trial) -> Iterator[dict[str, subprocess.Popen[str] | Stage]]
             ["--no-prompt", "deploy", "--name", "local"],
             ["deployment", "run", "sslflow/local", "--param", f"targets={json.dumps([TARGET])}"],
         ):  # fmt: skip
-            code, said = trial.run([*prefect, *words], **own)
+            code, answer = trial.run([*prefect, *words], **own)
             if code:
-                raise Lost(f"prefect {words[0]}: {said[-300:]}")
-        found["worker"] = trial.start([*prefect, "worker", "start", "--pool", "local"], **own)
+                raise Lost(f"prefect {words[0]}: {answer[-300:]}")
+        found["worker"] = trial.start([*prefect, "worker", "start", "--pool", "local"], said["worker"], **own)
         yield found
     finally:
         for name, process in found.items():
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            trial.heard[name], _ = process.communicate()
+            process.communicate()
+            trial.heard[name] = said[name].read_text()
 
 
 def _service_killed(trial: Trial, which: str) -> None:

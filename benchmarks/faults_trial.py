@@ -49,8 +49,10 @@ class Trial:
         shutil.rmtree(self.folder, ignore_errors=True)
         shutil.copytree(WORK / of, self.folder, symlinks=True)
 
-    def start(self, command: Sequence[str], **environment: str) -> subprocess.Popen[str] | Stage:
-        """A command in the copy, in a session of its own."""
+    def start(
+        self, command: Sequence[str], into: Path | None = None, **environment: str
+    ) -> subprocess.Popen[str] | Stage:
+        """A command in the copy, in a session of its own; what it says goes `into` a file, or is there to be read."""
         if command == STAGE:
             return Stage(self.folder)
         own = {
@@ -61,10 +63,11 @@ class Trial:
             "PREFECT_HOME": str(self.folder / "work/prefect"),
             "DVC_NO_ANALYTICS": "1",
         }
-        return subprocess.Popen(
-            command, cwd=self.folder, env={**os.environ, **own, **environment}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-        )  # fmt: skip
+        with into.open("w") if into else contextlib.nullcontext(subprocess.PIPE) as out:
+            return subprocess.Popen(
+                command, cwd=self.folder, env={**os.environ, **own, **environment}, stdin=subprocess.DEVNULL,
+                stdout=out, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+            )  # fmt: skip
 
     def run(self, command: Sequence[str], **environment: str) -> tuple[int, str]:
         """A command to its end: exit code and output. Raises `Lost` for a traceback, or where it doesn't end."""
