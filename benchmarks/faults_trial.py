@@ -71,7 +71,7 @@ class Trial:
 
     def run(self, command: Sequence[str], **environment: str) -> tuple[int, str]:
         """A command to its end: exit code and output. Raises `Lost` for a traceback, or where it doesn't end."""
-        process = self.start(command, **environment)
+        process = self.start(command, None, **environment)
         try:
             said, _ = process.communicate(timeout=LONGEST)
         except subprocess.TimeoutExpired:
