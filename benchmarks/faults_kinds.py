@@ -154,7 +154,7 @@ def clock_jumps(trial: Trial) -> None:
         "LD_PRELOAD": trial.faketime, "FAKETIME_TIMESTAMP_FILE": str(control), "FAKETIME_NO_CACHE": "1",
         "DONT_FAKE_MONOTONIC": "1", "FAKETIME_DONT_RESET": "1",
     }  # fmt: skip
-    process = trial.start(RUNNER, **fake)
+    process = trial.start(RUNNER, None, **fake)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(trial.random.uniform(1, took("runner")))
     control.write_text(jump[1])
