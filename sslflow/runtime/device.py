@@ -56,7 +56,9 @@ def usable(device: str) -> str:
         chosen = torch.device("cpu" if device == "auto" else device)
     except RuntimeError:
         chosen = None
-    if chosen is None or chosen.type not in ("cpu", "cuda", "mps") or (chosen.type == "cpu" and chosen.index):
+    if chosen is not None and chosen.type == "mps":
+        return f"{device!r}, but Apple's GPUs have no float64, in which sums are taken here: set it to auto or cpu"
+    if chosen is None or chosen.type not in ("cpu", "cuda") or (chosen.type == "cpu" and chosen.index):
         return f"there is no device {device!r}{closest(device, ('auto', 'cpu', 'cuda', 'cuda:0'))}"
     if chosen.type == "cuda" and not torch.cuda.is_available():
         return f"{device!r}, but torch finds no usable GPU here: set it to auto or cpu"
