@@ -95,7 +95,8 @@ def remarks(
             []
             if has_labels
             else [
-                "Look at the curves, the neighbours and the clusters below. For numbers, name a labelled set as "
+                "Look at the curves, the neighbours and the clusters below. For numbers, label some images, which "
+                "`sslflow select` proposes, and name their table in data.labels; or name a labelled set as "
                 "data.probe_source in params.yaml."
             ]
         )
