@@ -241,7 +241,8 @@ def check(file: Path, method: str | None, build: bool) -> None:
         from sslflow.commands.build import refuse
 
         refuse(file)
-    print(f"{file} is in order: {len(settings.stage_names())} stages; methods: {known}")
+    asked = ", ".join(settings.to_run(file)) or "no method"
+    print(f"{file} is in order; to run: {asked}; methods with settings: {known}")
 
 
 def begin(asked: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from itertools import product
 from pathlib import Path
@@ -115,8 +115,32 @@ def check(file: Path = FILE) -> dict[str, list[str]]:
     problems += _sections(content, schemas)
     problems += values.problems(content, asked)
     if problems:
-        raise ParamsError(list(dict.fromkeys(problems)), file)
+        raise ParamsError(_shared_once(dict.fromkeys(problems)), file)
     return {data_kind(content) if kind == "data" else kind: found for kind, found in blocks.items()}
+
+
+def _shared_once(problems: Iterable[str]) -> list[str]:
+    """The problems, where a shared setting that several sections miss is one, at the end: mistype `train.epochs`, and
+    each method lacks it."""
+    told: list[str] = []
+    missing: dict[tuple[str, str], list[str]] = {}
+    for problem in problems:
+        place, also, shared = problem.partition(": missing, and not in ")
+        section, _, key = place.rpartition(".")
+        if also:
+            missing.setdefault((key, shared.removesuffix(" either")), []).append(section)
+        else:
+            told.append(problem)
+    for (key, shared), (first, *more) in missing.items():
+        others = f", nor in {len(more)} sections more" if more else ""
+        told.append(f"{first}.{key}: missing, and not in {shared} either{others}")
+    return told
+
+
+def to_run(file: Path) -> list[str]:
+    """The methods that a checked file asks for, of all kinds."""
+    content = load(file)
+    return [name for kind in BLOCKS for name in _asked(content, kind)]
 
 
 def _asked(content: Mapping[str, Any], kind: str) -> list[str]:

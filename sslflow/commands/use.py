@@ -85,6 +85,8 @@ def look_for(asked: argparse.Namespace) -> None:
         found = search_by_text(wanted, folder, open_matcher(asked.model), device, tell, top=asked.top)
     else:
         wanted, folder = asked.images, asked.folder or Path(facts_of(asked.table)["folder"])
+        if missing := [one for one in wanted if not one.exists()]:  # said before the encoder is opened
+            raise ValueError(f"{missing[0]}: there is no such file")
         found = search(wanted, asked.table, encoder_of(asked.table, asked.encoder), device, asked.top)
     for one, hits in zip(wanted, found, strict=True):
         if len(wanted) > 1:

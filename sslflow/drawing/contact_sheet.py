@@ -11,6 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 GAP = 2
 MARGIN = 6
+LETTERS = 12
+"""Height of the words, in pixels, at the least."""
+SHRUNK = 80
+"""The words' height is at the least such a part of the images' width: a wide sheet is shown smaller than it is."""
 INK, PAPER = (40, 40, 40), (255, 255, 255)
 
 
@@ -39,7 +43,7 @@ def contact_sheet(
 
     height, width = pixels.shape[1:3]
     rows = max(-(-len(pixels) // columns), len(row_labels))
-    font: Any = ImageFont.load_default(size=12)
+    font: Any = ImageFont.load_default(size=max(LETTERS, columns * (width + GAP) // SHRUNK))
     line = sum(font.getmetrics()) + 4
     left = MARGIN + max((int(font.getlength(label)) + MARGIN for label in row_labels), default=0)
     title_height = line if title else 0

@@ -69,14 +69,25 @@ def over_classes(right: np.ndarray, actual: np.ndarray, groups: np.ndarray, clas
     least as wide as Wilson's for as many independent answers as the weights leave. Raises as `class_weights`."""
     weights = class_weights(actual, classes)
     found = crossed(linear_terms(np.asarray(right, dtype=np.float64), weights), groups)
-    low, high = wilson(min(max(found.mean, 0.0), 1.0), round(weights.sum() ** 2 / (weights**2).sum()))
+    low, high = wilson(min(max(found.mean, 0.0), 1.0), _independent(weights))
     return Interval(found.mean, max(0.0, min(found.low, low)), min(1.0, max(found.high, high)))
 
 
 def gap_over_classes(values: np.ndarray, actual: np.ndarray, groups: np.ndarray, classes: list[int]) -> Interval:
-    """The same of differences between right answers, in pairs, `(…, n)`."""
+    """The same of differences between right answers, in pairs, `(…, n)`; where those of the classes are all the same,
+    it is as wide as Wilson's for as many answers as the weights leave, all of them right."""
     weights = class_weights(actual, classes)
-    return crossed(linear_terms(np.asarray(values, dtype=np.float64), weights), groups)
+    values = np.asarray(values, dtype=np.float64)
+    found = crossed(linear_terms(values, weights), groups)
+    if np.ptp(values[..., weights > 0]):
+        return found
+    half = 1 - wilson(1.0, _independent(weights))[0]
+    return Interval(found.mean, found.mean - half, found.mean + half)
+
+
+def _independent(weights: np.ndarray) -> int:
+    """As many independent answers are as sure as those with these weights."""
+    return round(weights.sum() ** 2 / (weights**2).sum())
 
 
 def spread_terms(right: np.ndarray, actual: np.ndarray, classes: list[int]) -> np.ndarray:

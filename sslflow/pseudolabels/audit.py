@@ -224,6 +224,7 @@ def _trust(dataset: Dataset, runs: Sequence[PseudoLabels], seed: int, asked: Aud
         "accuracy_low": told.low,
         "accuracy_high": told.high,
         "surest_half": float(right.ravel()[surest].mean()),
+        "largest_class": float((labels[test] == np.bincount(labels[train]).argmax()).mean()),
         "calibration_error": calibration_error(bins),
         "told_apart": told_apart(sure, right.ravel()),
     }

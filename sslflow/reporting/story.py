@@ -53,10 +53,11 @@ def headline(
     summary = board[best][metric]
     first = f"{best}: {measured} is right on {_percent(summary)} of the test {unit}"
     starts = [name for name in order(board) if name.startswith(START) and metric in board[name]]
-    controls = starts or [name for name in ("random", *RAW) if metric in board.get(name, {})]
+    controls = _to_beat(board, starts, [name for name in ("random", *RAW) if metric in board.get(name, {})], metric)
     gaps = []
     for control in controls:
-        told = f"{control.removeprefix(START)}, frozen as it came" if starts else row_title(board, control)
+        known = control in starts
+        told = f"{control.removeprefix(START)}, frozen as it came" if known else row_title(board, control)
         between = answers.gap(best, control, metric) if answers else None
         gaps.append(_gap(summary, board[control][metric], told, between))
     said = first + (f", {' and '.join(gaps)}." if gaps else ".")
@@ -66,6 +67,17 @@ def headline(
             return f"{said} Nothing trained here is surely better than {name}, which needs no training: take that."
         said += f" Nothing that was trained here is better than {name}: take that."
     return said
+
+
+def _to_beat(board: Board, starts: Sequence[str], plain: Sequence[str], metric: str) -> list[str]:
+    """The controls that the headline names: those that know nothing, `plain`, or weights that exist, with the highest
+    plain one where it is above these: to be above weights that don't suit the data is little."""
+    if not starts:
+        return list(plain)
+    highest = max(plain, key=lambda name: board[name][metric]["mean"], default=None)
+    if highest and board[highest][metric]["mean"] > max(board[name][metric]["mean"] for name in starts):
+        return [*starts, highest]
+    return list(starts)
 
 
 def remarks(
@@ -83,7 +95,8 @@ def remarks(
             []
             if has_labels
             else [
-                "Look at the curves, the neighbours and the clusters below. For numbers, name a labelled set as "
+                "Look at the curves, the neighbours and the clusters below. For numbers, label some images, which "
+                "`sslflow select` proposes, and name their table in data.labels; or name a labelled set as "
                 "data.probe_source in params.yaml."
             ]
         )
@@ -96,7 +109,8 @@ def remarks(
         if control and board[name]["linear"]["mean"] <= control["mean"]:
             sentences.append(
                 f"Beware: {name} does not beat random weights ({_percent(board[name]['linear'])} against "
-                f"{_percent(control)}): nothing that a linear classifier can use was seen to be learnt."
+                f"{_percent(control)}): a linear classifier finds no more in its features than in those of a "
+                "network that has learnt nothing."
             )
     return sentences
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -248,8 +249,19 @@ def test_the_check_says_what_there_is(capsys: pytest.CaptureFixture[str], monkey
     beside = CAPTIONED | {"depth"}
     alone = [name for name in images.names("images") if not beside.intersection(ingredients(images.find(name)))]
     known = f"{len(adaptation.names())} for adaptation, {len(clips.names())} for clips, {len(alone)} for images"
-    assert f"is in order: {len(check.stage_names())} stages; methods: " in out
-    assert sorted(known.split(", ")) == sorted(out.partition("methods: ")[2].strip().split(", "))
+    asked = ", ".join(check.to_run(tiny.ROOT / "recipes" / "full.yaml"))
+    assert "simclr" in asked
+    assert f"is in order; to run: {asked}; methods with settings: " in out
+    assert sorted(known.split(", ")) == sorted(out.partition("settings: ")[2].strip().split(", "))
+
+
+def test_a_mistyped_setting_that_methods_share_is_not_a_problem_for_each_of_them(tmp_path: Path) -> None:
+    found = problems(tmp_path, ("\n  epochs: 12\n", "\n  epoch: 12\n"))
+    assert found[0] == "train.epoch: no method has this setting, did you mean 'epochs'?"
+    (missing,) = found[1:]
+    assert re.fullmatch(
+        r"methods\.\w+\.train\.epochs: missing, and not in train either, nor in \d+ sections more", missing
+    )
 
 
 def test_the_check_loads_no_package_that_takes_long_and_that_no_signature_needs() -> None:

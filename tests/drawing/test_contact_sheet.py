@@ -30,6 +30,16 @@ def test_grey_tensors_are_enlarged_and_words_make_room():
     assert (pixels[:, : worded.width - plain.width] < 255).any()
 
 
+def test_words_are_larger_on_a_wide_sheet_which_is_shown_smaller():
+    images = np.full((16, 3, 100, 100), 255, np.uint8)
+    heights = []
+    for columns in (4, 16):
+        sheet = np.asarray(contact_sheet(images[:columns], columns=columns, row_labels=["H"]))
+        inked = np.flatnonzero((sheet < 128).any(axis=(1, 2)))
+        heights.append(inked[-1] - inked[0] + 1)
+    assert heights[1] > 1.5 * heights[0]
+
+
 def test_a_sheet_of_nothing_but_words_is_a_picture():
     sheet = contact_sheet(
         np.zeros((0, 1, 8, 8), np.uint8), columns=2, row_labels=["empty"], title="a title wider than images"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sslflow.evaluation.intervals import crossed
+from sslflow.evaluation.intervals import crossed, wilson
 from sslflow.evaluation.shots import (
     class_weights,
     gap_over_classes,
@@ -98,3 +98,15 @@ def test_the_spread_is_that_of_the_classes_and_its_interval_that_of_drawing_imag
 def test_linear_terms_keep_the_mean_of_each_seed():
     values, weights = np.array([[1.0, 0, 1, 1], [0, 0, 1, 0]]), np.array([2.0, 2, 0, 0])
     assert linear_terms(values, weights).mean(axis=1).tolist() == [0.5, 0.0]
+
+
+def test_a_gap_that_no_image_of_a_small_class_shows_is_as_unsure_as_these_images_are_few():
+    actual = np.array([0] * 244 + [1, 1, 2])
+    values = np.zeros((1, len(actual)))
+    values[0, :20] = 1.0  # the large class differs, which says nothing of the small ones
+    groups = np.arange(len(actual))
+    found = gap_over_classes(values, actual, groups, [1, 2])
+    assert (found.mean, found.sure) == (0.0, False)
+    assert found.high == pytest.approx(1 - wilson(1.0, 3)[0])
+    assert found.low == -found.high
+    assert gap_over_classes(values, actual, groups, [0]).high < 0.2

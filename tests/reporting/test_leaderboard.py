@@ -238,6 +238,20 @@ def test_shares_are_those_that_the_metrics_name_the_main_one_first(two_runs):
 IMAGES = 400
 
 
+@pytest.mark.parametrize(
+    ("random", "pixels", "words"),
+    [
+        (0.737, 0.730, "5.0 points above lite0, frozen as it came and 2.0 points above random weights."),
+        (0.700, 0.770, "5.0 points above lite0, frozen as it came and 1.3 points below raw pixels."),
+        (0.600, 0.700, "5.0 points above lite0, frozen as it came."),
+    ],
+)
+def test_weights_that_exist_are_not_all_there_is_to_beat_where_less_is_better(random, pixels, words):
+    means = {"rotation": 0.757, "start lite0": 0.707, "random": random, "pixels": pixels}
+    board = {name: {"linear": {"mean": mean, "std": 0.0, "n": 1.0}} for name, mean in means.items()}
+    assert headline(board, ["rotation"], True).endswith(f"test images, {words}")
+
+
 @pytest.fixture
 def answered(tmp_path, monkeypatch):
     """Two seeds: simclr is right on 60 % of the test images, rotation on one more in a hundred, random weights on 40 %

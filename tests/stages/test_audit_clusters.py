@@ -72,6 +72,8 @@ def test_classes_that_lie_apart_are_found_again_and_right(here: Path) -> None:
     settings(run={"methods": ["simclr"], "seeds": [0, 1]})
     metrics = look(0, 1)
     assert metrics["accuracy"] == metrics["agreed_over_rounds"] == metrics["agreed_over_seeds"] == 1
+    of_test, of_train = labels[COUNTS["train"] :], labels[: COUNTS["train"]]
+    assert metrics["largest_class"] == np.mean(of_test == np.bincount(of_train).argmax())
     assert metrics["nmi_over_seeds"] == pytest.approx(1)
     assert metrics["few_low"] < metrics["few_accuracy"] == 1
     assert metrics["suggested"] == 6

@@ -37,6 +37,8 @@ def test_from_a_folder_to_neighbours_and_to_a_file_for_others(
     lines = out.splitlines()
     assert [lines[row] for row in (0, 3, 6)] == [f"{asked[0]}:", f"{asked[1]}:", "wrote found.png"]
     assert (lines[1], lines[4]) == (" 1.000  a/04.png", " 1.000  b/deep/20.png")
+    mistyped = folder / "a" / "040.png"
+    assert call(capsys, monkeypatch, "search", mistyped) == (1, "", f"{mistyped}: there is no such file\n")
     code, out, _ = call(capsys, monkeypatch, "export", file.name, "--to", "safetensors", "-o", "mine.safetensors")
     assert code == 0
     assert out.startswith("mine.safetensors: safetensors, ")

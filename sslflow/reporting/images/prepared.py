@@ -47,10 +47,9 @@ def section(dataset: Dataset, params: Mapping[str, Any]) -> dict[str, Any]:
     reasons, examples = origin.quarantined(dataset.folder)
     file = paths.metrics("prepare")
     facts = read_json(file) if file.exists() else {}
-    told = {
-        "duplicates": "exact duplicates",
-        "label_conflicts": f"{dataset.format.unit} whose exact double has another label",
-    }
+    told = {"duplicates": "exact duplicates"}
+    if dataset.classes:
+        told["label_conflicts"] = f"{dataset.format.unit} whose exact double has another label"
     told |= {"passed_over": "hidden files and files made by a system passed over"} if facts.get("passed_over") else {}
     told |= {"thinned": "labelled images left out by data.imbalance"} if facts.get("thinned") else {}
     counts = np.bincount(dataset.labels[dataset.labels >= 0], minlength=len(dataset.classes)).tolist()

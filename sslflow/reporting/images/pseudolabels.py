@@ -63,8 +63,9 @@ def sentences(method: str, metrics: Mapping[str, float], unit: str = "images") -
         low, high = metrics["accuracy_low"], metrics["accuracy_high"]
         said.append(
             f"{_percent(metrics['accuracy'])} ({100 * low:.0f} to {_percent(high)}) of the pseudo-labels of {method} "
-            f"are right, on {metrics['tested']:,.0f} test {unit}, when training labels name the clusters; of the "
-            f"surest half {_percent(metrics['surest_half'])}. A right one is surer than a wrong one in "
+            f"are right, on {metrics['tested']:,.0f} test {unit}, when training labels name the clusters; "
+            f"that of the largest class, for all of them, is right on {_percent(metrics['largest_class'])}. Of the "
+            f"surest half {_percent(metrics['surest_half'])} are right. A right one is surer than a wrong one in "
             f"{_percent(metrics['told_apart'])} of pairs (chance: 50 %); confidence and share that is right differ by "
             f"{100 * metrics['calibration_error']:.0f} points on average."
         )
