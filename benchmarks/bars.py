@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks import adaptation as pairs
+from benchmarks import adaptation_runs as pairs
 from benchmarks.kept import make
 from benchmarks.tables import show
 from sslflow.adaptation.has_unknown import look_for_unknown

@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.kept import code_of, commit, make, note, other_code
 from benchmarks.lightly_methods import Pictures, Theirs, transform_of
-from benchmarks.methods import ENCODERS
+from benchmarks.methods_runs import ENCODERS
 from benchmarks.tables import show
 from sslflow.data.dataset import Dataset
 from sslflow.evaluation.knn import knn_predict

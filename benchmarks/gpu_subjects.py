@@ -20,7 +20,7 @@ from benchmarks.gpu_data import (
     volumes_in_memory,
 )
 from benchmarks.gpu_report import SEED
-from benchmarks.methods import ENCODERS, ONLY_VIT
+from benchmarks.methods_runs import ENCODERS, ONLY_VIT
 from sslflow.audiovisual import method as clip_methods
 from sslflow.audiovisual.ingredients import of_clips
 from sslflow.data.dataset import Dataset

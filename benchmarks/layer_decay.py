@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks import methods
+from benchmarks import methods_runs
 from benchmarks.kept import code_of
 from benchmarks.tables import show
 from sslflow import paths
@@ -41,12 +41,12 @@ ROWS = {"lite0": "package:efficientnet-lite0, at 64 pixels", "simclr": "simclr, 
 
 def accuracy(row: str, decay: float, seed: int) -> float:
     """Of the held-out images right, after fine-tuning on a tenth of the labels."""
-    job = methods.Job(DATA, "resnet", "simclr", seed, IMAGES)
-    methods.make_folder(job)
+    job = methods_runs.Job(DATA, "resnet", "simclr", seed, IMAGES)
+    methods_runs.make_folder(job)
     file = job.folder / "layer_decay" / f"{row}-{decay:g}-{seed}.json"
-    settings = {**lookup(load(methods.ROOT / "recipes/full.yaml"), "finetune"), "fractions": (0.1,), "each": ()}
-    if row == "simclr" and not (methods.measured(job) and (job.folder / paths.encoder(row, seed)).exists()):
-        methods.run(job)
+    settings = {**lookup(load(methods_runs.ROOT / "recipes/full.yaml"), "finetune"), "fractions": (0.1,), "each": ()}
+    if row == "simclr" and not (methods_runs.measured(job) and (job.folder / paths.encoder(row, seed)).exists()):
+        methods_runs.run(job)
     made = key(job.folder, row, seed, settings)
     if file.exists() and (found := read_json(file))["key"] == made:
         return found["accuracy"]

@@ -26,7 +26,7 @@ import torch
 from ruamel.yaml import YAML
 
 from benchmarks.kept import code_of, commit, note, other_code
-from benchmarks.methods import SEEDS, SETS, TEACHER, Job, make_folder
+from benchmarks.methods_runs import SEEDS, SETS, TEACHER, Job, make_folder
 from benchmarks.tables import show
 from sslflow import paths
 from sslflow.data.dataset import Dataset

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sslflow.clustering.points import CHUNK, Metric, Points, no_centre, not_finite, prepared, require_finite
 from sslflow.runtime.distributed import all_reduce_sum
+from sslflow.runtime.parts import parts
 from sslflow.runtime.rng import generator
 from sslflow.settings.params import Count, NonNegative
 
@@ -59,6 +60,7 @@ class Clustering:
 def kmeans(
     features: Tensor,
     seed: int,
+    device: torch.device | None = None,
     *,
     clusters: Count,
     metric: Metric = "cosine",
@@ -68,14 +70,15 @@ def kmeans(
     minibatch_above: Count = 200_000,
     batch_size: Count = 8192,
 ) -> Clustering:
-    """Cluster the rows of `features`, float `(n, dim)`; with several processes each passes its part of the rows.
+    """Cluster the rows of `features`, float `(n, dim)`, on the CPU or on the `device` that computes, theirs unless
+    given; with several processes each passes its part of the rows.
 
     The best of `restarts` by inertia. Each takes at most `iterations` steps and ends earlier when the centroids'
     squared movement, summed, is at most `tolerance` times the mean squared distance to them. Above `minibatch_above`
     rows, each step but the last ones sees `batch_size` random rows. Raises `ValueError` where a feature is not finite
     and `TooFewPointsError` where distinct points are fewer than clusters.
     """
-    points = Points(features, metric)
+    points = Points(features, metric, device=device)
     if points.total <= minibatch_above:
         points.hold()
     best = None
@@ -96,12 +99,12 @@ def kmeans(
 @torch.no_grad()
 def assign(features: Tensor, centroids: Tensor, metric: Metric = "cosine") -> tuple[Tensor, Tensor, Tensor]:
     """Nearest centroid of each row, int64 `(n,)`, the distance to it (Euclidean, or 1 − cosine) and the margin, float32
-    `(n,)`: how much further the second nearest is, 0 for a single centroid. Raises `ValueError` where a feature is not
-    finite."""
+    `(n,)`: how much further the second nearest is, 0 for a single centroid; on the centroids' device. Features may lie
+    on the CPU. Raises `ValueError` where one is not finite."""
     require_finite(not_finite(features))
     centre = no_centre(centroids) if metric == "cosine" else centroids.mean(dim=0)
     found = []
-    for chunk in features.split(CHUNK):
+    for chunk in parts(features, centroids.device, CHUNK):
         table = _distances(prepared(chunk, metric, centre), centroids - centre, metric)
         distances, nearest = table.topk(min(2, len(centroids)), dim=1, largest=False)
         if metric == "euclidean":
@@ -150,24 +153,25 @@ def _lloyd(points: Points, centroids: Tensor, iterations: int, tolerance: float)
         step += 1
         sums, counts = members.sums(centroids)
         moved = _means(sums, counts, centroids, points.metric)
-        empty = (counts == 0).nonzero()[:, 0].tolist()
-        if empty:
-            reseeded += _reseed(points, centroids, moved, empty)
-        shift = float((moved - centroids).square().sum())
-        inertia = _about(points, centroids, sums, counts)
+        shift, inertia = (moved - centroids).square().sum(), _about(points, centroids, sums, counts)
+        # Read at once: a GPU is waited for once an iteration.
+        shift, inertia, lost = torch.stack([shift.double(), inertia, (counts == 0).sum().double()]).tolist()
+        if lost:
+            reseeded += _reseed(points, centroids, moved, (counts == 0).nonzero()[:, 0].tolist())
         centroids = moved
-        if not empty and shift <= tolerance * inertia / points.total:
+        if not lost and shift <= tolerance * inertia / points.total:
             break
     return centroids, members.inertia(centroids), step, reseeded
 
 
-def _about(points: Points, centroids: Tensor, sums: Tensor, counts: Tensor) -> float:
-    """The inertia from the sums of each centroid's points, which costs nothing; rounded as squared lengths are."""
+def _about(points: Points, centroids: Tensor, sums: Tensor, counts: Tensor) -> Tensor:
+    """The inertia, float64, from the sums of each centroid's points, which costs nothing; rounded as squared lengths
+    are."""
     wide = centroids.double()
     products = (sums * wide).sum()
     if points.metric == "cosine":
-        return float(points.total - products)
-    return float(points.squared_length - 2 * products + (counts * wide.square().sum(dim=1)).sum())
+        return points.total - products
+    return points.squared_length - 2 * products + (counts * wide.square().sum(dim=1)).sum()
 
 
 def _reseed(points: Points, centroids: Tensor, moved: Tensor, empty: list[int]) -> int:
@@ -198,7 +202,7 @@ class _Members:
     """Which points are each centroid's, over all processes."""
 
     def __init__(self, points: Points, clusters: int) -> None:
-        dim, device = points.features.shape[1], points.features.device
+        dim, device = points.features.shape[1], points.device
         self._points, self._clusters = points, clusters
         self._rows = max(SMALLEST, CELLS[device.type] // (clusters + dim))
         self._chunk = max(self._rows, ADDED // dim)
@@ -216,7 +220,8 @@ class _Members:
         counts = torch.zeros_like(self._sums[:, 0])
         for number, (chunk, nearest) in enumerate(self._assigned(centroids)):
             self._sums += self._change(chunk, nearest, before[number] if before else None)
-            counts += nearest.bincount(minlength=self._clusters)
+            # Not `bincount`, for which a GPU is waited for; whole numbers add up alike in any order.
+            counts.index_add_(0, nearest, counts.new_ones(len(nearest)))
             if self._points.held is not None and not nearest.is_cuda:
                 self._nearest.append(nearest)
         both = all_reduce_sum(torch.cat([self._sums, counts[:, None]], dim=1))

@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslflow.runtime.distributed import all_reduce_sum, gather, rank
+from sslflow.runtime.parts import fits, held, parts, taken
 
 Metric = Literal["euclidean", "cosine"]
 
 CHUNK = 4096
 """Rows at a time: the table of distances is this many rows high."""
-KEPT = 2**28
-"""Bytes up to which points are kept, rather than made of the features in each pass."""
 
 
 class Points:
@@ -26,36 +25,40 @@ class Points:
     held: Tensor | None = None
     """They themselves, float32 `(rows, dim)`, where `hold` has found room for them."""
 
-    def __init__(self, features: Tensor, metric: Metric, centre: Tensor | None = None) -> None:
-        self.features = features
+    def __init__(
+        self, features: Tensor, metric: Metric, centre: Tensor | None = None, device: torch.device | None = None
+    ) -> None:
+        """Features `(rows, dim)`, on the device that computes (theirs unless given) or on the CPU."""
+        self.device = device or features.device
+        self.features = held(features, self.device)
         self.metric: Metric = metric
-        counts = gather(torch.tensor([len(features)], device=features.device))
-        self.total, self.offset = int(counts.sum()), int(counts[: rank()].sum())
+        counts = gather(torch.tensor([len(features)], device=self.device)).tolist()
+        self.total, self.offset = sum(counts), sum(counts[: rank()])
         if centre is None:
             if not self.total:
                 raise ValueError("no rows to cluster")
             # Around the mean, squared lengths are as small as they get, and so are the errors of their differences.
-            own = sum(
-                (chunk.float().sum(dim=0).double() for chunk in features.split(CHUNK)), no_centre(features).double()
-            )
+            nowhere = no_centre(features).to(self.device)
+            chunks = parts(self.features, self.device, CHUNK)
+            own = sum((chunk.float().sum(dim=0).double() for chunk in chunks), nowhere.double())
             mean = all_reduce_sum(own) / self.total
             if not mean.isfinite().all():
-                require_finite(all_reduce_sum(not_finite(features)))
-            centre = no_centre(features) if metric == "cosine" else mean.float()
+                require_finite(all_reduce_sum(not_finite(self.features).to(self.device)))
+            centre = nowhere if metric == "cosine" else mean.float()
         self.centre = centre
         self._kept: list[tuple[Tensor, Tensor]] | None = None
 
     def hold(self) -> None:
-        """Keep the points for the next passes over them, where they take little memory."""
-        if self.features.numel() * torch.float32.itemsize <= KEPT:
-            self.held = prepared(self.features, self.metric, self.centre)
+        """Keep the points for the next passes over them, where the device has room for them."""
+        if fits(self.features, self.device):
+            self.held = prepared(self.features.to(self.device), self.metric, self.centre)
 
     def chunks(self, rows: int | None = None) -> Iterator[Tensor]:
         """This process's points, so many `rows`, else `CHUNK`, at a time."""
         if self.held is not None:
             yield from self.held.split(rows or CHUNK)
             return
-        for chunk in self.features.split(rows or CHUNK):
+        for chunk in parts(self.features, self.device, rows or CHUNK):
             yield prepared(chunk, self.metric, self.centre)
 
     @cached_property
@@ -67,15 +70,16 @@ class Points:
     def some(self, numbers: Tensor) -> Points:
         """Those with the numbers given that this process holds, numbered anew."""
         here = numbers[(numbers >= self.offset) & (numbers < self.offset + len(self.features))]
-        own = self.features[(here - self.offset).to(self.features.device)]
+        own = taken(self.features, here - self.offset, self.device)
         return Points(own, self.metric, self.centre)
 
     def at(self, numbers: Tensor) -> Tensor:
         """Points by number, `(len(numbers), dim)`, in every process."""
-        numbers = numbers.to(self.features.device)
+        numbers = numbers.to(self.device)
         here = (numbers >= self.offset) & (numbers < self.offset + len(self.features))
-        points = torch.zeros(len(numbers), self.features.shape[1], device=self.features.device)
-        points[here] = prepared(self.features[numbers[here] - self.offset], self.metric, self.centre)
+        points = torch.zeros(len(numbers), self.features.shape[1], device=self.device)
+        own = taken(self.features, numbers[here] - self.offset, self.device)
+        points[here] = prepared(own, self.metric, self.centre)
         return all_reduce_sum(points)
 
     def squared_distances(self, candidates: Tensor) -> Tensor:
@@ -89,11 +93,11 @@ class Points:
         return torch.cat(chunks).clamp_(min=0)
 
     def _wide(self) -> Iterable[tuple[Tensor, Tensor]]:
-        """This process's points in float64, with their squared lengths; kept where they take little memory."""
+        """This process's points in float64, with their squared lengths; kept where the device has room."""
         if self._kept is not None:
             return self._kept
         found = ((chunk, chunk.square().sum(dim=1)) for chunk in (part.double() for part in self.chunks()))
-        if self.features.numel() * torch.float64.itemsize > KEPT:
+        if not fits(self.features, self.device, torch.float64):
             return found
         self._kept = list(found)
         return self._kept

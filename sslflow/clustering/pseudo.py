@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from sslflow.clustering.kmeans import Clustering, Metric, TooFewPointsError, kmeans
@@ -15,6 +16,7 @@ def fit(
     features: Tensor,
     seed: int,
     classes: int,
+    device: torch.device | None = None,
     *,
     clusters: Natural = 0,
     metric: Metric = "cosine",
@@ -30,7 +32,7 @@ def fit(
 
     def attempt(count: int) -> Clustering:
         return kmeans(
-            features, seed, clusters=count, metric=metric, restarts=restarts, iterations=iterations,
+            features, seed, device, clusters=count, metric=metric, restarts=restarts, iterations=iterations,
             tolerance=tolerance, minibatch_above=minibatch_above, batch_size=batch_size,
         )  # fmt: skip
 

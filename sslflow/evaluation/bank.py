@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-HELD = 2**26
-"""Numbers up to which what is made of features is held, 256 MiB."""
-PART = 2**22
-"""Numbers at a time, above that."""
+from sslflow.runtime.parts import at_a_time, fits, parts
 
 
 class Bank:
-    """Features that others are compared with by cosine: as vectors of length 1, or, above `HELD` numbers, as they are,
-    a part at a time, so that features that are mapped from the disk may be larger than memory."""
+    """Features that others are compared with by cosine: as vectors of length 1 where the device can hold them, else as
+    they are, a part at a time, so that features that are mapped from the disk may be larger than memory."""
 
-    def __init__(self, features: Tensor) -> None:
-        """Features `(n, dim)`."""
-        self._features = features
-        self._step = max(1, PART // features.shape[1])
-        self._held = F.normalize(features.float(), dim=1) if features.numel() <= HELD else None
+    def __init__(self, features: Tensor, device: torch.device) -> None:
+        """Features `(n, dim)`, on the device or on the CPU."""
+        self._features, self._device = features, device
+        self._step = at_a_time(features.shape[1])
+        self._held = F.normalize(features.to(device).float(), dim=1) if fits(features, device) else None
         if self._held is None:
-            lengths = [part.float().norm(dim=1).clamp_min(1e-12) for part in features.split(self._step)]
-            self._lengths = torch.cat(lengths)
+            self._lengths = torch.cat([part.float().norm(dim=1).clamp_min(1e-12) for part in self._parts()])
 
     def __len__(self) -> int:
         return len(self._features)
@@ -33,7 +31,10 @@ class Bank:
         if self._held is not None:
             return queries @ self._held.T
         table = queries.new_empty(len(queries), len(self))
-        for start in range(0, len(self), self._step):
-            here = slice(start, start + self._step)
-            torch.div(queries @ self._features[here].float().T, self._lengths[here], out=table[:, here])
+        columns, lengths = (whole.split(self._step, dim=-1) for whole in (table, self._lengths))
+        for part, own, length in zip(self._parts(), columns, lengths, strict=True):
+            torch.div(queries @ part.float().T, length, out=own)
         return table
+
+    def _parts(self) -> Iterator[Tensor]:
+        return parts(self._features, self._device, self._step)

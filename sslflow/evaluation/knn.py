@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslflow.evaluation.bank import Bank
+from sslflow.runtime.parts import parts
 from sslflow.settings.params import Count, Positive
 
 CHUNK = 1024
@@ -22,13 +23,13 @@ def knn_predict(
     """Class of each query, int64 `(queries,)`, by its `k` neighbours in the bank, voting with weight exp(cosine /
     temperature).
 
-    As in Wu et al. (arXiv:1805.01978). `bank` and `queries` are features `(n, dim)` on one device, `bank_labels` int64
-    `(n,)`; a bank smaller than `k` votes as a whole.
+    As in Wu et al. (arXiv:1805.01978). `bank` and `queries` are features `(n, dim)`, on the device of `bank_labels`,
+    int64 `(n,)`, which computes, or on the CPU; a bank smaller than `k` votes as a whole.
     """
-    known, queries = Bank(bank), F.normalize(queries.float(), dim=1)
-    predicted = []
-    for chunk in queries.split(max(1, min(CHUNK, CELLS // max(1, len(bank))))):
-        similarity, neighbours = known.similarities(chunk).topk(min(k, len(bank)), dim=1)
+    device = bank_labels.device
+    known, predicted = Bank(bank, device), []
+    for chunk in parts(queries, device, max(1, min(CHUNK, CELLS // max(1, len(bank))))):
+        similarity, neighbours = known.similarities(F.normalize(chunk.float(), dim=1)).topk(min(k, len(bank)), dim=1)
         # The largest weight is 1: nothing overflows, however small the temperature.
         weights = ((similarity - similarity[:, :1]) / temperature).exp()
         votes = torch.zeros(len(chunk), classes, device=chunk.device)

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from annotated_types import MinLen
 from torch import Tensor
 
-from sslflow.evaluation.bank import HELD, PART
 from sslflow.runtime.distributed import all_reduce_sum, own_part, world_size
+from sslflow.runtime.parts import at_a_time, fits, parts, taken
 from sslflow.runtime.rng import permutation
 from sslflow.settings.params import Count, Fraction, NonNegative, Positive
 
@@ -42,8 +42,9 @@ class LinearProbe:
         return ((features.float() - self.mean) / self.scale) @ self.weight + self.bias
 
     def predict(self, features: Tensor) -> Tensor:
-        """Class of each row of features `(n, dim)`, int64 `(n,)`."""
-        return self.logits(features).argmax(dim=1)
+        """Class of each row of features `(n, dim)`, which may lie on the CPU, int64 `(n,)` on the device."""
+        step = at_a_time(sum(self.weight.shape))
+        return torch.cat([self.logits(part).argmax(dim=1) for part in parts(features, self.weight.device, step)])
 
 
 def fit_linear(
@@ -65,17 +66,20 @@ def fit_linear(
     Of the `regularisation` values, the one with the best accuracy on a stratified `validation` share of these training
     rows is taken (the stronger of equals), and the classifier is fitted again on all of them. The share holds whole
     `groups`, int64 `(n,)`, where they are given: rows of one are too alike for the one to tell how well the other is
-    known. Converged means that no entry of the gradient of the mean loss exceeds `tolerance`. Features may lie on any
-    device. With `together`, each process looks at a part of the rows, which all are given.
+    known. Converged means that no entry of the gradient of the mean loss exceeds `tolerance`. Features lie on the
+    labels' device, which computes, or on the CPU. With `together`, each process looks at a part of the rows, which all
+    are given.
     """
     if not regularisation:
         raise ValueError("probe.linear.regularisation is empty: name at least one value to choose from")
     mean, scale = features.float().mean(dim=0), features.float().std(dim=0, correction=0)
     # A feature that never changes tells nothing: it is centred to 0 and must not be blown up.
     scale = torch.where(scale > 1e-6 * scale.max().clamp_min(1e-12), scale, torch.inf)
-    every = _Rows(features, labels, mean, scale)
+    mean, scale = mean.to(labels.device), scale.to(labels.device)
     held_out = stratified(labels, validation, seed, groups)
-    fitted_to, judged_by = (every.some(mask.nonzero()[:, 0]) for mask in (~held_out, held_out))
+    # Those to fit on first, then those to judge by: both are parts of all, and need no copy.
+    every = _Rows(features, labels, held_out.sort(stable=True).indices, mean, scale)
+    fitted_to, judged_by = every[: len(labels) - int(held_out.sum())], every[len(labels) - int(held_out.sum()) :]
     best, best_score, start, worse = max(regularisation), 0.0, None, 0
     for strength in sorted(regularisation, reverse=True):
         if not held_out.any() or worse == PATIENCE:
@@ -84,44 +88,46 @@ def fit_linear(
         correct = [_logits(part, start).argmax(dim=1) == known for part, known in judged_by.parts(classes)]
         score = float(torch.cat(correct).float().mean())
         best, best_score, worse = (strength, score, 0) if score > best_score else (best, best_score, worse + 1)
-    del fitted_to, judged_by
     solution = _solve(every, classes, best, iterations, tolerance, None, together)
     converged = _steepest(every, solution, best) <= tolerance
     return LinearProbe(solution[:-1], solution[-1], mean, scale, best, best_score, converged)
 
 
 class _Rows:
-    """Standardised features and their labels: held, or above `HELD` numbers made again whenever they are looked at, a
-    part at a time, so that features that are mapped from the disk may be larger than memory."""
+    """Standardised features and their labels: held where the device has room for them, else made again whenever they
+    are looked at, a part at a time, so that features that are mapped from the disk may be larger than memory."""
 
-    def __init__(self, features: Tensor, labels: Tensor, mean: Tensor, scale: Tensor) -> None:
-        self.labels = labels
+    def __init__(self, features: Tensor, labels: Tensor, order: Tensor, mean: Tensor, scale: Tensor) -> None:
+        """Rows in the `order` given, int64 `(n,)`; features `(n, dim)` on the labels' device or on the CPU."""
         self._features, self._mean, self._scale = features, mean, scale
-        self._numbers: Tensor | None = None
-        self.dim = features.shape[1]
-        self._held = (features.float() - mean).div_(scale) if features.numel() <= HELD else None
+        self._numbers, self.labels, self.dim = order.to(features.device), labels[order], features.shape[1]
+        self._held: Tensor | None = None
+        if fits(features, labels.device):
+            held = torch.empty(features.shape, device=labels.device)
+            for here in self._slices(self.dim):
+                held[here] = self._at(here)
+            self._held = held
 
-    def some(self, numbers: Tensor) -> _Rows:
-        """Those with the numbers given, int64 `(m,)`."""
+    def __getitem__(self, here: slice) -> _Rows:
         found = copy.copy(self)
-        found.labels = self.labels[numbers]
-        found._numbers = numbers if self._numbers is None else self._numbers[numbers]
-        found._held = None if self._held is None else self._held[numbers]
+        found.labels, found._numbers = self.labels[here], self._numbers[here]
+        found._held = None if self._held is None else self._held[here]
         return found
 
-    def parts(self, classes: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def parts(self, classes: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Features `(m, dim)` and labels `(m,)`, one part after the other; as many as is right where something is made
         of each of so many `classes`."""
-        step = max(1, PART // (self.dim + classes))
-        for start in range(0, len(self.labels), step):
-            here = slice(start, start + step)
+        for here in self._slices(self.dim + classes):
             yield self._at(here), self.labels[here]
+
+    def _slices(self, width: int) -> Iterator[slice]:
+        step = at_a_time(width)
+        return (slice(start, start + step) for start in range(0, len(self.labels), step))
 
     def _at(self, here: slice) -> Tensor:
         if self._held is not None:
             return self._held[here]
-        part = self._features[here if self._numbers is None else self._numbers[here]]
-        return (part.float() - self._mean).div_(self._scale)
+        return taken(self._features, self._numbers[here], self._mean.device).float().sub_(self._mean).div_(self._scale)
 
 
 def stratified(labels: Tensor, share: float, seed: int, groups: Tensor | None = None) -> Tensor:
@@ -184,7 +190,7 @@ def _solve(
     count = len(rows.labels)
     shared = together and world_size() > 1 and count >= world_size()
     if shared:
-        rows = rows.some(torch.arange(count, device=rows.labels.device)[own_part(count)])
+        rows = rows[own_part(count)]
 
     def closure() -> Tensor:
         solver.zero_grad()

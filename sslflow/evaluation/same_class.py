@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sslflow.evaluation.bank import Bank
+from sslflow.runtime.parts import parts
 
 DEPTHS = (1, 5)
 CELLS = 2**22
@@ -33,20 +34,21 @@ def find_same(bank: Tensor, bank_labels: Tensor, queries: Tensor, query_labels: 
     """What each query finds in the bank, ranked by cosine: average precision over the whole ranking, and recall at k as
     in metric learning (arXiv:1511.06452).
 
-    `bank` and `queries` are features `(n, dim)` on one device, labels int64 `(n,)`. Images at the same distance stand
-    in every order with the same probability, and each number is the mean over these (McSherry and Najork 2008):
-    features that are all alike are as good as chance. A query of a class that the bank has none of finds nothing: 0.
-    Raises `ValueError` for features that are not finite.
+    `bank` and `queries` are features `(n, dim)`, on the labels' device or on the CPU, labels int64 `(n,)`. Images at
+    the same distance stand in every order with the same probability, and each number is the mean over these (McSherry
+    and Najork 2008): features that are all alike are as good as chance. A query of a class that the bank has none of
+    finds nothing: 0. Raises `ValueError` for features that are not finite.
     """
     for name, features in {"bank": bank, "queries": queries}.items():
         if wrong := sum(int((~part.isfinite().all(dim=1)).sum()) for part in features.split(ROWS)):
             raise ValueError(f"{name}: the features of {wrong} of {len(features)} examples are not finite")
-    known, queries = Bank(bank), F.normalize(queries.float(), dim=1)
+    device = bank_labels.device
+    known = Bank(bank, device)
     depths = [depth for depth in DEPTHS if depth < len(bank)]
     precision, recall = [], {depth: [] for depth in depths}
     chunk = max(1, cells // len(bank))
-    for features, labels in zip(queries.split(chunk), query_labels.split(chunk), strict=True):
-        similarity, order = known.similarities(features).sort(dim=1, descending=True)
+    for features, labels in zip(parts(queries, device, chunk), query_labels.split(chunk), strict=True):
+        similarity, order = known.similarities(F.normalize(features.float(), dim=1)).sort(dim=1, descending=True)
         wanted = bank_labels[order] == labels[:, None]
         precision.append(_average_precision(similarity, wanted).cpu())
         for depth in depths:

@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from sslflow.runtime.files import read_json, reading
-
-HELD, PART = 2**28, 2**24
-"""Bytes of features that are held in memory, at most, and that are copied at a time."""
+from sslflow.runtime.parts import at_a_time, budget
 
 
 class FeatureStore:
@@ -41,13 +39,13 @@ class FeatureStore:
         return torch.from_numpy(mapped[rows[0] : rows[-1] + 1])
 
     def _gathered(self, rows: np.ndarray) -> np.ndarray:
-        """Rows that lie apart: above `HELD` bytes in a file without a name, which goes with the array."""
+        """Rows that lie apart: above a CPU's budget in a file without a name, which goes with the array."""
         shape = len(rows), self.dim
-        if len(rows) * self.dim * self.array.itemsize <= HELD:
+        if len(rows) * self.dim * self.array.itemsize <= budget(torch.device("cpu")):
             return self.array[rows]
         with tempfile.TemporaryFile(dir=self._file.parent) as handle:
             found = np.memmap(handle, self.array.dtype, "w+", shape=shape)
-        step = max(1, PART // (self.dim * self.array.itemsize))
+        step = at_a_time(self.dim)
         for start in range(0, len(rows), step):
             found[start : start + step] = self.array[rows[start : start + step]]
         return found

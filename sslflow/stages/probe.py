@@ -28,6 +28,7 @@ from sslflow.networks.weights import started
 from sslflow.runtime.device import compute
 from sslflow.runtime.distributed import all_reduce_sum, gather_uneven, own_part, process_group, rank, world_size
 from sslflow.runtime.files import sha256, write_csv, write_metrics
+from sslflow.runtime.parts import held, taken
 from sslflow.runtime.rng import derive
 from sslflow.settings.params import Count, Positive, read
 from sslflow.settings.sections import data_kind
@@ -85,7 +86,7 @@ def _probe(name: str, seed: int, settings: dict[str, dict[str, Any]], device: to
     read_features = _features(name, seed, dataset, device, settings)
 
     def features(rows: np.ndarray) -> Tensor:
-        return _finite(read_features(rows), rows, dataset)
+        return held(_finite(read_features(rows), rows, dataset), device)
 
     train, test = (dataset.labelled_rows(split) for split in (TRAIN, TEST))
     x_train, y_train = features(train), torch.from_numpy(dataset.labels[train]).to(device)
@@ -108,8 +109,8 @@ def _probe(name: str, seed: int, settings: dict[str, dict[str, Any]], device: to
     for number, (way, labels, draw, chosen) in enumerate(fits):
         told = torch.zeros(2, len(test), dtype=torch.int64, device=device)
         if number % world_size() == rank():
-            at = torch.from_numpy(np.searchsorted(train, chosen)).to(device)
-            x_few, y_few = x_train[at], y_train[at]
+            at = torch.from_numpy(np.searchsorted(train, chosen))
+            x_few, y_few = held(x_train[at.to(x_train.device)], device), taken(y_train, at, device)
             small = fit_linear(x_few, y_few, classes, derive(seed, "few", draw), **settings["probe.linear"])
             voted = knn_predict(x_few, y_few, x_test, classes, **settings["probe.knn"])
             told = torch.stack([small.predict(x_test), voted])
@@ -147,7 +148,7 @@ def _probe(name: str, seed: int, settings: dict[str, dict[str, Any]], device: to
 def _features(
     name: str, seed: int, dataset: Dataset[Any], device: torch.device, settings: dict[str, dict[str, Any]]
 ) -> Callable[[np.ndarray], Tensor]:
-    """Rows to features `(rows, dim)` on the device: of a method's frozen encoder, or of a control."""
+    """Rows to features `(rows, dim)`, on the device or on the CPU: of a method's frozen encoder, or of a control."""
     if name in RAW:
         if name != raw_name(dataset):
             raise ValueError(
@@ -161,7 +162,7 @@ def _features(
 
         def extracted(rows: np.ndarray) -> Tensor:
             parts = extract_together(encoder, dataset, rows, device, **settings["extract"])
-            return torch.from_numpy(np.concatenate(list(parts))).to(device)
+            return torch.from_numpy(np.concatenate(list(parts)))
 
         return extracted
     store = FeatureStore(paths.features(name, seed))
@@ -170,7 +171,7 @@ def _features(
     def read_features(rows: np.ndarray) -> Tensor:
         if sha256(file) != store.encoder_sha256:
             raise ValueError(f"{file} is not the encoder that {paths.features(name, seed)} came from; run `dvc repro`")
-        return store.part(rows).to(device)
+        return store.part(rows)
 
     return read_features
 

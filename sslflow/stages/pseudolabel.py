@@ -54,9 +54,9 @@ def _pseudolabel(method: str, seed: int, settings: dict[str, dict[str, Any]], de
             "run `dvc repro extract`"
         )
     rows = dataset.pretraining_rows
-    fitted_rows = store.part(rows[own_part(len(rows))]).to(device)
+    fitted_rows = store.part(rows[own_part(len(rows))])
     classes = len(dataset.classes) if dataset.labelled else 0
-    clustering, metric = fit(fitted_rows, seed, classes, **settings["pseudolabel"])
+    clustering, metric = fit(fitted_rows, seed, classes, device, **settings["pseudolabel"])
     cluster, distance, margin = assign_all(store, clustering.centroids, metric)
     if rank():
         return
@@ -113,7 +113,7 @@ def assign_all(store: FeatureStore, centroids: Tensor, metric: Metric) -> tuple[
     step = max(1, BLOCK // store.dim)
     for start in range(0, len(store.array), step):
         rows = store.array[start : start + step]
-        block = torch.from_numpy(np.array(rows[own_part(len(rows))])).to(centroids.device)
+        block = torch.from_numpy(np.array(rows[own_part(len(rows))]))
         found.append([gather_uneven(column).cpu().numpy() for column in assign(block, centroids, metric)])
     cluster, distance, margin = (np.concatenate(column) for column in zip(*found, strict=True))
     return cluster, distance, margin

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import imbalance
-from benchmarks.imbalance import KINDS, Truth, _compared, _gaps, cut
+from benchmarks import imbalance_runs
+from benchmarks.imbalance import Truth, _compared, _gaps
+from benchmarks.imbalance_runs import KINDS, cut
 from sslflow.data.splits import TEST, TRAIN
 from sslflow.ingest.images.imbalance import train_sizes
 from sslflow.ingest.records import Record, Source
@@ -36,8 +37,8 @@ def source() -> Source:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_both_kinds_have_as_many_images_and_none_that_the_classifier_is_fitted_on(monkeypatch, seed):
-    monkeypatch.setitem(imbalance.HELD_OUT, "emoji", 20)
-    monkeypatch.setattr(imbalance, "FACTOR", 10.0)
+    monkeypatch.setitem(imbalance_runs.HELD_OUT, "emoji", 20)
+    monkeypatch.setattr(imbalance_runs, "FACTOR", 10.0)
     made = {kind: cut(source(), "emoji", kind, seed) for kind in (*KINDS, "probe")}
     sizes = {kind: list(train_sizes(one).values()) for kind, one in made.items()}
     assert made["probe"].classes == ("a", "b", "c", "d")

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks import kept, methods
+from benchmarks import kept, methods, methods_runs
 from sslflow.data.dataset import Dataset
 from sslflow.runtime.files import write_text
 from tests import imports
@@ -98,11 +98,11 @@ def test_the_table_marks_rows_of_other_code_and_says_what_differs():
 
 
 def test_a_run_reaches_the_loop_its_views_and_the_probe():
-    code = methods.code(methods.Job("fashion", "resnet", "simclr", 0))
+    code = methods_runs.code(methods_runs.Job("fashion", "resnet", "simclr", 0))
     for module in ("training.fit", "views.images", "networks.heads", "evaluation.linear", "methods.images.simclr"):
         assert f"sslflow.{module}" in code
     assert "sslflow.methods.images.byol" not in code
-    assert "sslflow.training.fit" not in methods.code(methods.Job("fashion", "resnet", "pixels", 0))
+    assert "sslflow.training.fit" not in methods_runs.code(methods_runs.Job("fashion", "resnet", "pixels", 0))
 
 
 def test_held_out_images_are_whole_groups_of_the_training_images_and_test_images_are_in_no_split(tmp_path):
@@ -113,7 +113,7 @@ def test_held_out_images_are_whole_groups_of_the_training_images_and_test_images
     table = pq.read_table(folder / "manifest.parquet")
     place = table.column_names.index("group")
     pq.write_table(table.set_column(place, "group", pa.array(groups.astype(str))), folder / "manifest.parquet")
-    methods.hold_out(folder / "manifest.parquet", 0.25)
+    methods_runs.hold_out(folder / "manifest.parquet", 0.25)
     dataset = Dataset(folder)
     train, test = dataset.rows("train"), dataset.rows("test")
     assert sorted([*train, *test]) == list(range(48))

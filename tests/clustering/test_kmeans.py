@@ -10,14 +10,16 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.multiprocessing.spawn import spawn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sslflow.clustering import kmeans as module
-from sslflow.clustering import points as points_module
 from sslflow.clustering.kmeans import Metric, TooFewPointsError, assign, kmeans
 from sslflow.clustering.points import Points
+from sslflow.runtime import parts
 from sslflow.runtime.rng import generator
+from tests.fakegpu import GPU, fake_gpu
 
 METRICS: tuple[Metric, ...] = get_args(Metric)
 RUNS: dict[str, dict] = {
@@ -131,12 +133,32 @@ def test_points_that_move_from_sum_to_sum_add_up_to_the_sums_of_all(pixels, metr
     monkeypatch.setattr(module, "SMALLEST", 7)
     monkeypatch.setattr(module, "CELLS", {"cpu": 0})
     found.append(kmeans(pixels, 0, **settings))
-    monkeypatch.setattr(points_module, "KEPT", 0)
+    monkeypatch.setattr(parts, "HELD", 0)
     found.append(kmeans(pixels, 0, **settings))
     for other in found[1:]:
         assert other.inertia == pytest.approx(found[0].inertia, rel=1e-6)
         assert other.iterations == found[0].iterations > 3
         torch.testing.assert_close(other.centroids, found[0].centroids, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("free", [0, 2**30])
+def test_an_iteration_is_read_once_from_a_gpu(metric: Metric, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of points on the CPU as of those that are held: what is read is the last step, whether to go on."""
+    monkeypatch.setattr(module, "CELLS", {"cuda": 0})
+    monkeypatch.setattr(module, "ADDED", 600 * 8)
+    with fake_gpu(free):
+        points = object.__new__(Points)  # to make some, their number is read
+        points.__dict__.update(metric=metric, device=GPU, total=1000, squared_length=1.0)
+        points.features = parts.held(torch.randn(1000, 8), GPU)
+        points.centre = torch.zeros(8, device=GPU)
+        assert points.features.device == (GPU if free else torch.device("cpu"))
+        points.hold()
+        assert (points.held is None) == (free == 0)
+        centroids = torch.randn(5, 8, device=GPU)
+        with pytest.raises(DataDependentOutputException) as caught:
+            module._lloyd(points, centroids, 3, 0.0)
+        assert "torch.stack" in str(caught.traceback[1].statement)
 
 
 def test_minibatches_are_nearly_as_good(pixels):
@@ -172,10 +194,10 @@ def test_seeding_goes_over_the_points_once_for_a_centroid_whatever_their_number(
     assert counts[0] == counts[1] < 20
 
 
-@pytest.mark.parametrize("kept", [0, points_module.KEPT])
+@pytest.mark.parametrize("budget", [0, parts.HELD])
 @pytest.mark.parametrize("offset", [0.0, 100.0])
-def test_the_same_point_is_told_from_one_that_is_near(monkeypatch, kept: int, offset: float) -> None:
-    monkeypatch.setattr(points_module, "KEPT", kept)
+def test_the_same_point_is_told_from_one_that_is_near(monkeypatch, budget: int, offset: float) -> None:
+    monkeypatch.setattr(parts, "HELD", budget)
     points = torch.randn(40, 300, generator=torch.Generator().manual_seed(0)) + offset
     near = points[:1] * (1 + 1e-4)
     found = Points(torch.cat([points, points[:1], near]), "euclidean", torch.zeros(300))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from sslflow.features import store as module
 from sslflow.features.store import FeatureStore
+from sslflow.runtime import parts
 from sslflow.runtime.files import write_json
 
 
@@ -23,8 +23,8 @@ def test_a_part_is_mapped_where_its_rows_follow_each_other_and_copied_elsewhere(
 
 
 def test_many_rows_that_lie_apart_are_mapped_from_a_copy_without_a_name(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(module, "HELD", 0)
-    monkeypatch.setattr(module, "PART", 3 * 4 * 5)  # 5 rows at a time
+    monkeypatch.setattr(parts, "HELD", 0)
+    monkeypatch.setattr(parts, "PART", 3 * 4 * 5)  # 5 rows at a time
     kept = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
     np.save(tmp_path / "features.npy", kept)
     write_json(tmp_path / "meta.json", {"encoder_sha256": ""})
