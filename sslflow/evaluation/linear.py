@@ -79,7 +79,8 @@ def fit_linear(
     held_out = stratified(labels, validation, seed, groups)
     # Those to fit on first, then those to judge by: both are parts of all, and need no copy.
     every = _Rows(features, labels, held_out.sort(stable=True).indices, mean, scale)
-    fitted_to, judged_by = every[: len(labels) - int(held_out.sum())], every[len(labels) - int(held_out.sum()) :]
+    count = int((~held_out).sum())
+    fitted_to, judged_by = every[:count], every[count:]
     best, best_score, start, worse = max(regularisation), 0.0, None, 0
     for strength in sorted(regularisation, reverse=True):
         if not held_out.any() or worse == PATIENCE:

@@ -22,14 +22,15 @@ PASSES = 3
 
 
 def problem() -> tuple[nn.Module, Tensor]:
-    """A network with norms of three kinds, and a batch far from the origin."""
+    """A network with norms of three kinds, and a batch far from the origin. In float64: how far rounding goes in
+    float32 differs by processor."""
     torch.manual_seed(0)
     activated = BatchNormAct2d(4, act_layer=nn.ReLU)
     network = nn.Sequential(
         nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1), activated, nn.Flatten(), nn.Linear(144, 3),
         nn.BatchNorm1d(3, affine=False, momentum=None), nn.Linear(3, 2),
     )  # fmt: skip
-    return network, 50 + torch.randn(8, 2, 8, 8)
+    return network.double(), 1e4 + torch.randn(8, 2, 8, 8, dtype=torch.float64)
 
 
 def passed(network: nn.Module, images: Tensor, rows: slice) -> dict[str, Tensor]:
@@ -60,7 +61,9 @@ def test_two_processes_normalise_as_one(tmp_path: Path) -> None:
         found = torch.load(tmp_path / f"{number}.pt", weights_only=True)
         assert found.keys() == alone.keys()
         for name, value in alone.items():
-            torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+            # A variance by the difference of large sums would be off by 1e-8; rounding of gradients grows with images.
+            limit = 1e-10 if "running" in name else 1e-5
+            torch.testing.assert_close(found[name], value, rtol=limit, atol=limit, msg=lambda m, n=name: f"{n}: {m}")
     own = passed(copy.deepcopy(problem()[0]), images, ROWS[0])
     assert (own["1.running_mean"] - alone["1.running_mean"]).abs().max() > 1e-3
 
