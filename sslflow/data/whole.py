@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 from sslflow import paths
@@ -17,9 +18,9 @@ _whole: dict[tuple[Path, int, int], int] = {}
 _one_at_a_time = threading.Lock()
 
 
-def write_hashes(folder: Path) -> None:
-    """Write down the hash of each shard in the folder."""
-    write_json(folder / HASHES, {file.name: sha256(file) for file in sorted(folder.glob("*-[0-9]*.npy"))})
+def write_hashes(folder: Path, hashes: Mapping[str, str]) -> None:
+    """Write down the SHA-256 of each shard in the folder, by its name."""
+    write_json(folder / HASHES, dict(sorted(hashes.items())))
 
 
 def require_whole(shard: Path) -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
 import math
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sslflow.data.whole import write_hashes
+from sslflow.runtime.files import sha256
 
 SHARD_BYTES = 64 * 2**20
 COLUMNS = (
@@ -28,6 +32,8 @@ COLUMNS = (
 )
 """Of every manifest."""
 _ROW_GROUP = 16_384
+_BLOCK_BYTES = 2**19
+"""Written and hashed at once: what is still in the processor's cache."""
 
 
 class Moments:
@@ -73,9 +79,71 @@ class Moments:
         return tuple(mean / 255 for mean in means), tuple(stds)
 
 
+class _Shards:
+    """Writes and hashes the shards of one field, a block of examples at a time."""
+
+    def __init__(self, folder: Path, name: str, kind: str, shape: tuple[int, ...], capacity: int) -> None:
+        self._folder, self._name, self._capacity = folder, name, capacity
+        block = _BLOCK_BYTES // (np.dtype(kind).itemsize * math.prod(shape) or 1)
+        self._block = np.empty((min(max(block, 1), capacity), *shape), kind)
+        self._waiting = self._rows = 0
+        self._handle: BinaryIO | None = None
+        self._digest = hashlib.sha256()
+        self.hashes: dict[str, str] = {}
+        """SHA-256 of each shard that is whole, by its name."""
+
+    def add(self, values: Any) -> None:
+        self._block[self._waiting] = values
+        self._waiting += 1
+        if self._waiting == len(self._block):
+            self._write()
+
+    def end(self) -> None:
+        """Of a shard, if one has begun."""
+        if self._waiting:
+            self._write()
+        if self._handle is None:
+            return
+        digest, file = self._digest.hexdigest(), Path(self._handle.name)
+        with self._handle as handle:
+            if self._rows < self._capacity:
+                handle.seek(0)
+                handle.write(self._header(self._rows))
+            handle.flush()
+            os.fsync(handle.fileno())
+        self.hashes[file.name] = digest if self._rows == self._capacity else sha256(file)
+        self._handle, self._rows = None, 0
+
+    def discard(self) -> None:
+        """A shard that has begun."""
+        if self._handle is not None:
+            Path(self._handle.name).unlink()
+            with contextlib.suppress(OSError):  # the disk may be full
+                self._handle.close()
+
+    def _write(self) -> None:
+        if self._handle is None:
+            self._handle = (self._folder / f"{self._name}-{len(self.hashes):05d}.npy").open("wb")
+            header = self._header(self._capacity)
+            self._digest = hashlib.sha256(header)
+            self._handle.write(header)
+        block = self._block[: self._waiting].data
+        self._digest.update(block)
+        self._handle.write(block)
+        self._rows, self._waiting = self._rows + self._waiting, 0
+
+    def _header(self, rows: int) -> bytes:
+        """As long for any number of rows: NumPy leaves room for it to grow."""
+        header = io.BytesIO()
+        shape = (rows, *self._block.shape[1:])
+        facts = {"descr": self._block.dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(header, facts)
+        return header.getvalue()
+
+
 class ShardWriter:
     """Writes `<field>-00000.npy`, … of at most `SHARD_BYTES` each, as many for every field, and `manifest.parquet` into
-    a folder, and the shards' hashes; one shard is held in memory.
+    a folder, and the shards' hashes.
 
     A context manager: leaving it without an error writes what is left. Raises `OSError` where the disk is full.
     """
@@ -93,7 +161,9 @@ class ShardWriter:
         self._folder, self._measured = folder, measured
         largest = max((np.dtype(kind).itemsize * math.prod(shape) for kind, shape in fields.values()), default=1)
         self._capacity = max(1, SHARD_BYTES // largest)
-        self._shard = {name: np.empty((self._capacity, *shape), kind) for name, (kind, shape) in fields.items()}
+        self._shards = {
+            name: _Shards(folder, name, kind, shape, self._capacity) for name, (kind, shape) in fields.items()
+        }
         self._schema = pa.schema([*COLUMNS, *columns])
         self._columns: dict[str, list] = {name: [] for name in self._schema.names}
         self._manifest = pq.ParquetWriter(folder / "manifest.parquet", self._schema)
@@ -109,12 +179,15 @@ class ShardWriter:
     ) -> None:
         try:
             if kind is None:
-                self._flush_shard()
+                self._end_shard()
                 self._flush_manifest()
         finally:
+            for shards in self._shards.values():
+                shards.discard()
             self._manifest.close()
         if kind is None:
-            write_hashes(self._folder)
+            hashes = {name: digest for shards in self._shards.values() for name, digest in shards.hashes.items()}
+            write_hashes(self._folder, hashes)
 
     def __len__(self) -> int:
         return self._rows
@@ -132,10 +205,10 @@ class ShardWriter:
     def _place(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Take the example in; where it lies."""
         if self._filled == self._capacity:
-            self._flush_shard()
+            self._end_shard()
         place = {"shard": self._rows // self._capacity, "index": self._filled}
         for name, values in fields.items():
-            self._shard[name][self._filled] = values
+            self._shards[name].add(values)
         self._filled += 1
         return place
 
@@ -157,18 +230,9 @@ class ShardWriter:
         """Of each channel over all pixels of a split, in [0, 1]; a spread is at least 1/255: it will divide."""
         return self._moments[split].mean_and_std()
 
-    def _flush_shard(self) -> None:
-        if not self._filled:
-            return
-        number = (self._rows - 1) // self._capacity
-        for name, shard in self._shard.items():
-            full = shard[: self._filled]
-            with (self._folder / f"{name}-{number:05d}.npy").open("wb") as handle:
-                header = {"descr": full.dtype.str, "fortran_order": False, "shape": full.shape}
-                np.lib.format.write_array_header_1_0(handle, header)
-                handle.write(full.data)
-                handle.flush()
-                os.fsync(handle.fileno())
+    def _end_shard(self) -> None:
+        for shards in self._shards.values():
+            shards.end()
         self._filled = 0
 
     def _flush_manifest(self) -> None:

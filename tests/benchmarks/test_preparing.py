@@ -36,10 +36,11 @@ def test_both_keep_the_same(few_and_many: tuple[Path, Path], tmp_path: Path, sid
 def test_the_table_has_what_one_image_more_costs(
     few_and_many: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A start takes 5 s, an image 2 ms bare and 3 ms by `prepare`; in the second round each twice as much."""
+    """A start takes 5 s, an image 2 ms bare and 3 ms by `prepare`, a quarter of it in the first process; in the second
+    round each twice as much."""
     costs = iter([5.002, 5.008, 5.003, 5.012, 5.004, 5.016, 5.006, 5.024, 5.002, 5.008, 5.003, 5.012])
     monkeypatch.setattr(preparing, "KEPT", {"pixels": (8, "raw")})
-    monkeypatch.setattr(preparing, "measured", lambda job: next(costs))
+    monkeypatch.setattr(preparing, "measured", lambda job: next(costs) * np.array([1, 0.25]))
     lines = list(preparing.table(*few_and_many, rounds=3, processes=[1]))
     assert lines[0].startswith("Cost of 4 JPEG files less the first 1,")
-    assert lines[-1] == "| pixels | 1 | 2.00 | 3.00 | 0.67 |"
+    assert lines[-1] == "| pixels | 1 | 2.00 | 3.00 | 0.75 | 0.67 |"

@@ -10,12 +10,13 @@ import pytest
 from sslflow.data import whole
 from sslflow.data.dataset import Dataset
 from sslflow.data.whole import write_hashes
+from sslflow.runtime.files import sha256
 
 
 @pytest.fixture
 def shard(dataset: Dataset, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(whole, "_whole", {})
-    write_hashes(dataset.folder)
+    write_hashes(dataset.folder, {file.name: sha256(file) for file in dataset.folder.glob("images-*.npy")})
     return dataset.folder / "images-00001.npy"
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from sslflow.ingest import shards
 from sslflow.ingest.shards import Moments, ShardWriter
+from sslflow.runtime.files import read_json, sha256
 
 FIELDS = {"frames": ("|u1", (2, 3, 4, 4)), "sound": ("<i2", (10,))}
 MORE = (("start", pa.float64()),)
@@ -34,6 +35,7 @@ def write(folder: Path, count: int, **settings: Any) -> ShardWriter:
 
 def test_files_are_what_numpy_saves_in_shards_of_bounded_size(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "SHARD_BYTES", 4 * 96 + 95)
+    monkeypatch.setattr(shards, "_BLOCK_BYTES", 3 * 96)
     assert len(write(tmp_path, 11)) == 11
     examples = [example(row)[0] for row in range(11)]
     assert sorted(file.name for file in tmp_path.iterdir()) == [
@@ -83,15 +85,27 @@ def test_a_column_too_few_or_too_many_is_an_error(tmp_path):
         writer.add(fields, columns)
 
 
-def test_after_an_error_no_shard_is_written(tmp_path):
+def test_an_error_leaves_no_shard_that_has_begun(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "_BLOCK_BYTES", 2 * 96)
+
     def interrupted() -> None:
         with ShardWriter(tmp_path, FIELDS, MORE, measured="frames") as writer:
-            writer.add(*example(0))
+            for row in range(5):
+                writer.add(*example(row))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         interrupted()
     assert not list(tmp_path.glob("*.npy"))
+
+
+def test_shards_are_known_by_their_hashes(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "SHARD_BYTES", 5 * 96)
+    monkeypatch.setattr(shards, "_BLOCK_BYTES", 2 * 96)
+    write(tmp_path, 12)
+    found = {file.name: sha256(file) for file in sorted(tmp_path.glob("*.npy"))}
+    assert len(found) == 6
+    assert list(read_json(tmp_path / "hashes.json").items()) == list(found.items())
 
 
 def test_mean_and_spread_are_those_of_one_split(tmp_path):

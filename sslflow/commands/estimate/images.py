@@ -15,7 +15,6 @@ from sslflow.commands.estimate.sample import Sample
 from sslflow.commands.estimate.startup import LIGHT
 from sslflow.commands.estimate.training import Steps, steps_of, watching
 from sslflow.features.extract import CALIBRATED
-from sslflow.ingest.shards import SHARD_BYTES
 from sslflow.monitoring.drift import Drift
 from sslflow.monitoring.watch import Watch
 from sslflow.networks.batch_norm import batch_norms
@@ -52,7 +51,7 @@ def prepared(bench: Bench, sample: Sample) -> Cost:
     stored = sample.dataset.stored
     size = float(sample.dataset.column("length").mean()) if stored else channels * side**2
     bench.kept(cost, round(count * (size + MANIFEST)))
-    cost.ram += sample.workers * bench.starts[LIGHT].ram + (0 if stored else 2 * SHARD_BYTES)
+    cost.ram += sample.workers * bench.starts[LIGHT].ram
     if not sample.whole:
         cost.notes.append(f"reckoned from {len(sample.dataset):,} of about {count:,} images")
     return cost

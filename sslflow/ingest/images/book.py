@@ -11,6 +11,7 @@ import pyarrow as pa
 from sslflow.data.splits import POOL, TEST, TRAIN, Split
 from sslflow.ingest.images.captioned import Captioned
 from sslflow.ingest.images.examine import Examined
+from sslflow.ingest.images.hashes import FirstRows
 from sslflow.ingest.images.losses import Losses
 from sslflow.ingest.images.measured import Measured
 from sslflow.ingest.images.repeats import Repeat
@@ -39,8 +40,8 @@ class Book:
     _rejected: set[str] = field(default_factory=set)
     other_files: int = 0
     passed: list[Passed] = field(default_factory=list)
-    first: dict[Split, dict[bytes, int]] = field(default_factory=lambda: {TEST: {}, TRAIN: {}, POOL: {}})
-    """Of each split, hash of the picture → row of the first image like that."""
+    first: dict[Split, FirstRows] = field(default_factory=lambda: {split: FirstRows() for split in (TEST, TRAIN, POOL)})
+    """Of each split, the row of the first image with that hash of the picture."""
     repeats: list[Repeat] = field(default_factory=list)
 
     def reject(self, item: Rejected) -> None:
@@ -110,7 +111,7 @@ def _keep_or_drop(item: Examined, book: Book, writer: ShardWriter) -> None:
     same_split = tested is None or item.split == TEST
     book.captioned.add(item.captions, added if added is not None else row if same_split else None)
     if added is not None:
-        book.first[item.split].setdefault(key, added)
+        book.first[item.split].add(key, added)
 
 
 def _columns(item: Examined) -> dict[str, object]:

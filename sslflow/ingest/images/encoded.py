@@ -91,6 +91,3 @@ class EncodedWriter(ShardWriter):
             os.fsync(self._handle.fileno())
             self._handle.close()
             self._handle = None
-
-    def _flush_shard(self) -> None:
-        pass  # nothing waits

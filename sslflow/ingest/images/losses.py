@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from sslflow.data.splits import TEST
 from sslflow.ingest.images.examine import Examined
+from sslflow.ingest.images.hashes import FirstRows
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.records import escape
 
@@ -15,7 +16,7 @@ _NARROW = 1 / 8
 
 
 class Losses:
-    """Counts of images; holds 16 bytes for each."""
+    """Counts of images; holds a hash for each."""
 
     def __init__(self, sixteen_bit: SixteenBit) -> None:
         self._sixteen_bit = sixteen_bit
@@ -29,8 +30,7 @@ class Losses:
         self._alike = _Group()
         self._deep = self._leaks = 0
         self._low, self._high, self._white = math.inf, -math.inf, 0
-        self._tested: set[bytes] = set()
-        self._learned: set[bytes] = set()
+        self._tested, self._learned = FirstRows(), FirstRows()
 
     def add(self, item: Examined, repeated: bool) -> None:
         """An image; `repeated`: another one holds the same picture."""
@@ -51,7 +51,7 @@ class Losses:
         key = item.look
         self._alike.add(item, key in self._tested or key in self._learned)
         self._leaks += key in self._tested and item.split != TEST
-        (self._tested if item.split == TEST else self._learned).add(key)
+        (self._tested if item.split == TEST else self._learned).add(key, 0)
 
     def warnings(self) -> Iterator[str]:
         """A sentence for each loss that there was."""

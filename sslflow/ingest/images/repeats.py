@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,10 +39,11 @@ def write_repeats(folder: Path, repeats: Sequence[Repeat], classes: Sequence[str
 
     Equal images with different labels lose them in the manifest, all of them: nobody knows which is right.
     """
-    first = pq.read_table(folder / "manifest.parquet", columns=["path", "split", "label", "sha256"])
+    manifest = pq.ParquetFile(folder / "manifest.parquet")
+    first = _found(manifest, sorted({repeat.row for repeat in repeats}))
     rows, pairs, contradicted, copies, dropped = [], [], set(), 0, 0
     for repeat in repeats:
-        path, split, label, sha256 = (column[repeat.row].as_py() for column in first.columns)
+        path, split, label, sha256 = first[repeat.row]
         name = escape(repeat.name)
         own, other = ("" if one == NO_LABEL else classes[one] for one in (repeat.label, label))
         if own and other and own != other:
@@ -61,12 +63,27 @@ def write_repeats(folder: Path, repeats: Sequence[Repeat], classes: Sequence[str
             f"equal images with different labels: {shown(pairs, _EXAMPLES)}; none of them keeps a label, pretraining "
             "may see them; delete those that are wrong (see duplicates.csv)"
         )
-    if dropped > len(first):
+    kept = manifest.metadata.num_rows
+    if dropped > kept:
         said.append(
-            f"{dropped:,} of {len(first) + dropped:,} images are dropped, since their files hold the same pictures as "
+            f"{dropped:,} of {kept + dropped:,} images are dropped, since their files hold the same pictures as "
             f"others ({copies:,} are copies of a file): see duplicates.csv; duplicates: keep leaves them in"
         )
     return said, len(pairs)
+
+
+def _found(manifest: pq.ParquetFile, rows: Sequence[int]) -> dict[int, tuple[str, str, int, str]]:
+    """Path, split, label and hash of the file in each of the rows, which are sorted: a group of rows is in memory."""
+    found, start = dict[int, tuple[str, str, int, str]](), 0
+    for number in range(manifest.num_row_groups):
+        end = start + manifest.metadata.row_group(number).num_rows
+        own = rows[bisect_left(rows, start) : bisect_left(rows, end)]
+        if own:
+            group = manifest.read_row_group(number, columns=["path", "split", "label", "sha256"])
+            table = group.take([row - start for row in own])
+            found |= zip(own, zip(*(column.to_pylist() for column in table.columns), strict=True), strict=True)
+        start = end
+    return found
 
 
 def unlabel(manifest: Path, rows: set[int]) -> None:

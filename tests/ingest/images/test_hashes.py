@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from sslflow.ingest.images.decode import decode
-from sslflow.ingest.images.hashes import hashed, stored
+from sslflow.ingest.images.hashes import FirstRows, hashed, stored
 
 BLOCK = 8192
 
@@ -76,3 +76,17 @@ def test_the_same_picture_in_another_kind_of_file_has_the_same_hash(kind: str) -
     settings = {"WEBP": {"lossless": True}, "JPEG2000": {"irreversible": False}}
     Image.fromarray(pixels).save(content, kind, **settings.get(kind, {}))
     assert decode(content.getvalue(), 32, 3).content == decode(pixels, 32, 3).content
+
+
+def test_the_first_row_of_a_hash_is_what_a_dictionary_says():
+    draw = np.random.default_rng(0)
+    few = [draw.bytes(16) for _ in range(3_000)]
+    few += [one[:8] + draw.bytes(8) for one in few[:50]]  # of the same place
+    table, expected = FirstRows(), dict[bytes, int]()
+    for row, number in enumerate(draw.integers(0, len(few), 6_000)):
+        assert table.get(few[number]) == expected.get(few[number])
+        table.add(few[number], row)
+        expected.setdefault(few[number], row)
+    assert [table.get(one) for one in few] == [expected.get(one) for one in few]
+    assert all((one in table) == (one in expected) for one in few)
+    assert len(expected) > 2048, "larger than it was at first"
