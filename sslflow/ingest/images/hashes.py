@@ -69,7 +69,7 @@ def hashed(facts: object, *contents: bytes | np.ndarray) -> bytes:
     who makes two that collide."""
     digest = xxh3_128(repr(facts).encode())
     for content in contents:
-        digest.update(content)
+        digest.update(content.data if isinstance(content, np.ndarray) else content)
     return digest.digest()
 
 
