@@ -40,7 +40,7 @@ def card(
         "methods": list(methods),
         "seeds": list(seeds),
         "code": {"commit": commit.partition(" ")[0], "changed": " " in commit},
-        "data": {"images": len(dataset), "classes": dataset.classes, "sha256": fingerprint(dataset)},
+        "data": {"images": origin.count(dataset), "classes": dataset.classes, "sha256": fingerprint(dataset)},
         "params": settings,
         "versions": origin.versions(),
         "machine": machine(threads),

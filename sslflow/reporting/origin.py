@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from sslflow import paths
 from sslflow.data.dataset import Dataset
+from sslflow.data.splits import POOL, TRAIN
 from sslflow.runtime.files import read_csv, read_json
 
 PACKAGES = ("sslflow", "torch", "timm", "kornia", "numpy", "scikit-learn", "dvc")
@@ -99,6 +100,16 @@ def quarantined(folder: Path = paths.PREPARED) -> tuple[list[tuple[str, int]], l
     rows = read_csv(file, ["path", "reason"])
     reasons = Counter(row.get("reason", "").split(":")[0] for row in rows)
     return reasons.most_common(), rows[:EXAMPLES]
+
+
+def count(dataset: Dataset) -> int:
+    """Images that are there, each once: those with a label may be prepared to pretrain on, and once more to probe
+    with."""
+    pool, train = (dataset.rows(split) for split in (POOL, TRAIN))
+    if not len(pool) or not len(train):
+        return len(dataset)
+    known = set(dataset.column("sha256", pool))
+    return len(dataset) - sum(bool(one) and one in known for one in dataset.column("sha256", train))
 
 
 def splits(dataset: Dataset) -> list[tuple[str, int, int]]:

@@ -54,7 +54,7 @@ def section(dataset: Dataset, params: Mapping[str, Any]) -> dict[str, Any]:
     told |= {"thinned": "labelled images left out by data.imbalance"} if facts.get("thinned") else {}
     counts = np.bincount(dataset.labels[dataset.labels >= 0], minlength=len(dataset.classes)).tolist()
     return {
-        "images": len(dataset),
+        "images": origin.count(dataset),
         "unit": dataset.format.unit,
         "shape": shape(dataset.format),
         "classes": summary(dict(zip(dataset.classes, counts, strict=True))) if dataset.classes else "no classes",

@@ -24,6 +24,7 @@ from sslflow.ingest import shards
 from sslflow.ingest.images import book
 from sslflow.ingest.images.prepare import prepare
 from sslflow.ingest.records import escape, unescape
+from sslflow.reporting import origin
 from sslflow.runtime.files import read_json
 from tests.conftest import ROOT
 
@@ -197,6 +198,7 @@ def test_a_probe_set_within_the_pool(tmp_path):
     assert (counts["pool"], counts["train"], counts["test"], counts["leaked"]) == (17, 4, 3, 3)
     assert dataset.classes == ["0", "1"]
     assert len(dataset.pretraining_rows) == 17
+    assert origin.count(dataset) == 20, "the four to train on are in the pool as well"
     assert Counter(dataset.column("split")[dataset.labels >= 0]) == {"train": 4, "test": 3}
 
 
