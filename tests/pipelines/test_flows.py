@@ -148,7 +148,10 @@ def test_the_leaderboard_and_the_report_are_artifacts(folder: Path) -> None:
     (folder / paths.LEADERBOARD).write_text(json.dumps(BOARD))
     (folder / "artifacts/report").mkdir()
     (folder / "artifacts/report/index.html").write_text("<p>report")
-    state = flows.pipeline(["prepare"], return_state=True)
+    flows.pipeline(["prepare"])
+    with get_client(sync_client=True) as client:
+        assert not client.read_artifacts(), "of earlier settings"
+    state = flows.pipeline(["report"], return_state=True)
     with get_client(sync_client=True) as client:
         found = {artifact.key: artifact for artifact in client.read_artifacts()}
     assert {str(artifact.flow_run_id) for artifact in found.values()} == {str(state.state_details.flow_run_id)}

@@ -80,4 +80,6 @@ def test_pictures_are_white_where_near_and_black_where_nothing_is_known() -> Non
     logs = torch.tensor([[0.0, 1.0], [2.0, 9.0]]).view(1, 1, 2, 2)
     known = torch.tensor([[True, True], [True, False]]).view(1, 1, 2, 2)
     ends = torch.tensor([-1.0, 1.0]).view(1, 2, 1, 1, 1)
-    assert torch.allclose(drawn(logs, known, ends).flatten(), torch.tensor([1.0, 0.1, -0.8, -1.0]))
+    torch.testing.assert_close(
+        drawn(logs, known, ends).flatten(), torch.tensor([1.0, 0.1, -0.8, -1.0]), atol=1e-6, rtol=1e-5
+    )

@@ -6,7 +6,6 @@ import ast
 import hashlib
 import threading
 from dataclasses import asdict, astuple, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from sslflow.runtime.folders import replacing_folder
 
 OK = "ok"
 
-_CODE = ("cache", "cut", "decode", "ffmpeg", "inspect")
+_MODULES = ("cache", "cut", "decode", "ffmpeg", "inspect")
 """Modules that make of a file what it is in the cache: they are part of the key."""
 _FACTS = "facts.json"
 
@@ -48,14 +47,17 @@ class Entry:
 
 def key(sha256: str, grid: Grid, program: Program) -> str:
     """The name of an entry: another for another content, another form of the clips, another ffmpeg, other code."""
-    said = repr((_code(), sha256, astuple(grid), program.version))
+    said = repr((_CODE, sha256, astuple(grid), program.version))
     return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
-@cache
 def _code() -> str:
-    files = [Path(__file__).with_name(f"{name}.py") for name in _CODE]
+    files = [Path(__file__).with_name(f"{name}.py") for name in _MODULES]
     return "\n".join(ast.dump(ast.parse(file.read_bytes())) for file in files)  # comments and layout don't count
+
+
+_CODE = _code()
+"""Made when this is imported: Python 3.11 fails where several threads parse at once."""
 
 
 def entry(

@@ -335,7 +335,7 @@ def test_an_added_video_costs_only_itself(raw: Path, plain: Path, monkeypatch: p
     prepared(fps=4)
     assert len(made) == 1
     made.clear()
-    monkeypatch.setattr(cache, "_code", lambda: "other code")
+    monkeypatch.setattr(cache, "_CODE", "other code")
     prepared()
     assert len(made) == 3
 
