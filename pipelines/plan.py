@@ -258,5 +258,5 @@ def _plain(value: Any) -> Any:
 
 
 def _shown(value: Any) -> str:
-    text = f"{value:g}" if isinstance(value, float) else str(_plain(value))
+    text = f"{value:g}" if isinstance(value, float) else str(_plain(value)) or "''"
     return text if len(text) <= 60 else text[:57] + "…"

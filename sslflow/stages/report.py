@@ -121,7 +121,8 @@ def make(file: Path, so_far: SoFar | None = None) -> None:
         **settings["report"],
     )
     write_text(file, page)
-    print(f"report  {len(methods) * len(seeds)} runs, {points} points of curves, {len(page) / 1e6:.1f} MB")
+    drawn = f", {points} points of curves" if points else ""
+    print(f"report  {len(methods) * len(seeds)} runs{drawn}, {len(page) / 1e6:.1f} MB")
     if methods:
         print(leaderboard.leaderboard_text(board, dataset.format.unit))
     print(f"report: {file}")

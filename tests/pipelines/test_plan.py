@@ -46,13 +46,15 @@ def test_plan_tells_what_runs_and_why(folder: Path) -> None:
     assert set(states().values()) == {"fresh"}
     assert outcomes(run_all()) == dict.fromkeys(states(), "cached")
 
-    (folder / "params.yaml").write_text(tiny.PARAMS.replace("lr: 2e-3", "lr: 1e-2").replace("[1, 2]", "[1, 3], new: x"))
+    (folder / "params.yaml").write_text(
+        tiny.PARAMS.replace("lr: 2e-3", "lr: 1e-2").replace("[1, 2]", "[1, 3], new: ''")
+    )
     assert reasons() == {
         "prepare": (),
         "pretrain@a-0": (
             "param methods.a.lr 0.002 → 0.01",
             "param methods.a.widths [1, 2] → [1, 3]",
-            "param methods.a.new added: x",
+            "param methods.a.new added: ''",
         ),
         "pretrain@b-0": (),
         "report": ("upstream pretrain@a-0 will run",),
