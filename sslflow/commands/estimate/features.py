@@ -32,6 +32,7 @@ from sslflow.pseudolabels.findings import AuditClusters
 from sslflow.pseudolabels.numbers import grid, tried
 from sslflow.reporting import page
 from sslflow.reporting.images import atlas
+from sslflow.runtime.parts import HELD
 from sslflow.settings.params import lookup, schema
 from sslflow.settings.sections import IMAGES
 from sslflow.stages import finetune as finetuning
@@ -162,7 +163,9 @@ def probed(bench: Bench, name: str) -> Cost:
     fits = (len(few.each) + len(few.shares)) * few.draws
     shares = few.draws * sum(few.shares)
     cost.spend("probes on few labels", fits * small + shares * counts.train * (fit + near * counts.test))
-    cost.ram += 4 * counts.train * dim * FLOAT
+    table = counts.train * dim * FLOAT
+    # Features of a method are mapped; those of a control lie in memory.
+    cost.ram += 3 * min(table, HELD) + (0 if name in names() else table)
     cost.notes.append("reckoned from a fit on a part of the images, which needs about as many iterations")
     return cost
 
