@@ -11,7 +11,7 @@ import pyarrow as pa
 from sslflow.data.splits import POOL, TEST, TRAIN, Split
 from sslflow.ingest.images.captioned import Captioned
 from sslflow.ingest.images.examine import Examined
-from sslflow.ingest.images.hashes import FirstRows
+from sslflow.ingest.images.first_rows import FirstRows
 from sslflow.ingest.images.losses import Losses
 from sslflow.ingest.images.measured import Measured
 from sslflow.ingest.images.repeats import Repeat

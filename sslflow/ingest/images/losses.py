@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from sslflow.data.splits import TEST
 from sslflow.ingest.images.examine import Examined
-from sslflow.ingest.images.hashes import FirstRows
+from sslflow.ingest.images.first_rows import FirstRows
 from sslflow.ingest.images.raster import SixteenBit
 from sslflow.ingest.records import escape
 

@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from sslflow.ingest.images.decode import decode
-from sslflow.ingest.images.hashes import FirstRows, hashed, stored
+from sslflow.ingest.images.first_rows import FirstRows
+from sslflow.ingest.images.hashes import hashed, stored
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 1024, 250_001])
